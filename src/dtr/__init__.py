@@ -1,0 +1,3 @@
+"""dtr: a trusted registry for container images."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,209 @@
+"""
+Bytes by key: the interface that every storage driver fulfils.
+
+A driver knows locations and bytes; it knows nothing of repositories, digests or SQL. The rules:
+
+* A location is final and used once. Every upload goes to a fresh one (`new_location`), so nothing is copied
+  at the end, and concurrent uploads of the same content never meet. Which location holds which blob is the
+  caller's knowledge.
+* An object appears at its location whole, by `complete` or `put_small`, or not at all; both return when it is
+  durable.
+* What a driver must remember of an unfinished upload is in `UploadState`, a value that the caller keeps in
+  its own database. Any process on any host continues from it. The caller also sees to it that one request at a
+  time writes to an upload.
+* Continuing from an older state is always possible until the newer one has been used: what was stored beyond
+  it is dropped.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, Self
+
+import msgspec
+
+from dtr.storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+PIECE_SIZE = 1024 * 1024
+"""`Driver.open` yields at most so many bytes at once."""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """A stored part of an unfinished upload, as the store names it; `size` in bytes."""
+
+    name: str
+    etag: str
+    size: int
+
+
+class UploadState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far an upload came: `offset` bytes of `location`; the other fields are the driver's own."""
+
+    location: str
+    offset: int = 0
+    session: str = ""
+    """The store's name of the upload, for example the upload id of S3."""
+    parts: tuple[Part, ...] = ()
+    tail: bytes = b""
+    """The last bytes, when they are too few for a part and few enough for a database row."""
+    tail_location: str = ""
+    """Where the last bytes are, when they are too few for a part and too many for a database row."""
+    stale_location: str = ""
+    """The tail of the state before this one: garbage as soon as this state is used."""
+
+    def encode(self) -> str:
+        """The state as JSON."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """The state from its JSON. Raises msgspec.DecodeError."""
+        return msgspec.json.decode(text, type=cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as a listing shows it: `size` in bytes, `modified_at` in UTC."""
+
+    location: str
+    size: int
+    modified_at: datetime
+
+
+class Driver(Protocol):
+    """A store of bytes. Every method may raise any `StorageError`; the ones worth telling apart are named."""
+
+    async def create_upload(self, location: str) -> UploadState:
+        """Begin an upload that will end at `location`."""
+
+    async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
+        """
+        Append `body`, of any length, to the upload.
+
+        Raises Interrupted, with the state reached, when the body itself fails; ObjectMissing when the upload
+        is gone; UploadBusy. After these last two, and after a cancellation, `state` is still good unless the
+        upload is gone.
+        """
+
+    async def complete(self, state: UploadState) -> None:
+        """Make the upload the object at its location, durably. May be repeated. Raises ObjectMissing."""
+
+    async def abort(self, state: UploadState) -> None:
+        """Remove all traces of the upload, even an object that `complete` made of it. May be repeated."""
+
+    async def put_small(self, location: str, data: bytes) -> None:
+        """Store an object in one go, durably."""
+
+    def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
+        """
+        The bytes from `offset`, at most `length` of them; none when `offset` is at or beyond the end.
+
+        Close it (`contextlib.aclosing`) when it may not be read to its end. Iterating raises ObjectMissing,
+        and StorageError rather than end early.
+        """
+
+    async def stat(self, location: str) -> int:
+        """The size in bytes. Raises ObjectMissing."""
+
+    async def delete(self, location: str) -> None:
+        """Remove the object; a missing one is a success."""
+
+    def list(self, prefix: str = "") -> AsyncGenerator[Stored, None]:
+        """
+        All objects whose location begins with `prefix`, ordered by location.
+
+        Unfinished uploads are not objects.
+        """
+
+    async def sign(self, location: str, ttl: int) -> str | None:
+        """A URL that anyone may GET the object from for `ttl` seconds; None when there is none."""
+
+    async def check(self) -> None:
+        """Write, read and delete a small object. Raises StorageError with the reason."""
+
+    async def close(self) -> None:
+        """Let go of connections and threads. May be repeated; the driver is not used afterwards."""
+
+
+class LocalFiles(Protocol):
+    """
+    What a driver with real files offers besides, for threads that move bytes between socket and file.
+
+    Both methods make a few system calls and block for as long as these take. The caller closes the
+    descriptor.
+    """
+
+    def open_reader(self, location: str) -> int:
+        """A descriptor to read the object. Raises ObjectMissing."""
+
+    def open_writer(self, state: UploadState) -> int:
+        """
+        A descriptor to append to the upload: cut to `state.offset`, positioned there, locked.
+
+        The lock ends when it is closed. It may be read, too. The new state is
+        ``msgspec.structs.replace(state, offset=...)``. Raises UploadBusy while another descriptor has the lock,
+        ObjectMissing when fewer than `state.offset` bytes are there.
+        """
+
+
+def new_location() -> str:
+    """A location that was never used: ``YYYYMMDD/HHMM/<32 hexadecimal digits>``, in UTC."""
+    return f"{datetime.now(UTC):%Y%m%d/%H%M}/{uuid.uuid4().hex}"
+
+
+def check_location(location: str) -> None:
+    """Raise ValueError for what is no location: an empty, ``.`` or ``..`` part, or a NUL."""
+    if "\0" in location or any(part in {"", ".", ".."} for part in location.split("/")):
+        message = f"not a storage location: {location!r}"
+        raise ValueError(message)
+
+
+async def probe(driver: Driver) -> None:
+    """Write, read and delete a small object. Raises StorageError when any of it fails."""
+    location, data = new_location(), uuid.uuid4().bytes
+    await driver.put_small(location, data)
+    try:
+        async with aclosing(driver.open(location)) as pieces:
+            if b"".join([piece async for piece in pieces]) != data:
+                raise StorageError("storage gives back other bytes than were stored")
+    finally:
+        await driver.delete(location)
+
+
+class Blocks:
+    """
+    A body cut into blocks of exactly `size` bytes; only the last is shorter, and none is empty.
+
+    A body that fails ends the blocks: what came before is still delivered, and `failure` says what happened.
+    A cancellation passes through.
+    """
+
+    def __init__(self, body: AsyncIterator[bytes], size: int, head: bytes = b"") -> None:
+        """Cut `head` and then `body`."""
+        self.failure: Exception | None = None
+        self._body = body
+        self._size = size
+        self._head = head
+
+    async def __aiter__(self) -> AsyncGenerator[bytearray, None]:
+        block = bytearray(self._head)
+        try:
+            async for piece in self._body:
+                view = memoryview(piece)
+                while len(block) + len(view) >= self._size:
+                    room = self._size - len(block)
+                    block += view[:room]
+                    view = view[room:]
+                    yield block
+                    block = bytearray()
+                block += view
+        except Exception as failure:  # noqa: BLE001 - whatever the body raises is handed to the caller
+            self.failure = failure
+        if block:
+            yield block

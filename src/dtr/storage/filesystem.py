@@ -1,0 +1,465 @@
+"""
+Objects as files below one directory: a disk, or an NFS mount shared by several hosts.
+
+An unfinished upload is the file ``<location>.part``; `complete` makes it durable and renames it in its
+directory. A reader, a listing and nginx therefore never see half an object, also after a crash, and nothing
+is copied.
+
+No file work happens on the event loop. System calls cannot be interrupted: when a time limit or a
+cancellation ends the wait for one, its thread goes on, and the descriptor is closed after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import queue
+import stat
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+import msgspec
+
+from dtr.storage.driver import PIECE_SIZE, Blocks, Stored, UploadState, check_location, probe
+from dtr.storage.errors import (
+    AccessDenied,
+    Interrupted,
+    ObjectMissing,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+    UploadBusy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Errors: TypeAlias = "list[StorageError | None]"
+_Entries: TypeAlias = "list[Stored | str]"
+_Batch: TypeAlias = "list[_Small]"
+
+_PARTIAL = ".part"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_LARGEST_BATCH = 256  # descriptors open at once
+_SYNC_THREADS = 4  # more do not make a disk faster
+
+
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """An object waiting for the batching thread, and who waits for it."""
+
+    location: str
+    data: bytes
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+
+
+class FileSystem:
+    """
+    A driver over the files below `root`, a directory that exists.
+
+    `time_limit` is in seconds and holds for every single read, write or sync; `threads` bounds the system
+    calls at once.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, time_limit: float = 60, threads: int = 8) -> None:
+        """Remember where; nothing is touched yet."""
+        self._root = os.path.abspath(root)  # noqa: PTH100 - paths are joined as strings in hot code
+        self._time_limit = time_limit
+        self._pool = ThreadPoolExecutor(threads, "storage")
+        self._sync_pool = ThreadPoolExecutor(_SYNC_THREADS, "storage-sync")
+        self._waiting: queue.SimpleQueue[_Small | None] = queue.SimpleQueue()
+        self._batcher: threading.Thread | None = None
+
+    async def create_upload(self, location: str) -> UploadState:
+        """See `Driver`; the file is made by the first write."""
+        check_location(location)
+        return UploadState(location)
+
+    async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
+        """See `Driver`. What was written is not durable before `complete`."""
+        file = await self._open(self.open_writer, state)
+        offset = state.offset
+        blocks = Blocks(body, PIECE_SIZE)
+        try:
+            async with aclosing(aiter(blocks)) as pieces:
+                async for piece in pieces:
+                    await file.call(self._write_all, file.descriptor, piece, state.location)
+                    offset += len(piece)
+        finally:
+            await file.close()
+        reached = msgspec.structs.replace(state, offset=offset)
+        if blocks.failure is not None:
+            raise Interrupted(reached) from blocks.failure
+        return reached
+
+    async def complete(self, state: UploadState) -> None:
+        """See `Driver`."""
+        await self._call(self._complete, state)
+
+    async def abort(self, state: UploadState) -> None:
+        """See `Driver`."""
+        await self._call(self._remove, state.location, (_PARTIAL, ""))
+
+    async def put_small(self, location: str, data: bytes) -> None:
+        """See `Driver`; what arrives at the same time shares the cost of being made durable."""
+        check_location(location)
+        if self._batcher is None:
+            self._batcher = threading.Thread(target=self._store_batches, name="storage-batch", daemon=True)
+            self._batcher.start()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.put(_Small(location, data, loop, done))
+        try:
+            async with asyncio.timeout(self._time_limit):
+                await done
+        except TimeoutError:
+            raise self._too_late() from None
+
+    async def open(
+        self, location: str, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """See `Driver`; an object that is deleted meanwhile is still read to its end."""
+        file = await self._open(self.open_reader, location)
+        left = length
+        try:
+            while left is None or left > 0:
+                wanted = PIECE_SIZE if left is None else min(left, PIECE_SIZE)
+                piece = await file.call(self._read_at, file.descriptor, wanted, offset, location)
+                if not piece:
+                    return
+                yield piece
+                offset += len(piece)
+                left = None if left is None else left - len(piece)
+        finally:
+            await file.close()
+
+    async def stat(self, location: str) -> int:
+        """See `Driver`."""
+        return await self._call(self._stat, location)
+
+    async def delete(self, location: str) -> None:
+        """See `Driver`; directories left empty go, too."""
+        await self._call(self._remove, location, ("",))
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[Stored, None]:
+        """See `Driver`."""
+        # A stack of what is still to be visited instead of recursion: one thread call a directory.
+        found = await self._call(self._scan, "", prefix)
+        to_visit = found[::-1]
+        while to_visit:
+            entry = to_visit.pop()
+            if isinstance(entry, Stored):
+                yield entry
+            else:
+                found = await self._call(self._scan, entry, prefix)
+                to_visit.extend(reversed(found))
+
+    async def sign(self, location: str, ttl: int) -> str | None:  # noqa: ARG002 - the interface's
+        """Nothing: files have no URL of their own."""
+        return None
+
+    async def check(self) -> None:
+        """See `Driver`."""
+        await probe(self)
+
+    async def close(self) -> None:
+        """See `Driver`. Small objects already waiting are stored first."""
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            self._waiting.put(None)
+            await asyncio.to_thread(batcher.join, self._time_limit)
+        self._pool.shutdown(wait=False)
+        self._sync_pool.shutdown(wait=False)
+
+    def open_reader(self, location: str) -> int:
+        """See `LocalFiles`."""
+        with self._translated(location):
+            return os.open(self._path(location), os.O_RDONLY | os.O_CLOEXEC)
+
+    def open_writer(self, state: UploadState) -> int:
+        """See `LocalFiles`."""
+        path = self._path(state.location) + _PARTIAL
+        with self._translated(state.location):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if state.offset else self._create(path)
+            try:
+                self._lock(descriptor, state)
+                os.ftruncate(descriptor, state.offset)
+                os.lseek(descriptor, state.offset, os.SEEK_SET)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return descriptor
+
+    def _lock(self, descriptor: int, state: UploadState) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UploadBusy(state.location) from None
+        status = os.fstat(descriptor)
+        # Shorter: a crash of the machine took bytes that were never synced. No name: aborted or completed
+        # while we waited.
+        if status.st_size < state.offset or status.st_nlink == 0:
+            raise ObjectMissing(state.location)
+
+    def _complete(self, state: UploadState) -> None:
+        path = self._path(state.location)
+        with self._translated(state.location):
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_size == state.offset:  # noqa: PTH116
+                    self._sync_directories([path])
+                    return
+            descriptor = self.open_writer(state)
+            try:
+                os.fdatasync(descriptor)
+                os.rename(path + _PARTIAL, path)  # noqa: PTH104
+            finally:
+                os.close(descriptor)
+            self._sync_directories([path])
+
+    def _remove(self, location: str, endings: Iterable[str]) -> None:
+        path = self._path(location)
+        with self._translated(location):
+            for ending in endings:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    os.unlink(path + ending)  # noqa: PTH108
+            # Whoever creates a file there at this moment makes the directories again.
+            with suppress(OSError):
+                while (path := os.path.dirname(path)) != self._root:  # noqa: PTH120
+                    os.rmdir(path)  # noqa: PTH106
+
+    def _stat(self, location: str) -> int:
+        with self._translated(location):
+            status = os.stat(self._path(location))  # noqa: PTH116
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectMissing(location)
+        return status.st_size
+
+    def _scan(self, directory: str, prefix: str) -> _Entries:
+        """Objects and directories (with a final slash) directly in `directory` that can match, in order."""
+        found: dict[str, Stored | str] = {}
+        with self._translated(directory), suppress(FileNotFoundError):
+            with os.scandir(os.path.join(self._root, directory)) as entries:  # noqa: PTH118
+                for entry in entries:
+                    name = directory + entry.name
+                    if entry.is_dir():
+                        name += "/"
+                        if name.startswith(prefix) or prefix.startswith(name):
+                            found[name] = name
+                    elif name.startswith(prefix) and not name.endswith(_PARTIAL):
+                        with suppress(FileNotFoundError):  # deleted meanwhile
+                            status = entry.stat()
+                            modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                            found[name] = Stored(name, status.st_size, modified_at)
+        self._require_root()
+        return [found[name] for name in sorted(found)]
+
+    def _write_all(self, descriptor: int, data: bytes | bytearray, location: str) -> None:
+        with self._translated(location), memoryview(data) as view:
+            written = 0
+            while written < len(view):
+                written += os.write(descriptor, view[written:])
+
+    def _read_at(self, descriptor: int, size: int, offset: int, location: str) -> bytes:
+        with self._translated(location):
+            return os.pread(descriptor, size, offset)
+
+    def _create(self, path: str) -> int:
+        """Open a file to write, and make the directories above it, below the root."""
+        while True:
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                # A missing root is a mount that is not there: never fill the directory below it.
+                self._require_root()
+            # Another host may remove them again while they are empty: then once more.
+            with suppress(FileNotFoundError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+
+    def _sync_directories(self, paths: Iterable[str]) -> None:
+        """Make the names of these files durable, and those of their directories up to the root."""
+        directories = set()
+        for path in paths:
+            directory = path
+            while directory != self._root and (directory := os.path.dirname(directory)) not in directories:  # noqa: PTH120
+                directories.add(directory)
+        for directory in directories:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _store_batches(self) -> None:
+        """The batching thread: everything that waits is one batch."""
+        going = True
+        while going:
+            batch: _Batch = []
+            with suppress(queue.Empty):
+                item = self._waiting.get()
+                while item is not None:
+                    batch.append(item)
+                    if len(batch) == _LARGEST_BATCH:
+                        break
+                    item = self._waiting.get_nowait()
+                going = item is not None
+            results = self._store_batch(batch)
+            for loop in {small.loop for small in batch}:
+                mine = [
+                    (small.done, error)
+                    for small, error in zip(batch, results, strict=True)
+                    if small.loop is loop
+                ]
+                with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                    loop.call_soon_threadsafe(_resolve, mine)
+
+    def _store_batch(self, batch: _Batch) -> _Errors:
+        """Store a batch; for each object what went wrong, if anything did."""
+        results = [self._attempt(small.location, partial(self._write_small, small)) for small in batch]
+        written = [(index, result) for index, result in enumerate(results) if isinstance(result, int)]
+
+        def publish(numbered: tuple[int, int]) -> StorageError | None:
+            index, descriptor = numbered
+            location = batch[index].location
+            error = self._attempt(location, partial(self._publish_small, descriptor, self._path(location)))
+            os.close(descriptor)
+            return error
+
+        # One alone is not worth a hop to another thread.
+        published = map(publish, written) if len(written) == 1 else self._sync_pool.map(publish, written)
+        errors = [result if isinstance(result, StorageError) else None for result in results]
+        for (index, _), error in zip(written, published, strict=True):
+            errors[index] = error
+        stored = [
+            self._path(small.location) for small, error in zip(batch, errors, strict=True) if error is None
+        ]
+        not_durable = self._attempt("", partial(self._sync_directories, stored))
+        for index, small in enumerate(batch):
+            errors[index] = errors[index] or not_durable
+            if errors[index] is not None:
+                with suppress(StorageError, ValueError):
+                    self._remove(small.location, (_PARTIAL, "") if not_durable else (_PARTIAL,))
+        return errors
+
+    def _attempt(self, location: str, action: Callable[[], T]) -> T | StorageError:
+        """What `action` returns, or the StorageError that it raises: one failure must not end the batch."""
+        try:
+            with self._translated(location):
+                return action()
+        except StorageError as error:
+            return error
+
+    def _write_small(self, small: _Small) -> int:
+        descriptor = self._create(self._path(small.location) + _PARTIAL)
+        try:
+            os.ftruncate(descriptor, 0)
+            self._write_all(descriptor, small.data, small.location)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    @staticmethod
+    def _publish_small(descriptor: int, path: str) -> None:
+        os.fdatasync(descriptor)
+        os.rename(path + _PARTIAL, path)  # noqa: PTH104
+
+    def _path(self, location: str) -> str:
+        check_location(location)
+        return f"{self._root}/{location}"
+
+    def _require_root(self) -> None:
+        if not os.path.isdir(self._root):  # noqa: PTH112
+            raise StorageUnavailable(f"the storage directory {self._root} is not there")
+
+    @contextmanager
+    def _translated(self, location: str) -> Iterator[None]:
+        """Turn errors of the operating system into storage's own."""
+        try:
+            yield
+        except OSError as error:
+            reason = f"{error.strerror} ({location or self._root})"
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}:
+                self._require_root()
+                raise ObjectMissing(location) from error
+            if error.errno in _FULL:
+                raise StorageFull(reason) from error
+            if error.errno in _DENIED:
+                raise AccessDenied(reason) from error
+            raise StorageUnavailable(reason) from error
+
+    def _too_late(self) -> StorageUnavailable:
+        return StorageUnavailable(f"no answer from {self._root} within {self._time_limit:g} s")
+
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._result(self._pool.submit(function, *args, **kwargs))
+
+    async def _open(self, function: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> _OpenFile:
+        opening = self._pool.submit(function, *args, **kwargs)
+        try:
+            return _OpenFile(self, await self._result(opening))
+        except BaseException:
+            opening.add_done_callback(_close_opened)
+            raise
+
+    async def _result(self, future: Future[T]) -> T:
+        """Wait for a thread no longer than the time limit; it goes on when nobody waits."""
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(_look_at)
+        try:
+            async with asyncio.timeout(self._time_limit):
+                return await asyncio.shield(waiting)
+        except TimeoutError:
+            raise self._too_late() from None
+
+
+class _OpenFile:
+    """A descriptor that threads use one after another, closed when the last of them is done with it."""
+
+    def __init__(self, owner: FileSystem, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._owner = owner
+        self._last: Future[Any] | None = None
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._last = future = self._owner._pool.submit(function, *args, **kwargs)  # noqa: SLF001
+        return await self._owner._result(future)  # noqa: SLF001
+
+    async def close(self) -> None:
+        if self._last is None or self._last.done():
+            # In a thread, because NFS sends what is still unwritten when a file is closed.
+            await self._owner._call(os.close, self.descriptor)  # noqa: SLF001
+        else:
+            self._last.add_done_callback(lambda _: os.close(self.descriptor))
+
+
+def _close_opened(opening: Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Take note of an outcome that perhaps nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _resolve(outcomes: list[tuple[asyncio.Future[None], StorageError | None]]) -> None:
+    for done, error in outcomes:
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)

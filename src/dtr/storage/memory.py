@@ -1,0 +1,109 @@
+"""Objects in the memory of this process: for tests, and for a registry that may forget everything."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dtr.storage.driver import PIECE_SIZE, Blocks, Stored, UploadState, check_location, probe
+from dtr.storage.errors import Interrupted, ObjectMissing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+
+class Memory:
+    """A driver that keeps bytes in dictionaries; `peer` is another one to share them with."""
+
+    def __init__(self, peer: Memory | None = None) -> None:
+        """Begin empty, or as a second door to the objects of `peer`."""
+        self._objects: dict[str, tuple[bytes, datetime]] = {} if peer is None else peer._objects  # noqa: SLF001
+        self._uploads: dict[str, bytearray] = {} if peer is None else peer._uploads  # noqa: SLF001
+
+    async def create_upload(self, location: str) -> UploadState:
+        """See `Driver`."""
+        check_location(location)
+        self._uploads[location] = bytearray()
+        return UploadState(location)
+
+    async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
+        """See `Driver`."""
+        content = self._upload(state)
+        del content[state.offset :]
+        blocks = Blocks(body, PIECE_SIZE)
+        async with aclosing(aiter(blocks)) as pieces:
+            async for piece in pieces:
+                content += piece
+        reached = msgspec.structs.replace(state, offset=len(content))
+        if blocks.failure is not None:
+            raise Interrupted(reached) from blocks.failure
+        return reached
+
+    async def complete(self, state: UploadState) -> None:
+        """See `Driver`."""
+        stored = self._objects.get(state.location)
+        if stored is not None and len(stored[0]) == state.offset:
+            return
+        content = self._upload(state)
+        await self.put_small(state.location, bytes(content[: state.offset]))
+        del self._uploads[state.location]
+
+    async def abort(self, state: UploadState) -> None:
+        """See `Driver`."""
+        self._uploads.pop(state.location, None)
+        self._objects.pop(state.location, None)
+
+    async def put_small(self, location: str, data: bytes) -> None:
+        """See `Driver`."""
+        check_location(location)
+        self._objects[location] = (bytes(data), datetime.now(UTC))
+
+    async def open(
+        self, location: str, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """See `Driver`."""
+        content = self._object(location)
+        end = len(content) if length is None else min(len(content), offset + length)
+        for start in range(offset, end, PIECE_SIZE):
+            yield content[start : min(start + PIECE_SIZE, end)]
+
+    async def stat(self, location: str) -> int:
+        """See `Driver`."""
+        return len(self._object(location))
+
+    async def delete(self, location: str) -> None:
+        """See `Driver`."""
+        self._objects.pop(location, None)
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[Stored, None]:
+        """See `Driver`."""
+        for location in sorted(self._objects):
+            stored = self._objects.get(location)
+            if stored is not None and location.startswith(prefix):
+                yield Stored(location, len(stored[0]), stored[1])
+
+    async def sign(self, location: str, ttl: int) -> str | None:  # noqa: ARG002 - the interface's
+        """Nothing: no one else reaches this memory."""
+        return None
+
+    async def check(self) -> None:
+        """See `Driver`."""
+        await probe(self)
+
+    async def close(self) -> None:
+        """Nothing to let go of; a peer may still use the objects."""
+
+    def _object(self, location: str) -> bytes:
+        try:
+            return self._objects[location][0]
+        except KeyError:
+            raise ObjectMissing(location) from None
+
+    def _upload(self, state: UploadState) -> bytearray:
+        content = self._uploads.get(state.location)
+        if content is None or len(content) < state.offset:
+            raise ObjectMissing(state.location)
+        return content

@@ -1,0 +1,380 @@
+"""
+Objects in Amazon S3 or a store that speaks its protocol (signature version 4).
+
+An upload of less than a part is stored by one PUT when it is completed; a longer one is a multipart upload.
+Parts but the last need 5 MiB (Amazon S3 user guide, "multipart upload limits"), requests end anywhere: the
+bytes between are the *tail*. Up to 64 KiB it travels in the state, because a row carries that more cheaply
+than two requests to the store. A longer one is an object ``<location>.tail.<random>``, so that 5 MiB never go
+through the database. Each is written once under a name of its own: a request that was given up on and still
+arrives cannot change the tail that a later state names.
+
+An upload holds at most two blocks of the part size in memory: the one that fills and the one that is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import uuid
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dtr.storage.driver import PIECE_SIZE, Blocks, Part, Stored, UploadState, check_location, probe
+from dtr.storage.errors import (
+    AccessDenied,
+    Interrupted,
+    ObjectMissing,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from types_aiobotocore_s3 import S3Client
+
+_MIB = 1024 * 1024
+_SMALLEST_PART = 5 * _MIB
+_MOST_PARTS = 10_000
+_LONGEST_TAIL_IN_STATE = 64 * 1024
+_TAIL = ".tail."
+
+_MISSING_CODES = frozenset({"NoSuchKey", "NoSuchUpload", "404", "NotFound"})
+_DENIED_CODES = frozenset(
+    {
+        "AccessDenied",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "InvalidToken",
+    }
+)
+_FULL_CODES = frozenset(
+    {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """
+    Where the bucket is and how to reach it.
+
+    Without keys, the usual places are asked (environment, profile, machine role). `verify` is whether to
+    check the server's certificate, or the path of a file with the authorities to trust. `part_size` is in
+    bytes, at least 5 MiB; it bounds an object to 10,000 times as much. `time_limit`, in seconds, holds for
+    every single request and for every piece read.
+    """
+
+    bucket: str
+    region: str = "us-east-1"
+    endpoint: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    root_directory: str = ""
+    path_style: bool = False
+    verify: bool | str = True
+    part_size: int = 16 * _MIB
+    time_limit: float = 60
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for parts that the protocol does not allow."""
+        if self.part_size < _SMALLEST_PART:
+            raise ValueError("part_size must be at least 5 MiB")
+
+
+class S3:
+    """A driver over one bucket, or over the keys below `root_directory` in it."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        """Remember the settings; the client is made by the first request."""
+        self._settings = settings
+        root = settings.root_directory.strip("/")
+        self._prefix = f"{root}/" if root else ""
+        self._resources = AsyncExitStack()
+        self._client: S3Client | None = None
+        self._connecting = asyncio.Lock()
+
+    async def create_upload(self, location: str) -> UploadState:
+        """See `Driver`; the store hears of it when the first part is full."""
+        check_location(location)
+        return UploadState(location)
+
+    async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
+        """See `Driver`."""
+        if state.stale_location:
+            with suppress(StorageError):  # swept by complete or abort
+                await self.delete(state.stale_location)
+        tail = await self._tail(state)
+        blocks = Blocks(body, self._settings.part_size, tail)
+        reached = msgspec.structs.replace(
+            state,
+            offset=state.offset - len(tail),
+            tail=b"",
+            tail_location="",
+            stale_location=state.tail_location,
+        )
+        async with aclosing(aiter(blocks)) as pieces:
+            async for block in pieces:
+                if len(block) >= _SMALLEST_PART:
+                    reached = await self._add_part(reached, block)
+                else:
+                    reached = await self._keep_tail(reached, bytes(block))
+        if blocks.failure is not None:
+            raise Interrupted(reached) from blocks.failure
+        return reached
+
+    async def complete(self, state: UploadState) -> None:
+        """See `Driver`."""
+        try:
+            tail = await self._tail(state)
+            if not state.session:
+                await self.put_small(state.location, tail)
+            else:
+                ending = await self._add_part(state, tail) if tail else state
+                await self._join_parts(ending)
+        except ObjectMissing:
+            # The answer to an earlier attempt was perhaps lost.
+            if await self.stat(state.location) != state.offset:
+                raise ObjectMissing(state.location) from None
+        with suppress(StorageError):  # only rubbish is left; the object stands
+            await self._delete_tails(state)
+
+    async def abort(self, state: UploadState) -> None:
+        """See `Driver`; parts still under way may be stored later, so a sweep may call it once more."""
+        key = self._key(state.location)
+        sessions = {state.session} - {""}
+        async with self._requests(state.location) as client:
+            # Also those that were begun by a request which did not live to save its state.
+            pages = client.get_paginator("list_multipart_uploads")
+            async for page in pages.paginate(Bucket=self._settings.bucket, Prefix=key):
+                sessions.update(
+                    upload["UploadId"] for upload in page.get("Uploads", ()) if upload["Key"] == key
+                )
+        for session in sessions:
+            with suppress(ObjectMissing):
+                async with self._requests(state.location) as client:
+                    await client.abort_multipart_upload(
+                        Bucket=self._settings.bucket, Key=key, UploadId=session
+                    )
+        await self._delete_tails(state, always_look=True)
+        await self.delete(state.location)
+
+    async def put_small(self, location: str, data: bytes) -> None:
+        """See `Driver`."""
+        check_location(location)
+        async with self._requests(location) as client:
+            await client.put_object(
+                Bucket=self._settings.bucket, Key=self._key(location), Body=io.BytesIO(data)
+            )
+
+    async def open(
+        self, location: str, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
+        size = await self.stat(location)
+        end = size if length is None else min(size, offset + length)
+        if offset >= end:
+            return
+        async with self._requests(location) as client:
+            answer = await client.get_object(
+                Bucket=self._settings.bucket, Key=self._key(location), Range=f"bytes={offset}-{end - 1}"
+            )
+        left = end - offset
+        async with answer["Body"] as content:
+            while left > 0:
+                async with self._requests(location):
+                    piece = await content.read(min(PIECE_SIZE, left))
+                if not piece:
+                    raise StorageUnavailable(f"{location} ended {left} bytes too early")
+                left -= len(piece)
+                yield piece
+
+    async def stat(self, location: str) -> int:
+        """See `Driver`."""
+        async with self._requests(location) as client:
+            answer = await client.head_object(Bucket=self._settings.bucket, Key=self._key(location))
+        return answer["ContentLength"]
+
+    async def delete(self, location: str) -> None:
+        """See `Driver`."""
+        with suppress(ObjectMissing):
+            async with self._requests(location) as client:
+                await client.delete_object(Bucket=self._settings.bucket, Key=self._key(location))
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[Stored, None]:
+        """See `Driver`."""
+        async with aclosing(self._list_everything(prefix)) as everything:
+            async for stored in everything:
+                if _TAIL not in stored.location:
+                    yield stored
+
+    async def sign(self, location: str, ttl: int) -> str | None:
+        """See `Driver`."""
+        async with self._requests(location) as client:
+            return await client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._settings.bucket, "Key": self._key(location)},
+                ExpiresIn=ttl,
+                HttpMethod="GET",
+            )
+
+    async def check(self) -> None:
+        """See `Driver`."""
+        await probe(self)
+
+    async def close(self) -> None:
+        """See `Driver`."""
+        self._client = None
+        await self._resources.aclose()
+
+    async def _add_part(self, state: UploadState, data: bytes | bytearray) -> UploadState:
+        number = len(state.parts) + 1
+        if number > _MOST_PARTS:
+            raise StorageError(
+                f"{state.location} has more than {_MOST_PARTS} parts: part_size is too small for it"
+            )
+        bucket, key = self._settings.bucket, self._key(state.location)
+        session = state.session
+        if not session:
+            async with self._requests(state.location) as client:
+                session = (await client.create_multipart_upload(Bucket=bucket, Key=key))["UploadId"]
+        async with self._requests(state.location) as client:
+            answer = await client.upload_part(
+                Bucket=bucket, Key=key, UploadId=session, PartNumber=number, Body=io.BytesIO(data)
+            )
+        return msgspec.structs.replace(
+            state,
+            session=session,
+            offset=state.offset + len(data),
+            parts=(*state.parts, Part(str(number), answer["ETag"], len(data))),
+        )
+
+    async def _keep_tail(self, state: UploadState, tail: bytes) -> UploadState:
+        offset = state.offset + len(tail)
+        if len(tail) <= _LONGEST_TAIL_IN_STATE:
+            return msgspec.structs.replace(state, offset=offset, tail=tail)
+        tail_location = f"{state.location}{_TAIL}{uuid.uuid4().hex}"
+        await self.put_small(tail_location, tail)
+        return msgspec.structs.replace(state, offset=offset, tail_location=tail_location)
+
+    async def _tail(self, state: UploadState) -> bytes:
+        if not state.tail_location:
+            return state.tail
+        async with aclosing(self.open(state.tail_location)) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    async def _join_parts(self, state: UploadState) -> None:
+        async with self._requests(state.location) as client:
+            await client.complete_multipart_upload(
+                Bucket=self._settings.bucket,
+                Key=self._key(state.location),
+                UploadId=state.session,
+                MultipartUpload={
+                    "Parts": [{"PartNumber": int(part.name), "ETag": part.etag} for part in state.parts]
+                },
+            )
+
+    async def _delete_tails(self, state: UploadState, *, always_look: bool = False) -> None:
+        """Delete what was put aside for this upload; a listing is only spent when there can be something."""
+        if not (always_look or state.tail_location or state.stale_location):
+            return
+        async with aclosing(self._list_everything(state.location + _TAIL)) as tails:
+            async for tail in tails:
+                await self.delete(tail.location)
+
+    async def _list_everything(self, prefix: str) -> AsyncGenerator[Stored, None]:
+        after = ""
+        while True:
+            async with self._requests(prefix) as client:
+                page = await client.list_objects_v2(
+                    Bucket=self._settings.bucket, Prefix=self._prefix + prefix, StartAfter=after
+                )
+            for entry in page.get("Contents", ()):
+                location = entry["Key"].removeprefix(self._prefix)
+                yield Stored(location, entry["Size"], entry["LastModified"].astimezone(UTC))
+                after = entry["Key"]
+            if not page["IsTruncated"]:
+                return
+
+    def _key(self, location: str) -> str:
+        return self._prefix + location
+
+    @asynccontextmanager
+    async def _requests(self, location: str) -> AsyncGenerator[S3Client, None]:
+        """The client, for what must end within the time limit; its errors become storage's own."""
+        import aiohttp
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]  # has none
+
+        try:
+            async with asyncio.timeout(self._settings.time_limit):
+                yield self._client or await self._connect()
+        except ClientError as error:
+            raise _translated(error.response, str(error), location) from error
+        except NoCredentialsError as error:
+            raise AccessDenied(str(error)) from error
+        except TimeoutError as error:
+            limit = self._settings.time_limit
+            raise StorageUnavailable(f"no answer from the bucket within {limit:g} s") from error
+        except (BotoCoreError, aiohttp.ClientError, OSError) as error:
+            raise StorageUnavailable(str(error) or type(error).__name__) from error
+
+    async def _connect(self) -> S3Client:
+        """Make the client, once; the libraries are heavy and imported only by those who use S3."""
+        async with self._connecting:
+            if self._client is not None:
+                connected = self._client
+            else:
+                from aiobotocore.config import AioConfig  # type: ignore[import-untyped]  # has none
+                from aiobotocore.session import get_session  # type: ignore[import-untyped]  # has none
+
+                settings = self._settings
+                client: AbstractAsyncContextManager[S3Client] = get_session().create_client(
+                    "s3",
+                    region_name=settings.region,
+                    endpoint_url=settings.endpoint,
+                    aws_access_key_id=settings.access_key,
+                    aws_secret_access_key=settings.secret_key,
+                    verify=settings.verify,
+                    config=AioConfig(
+                        signature_version="s3v4",  # otherwise URLs are signed with version 2
+                        connect_timeout=settings.time_limit,
+                        read_timeout=settings.time_limit,
+                        retries={"mode": "standard", "total_max_attempts": 3},
+                        max_pool_connections=64,
+                        # Stores other than Amazon's do not all know the newer checksums; blobs have digests
+                        # of their own.
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                        s3={
+                            "addressing_style": "path" if settings.path_style else "auto",
+                            # TLS protects the bytes; over plain HTTP they are signed all the same.
+                            "payload_signing_enabled": False,
+                        },
+                    ),
+                )
+                connected = await self._resources.enter_async_context(client)
+                self._client = connected
+            return connected
+
+
+def _translated(response: object, message: str, location: str) -> StorageError:
+    """The StorageError for an error answer of the store."""
+    error = response.get("Error", {}) if isinstance(response, dict) else {}
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    code, status = error.get("Code", ""), metadata.get("HTTPStatusCode", 0)
+    if code in _MISSING_CODES:
+        return ObjectMissing(location)
+    if code in _DENIED_CODES or status in {401, 403}:
+        return AccessDenied(message)
+    if code in _FULL_CODES or status == 507:
+        return StorageFull(message)
+    if status >= 500 or status == 429:
+        return StorageUnavailable(message)
+    return StorageError(message)
