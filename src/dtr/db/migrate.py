@@ -1,0 +1,101 @@
+"""
+Bringing the tables up to date, with Alembic.
+
+The revisions are in `dtr.db.migrations`. `HEAD` names the newest, so that a start on current tables compares
+two strings and need not load Alembic.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from dtr.db.errors import SchemaNewer, SchemaOutdated
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+    from dtr.db.database import Database
+
+HEAD = "0001"
+
+
+async def check(database: Database) -> None:
+    """Raise SchemaOutdated or SchemaNewer when the tables are not those of this version."""
+    revision = await database.revision()
+    if revision == HEAD:
+        return
+    if revision is None or revision in known_revisions():
+        raise SchemaOutdated(
+            f"the tables are of revision {revision}, this version needs {HEAD}: run `dtr migrate`"
+        )
+    raise SchemaNewer(
+        f"the data is of a newer version (its tables are of revision {revision}, this version knows {HEAD}): "
+        "start the version that wrote it, or restore a backup"
+    )
+
+
+async def migrate(database: Database, url: str) -> None:
+    """Bring the tables at `url` up to date; `database` is the same, open. Raises SchemaNewer."""
+    try:
+        await check(database)
+    except SchemaOutdated:
+        await _upgrade(url)
+
+
+def known_revisions() -> list[str]:
+    """The revisions that this version knows, newest first."""
+    from alembic.script import ScriptDirectory
+
+    return [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()]
+
+
+def config() -> Config:
+    """Alembic's configuration."""
+    from alembic.config import Config
+
+    made = Config()
+    made.set_main_option("script_location", str(resources.files("dtr.db") / "migrations"))
+    made.set_main_option("path_separator", "os")
+    return made
+
+
+async def _upgrade(url: str) -> None:
+    if url.startswith("sqlite"):
+        import asyncio
+
+        await asyncio.to_thread(_upgrade_sqlite, url)
+        return
+    import asyncpg
+    from asyncpg.connect_utils import SessionAttribute
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(url, target_session_attrs=SessionAttribute.read_write),
+        poolclass=NullPool,
+    )
+    async with engine.begin() as connection:
+        # Hosts that start together wait for each other here; the lock goes with the transaction.
+        await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dtr migrations'))"))
+        await connection.run_sync(_run)
+    await engine.dispose()
+
+
+def _upgrade_sqlite(url: str) -> None:
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        _run(connection)
+
+
+def _run(connection: Any) -> None:
+    from alembic import command
+
+    alembic = config()
+    alembic.attributes["connection"] = connection
+    command.upgrade(alembic, "head")

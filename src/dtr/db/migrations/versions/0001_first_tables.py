@@ -1,0 +1,396 @@
+"""The first tables."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+counted = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "accounts",
+        sa.Column("id", text, nullable=False),
+        sa.Column("name", text, nullable=False),
+        sa.Column("kind", text, nullable=False),
+        sa.Column("full_name", text, server_default="", nullable=False),
+        sa.Column("is_admin", sa.Boolean(), nullable=False),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("is_imported", sa.Boolean(), nullable=False),
+        sa.Column("password_hash", text, nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("kind IN ('user', 'organization')", name=op.f("ck_accounts_kind")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
+        sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
+    )
+    op.create_table(
+        "blobs",
+        sa.Column("digest", text, nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("location", text, nullable=False),
+        sa.Column("state", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("state IN ('present', 'missing')", name=op.f("ck_blobs_state")),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_blobs")),
+        sa.UniqueConstraint("location", name=op.f("uq_blobs_location")),
+    )
+    op.create_table(
+        "gc_objects",
+        sa.Column("location", text, nullable=False),
+        sa.Column("driver_state", text, nullable=True),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("delete_after", sa.BigInteger(), nullable=False),
+        sa.Column("repeat_after", sa.BigInteger(), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("last_error", text, nullable=True),
+        sa.PrimaryKeyConstraint("location", name=op.f("pk_gc_objects")),
+    )
+    op.create_index(op.f("ix_gc_objects_delete_after"), "gc_objects", ["delete_after"], unique=False)
+
+    op.create_table(
+        "login_failures",
+        sa.Column("subject", text, nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("blocked_until", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("subject", name=op.f("pk_login_failures")),
+    )
+    op.create_index(op.f("ix_login_failures_expires_at"), "login_failures", ["expires_at"], unique=False)
+
+    op.create_table(
+        "signing_keys",
+        sa.Column("id", text, nullable=False),
+        sa.Column("private_key", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("signs_from", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_signing_keys")),
+    )
+    op.create_table(
+        "usage",
+        sa.Column("scope", text, nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_usage")),
+    )
+    op.create_table(
+        "usage_deltas",
+        sa.Column("id", counted, sa.Identity(always=False), nullable=False),
+        sa.Column("scope", text, nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_deltas")),
+    )
+    op.create_table(
+        "organization_members",
+        sa.Column("organization_id", text, nullable=False),
+        sa.Column("user_id", text, nullable=False),
+        sa.Column("is_admin", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["accounts.id"],
+            name=op.f("fk_organization_members_organization_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["accounts.id"],
+            name=op.f("fk_organization_members_user_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("pk_organization_members")),
+    )
+    op.create_index(
+        op.f("ix_organization_members_user_id"), "organization_members", ["user_id"], unique=False
+    )
+
+    op.create_table(
+        "repositories",
+        sa.Column("id", counted, sa.Identity(always=False), nullable=False),
+        sa.Column("namespace_id", text, nullable=False),
+        sa.Column("path", text, nullable=False),
+        sa.Column("visibility", text, nullable=False),
+        sa.Column("short_description", text, server_default="", nullable=False),
+        sa.Column("long_description", text, server_default="", nullable=False),
+        sa.Column("scan_on_push", sa.Boolean(), nullable=False),
+        sa.Column("immutable_tags", sa.Boolean(), nullable=False),
+        sa.Column("tag_limit", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("visibility IN ('public', 'private')", name=op.f("ck_repositories_visibility")),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"], ["accounts.id"], name=op.f("fk_repositories_namespace_id_accounts")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_repositories")),
+    )
+    op.create_index(
+        "ix_repositories_deleted_at",
+        "repositories",
+        ["deleted_at"],
+        unique=False,
+        sqlite_where=sa.text("deleted_at IS NOT NULL"),
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
+    op.create_index(op.f("ix_repositories_namespace_id"), "repositories", ["namespace_id"], unique=False)
+    op.create_index(
+        "uq_repositories_path",
+        "repositories",
+        ["path"],
+        unique=True,
+        sqlite_where=sa.text("deleted_at IS NULL"),
+        postgresql_where=sa.text("deleted_at IS NULL"),
+    )
+
+    op.create_table(
+        "teams",
+        sa.Column("id", text, nullable=False),
+        sa.Column("organization_id", text, nullable=False),
+        sa.Column("name", text, nullable=False),
+        sa.Column("description", text, server_default="", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["accounts.id"],
+            name=op.f("fk_teams_organization_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_teams")),
+        sa.UniqueConstraint("organization_id", "name", name=op.f("uq_teams_organization_id_name")),
+    )
+    op.create_table(
+        "tokens",
+        sa.Column("id", text, nullable=False),
+        sa.Column("account_id", text, nullable=False),
+        sa.Column("kind", text, nullable=False),
+        sa.Column("label", text, nullable=False),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_used_at", sa.BigInteger(), nullable=True),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("generated_by", text, nullable=False),
+        sa.Column("creator_user_agent", text, server_default="", nullable=False),
+        sa.CheckConstraint("kind IN ('access', 'refresh')", name=op.f("ck_tokens_kind")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_tokens_account_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
+    )
+    op.create_index(op.f("ix_tokens_account_id"), "tokens", ["account_id"], unique=False)
+
+    op.create_table(
+        "manifests",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("digest", text, nullable=False),
+        sa.Column("media_type", text, nullable=False),
+        sa.Column("artifact_type", text, nullable=True),
+        sa.Column("subject", text, nullable=True),
+        sa.Column("config_digest", text, nullable=True),
+        sa.Column("config_media_type", text, nullable=True),
+        sa.Column("annotations", text, nullable=True),
+        sa.Column("content_size", sa.BigInteger(), nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.Column("author", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("review_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repositories.id"], name=op.f("fk_manifests_repository_id_repositories")
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "digest", name=op.f("pk_manifests")),
+    )
+    op.create_index(
+        "ix_manifests_review_at",
+        "manifests",
+        ["review_at", "repository_id", "digest"],
+        unique=False,
+        sqlite_where=sa.text("review_at IS NOT NULL"),
+        postgresql_where=sa.text("review_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_manifests_subject",
+        "manifests",
+        ["repository_id", "subject", "digest"],
+        unique=False,
+        sqlite_where=sa.text("subject IS NOT NULL"),
+        postgresql_where=sa.text("subject IS NOT NULL"),
+    )
+
+    op.create_table(
+        "namespace_grants",
+        sa.Column("namespace_id", text, nullable=False),
+        sa.Column("team_id", text, nullable=False),
+        sa.Column("level", text, nullable=False),
+        sa.CheckConstraint(
+            "level IN ('read-only', 'read-write', 'admin')", name=op.f("ck_namespace_grants_level")
+        ),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["accounts.id"],
+            name=op.f("fk_namespace_grants_namespace_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["team_id"], ["teams.id"], name=op.f("fk_namespace_grants_team_id_teams"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("namespace_id", "team_id", name=op.f("pk_namespace_grants")),
+    )
+    op.create_index(op.f("ix_namespace_grants_team_id"), "namespace_grants", ["team_id"], unique=False)
+
+    op.create_table(
+        "repository_blobs",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("digest", text, nullable=False),
+        sa.Column("review_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["digest"], ["blobs.digest"], name=op.f("fk_repository_blobs_digest_blobs")),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_repository_blobs_repository_id_repositories"),
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "digest", name=op.f("pk_repository_blobs")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_repository_blobs_digest"), "repository_blobs", ["digest"], unique=False)
+    op.create_index(
+        "ix_repository_blobs_review_at",
+        "repository_blobs",
+        ["review_at", "repository_id", "digest"],
+        unique=False,
+        sqlite_where=sa.text("review_at IS NOT NULL"),
+        postgresql_where=sa.text("review_at IS NOT NULL"),
+    )
+
+    op.create_table(
+        "repository_grants",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("team_id", text, nullable=False),
+        sa.Column("level", text, nullable=False),
+        sa.CheckConstraint(
+            "level IN ('read-only', 'read-write', 'admin')", name=op.f("ck_repository_grants_level")
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_repository_grants_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["team_id"], ["teams.id"], name=op.f("fk_repository_grants_team_id_teams"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "team_id", name=op.f("pk_repository_grants")),
+    )
+    op.create_index(op.f("ix_repository_grants_team_id"), "repository_grants", ["team_id"], unique=False)
+
+    op.create_table(
+        "team_members",
+        sa.Column("team_id", text, nullable=False),
+        sa.Column("user_id", text, nullable=False),
+        sa.Column("is_admin", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["team_id"], ["teams.id"], name=op.f("fk_team_members_team_id_teams"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["accounts.id"], name=op.f("fk_team_members_user_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("team_id", "user_id", name=op.f("pk_team_members")),
+    )
+    op.create_index(op.f("ix_team_members_user_id"), "team_members", ["user_id"], unique=False)
+
+    op.create_table(
+        "uploads",
+        sa.Column("id", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("account_id", text, nullable=True),
+        sa.Column("location", text, nullable=False),
+        sa.Column("driver_state", text, nullable=False),
+        sa.Column("offset", sa.BigInteger(), nullable=False),
+        sa.Column("algorithm", text, nullable=False),
+        sa.Column("digest", text, nullable=True),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repositories.id"], name=op.f("fk_uploads_repository_id_repositories")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+        sa.UniqueConstraint("location", name=op.f("uq_uploads_location")),
+    )
+    op.create_index(op.f("ix_uploads_expires_at"), "uploads", ["expires_at"], unique=False)
+    op.create_index(op.f("ix_uploads_repository_id"), "uploads", ["repository_id"], unique=False)
+
+    op.create_table(
+        "manifest_references",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("manifest", text, nullable=False),
+        sa.Column("kind", text, nullable=False),
+        sa.Column("target", text, nullable=False),
+        sa.CheckConstraint("kind IN ('blob', 'manifest')", name=op.f("ck_manifest_references_kind")),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "manifest"],
+            ["manifests.repository_id", "manifests.digest"],
+            name=op.f("fk_manifest_references_repository_id_manifest_manifests"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint(
+            "repository_id", "manifest", "kind", "target", name=op.f("pk_manifest_references")
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("ix_manifest_references_repository_id_kind_target"),
+        "manifest_references",
+        ["repository_id", "kind", "target"],
+        unique=False,
+    )
+
+    op.create_table(
+        "tags",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("name", text, nullable=False),
+        sa.Column("manifest", text, nullable=False),
+        sa.Column("author", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "manifest"],
+            ["manifests.repository_id", "manifests.digest"],
+            name=op.f("fk_tags_repository_id_manifest_manifests"),
+            initially="DEFERRED",
+            deferrable=True,
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_tags")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("ix_tags_repository_id_created_at_name"),
+        "tags",
+        ["repository_id", "created_at", "name"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_tags_repository_id_manifest"), "tags", ["repository_id", "manifest"], unique=False
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("tags")
+    op.drop_table("manifest_references")
+    op.drop_table("uploads")
+    op.drop_table("team_members")
+    op.drop_table("repository_grants")
+    op.drop_table("repository_blobs")
+    op.drop_table("namespace_grants")
+    op.drop_table("manifests")
+    op.drop_table("tokens")
+    op.drop_table("teams")
+    op.drop_table("repositories")
+    op.drop_table("organization_members")
+    op.drop_table("usage_deltas")
+    op.drop_table("usage")
+    op.drop_table("signing_keys")
+    op.drop_table("login_failures")
+    op.drop_table("gc_objects")
+    op.drop_table("blobs")
+    op.drop_table("accounts")

@@ -1,0 +1,226 @@
+"""
+PostgreSQL, for more than one host or more than SQLite can carry.
+
+Units of work run READ COMMITTED; what the server refuses for the sake of others (serialization, deadlock,
+lock time-out) and what ends with a lost connection is run again, up to three times. The address may name
+several hosts: connections go to the one that accepts writes, and follow it when that changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dtr.db.errors import (
+    ConstraintViolated,
+    DatabaseBusy,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+    import asyncpg
+
+    from dtr.db.database import Transaction
+    from dtr.db.statement import Dialect, Row, Statement
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+_LOCK_TIMEOUT_MS = 5_000
+_CONNECT_SECONDS = 10
+_STATEMENT_SECONDS = 60
+_CACHED_STATEMENTS = 512
+_CONTENTION = frozenset({"40001", "40P01", "55P03"})
+# The server says goodbye, is starting, or is no longer the one that accepts writes.
+_GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
+
+
+class PostgreSQL:
+    """A `Database` at the address `url`, with at most `size` connections."""
+
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, url: str, *, size: int = 10) -> None:
+        """Remember where; the first statement connects."""
+        self.observe: Callable[[str, float], None] | None = None
+        self._url = url
+        self._size = size
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._connecting = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def fetch_one(self, statement: Statement, /, **parameters: Any) -> Row | None:
+        """See `Reader`."""
+        text, values = statement.prepare("postgresql", parameters)
+        return await self._read(lambda connection: connection.fetchrow(text, *values))
+
+    async def fetch_all(self, statement: Statement, /, **parameters: Any) -> list[Row]:
+        """See `Reader`."""
+        text, values = statement.prepare("postgresql", parameters)
+        return await self._read(lambda connection: connection.fetch(text, *values))
+
+    async def unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], /) -> T:
+        """See `Database`. A unit that has begun is finished even when its caller is cancelled."""
+        # A cancelled commit could report success without having waited for the standby.
+        task = asyncio.create_task(self._unit(work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        started = perf_counter()
+        result = await asyncio.shield(task)
+        if self.observe:
+            self.observe("write", perf_counter() - started)
+        return result
+
+    async def revision(self) -> str | None:
+        """See `Database`."""
+
+        async def ask(connection: Any) -> str | None:
+            if not await connection.fetchval("SELECT to_regclass('alembic_version') IS NOT NULL"):
+                return None
+            value: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+            return value
+
+        return await self._read(ask)
+
+    async def close(self) -> None:
+        """See `Database`."""
+        if self._running:
+            await asyncio.wait(self._running)
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _read(self, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+        started = perf_counter()
+        for attempt in range(_ATTEMPTS):
+            try:
+                with _translated():
+                    async with self._connection() as connection:
+                        result = await ask(connection)
+            except DatabaseUnavailable:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                await _pause(attempt)
+            else:
+                if self.observe:
+                    self.observe("read", perf_counter() - started)
+                return result
+        raise AssertionError("not reached")
+
+    async def _unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+        for attempt in range(_ATTEMPTS):
+            try:
+                with _translated():
+                    async with self._connection() as connection, connection.transaction():
+                        return await work(_Transaction(connection))
+            except DatabaseUnavailable:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                await _pause(attempt)
+        raise AssertionError("not reached")
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        pool = self._pool or await self._connect()
+        async with pool.acquire(timeout=_CONNECT_SECONDS) as connection:
+            yield connection
+
+    async def _connect(self) -> asyncpg.Pool[asyncpg.Record]:
+        async with self._connecting:
+            if self._pool is None:
+                import asyncpg
+                from asyncpg.connect_utils import SessionAttribute
+
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=1,
+                    max_size=self._size,
+                    timeout=_CONNECT_SECONDS,
+                    command_timeout=_STATEMENT_SECONDS,
+                    statement_cache_size=_CACHED_STATEMENTS,
+                    target_session_attrs=SessionAttribute.read_write,
+                    server_settings={
+                        "lock_timeout": str(_LOCK_TIMEOUT_MS),
+                        "application_name": "dtr",
+                        "jit": "off",
+                    },
+                )
+            return self._pool
+
+
+class _Transaction:
+    """The `Transaction` on a connection of the pool."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch_one(self, statement: Statement, /, **parameters: Any) -> Row | None:
+        text, values = statement.prepare("postgresql", parameters)
+        with _translated():
+            row: Row | None = await self._connection.fetchrow(text, *values)
+        return row
+
+    async def fetch_all(self, statement: Statement, /, **parameters: Any) -> list[Row]:
+        text, values = statement.prepare("postgresql", parameters)
+        with _translated():
+            rows: list[Row] = await self._connection.fetch(text, *values)
+        return rows
+
+    async def execute(self, statement: Statement, /, **parameters: Any) -> int:
+        text, values = statement.prepare("postgresql", parameters)
+        with _translated():
+            status: str = await self._connection.execute(text, *values)
+        return int(status.rpartition(" ")[2])  # "UPDATE 3", "INSERT 0 1"
+
+    async def execute_many(self, statement: Statement, parameters: list[dict[str, Any]], /) -> None:
+        if not parameters:
+            return
+        rows = [statement.prepare("postgresql", one)[1] for one in parameters]
+        with _translated():
+            await self._connection.executemany(statement.text("postgresql"), rows)
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(0.05 * 4**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - spreads rivals, no secret
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DatabaseError:
+        raise
+    except (OSError, TimeoutError) as error:
+        raise DatabaseUnavailable(f"the database does not answer: {type(error).__name__} {error}") from error
+    except Exception as error:
+        translated = _translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: Exception) -> DatabaseError | None:
+    """What an error of asyncpg means; None: it is none of the database's own."""
+    import asyncpg
+
+    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+        return ConstraintViolated(str(error))
+    if isinstance(error, asyncpg.DiskFullError | asyncpg.OutOfMemoryError):
+        return DatabaseFull(str(error))
+    if isinstance(error, asyncpg.PostgresError):
+        if error.sqlstate in _CONTENTION:
+            return DatabaseBusy(str(error))
+        if error.sqlstate in _GONE or isinstance(
+            error, asyncpg.PostgresConnectionError | asyncpg.InsufficientResourcesError
+        ):
+            return DatabaseUnavailable(str(error))
+        return DatabaseError(str(error))
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return DatabaseUnavailable(str(error))
+    return None

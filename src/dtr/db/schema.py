@@ -1,0 +1,320 @@
+"""
+The tables, for SQLite and PostgreSQL alike. What the rows mean is the rooms' knowledge.
+
+Conventions: names in the plural; ``*_at`` is milliseconds since 1970 UTC by the database's clock (`now`);
+digests are text; JSON is text; text compares by bytes on both databases. Whatever may become garbage carries
+``review_at``: NULL means that something holds it and nobody needs to look; the column is the queue.
+
+The order in which a unit of work locks rows, in every room: uploads, tags (by name), manifests (by digest),
+blobs (by digest), repository_blobs (by digest); several rows of a table in one ``SELECT … ORDER BY … FOR …``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_text = Text().with_variant(Text(collation="C"), "postgresql")
+# A whole number that the database counts up; SQLite does so only for a column called INTEGER.
+_counted = BigInteger().with_variant(Integer(), "sqlite")
+_LEVELS = "('read-only', 'read-write', 'admin')"
+
+# --- accounts -----------------------------------------------------------------------------------------------
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("name", _text, nullable=False, unique=True),
+    Column("kind", _text, nullable=False),
+    CheckConstraint("kind IN ('user', 'organization')", "kind"),
+    Column("full_name", _text, nullable=False, server_default=""),
+    Column("is_admin", Boolean, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("is_imported", Boolean, nullable=False),
+    Column("password_hash", _text),  # Argon2, in its own notation; NULL: no password opens this account
+    Column("created_at", BigInteger, nullable=False),
+)
+
+organization_members = Table(
+    "organization_members",
+    metadata,
+    Column("organization_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False),
+    Column("user_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("is_admin", Boolean, nullable=False),
+    PrimaryKeyConstraint("organization_id", "user_id"),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("organization_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False),
+    Column("name", _text, nullable=False),
+    Column("description", _text, nullable=False, server_default=""),
+    UniqueConstraint("organization_id", "name"),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    Column("team_id", ForeignKey(teams.c.id, ondelete="CASCADE"), nullable=False),
+    Column("user_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("is_admin", Boolean, nullable=False),
+    PrimaryKeyConstraint("team_id", "user_id"),
+)
+
+tokens = Table(  # what opens an account beside its password
+    "tokens",
+    metadata,
+    Column("id", _text, primary_key=True),  # SHA-256 of the secret, hexadecimal; the secret is not kept
+    Column("account_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", _text, nullable=False),
+    CheckConstraint("kind IN ('access', 'refresh')", "kind"),
+    Column("label", _text, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("generated_by", _text, nullable=False),  # account name
+    Column("creator_user_agent", _text, nullable=False, server_default=""),
+)
+
+signing_keys = Table(  # of the token service
+    "signing_keys",
+    metadata,
+    Column("id", _text, primary_key=True),  # RFC 7638 thumbprint, the `kid`
+    Column("private_key", _text, nullable=False),  # JWK
+    Column("created_at", BigInteger, nullable=False),
+    Column("signs_from", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # when nothing signed with it is accepted any more
+)
+
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("subject", _text, primary_key=True),  # what is slowed down, hashed
+    Column("failures", Integer, nullable=False),
+    Column("blocked_until", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# --- repositories -------------------------------------------------------------------------------------------
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", _counted, Identity(), primary_key=True),
+    Column("namespace_id", ForeignKey(accounts.c.id), nullable=False, index=True),
+    Column("path", _text, nullable=False),  # namespace/name[/...]
+    Column("visibility", _text, nullable=False),
+    CheckConstraint("visibility IN ('public', 'private')", "visibility"),
+    Column("short_description", _text, nullable=False, server_default=""),
+    Column("long_description", _text, nullable=False, server_default=""),
+    Column("scan_on_push", Boolean, nullable=False),
+    Column("immutable_tags", Boolean, nullable=False),
+    Column("tag_limit", Integer, nullable=False),  # 0: none
+    Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),  # its name is free from then on, its content goes later
+)
+Index(
+    "uq_repositories_path",
+    repositories.c.path,
+    unique=True,
+    sqlite_where=repositories.c.deleted_at.is_(None),
+    postgresql_where=repositories.c.deleted_at.is_(None),
+)
+Index(
+    "ix_repositories_deleted_at",
+    repositories.c.deleted_at,
+    sqlite_where=repositories.c.deleted_at.is_not(None),
+    postgresql_where=repositories.c.deleted_at.is_not(None),
+)
+
+repository_grants = Table(
+    "repository_grants",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False),
+    Column("team_id", ForeignKey(teams.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("level", _text, nullable=False),
+    CheckConstraint(f"level IN {_LEVELS}", "level"),
+    PrimaryKeyConstraint("repository_id", "team_id"),
+)
+
+namespace_grants = Table(
+    "namespace_grants",
+    metadata,
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False),
+    Column("team_id", ForeignKey(teams.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("level", _text, nullable=False),
+    CheckConstraint(f"level IN {_LEVELS}", "level"),
+    PrimaryKeyConstraint("namespace_id", "team_id"),
+)
+
+# --- content ------------------------------------------------------------------------------------------------
+
+blobs = Table(  # a row lives exactly as long as it has a link
+    "blobs",
+    metadata,
+    Column("digest", _text, primary_key=True),
+    Column("size", BigInteger, nullable=False),  # bytes
+    Column("location", _text, nullable=False, unique=True),
+    Column("state", _text, nullable=False),
+    CheckConstraint("state IN ('present', 'missing')", "state"),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+repository_blobs = Table(  # the links: access to a blob is decided here, never by its digest alone
+    "repository_blobs",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id), nullable=False),
+    Column("digest", ForeignKey(blobs.c.digest), nullable=False, index=True),
+    Column("review_at", BigInteger),
+    PrimaryKeyConstraint("repository_id", "digest"),
+    sqlite_with_rowid=False,
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id), nullable=False),
+    Column("digest", _text, nullable=False),
+    Column("media_type", _text, nullable=False),
+    Column("artifact_type", _text),
+    Column("subject", _text),  # digest; it may be missing, and holds this manifest
+    Column("config_digest", _text),
+    Column("config_media_type", _text),
+    Column("annotations", _text),  # JSON, for the referrers list; NULL: none
+    Column("content_size", BigInteger, nullable=False),  # bytes of config and layers, or of the children
+    Column("payload", LargeBinary, nullable=False),  # exactly what was pushed
+    Column("author", _text, nullable=False),  # account name of who pushed it; empty: anonymous
+    Column("created_at", BigInteger, nullable=False),
+    Column("review_at", BigInteger),
+    PrimaryKeyConstraint("repository_id", "digest"),
+)
+Index(
+    "ix_manifests_subject",
+    manifests.c.repository_id,
+    manifests.c.subject,
+    manifests.c.digest,
+    sqlite_where=manifests.c.subject.is_not(None),
+    postgresql_where=manifests.c.subject.is_not(None),
+)
+
+manifest_references = Table(  # immutable; the target may be missing (sparse indexes, pull caches)
+    "manifest_references",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("manifest", _text, nullable=False),
+    Column("kind", _text, nullable=False),
+    CheckConstraint("kind IN ('blob', 'manifest')", "kind"),
+    Column("target", _text, nullable=False),
+    PrimaryKeyConstraint("repository_id", "manifest", "kind", "target"),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], [manifests.c.repository_id, manifests.c.digest], ondelete="CASCADE"
+    ),
+    Index(None, "repository_id", "kind", "target"),
+    sqlite_with_rowid=False,
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("name", _text, nullable=False),
+    Column("manifest", _text, nullable=False),  # digest
+    Column("author", _text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "name"),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"],
+        [manifests.c.repository_id, manifests.c.digest],
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    Index(None, "repository_id", "manifest"),
+    Index(None, "repository_id", "created_at", "name"),  # first in, first out of a tag limit
+    sqlite_with_rowid=False,
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", _text, primary_key=True),
+    Column("repository_id", ForeignKey(repositories.c.id), nullable=False, index=True),
+    Column("account_id", _text),  # who began it
+    Column("location", _text, nullable=False, unique=True),
+    Column("driver_state", _text, nullable=False),  # JSON, the storage driver's own
+    Column("offset", BigInteger, nullable=False),  # bytes received
+    Column("algorithm", _text, nullable=False),
+    Column("digest", _text),  # of the bytes received so far; NULL: not known
+    Column("started_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+gc_objects = Table(  # tombstones: objects to be deleted at the store
+    "gc_objects",
+    metadata,
+    Column("location", _text, primary_key=True),
+    Column("driver_state", _text),  # of an unfinished upload, to be aborted; NULL: a whole object
+    Column("size", BigInteger, nullable=False),
+    Column("delete_after", BigInteger, nullable=False, index=True),
+    Column("repeat_after", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("last_error", _text),
+)
+
+usage_deltas = Table(  # append only, folded from time to time into `usage`
+    "usage_deltas",
+    metadata,
+    Column("id", _counted, Identity(), primary_key=True),
+    Column("scope", _text, nullable=False),  # `*`, `namespace:ID` or `repository:ID`
+    Column("bytes", BigInteger, nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("scope", _text, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+for _table, _columns in (
+    (
+        repository_blobs,
+        (repository_blobs.c.review_at, repository_blobs.c.repository_id, repository_blobs.c.digest),
+    ),
+    (manifests, (manifests.c.review_at, manifests.c.repository_id, manifests.c.digest)),
+):
+    Index(
+        f"ix_{_table.name}_review_at",
+        *_columns,
+        sqlite_where=_table.c.review_at.is_not(None),
+        postgresql_where=_table.c.review_at.is_not(None),
+    )

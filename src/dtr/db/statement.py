@@ -1,0 +1,122 @@
+"""
+Statements: defined once with SQLAlchemy Core, compiled once per database to text, run by the bare driver.
+
+Building and compiling a statement for each request costs 180 us, running a compiled one through SQLAlchemy
+23 us, the driver alone 6 us; hence a statement is a module constant:
+
+    _FIND = Statement(select(accounts.c.id).where(accounts.c.name == bindparam("name")))
+    row = await database.fetch_one(_FIND, name="ada")
+
+What the two databases say differently is here as well: `in_list` and `now`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ClauseElement
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+Dialect: TypeAlias = Literal["sqlite", "postgresql"]
+Row: TypeAlias = "Sequence[Any]"
+"""A row: its columns by position, in the order of the statement."""
+
+
+class Statement:
+    """A statement and its texts; parameters are given by name."""
+
+    __slots__ = ("_clause", "_texts")
+
+    def __init__(self, clause: ClauseElement) -> None:
+        """Keep the clause; it is compiled when it first runs."""
+        self._clause = clause
+        self._texts: dict[Dialect, tuple[str, tuple[tuple[str, Any], ...]]] = {}
+
+    def text(self, dialect: Dialect) -> str:
+        """The SQL text for a database."""
+        return self._compiled(dialect)[0]
+
+    def prepare(self, dialect: Dialect, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """The SQL text and the values in its order. Raises KeyError for a parameter that is missing."""
+        text, places = self._texts.get(dialect) or self._compiled(dialect)
+        values = [parameters[name] if default is _REQUIRED else default for name, default in places]
+        if dialect == "sqlite":
+            values = [json.dumps(value) if type(value) is list else value for value in values]
+        return text, values
+
+    def _compiled(self, dialect: Dialect) -> tuple[str, tuple[tuple[str, Any], ...]]:
+        compiled = cast("SQLCompiler", self._clause.compile(dialect=_dialect(dialect)))
+        literals = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
+        order = compiled.positiontup or []
+        places = tuple((name, literals.get(name, _REQUIRED)) for name in order)
+        self._texts[dialect] = (str(compiled), places)
+        return self._texts[dialect]
+
+
+_REQUIRED = object()
+
+
+def _dialect(name: Dialect) -> Any:
+    if name == "sqlite":
+        from sqlalchemy.dialects.sqlite import pysqlite
+
+        return pysqlite.dialect(paramstyle="qmark")
+    from sqlalchemy.dialects.postgresql import asyncpg
+
+    return asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy types its dialects in part
+
+
+class in_list(ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own functions
+    """``column IN (all values of the list parameter)``: one text whatever the number of values."""
+
+    inherit_cache = False
+
+    def __init__(self, column: ColumnElement[Any], parameter: str) -> None:
+        """Compare `column` with the values of the list given as `parameter`."""
+        self.column = column
+        self.parameter = parameter
+
+
+@compiles(in_list, "postgresql")
+def _in_list_postgresql(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
+    item = BigInteger() if isinstance(element.column.type, BigInteger) else Text()
+    values = bindparam(element.parameter, type_=ARRAY(item))
+    return f"{compiler.process(element.column, **options)} = ANY({compiler.process(values, **options)})"
+
+
+@compiles(in_list, "sqlite")
+def _in_list_sqlite(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
+    values = compiler.process(bindparam(element.parameter, type_=Text()), **options)
+    column = compiler.process(element.column, **options)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - compiled parts, no values
+
+
+class now(FunctionElement[int]):  # noqa: N801 - reads like SQLAlchemy's own functions
+    """
+    The database's clock, in milliseconds since 1970 UTC: one clock for all processes and hosts.
+
+    On PostgreSQL it is the start of the transaction, which the planner may compare with an index.
+    """
+
+    name = "now"
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "CAST(extract(epoch FROM CURRENT_TIMESTAMP) * 1000 AS BIGINT)"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"

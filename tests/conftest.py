@@ -1,0 +1,172 @@
+"""What every test may ask for: empty databases with current tables, on both systems."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from dtr.db import Database, open_database
+from dtr.db.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """A PostgreSQL server of the tests' own, on loopback, in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        newest = max(Path("/usr/lib/postgresql").iterdir(), key=lambda one: int(one.name))
+        self._bin = newest / "bin"
+        self._directory = directory
+        self.port = free_port()
+
+    def start(self) -> None:
+        data = self._directory / "data"
+        if not data.exists():
+            self._directory.chmod(0o755)
+            for parent in self._directory.parents:  # the server is not root and must reach its directory
+                if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
+                    parent.chmod(parent.stat().st_mode | 0o011)
+            if os.getuid() == 0:
+                shutil.chown(self._directory, "postgres", "postgres")
+            self._run(
+                "initdb",
+                "-D",
+                str(data),
+                "-U",
+                "dtr",
+                "--auth=trust",
+                "--no-sync",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+            )
+        self._server = subprocess.Popen(
+            [
+                *self._as_postgres(), f"{self._bin}/postgres", "-D", str(data), "-p", str(self.port),
+                "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._directory}",
+                "-c", "max_connections=200", "-c", "fsync=off",
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+        )  # fmt: skip
+        deadline = time.monotonic() + 30
+        while subprocess.run(
+            [f"{self._bin}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
+        ).returncode:
+            assert self._server.poll() is None, "PostgreSQL did not start"
+            assert time.monotonic() < deadline, "PostgreSQL did not become ready"
+            time.sleep(0.05)
+
+    def stop(self, mode: str = "fast") -> None:
+        self._run("pg_ctl", "-D", str(self._directory / "data"), "-m", mode, "-w", "stop")
+        self._server.wait(30)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://dtr@127.0.0.1:{self.port}/{name}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [*self._as_postgres(), f"{self._bin}/{program}", *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )
+
+    @staticmethod
+    def _as_postgres() -> list[str]:
+        return (
+            ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
+        )
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running PostgreSQL server."""
+    cluster = Cluster(tmp_path_factory.mktemp("postgresql"))
+    cluster.start()
+    yield cluster
+    cluster.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def _templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], object]:
+    """A function that makes an empty database, without tables, of the given kind, and gives its address."""
+
+    async def make(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/{uuid.uuid4().hex}.db"
+        cluster: Cluster = request.getfixturevalue("postgresql_cluster")
+        name = f"t{uuid.uuid4().hex}"
+        await _execute(cluster.url("postgres"), f"CREATE DATABASE {name}")
+        return cluster.url(name)
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database_url(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    _templates: dict[str, str],
+) -> str:
+    """The address of an empty database with current tables; each test runs on SQLite and on PostgreSQL."""
+    kind: str = request.param
+    if kind == "sqlite":
+        if kind not in _templates:
+            template = tmp_path_factory.mktemp("sqlite") / "template.db"
+            await _migrate(f"sqlite:///{template}")
+            _templates[kind] = str(template)
+        copy = tmp_path / "metadata.db"
+        shutil.copyfile(_templates[kind], copy)
+        return f"sqlite:///{copy}"
+    cluster: Cluster = request.getfixturevalue("postgresql_cluster")
+    if kind not in _templates:
+        await _execute(cluster.url("postgres"), "CREATE DATABASE template_dtr")
+        await _migrate(cluster.url("template_dtr"))
+        _templates[kind] = "template_dtr"
+    name = f"t{uuid.uuid4().hex}"
+    await _execute(cluster.url("postgres"), f"CREATE DATABASE {name} TEMPLATE template_dtr")
+    return cluster.url(name)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An open, empty database with current tables; each test runs on SQLite and on PostgreSQL."""
+    opened = open_database(database_url)
+    yield opened
+    await opened.close()
+
+
+async def _migrate(url: str) -> None:
+    database = open_database(url)
+    await migrate(database, url)
+    await database.close()
+
+
+async def _execute(url: str, command: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(command)
+    await connection.close()

@@ -1,0 +1,230 @@
+"""Both databases keep the same contract."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import Boolean, bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.db import (
+    ConstraintViolated,
+    Database,
+    DatabaseUnavailable,
+    Statement,
+    Transaction,
+    in_list,
+    now,
+    open_database,
+)
+from dtr.db.schema import accounts, tags, usage_deltas
+
+ADD = Statement(
+    insert(accounts).values(
+        id=bindparam("id"), name=bindparam("name"), kind="user", is_admin=False, is_active=True,
+        is_imported=False, created_at=now(),
+    )
+)  # fmt: skip
+FIND = Statement(select(accounts.c.name, accounts.c.is_active).where(accounts.c.id == bindparam("id")))
+LIST = Statement(select(accounts.c.name).where(in_list(accounts.c.id, "ids")).order_by(accounts.c.name))
+COUNT = Statement(select(func.count()).select_from(accounts))
+RENAME = Statement(update(accounts).where(accounts.c.id == bindparam("which")).values(name=bindparam("name")))
+
+
+def add(name: str):
+    async def work(tx: Transaction) -> str:
+        await tx.execute(ADD, id=name, name=name)
+        return name
+
+    return work
+
+
+async def test_a_unit_commits_what_it_wrote_and_gives_its_result(database: Database):
+    assert await database.unit(add("ada")) == "ada"
+    row = await database.fetch_one(FIND, id="ada")
+    assert row is not None
+    assert tuple(row) == ("ada", True)
+    assert await database.fetch_one(FIND, id="bob") is None
+
+
+async def test_a_unit_that_raises_leaves_nothing_and_harms_no_other(database: Database):
+    async def fail(tx: Transaction) -> None:
+        await tx.execute(ADD, id="eve", name="eve")
+        raise LookupError("on purpose")
+
+    results = await asyncio.gather(
+        *(database.unit(add(f"user{n}")) for n in range(20)), database.unit(fail), return_exceptions=True
+    )
+    assert isinstance(results.pop(), LookupError)
+    assert results == [f"user{n}" for n in range(20)]
+    assert await database.fetch_one(FIND, id="eve") is None
+    assert (await database.fetch_one(COUNT)) is not None
+    assert (await database.fetch_one(COUNT))[0] == 20  # type: ignore[index]
+
+
+async def test_a_unit_sees_its_own_writes_and_others_do_not_before_the_commit(database: Database):
+    async def work(tx: Transaction) -> tuple:
+        await tx.execute(ADD, id="ada", name="ada")
+        await tx.execute(RENAME, which="ada", name="countess")
+        row = await tx.fetch_one(FIND, id="ada")
+        assert row is not None
+        return tuple(row)
+
+    assert (await database.unit(work))[0] == "countess"
+
+
+async def test_a_taken_name_is_a_violated_constraint(database: Database):
+    await database.unit(add("ada"))
+    with pytest.raises(ConstraintViolated):
+        await database.unit(add("ada"))
+    assert await database.unit(add("bob")) == "bob"
+
+
+async def test_a_deferred_constraint_fails_its_own_unit_only(database: Database):
+    orphan = Statement(
+        insert(tags).values(
+            repository_id=bindparam("r"),
+            name="latest",
+            manifest="sha256:0",
+            author="",
+            created_at=now(),
+            updated_at=now(),
+        )
+    )
+
+    async def bad(tx: Transaction) -> None:
+        await tx.execute(orphan, r=4711)
+
+    results = await asyncio.gather(
+        database.unit(add("ada")), database.unit(bad), database.unit(add("bob")), return_exceptions=True
+    )
+    assert results[0] == "ada"
+    assert isinstance(results[1], ConstraintViolated)
+    assert results[2] == "bob"
+
+
+async def test_a_list_is_one_parameter(database: Database):
+    for name in ("a", "b", "c"):
+        await database.unit(add(name))
+    assert [row[0] for row in await database.fetch_all(LIST, ids=["a", "c", "x"])] == ["a", "c"]
+    assert await database.fetch_all(LIST, ids=[]) == []
+
+
+async def test_execute_counts_rows_and_execute_many_takes_all(database: Database):
+    remove = Statement(delete(accounts).where(in_list(accounts.c.id, "ids")))
+
+    async def work(tx: Transaction) -> int:
+        await tx.execute_many(ADD, [{"id": str(n), "name": str(n)} for n in range(10)])
+        await tx.execute_many(ADD, [])
+        return await tx.execute(remove, ids=[str(n) for n in range(4)])
+
+    assert await database.unit(work) == 4
+    assert (await database.fetch_one(COUNT))[0] == 6  # type: ignore[index]
+
+
+async def test_the_clock_is_in_milliseconds_since_1970(database: Database):
+    import time
+
+    row = await database.fetch_one(Statement(select(now())))
+    assert row is not None
+    assert abs(row[0] - time.time() * 1000) < 2000
+
+
+async def test_an_upsert_tells_what_is_there(database: Database):
+    claim = Statement(
+        insert(accounts)
+        .values(
+            id=bindparam("id"),
+            name=bindparam("name"),
+            kind="user",
+            is_admin=False,
+            is_active=True,
+            is_imported=False,
+            created_at=now(),
+        )
+        .on_conflict_do_update(index_elements=["name"], set_={"name": accounts.c.name})
+        .returning(accounts.c.id)
+    )
+
+    async def work(tx: Transaction):
+        return (await tx.fetch_one(claim, id="1", name="ada"), await tx.fetch_one(claim, id="2", name="ada"))
+
+    first, second = await database.unit(work)
+    assert first[0] == second[0] == "1"
+
+
+async def test_identities_count_up(database: Database):
+    add_delta = Statement(
+        insert(usage_deltas).values(scope="*", bytes=bindparam("n")).returning(usage_deltas.c.id)
+    )
+
+    async def work(tx: Transaction) -> list[int]:
+        return [(await tx.fetch_one(add_delta, n=2**40))[0] for _ in range(3)]  # type: ignore[index]
+
+    ids = await database.unit(work)
+    assert ids == sorted(set(ids))
+
+
+async def test_rivals_on_one_row_all_get_their_turn(database_url: str):
+    databases = [open_database(database_url) for _ in range(3)]
+    row = Statement(select(accounts.c.full_name).where(accounts.c.id == "ada").with_for_update())
+    put = Statement(update(accounts).where(accounts.c.id == "ada").values(full_name=bindparam("value")))
+
+    async def increment(tx: Transaction) -> None:
+        found = await tx.fetch_one(row)
+        await tx.execute(put, value=str(int(found[0] or 0) + 1))  # type: ignore[index]
+
+    await databases[0].unit(add("ada"))
+    await asyncio.gather(*(databases[n % 3].unit(increment) for n in range(60)))
+    assert (await databases[1].fetch_one(row))[0] == "60"  # type: ignore[index]
+    for one in databases:
+        await one.close()
+
+
+async def test_a_unit_goes_on_when_its_caller_is_cancelled(database: Database):
+    started = asyncio.Event()
+
+    async def work(tx: Transaction) -> None:
+        await tx.execute(ADD, id="ada", name="ada")
+
+    async def call() -> None:
+        started.set()
+        await database.unit(work)
+
+    task = asyncio.create_task(call())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await database.close()
+    with pytest.raises(Exception):  # noqa: B017 - closed is closed, whatever the driver says
+        await database.unit(add("bob"))
+
+
+async def test_statements_and_units_are_observed(database: Database):
+    seen: list[str] = []
+    database.observe = lambda kind, seconds: seen.append(kind) if seconds >= 0 else None
+    await database.unit(add("ada"))
+    await database.fetch_one(FIND, id="ada")
+    assert seen == ["write", "read"]
+
+
+async def test_a_missing_parameter_is_an_error_of_the_program(database: Database):
+    with pytest.raises(KeyError):
+        await database.fetch_one(FIND)
+
+
+async def test_booleans_compare(database: Database):
+    await database.unit(add("ada"))
+    active = Statement(select(accounts.c.id).where(accounts.c.is_active.is_(True)))
+    given = Statement(select(accounts.c.id).where(accounts.c.is_active == bindparam("flag", type_=Boolean)))
+    assert len(await database.fetch_all(active)) == 1
+    assert len(await database.fetch_all(given, flag=True)) == 1
+
+
+async def test_an_address_that_does_not_answer_is_unavailable():
+    database = open_database("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(DatabaseUnavailable):
+        await database.fetch_one(COUNT)
+    await database.close()
