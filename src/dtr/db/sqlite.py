@@ -100,9 +100,7 @@ class SQLite:
     async def revision(self) -> str | None:
         """See `Database`."""
         with _translated():
-            known = self._reader.execute(
-                "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
-            ).fetchone()
+            known = self._reader.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
             if not known:
                 return None
             row = self._reader.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -135,9 +133,7 @@ class SQLite:
                     fcntl.flock(lock, fcntl.LOCK_UN)
             except (DatabaseError, OSError) as error:
                 for unit in batch:
-                    unit.error = (
-                        error if isinstance(error, DatabaseError) else DatabaseUnavailable(str(error))
-                    )
+                    unit.error = error if isinstance(error, DatabaseError) else DatabaseUnavailable(str(error))
             _tell(batch)
         if connection is not None:
             connection.close()

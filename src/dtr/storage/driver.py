@@ -21,7 +21,7 @@ import uuid
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import msgspec
 
@@ -131,11 +131,12 @@ class Driver(Protocol):
         """Let go of connections and threads. May be repeated; the driver is not used afterwards."""
 
 
+@runtime_checkable
 class LocalFiles(Protocol):
     """
     What a driver with real files offers besides, for threads that move bytes between socket and file.
 
-    Both methods make a few system calls and block for as long as these take. The caller closes the
+    The methods make a few system calls and block for as long as these take. The caller closes the
     descriptor.
     """
 
@@ -144,11 +145,18 @@ class LocalFiles(Protocol):
 
     def open_writer(self, state: UploadState) -> int:
         """
-        A descriptor to append to the upload: cut to `state.offset`, positioned there, locked.
+        A locked descriptor of the upload's bytes; the lock ends when it is closed.
 
-        The lock ends when it is closed. It may be read, too. The new state is
-        ``msgspec.structs.replace(state, offset=...)``. Raises UploadBusy while another descriptor has the lock,
-        ObjectMissing when fewer than `state.offset` bytes are there.
+        Whoever has it looks again how far the upload came, and then calls `position`. Raises UploadBusy while
+        another descriptor has the lock, ObjectMissing.
+        """
+
+    def position(self, descriptor: int, state: UploadState) -> None:
+        """
+        Make the descriptor ready to append: what lies beyond `state.offset` is dropped.
+
+        The new state is ``msgspec.structs.replace(state, offset=...)``. Raises ObjectMissing when fewer than
+        `state.offset` bytes are there, or the upload is gone.
         """
 
 

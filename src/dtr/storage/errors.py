@@ -17,7 +17,7 @@ class StorageError(Exception):
     """Storage could not do what was asked; the message says why."""
 
 
-class ObjectMissing(StorageError):  # noqa: N818 - named as the field names it
+class ObjectMissing(StorageError):
     """There is no object, or no unfinished upload of that length, at `location`."""
 
     def __init__(self, location: str) -> None:
@@ -25,19 +25,19 @@ class ObjectMissing(StorageError):  # noqa: N818 - named as the field names it
         self.location = location
 
 
-class StorageFull(StorageError):  # noqa: N818 - named as the field names it
+class StorageFull(StorageError):
     """No room, or no quota, is left."""
 
 
-class StorageUnavailable(StorageError):  # noqa: N818 - named as the field names it
+class StorageUnavailable(StorageError):
     """Storage does not answer, or too late, or that it is broken; a later attempt may succeed."""
 
 
-class AccessDenied(StorageError):  # noqa: N818 - named as the field names it
+class AccessDenied(StorageError):
     """Storage refuses our credentials, or its files are not ours to use."""
 
 
-class UploadBusy(StorageError):  # noqa: N818 - named as the field names it
+class UploadBusy(StorageError):
     """Another request is writing to this upload."""
 
     def __init__(self, location: str) -> None:
@@ -45,7 +45,7 @@ class UploadBusy(StorageError):  # noqa: N818 - named as the field names it
         self.location = location
 
 
-class Interrupted(StorageError):  # noqa: N818 - named as the field names it
+class Interrupted(StorageError):
     """The body given to `write` failed (``__cause__``); `state` is how far the upload came."""
 
     def __init__(self, state: UploadState) -> None:

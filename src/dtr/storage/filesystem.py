@@ -89,7 +89,7 @@ class FileSystem:
 
     async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
         """See `Driver`. What was written is not durable before `complete`."""
-        file = await self._open(self.open_writer, state)
+        file = await self._open(self._open_to_append, state)
         offset = state.offset
         blocks = Blocks(body, PIECE_SIZE)
         try:
@@ -127,9 +127,7 @@ class FileSystem:
         except TimeoutError:
             raise self._too_late() from None
 
-    async def open(
-        self, location: str, offset: int = 0, length: int | None = None
-    ) -> AsyncGenerator[bytes, None]:
+    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted meanwhile is still read to its end."""
         file = await self._open(self.open_reader, location)
         left = length
@@ -194,24 +192,34 @@ class FileSystem:
         with self._translated(state.location):
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if state.offset else self._create(path)
             try:
-                self._lock(descriptor, state)
-                os.ftruncate(descriptor, state.offset)
-                os.lseek(descriptor, state.offset, os.SEEK_SET)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise UploadBusy(state.location) from None
             except BaseException:
                 os.close(descriptor)
                 raise
             return descriptor
 
-    def _lock(self, descriptor: int, state: UploadState) -> None:
+    def position(self, descriptor: int, state: UploadState) -> None:
+        """See `LocalFiles`."""
+        with self._translated(state.location):
+            status = os.fstat(descriptor)
+            # Shorter: a crash of the machine took bytes that were never synced. No name: aborted meanwhile.
+            if status.st_size < state.offset or status.st_nlink == 0:
+                raise ObjectMissing(state.location)
+            if status.st_size > state.offset:
+                os.ftruncate(descriptor, state.offset)
+            os.lseek(descriptor, state.offset, os.SEEK_SET)
+
+    def _open_to_append(self, state: UploadState) -> int:
+        descriptor = self.open_writer(state)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UploadBusy(state.location) from None
-        status = os.fstat(descriptor)
-        # Shorter: a crash of the machine took bytes that were never synced. No name: aborted or completed
-        # while we waited.
-        if status.st_size < state.offset or status.st_nlink == 0:
-            raise ObjectMissing(state.location)
+            self.position(descriptor, state)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _complete(self, state: UploadState) -> None:
         path = self._path(state.location)
@@ -220,8 +228,10 @@ class FileSystem:
                 if os.stat(path).st_size == state.offset:  # noqa: PTH116
                     self._sync_directories([path])
                     return
-            descriptor = self.open_writer(state)
+            # Without the lock: whoever completes may have it.
+            descriptor = os.open(path + _PARTIAL, os.O_RDWR | os.O_CLOEXEC)
             try:
+                self.position(descriptor, state)
                 os.fdatasync(descriptor)
                 os.rename(path + _PARTIAL, path)  # noqa: PTH104
             finally:
@@ -250,7 +260,7 @@ class FileSystem:
         """Objects and directories (with a final slash) directly in `directory` that can match, in order."""
         found: dict[str, Stored | str] = {}
         with self._translated(directory), suppress(FileNotFoundError):
-            with os.scandir(os.path.join(self._root, directory)) as entries:  # noqa: PTH118
+            with os.scandir(os.path.join(self._root, directory)) as entries:  # noqa: PTH118, SIM117
                 for entry in entries:
                     name = directory + entry.name
                     if entry.is_dir():
@@ -317,9 +327,7 @@ class FileSystem:
             results = self._store_batch(batch)
             for loop in {small.loop for small in batch}:
                 mine = [
-                    (small.done, error)
-                    for small, error in zip(batch, results, strict=True)
-                    if small.loop is loop
+                    (small.done, error) for small, error in zip(batch, results, strict=True) if small.loop is loop
                 ]
                 with suppress(RuntimeError):  # the loop was closed: nobody waits any more
                     loop.call_soon_threadsafe(_resolve, mine)
@@ -341,9 +349,7 @@ class FileSystem:
         errors = [result if isinstance(result, StorageError) else None for result in results]
         for (index, _), error in zip(written, published, strict=True):
             errors[index] = error
-        stored = [
-            self._path(small.location) for small, error in zip(batch, errors, strict=True) if error is None
-        ]
+        stored = [self._path(small.location) for small, error in zip(batch, errors, strict=True) if error is None]
         not_durable = self._attempt("", partial(self._sync_directories, stored))
         for index, small in enumerate(batch):
             errors[index] = errors[index] or not_durable

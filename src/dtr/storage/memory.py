@@ -61,9 +61,7 @@ class Memory:
         check_location(location)
         self._objects[location] = (bytes(data), datetime.now(UTC))
 
-    async def open(
-        self, location: str, offset: int = 0, length: int | None = None
-    ) -> AsyncGenerator[bytes, None]:
+    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`."""
         content = self._object(location)
         end = len(content) if length is None else min(len(content), offset + length)

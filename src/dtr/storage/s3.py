@@ -154,15 +154,11 @@ class S3:
             # Also those that were begun by a request which did not live to save its state.
             pages = client.get_paginator("list_multipart_uploads")
             async for page in pages.paginate(Bucket=self._settings.bucket, Prefix=key):
-                sessions.update(
-                    upload["UploadId"] for upload in page.get("Uploads", ()) if upload["Key"] == key
-                )
+                sessions.update(upload["UploadId"] for upload in page.get("Uploads", ()) if upload["Key"] == key)
         for session in sessions:
             with suppress(ObjectMissing):
                 async with self._requests(state.location) as client:
-                    await client.abort_multipart_upload(
-                        Bucket=self._settings.bucket, Key=key, UploadId=session
-                    )
+                    await client.abort_multipart_upload(Bucket=self._settings.bucket, Key=key, UploadId=session)
         await self._delete_tails(state, always_look=True)
         await self.delete(state.location)
 
@@ -170,13 +166,9 @@ class S3:
         """See `Driver`."""
         check_location(location)
         async with self._requests(location) as client:
-            await client.put_object(
-                Bucket=self._settings.bucket, Key=self._key(location), Body=io.BytesIO(data)
-            )
+            await client.put_object(Bucket=self._settings.bucket, Key=self._key(location), Body=io.BytesIO(data))
 
-    async def open(
-        self, location: str, offset: int = 0, length: int | None = None
-    ) -> AsyncGenerator[bytes, None]:
+    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
         size = await self.stat(location)
         end = size if length is None else min(size, offset + length)

@@ -105,9 +105,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("pk_organization_members")),
     )
-    op.create_index(
-        op.f("ix_organization_members_user_id"), "organization_members", ["user_id"], unique=False
-    )
+    op.create_index(op.f("ix_organization_members_user_id"), "organization_members", ["user_id"], unique=False)
 
     op.create_table(
         "repositories",
@@ -369,9 +367,7 @@ def upgrade() -> None:
         ["repository_id", "created_at", "name"],
         unique=False,
     )
-    op.create_index(
-        op.f("ix_tags_repository_id_manifest"), "tags", ["repository_id", "manifest"], unique=False
-    )
+    op.create_index(op.f("ix_tags_repository_id_manifest"), "tags", ["repository_id", "manifest"], unique=False)
 
 
 def downgrade() -> None:

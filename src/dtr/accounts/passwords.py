@@ -1,0 +1,77 @@
+"""Passwords: Argon2id, in a few threads, always at the same cost."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+
+from dtr.accounts.errors import PasswordInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from argon2 import PasswordHasher
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_LONGEST = 1024
+_THREADS = 2
+
+
+class Passwords:
+    """
+    Hashes and compares.
+
+    `memory_kib` and `passes` are the costs of new hashes; one thread each. RFC 9106, section 4, and OWASP's
+    19 MiB and 2 passes.
+    """
+
+    def __init__(self, *, memory_kib: int = 19_456, passes: int = 2) -> None:
+        self._memory_kib = memory_kib
+        self._passes = passes
+        # Bounded: a flood of log-ins must take neither all processors nor all memory.
+        self._pool = ThreadPoolExecutor(_THREADS, "argon2")
+        self._made: PasswordHasher | None = None
+        self._decoy: str | None = None
+
+    async def hash(self, password: str) -> str:
+        """The hash to store. Raises PasswordInvalid."""
+        if not password or len(password) > _LONGEST:
+            raise PasswordInvalid(f"a password has 1 to {_LONGEST} characters")
+        return await self._run(self._hash, password)
+
+    async def verify(self, stored: str | None, password: str) -> tuple[bool, bool]:
+        """
+        Whether the password is right, and whether its hash should be made anew at today's cost.
+
+        Takes as long when nothing is `stored`.
+        """
+        return await self._run(self._verify, stored, password[:_LONGEST])
+
+    async def _run(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    def _hasher(self) -> PasswordHasher:
+        if self._made is None:
+            from argon2 import PasswordHasher
+
+            self._made = PasswordHasher(time_cost=self._passes, memory_cost=self._memory_kib, parallelism=1)
+        return self._made
+
+    def _hash(self, password: str) -> str:
+        return self._hasher().hash(password.encode("utf-8", "surrogatepass"))
+
+    def _verify(self, stored: str | None, password: str) -> tuple[bool, bool]:
+        from argon2.exceptions import InvalidHashError, VerificationError
+
+        hasher = self._hasher()
+        if self._decoy is None:
+            self._decoy = hasher.hash(secrets.token_bytes(16))
+        try:
+            hasher.verify(stored or self._decoy, password.encode("utf-8", "surrogatepass"))
+        except (VerificationError, InvalidHashError):
+            return False, False
+        return stored is not None, stored is not None and hasher.check_needs_rehash(stored)

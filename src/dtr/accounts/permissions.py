@@ -1,0 +1,211 @@
+"""
+May X do A on R? Rules without I/O.
+
+What somebody may do follows from where access comes from:
+
+* a system administrator may do everything;
+* a user owns the namespace of the own name, the owners of an organisation own its namespace; owners have every
+  right on the namespace's repositories;
+* teams of an organisation are granted a level on one of its repositories, or on its whole namespace, present and
+  future repositories included; the grant `admin` on a namespace also allows to make repositories in it;
+* a public repository can be read by everybody.
+
+Rights only add up: the highest level wins, nothing takes away. Whoever may do something anonymously may do it
+logged in, too. A user who is not active is nobody.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Level(enum.IntEnum):
+    """What a grant gives; each level includes those below."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    ADMIN = 3
+
+    @property
+    def label(self) -> str:
+        """DTR's word for it, as it is stored."""
+        return _LABELS[self]
+
+    @classmethod
+    def of(cls, label: str | None) -> Level:
+        """The level with this label; None is none. Raises ValueError."""
+        if label is None:
+            return cls.NONE
+        for level, known in _LABELS.items():
+            if known == label:
+                return level
+        raise ValueError(f"{label!r} is no level: read-only, read-write, admin")
+
+
+_LABELS = {Level.NONE: "none", Level.READ: "read-only", Level.WRITE: "read-write", Level.ADMIN: "admin"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the answer depends on, about one account and one repository (or only its namespace)."""
+
+    is_user: bool = False
+    """Logged in, and active."""
+    is_system_admin: bool = False
+    owns_namespace: bool = False
+    repository_level: Level = Level.NONE
+    namespace_level: Level = Level.NONE
+    is_public: bool = False
+
+    @property
+    def granted(self) -> Level:
+        """The level on the repository, without what everybody has."""
+        if self.is_system_admin or self.owns_namespace:
+            return Level.ADMIN
+        return max(self.repository_level, self.namespace_level)
+
+    @property
+    def level(self) -> Level:
+        """The level on the repository."""
+        return max(self.granted, Level.READ if self.is_public else Level.NONE)
+
+    @property
+    def manages_namespace(self) -> bool:
+        """May make repositories in the namespace, and watch it as a whole."""
+        return self.is_system_admin or self.owns_namespace or self.namespace_level is Level.ADMIN
+
+
+class Operation(enum.Enum):
+    """Everything that is asked about."""
+
+    SEE = enum.auto()
+    PULL = enum.auto()
+    SEE_TAGS = enum.auto()
+    PUSH = enum.auto()
+    START_SCAN = enum.auto()
+    DELETE_TAG = enum.auto()
+    DELETE_MANIFEST = enum.auto()
+    CHANGE_SCAN_MODE = enum.auto()
+    EDIT_DESCRIPTION = enum.auto()
+    CHANGE_SETTINGS = enum.auto()
+    MANAGE_TEAM_ACCESS = enum.auto()
+    DELETE_REPOSITORY = enum.auto()
+    CREATE_REPOSITORY = enum.auto()
+    CREATE_ON_PUSH = enum.auto()
+    LIST_POLICIES = enum.auto()
+    EDIT_POLICIES = enum.auto()
+    """Of a promotion policy: asked about its source and about its target."""
+    PROMOTE_FROM = enum.auto()
+    PROMOTE_TO = enum.auto()
+    MIRROR_TAG = enum.auto()
+    CHECK_REMOTE_REGISTRY = enum.auto()
+    MANAGE_REPOSITORY_WEBHOOKS = enum.auto()
+    MANAGE_NAMESPACE_WEBHOOKS = enum.auto()
+    MANAGE_GLOBAL_WEBHOOKS = enum.auto()
+    SEE_EVENTS = enum.auto()
+    """Push, scan, deletion of tags, creation."""
+    SEE_ALL_EVENTS = enum.auto()
+    """Pull, promotion, mirroring, too."""
+    SEE_GLOBAL_EVENTS = enum.auto()
+    SEE_TRUST_CHANGES = enum.auto()
+    SEE_GLOBAL_TRUST_CHANGES = enum.auto()
+    MANAGE_OWN_TOKENS = enum.auto()
+    MANAGE_OTHERS_TOKENS = enum.auto()
+    MANAGE_OWN_SETTINGS = enum.auto()
+    SEE_CONTENT_CACHES = enum.auto()
+    MANAGE_CONTENT_CACHES = enum.auto()
+    HIDE_VULNERABILITY = enum.auto()
+    ADMINISTER = enum.auto()
+    """Jobs, crons, workers, settings, alerts, status of the cluster."""
+    SEE_FEATURES = enum.auto()
+    CREATE_ACCOUNTS = enum.auto()
+    MANAGE_ORGANIZATION = enum.auto()
+
+
+def may(facts: Facts, operation: Operation) -> bool:
+    """Whether an account of which these facts hold may do it."""
+    return _RULES[operation](facts)
+
+
+def _reads(facts: Facts) -> bool:
+    return facts.level >= Level.READ
+
+
+def _writes(facts: Facts) -> bool:
+    return facts.level >= Level.WRITE
+
+
+def _administers(facts: Facts) -> bool:
+    return facts.level >= Level.ADMIN
+
+
+def _was_granted_reading(facts: Facts) -> bool:
+    return facts.granted >= Level.READ
+
+
+def _reads_as_user(facts: Facts) -> bool:
+    return facts.is_user and facts.level >= Level.READ
+
+
+def _is_user(facts: Facts) -> bool:
+    return facts.is_user
+
+
+def _is_system_admin(facts: Facts) -> bool:
+    return facts.is_system_admin
+
+
+def _manages_namespace(facts: Facts) -> bool:
+    return facts.manages_namespace
+
+
+def _owns_namespace(facts: Facts) -> bool:
+    return facts.is_system_admin or facts.owns_namespace
+
+
+_RULES: dict[Operation, Callable[[Facts], bool]] = {
+    Operation.SEE: _reads,
+    Operation.PULL: _reads,
+    Operation.SEE_TAGS: _reads,
+    Operation.PUSH: _writes,
+    Operation.START_SCAN: _writes,
+    Operation.DELETE_TAG: _writes,
+    Operation.DELETE_MANIFEST: _writes,
+    Operation.CHANGE_SCAN_MODE: _administers,
+    Operation.EDIT_DESCRIPTION: _administers,
+    Operation.CHANGE_SETTINGS: _administers,
+    Operation.MANAGE_TEAM_ACCESS: _administers,
+    Operation.DELETE_REPOSITORY: _administers,
+    Operation.CREATE_REPOSITORY: _manages_namespace,
+    Operation.CREATE_ON_PUSH: _manages_namespace,
+    Operation.LIST_POLICIES: _was_granted_reading,
+    Operation.EDIT_POLICIES: _administers,
+    Operation.PROMOTE_FROM: _was_granted_reading,
+    Operation.PROMOTE_TO: _writes,
+    Operation.MIRROR_TAG: _was_granted_reading,
+    Operation.CHECK_REMOTE_REGISTRY: _is_user,
+    Operation.MANAGE_REPOSITORY_WEBHOOKS: _administers,
+    Operation.MANAGE_NAMESPACE_WEBHOOKS: _manages_namespace,
+    Operation.MANAGE_GLOBAL_WEBHOOKS: _is_system_admin,
+    Operation.SEE_EVENTS: _reads_as_user,
+    Operation.SEE_ALL_EVENTS: _administers,
+    Operation.SEE_GLOBAL_EVENTS: _is_system_admin,
+    Operation.SEE_TRUST_CHANGES: _reads_as_user,
+    Operation.SEE_GLOBAL_TRUST_CHANGES: _is_system_admin,
+    Operation.MANAGE_OWN_TOKENS: _is_user,
+    Operation.MANAGE_OTHERS_TOKENS: _is_system_admin,
+    Operation.MANAGE_OWN_SETTINGS: _is_user,
+    Operation.SEE_CONTENT_CACHES: _is_user,
+    Operation.MANAGE_CONTENT_CACHES: _is_system_admin,
+    Operation.HIDE_VULNERABILITY: _is_system_admin,
+    Operation.ADMINISTER: _is_system_admin,
+    Operation.SEE_FEATURES: _is_user,
+    Operation.CREATE_ACCOUNTS: _is_system_admin,
+    Operation.MANAGE_ORGANIZATION: _owns_namespace,
+}

@@ -1,0 +1,348 @@
+"""
+The settings: one typed tree, read once, from defaults, a file, the environment and options, in this order.
+
+The file is TOML or YAML. A variable of the environment is ``DTR_`` and the names on the way, joined by two
+underscores: ``DTR_DATABASE__URL``. Every value remembers where it came from. What is unknown or wrong is an
+error that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PREFIX = "DTR_"
+SPECIAL = frozenset({"DTR_ADMIN_PASSWORD"})
+"""Variables that begin with the prefix and are no settings."""
+
+Component = Literal["registry", "garant", "api"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):([0-9]{1,5})")
+_PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@]*):[^@/]*@")
+
+
+class ConfigError(Exception):
+    """A setting is unknown or wrong; the message names it, where it was given, and what is expected."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class TLS(_Section):
+    """The certificate that clients see."""
+
+    certificate: Path | None = Field(None, description="Your own certificate with its chain (PEM).")
+    key: Path | None = Field(None, description="The private key of your own certificate (PEM).")
+    ca: Path | None = Field(None, description="The authority that signed your certificate (PEM), served at `/ca`.")
+    names: tuple[str, ...] = Field(
+        (), description="Further DNS names and IP addresses for the certificate that dtr makes itself."
+    )
+
+    @model_validator(mode="after")
+    def _both(self) -> TLS:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("tls.certificate and tls.key belong together")
+        return self
+
+
+class Database(_Section):
+    """Where the metadata is."""
+
+    url: str | None = Field(
+        None,
+        description="`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST[,HOST…]/NAME`; "
+        "by default a SQLite file in the data directory.",
+    )
+    pool_size: int = Field(10, ge=1, le=1000, description="Most connections to PostgreSQL, per worker.")
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError("begins with sqlite:/// or postgresql://")
+        return value
+
+
+class FileSystemStorage(_Section):
+    """Blobs as files, on a disk or an NFS mount."""
+
+    root: Path | None = Field(None, description="The directory; by default `blobs` in the data directory.")
+
+
+class S3Storage(_Section):
+    """Blobs in a bucket of Amazon S3 or of a server that speaks its protocol."""
+
+    bucket: str = Field("", description="The bucket; it must exist.")
+    region: str = Field("us-east-1", description="The region.")
+    endpoint: str | None = Field(None, description="The address of the server; by default Amazon's.")
+    access_key: str | None = Field(None, description="The access key; by default what the host provides.")
+    secret_key: SecretStr | None = Field(None, description="The secret key.")
+    prefix: str = Field("", description="What every key begins with.")
+    path_style: bool = Field(False, description="Put the bucket into the path instead of the host name.")
+    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
+    verify: bool = Field(True, description="Check the server's certificate.")
+
+
+class Storage(_Section):
+    """Where the blobs are."""
+
+    driver: Literal["filesystem", "memory", "s3"] = Field("filesystem", description="The kind of storage.")
+    redirect_seconds: int | None = Field(
+        None,
+        ge=10,
+        le=3600,
+        description="Send pulls to signed addresses of the storage, good for so many seconds.",
+    )
+    filesystem: FileSystemStorage = FileSystemStorage()
+    s3: S3Storage = S3Storage()
+
+    @model_validator(mode="after")
+    def _bucket(self) -> Storage:
+        if self.driver == "s3" and not self.s3.bucket:
+            raise ValueError("storage.s3.bucket is needed for the driver s3")
+        return self
+
+
+class Registry(_Section):
+    """What the registry takes and keeps."""
+
+    manifest_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Largest manifest, in bytes.")
+    blob_limit: int | None = Field(None, ge=1, description="Largest blob, in bytes; by default any size.")
+    chunk_minimum: int | None = Field(None, ge=1, description="The `OCI-Chunk-Min-Length` that clients are told.")
+    sparse_indexes: bool = Field(False, description="Take an index although manifests that it names are missing.")
+    create_on_push: bool = Field(
+        False, description="A push may create a repository, private, in an own namespace."
+    )
+    delete: bool = Field(True, description="Clients may delete manifests, tags and blobs.")
+    page_size: int = Field(1000, ge=1, le=100_000, description="Most entries in one answer of a list.")
+    lease_seconds: int = Field(86_400, ge=60, description="The longest push that must not fail.")
+    slack_seconds: int = Field(43_200, ge=60, description="Added to every lease: clocks, replicas, transactions.")
+    untagged_seconds: int = Field(604_800, ge=60, description="How long a manifest without tag is kept.")
+    delete_delay_seconds: int = Field(
+        86_400, ge=0, description="From the end of a blob to its deletion in the storage."
+    )
+    upload_seconds: int = Field(86_400, ge=60, description="When an upload without news is given up.")
+
+
+class Auth(_Section):
+    """Log-ins and tokens."""
+
+    service: str = Field("dtr", min_length=1, description="The name of the service in tokens and challenges.")
+    token_seconds: int = Field(
+        300, ge=30, le=300, description="Life of a token: so long may reading go on after a right was removed."
+    )
+    key_days: int = Field(30, ge=1, description="After so many days tokens are signed with a new key.")
+    hash_memory_kib: int = Field(19_456, ge=8, description="Memory of a password hash (Argon2id), in KiB.")
+    hash_passes: int = Field(2, ge=1, description="Passes of a password hash.")
+
+
+class Log(_Section):
+    """The log."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    format: Literal["json", "console"] = Field("json", description="Lines of JSON, or text for people.")
+
+
+class Settings(_Section):
+    """All settings."""
+
+    data_dir: Path = Field(Path("data"), description="Where dtr keeps what it has of its own.")
+    components: tuple[Component, ...] = Field(COMPONENTS, description="Which components this process tree runs.")
+    workers: int = Field(
+        default_factory=lambda: min(4, len(os.sched_getaffinity(0))), ge=1, le=256, description="Worker processes."
+    )
+    https_address: str | None = Field("0.0.0.0:5443", description="Where TLS is served, `HOST:PORT`.")
+    http_address: str | None = Field(None, description="Where plain HTTP is answered, `HOST:PORT`.")
+    http_serves: bool = Field(
+        False, description="Serve plain HTTP, for a proxy in front, instead of redirecting it."
+    )
+    external_address: str | None = Field(
+        None, description="`HOST[:PORT]` that clients use, when it is another one."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Networks of proxies whose `X-Forwarded-*` are believed."
+    )
+    drain_seconds: int = Field(30, ge=0, description="Time for running transfers when the program is told to end.")
+    tls: TLS = TLS()
+    database: Database = Database()
+    storage: Storage = Storage()
+    registry: Registry = Registry()
+    auth: Auth = Auth()
+    log: Log = Log()
+
+    @field_validator("https_address", "http_address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            ipaddress.ip_network(one)
+        return value
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Settings:
+        if self.https_address is None and self.http_address is None:
+            raise ValueError("https_address or http_address is needed")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """The address of the database, with its default."""
+        return self.database.url or f"sqlite:///{self.data_dir.absolute() / 'metadata.db'}"
+
+    @property
+    def blob_directory(self) -> Path:
+        """The root of the file system storage, with its default."""
+        return (self.storage.filesystem.root or self.data_dir / "blobs").absolute()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and where each value came from, by its name: ``database.url`` → ``file dtr.toml``."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """Name, value as JSON with secrets masked, and source of every setting."""
+        for name, value in _leaves(self.settings.model_dump(mode="python")):
+            yield name, json.dumps(_shown(value)), self.sources.get(name, "default")
+
+
+def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str, Any]) -> Loaded:
+    """The settings; `options` by dotted name, None for those not given. Raises ConfigError."""
+    tree: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if file is not None:
+        for name, value in _leaves(_read(file)):
+            _put(tree, sources, name, value, f"file {file}")
+    for variable, text in environment.items():
+        if variable.startswith(PREFIX) and variable not in SPECIAL:
+            name = variable.removeprefix(PREFIX).lower().replace("__", ".")
+            _put(tree, sources, name, _parsed(name, text), f"environment {variable}")
+    for name, value in options.items():
+        if value is not None:
+            _put(tree, sources, name, value, f"option --{name.replace('.', '-').replace('_', '-')}")
+    try:
+        return Loaded(Settings.model_validate(tree), sources)
+    except ValidationError as error:
+        raise ConfigError(
+            "; ".join(_explained(one, sources) for one in error.errors(include_input=False))
+        ) from None
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT`` or ``[IPv6]:PORT``. Raises ValueError."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError("is HOST:PORT")
+    return match[1] or match[2], int(match[3])
+
+
+def names() -> dict[str, tuple[Any, str]]:
+    """Every setting by its dotted name: default and description."""
+    found: dict[str, tuple[Any, str]] = {}
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for key, info in model.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                walk(info.annotation, f"{prefix}{key}.")
+            else:
+                found[prefix + key] = (
+                    info.default if info.default_factory is None else None,
+                    info.description or "",
+                )
+
+    walk(Settings, "")
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".toml":
+            content: Any = tomllib.loads(text)
+        elif file.suffix in {".yaml", ".yml"}:
+            import yaml
+
+            content = yaml.safe_load(text)
+        else:
+            raise ConfigError(f"{file}: a settings file ends in .toml, .yaml or .yml")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from None
+    except Exception as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{file} is not YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} is not a table of settings")
+    return content
+
+
+def _put(tree: dict[str, Any], sources: dict[str, str], name: str, value: Any, source: str) -> None:
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{source}: there is no setting {name}{hint}")
+    *path, last = name.split(".")
+    for key in path:
+        tree = tree.setdefault(key, {})
+    tree[last] = value
+    sources[name] = source
+
+
+def _parsed(name: str, text: str) -> Any:
+    """A text of the environment: lists are separated by commas, empty is none."""
+    default = names().get(name, (None, ""))[0]
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text or None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, str):
+        return _PASSWORD_IN_URL.sub(r"\1:********@", value)
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _explained(error: Any, sources: Mapping[str, str]) -> str:
+    name = ".".join(str(part) for part in error["loc"] if isinstance(part, str))
+    given = next((source for key, source in sources.items() if key == name), None)
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{given + ': ' if given else ''}{name + ': ' if name else ''}{message}"

@@ -1,0 +1,187 @@
+"""
+Bodies of requests and answers, small and large.
+
+A large body goes between socket and file. Where the server offers it (`dtr.http.protocol`), threads do that by
+themselves; elsewhere the bytes come through the application, in pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dtr.http.types import Receive, Scope, Send
+
+RECEIVE_FILE = "dtr.receive_file"
+SEND_FILE = "dtr.send_file"
+"""Names of the server's extensions, in ``scope["extensions"]``."""
+_WRITE_SIZE = 1024 * 1024
+_READ_SIZE = 256 * 1024
+
+
+class BodyError(Exception):
+    """Base: a body that did not come as it should; `written` bytes of it were taken."""
+
+    def __init__(self, written: int, reason: str = "") -> None:
+        super().__init__(reason)
+        self.written = written
+
+
+class BodyCut(BodyError):
+    """The client went away, or was too slow."""
+
+
+class BodyTooLarge(BodyError):
+    """There is more of it than is taken."""
+
+
+class BodyMalformed(BodyError):
+    """Its framing is broken."""
+
+
+class BodyWriteFailed(BodyError):
+    """The file did not take it; `error` says why."""
+
+    def __init__(self, written: int, error: OSError) -> None:
+        super().__init__(written, str(error))
+        self.error = error
+
+
+class Hasher(Protocol):
+    """What is told all bytes that were written, in order."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """The next bytes."""
+
+
+class ReceiveFile(Protocol):
+    """The extension `RECEIVE_FILE`: the request's body to a file, at its position; how many bytes."""
+
+    async def __call__(self, descriptor: int, *, hasher: Hasher, limit: int | None) -> int:
+        """Raises `BodyError`; file and hasher then agree on the bytes that were written."""
+
+
+class SendFile(Protocol):
+    """The extension `SEND_FILE`: the answer's body from a file, after its start was sent."""
+
+    async def __call__(self, descriptor: int, offset: int, count: int) -> None:
+        """Raises OSError when the file is shorter; the connection is then cut."""
+
+
+def content_length(scope: Scope) -> int | None:
+    """How long the request's body is; None: unknown. A request without a body has length 0."""
+    chunked = False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)
+        if name == b"transfer-encoding":
+            chunked = True
+    return None if chunked else 0
+
+
+async def stream_body(receive: Receive, limit: int | None = None) -> AsyncIterator[bytes]:
+    """The body in pieces. Iterating raises BodyCut, BodyTooLarge."""
+    total = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BodyCut(total, "the client went away")
+        piece = message.get("body", b"")
+        total += len(piece)
+        if limit is not None and total > limit:
+            raise BodyTooLarge(total - len(piece), f"more than {limit} bytes")
+        if piece:
+            yield piece
+        if not message.get("more_body", False):
+            return
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """A body of at most `limit` bytes. Raises BodyCut, BodyTooLarge."""
+    length = content_length(scope)
+    if length is not None and length > limit:
+        raise BodyTooLarge(0, f"more than {limit} bytes")
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):  # in one piece, as most are
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise BodyTooLarge(0, f"more than {limit} bytes")
+        return body
+    if message["type"] == "http.disconnect":
+        raise BodyCut(0, "the client went away")
+    pieces = [message.get("body", b"")]
+    pieces.extend([piece async for piece in stream_body(receive, limit - len(pieces[0]))])
+    return b"".join(pieces)
+
+
+async def receive_to_file(
+    scope: Scope, receive: Receive, descriptor: int, *, hasher: Hasher, limit: int | None = None
+) -> int:
+    """
+    Write the body at the descriptor's position, at most `limit` bytes; how many.
+
+    Raises `BodyError`; file and hasher then agree on the bytes that were written.
+    """
+    extension: ReceiveFile | None = (scope.get("extensions") or {}).get(RECEIVE_FILE)
+    if extension is not None:
+        return await extension(descriptor, hasher=hasher, limit=limit)
+    written = 0
+    waiting: list[bytes] = []
+    size = 0
+
+    async def flush() -> None:
+        nonlocal written, size
+        data = b"".join(waiting)
+        waiting.clear()
+        size = 0
+        written += await asyncio.to_thread(_write, descriptor, data, hasher, written)
+
+    try:
+        async for piece in stream_body(receive, limit):
+            waiting.append(piece)
+            size += len(piece)
+            if size >= _WRITE_SIZE:
+                await flush()
+    except BodyError as error:
+        if waiting:
+            await flush()
+        error.written = written
+        raise
+    if waiting:
+        await flush()
+    return written
+
+
+async def send_from_file(scope: Scope, send: Send, descriptor: int, offset: int, count: int) -> None:
+    """The answer's body from a file, after its start. Raises OSError when the file is shorter."""
+    extension: SendFile | None = (scope.get("extensions") or {}).get(SEND_FILE)
+    if extension is not None:
+        await extension(descriptor, offset, count)
+        facts = scope.get("dtr.facts")
+        if facts is not None:
+            facts.bytes_out += count
+        return
+    while count:
+        piece = await asyncio.to_thread(os.pread, descriptor, min(count, _READ_SIZE), offset)
+        if not piece:
+            raise OSError("the file is shorter than it should be")
+        offset += len(piece)
+        count -= len(piece)
+        await send({"type": "http.response.body", "body": piece, "more_body": count > 0})
+
+
+def _write(descriptor: int, data: bytes, hasher: Hasher, before: int) -> int:
+    done = 0
+    with memoryview(data) as view:
+        while done < len(view):
+            try:
+                count = os.write(descriptor, view[done:])
+            except OSError as error:
+                raise BodyWriteFailed(before + done, error) from error
+            hasher.update(view[done : done + count])
+            done += count
+    return done

@@ -1,0 +1,188 @@
+"""
+The front of every process: which application answers a path, and what is done for every request.
+
+Each request gets an id, a line in the log, a count in the metrics, the security headers, and an answer even when
+the application fails. Behind a trusted proxy the client's address, scheme and host are the ones it names.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import logging
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from dtr.http.types import ASGIApp, Message, Receive, Scope, Send
+
+_log = logging.getLogger("dtr.http")
+
+# One line each: some proxies refuse folded headers.
+_SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+_HSTS = (b"strict-transport-security", b"max-age=31536000")
+
+
+@dataclass(slots=True)
+class Facts:
+    """What is known of a request, for log and metrics; applications fill it in as ``scope["dtr.facts"]``."""
+
+    id: str
+    remote: str
+    route: str = "other"
+    actor: str = ""
+    repository: str = ""
+    status: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
+
+
+Finished: TypeAlias = "Callable[[Scope, Facts], None]"
+
+
+class Front:
+    """An ASGI application over others."""
+
+    def __init__(
+        self,
+        routes: Mapping[str, ASGIApp],
+        *,
+        finished: Finished,
+        https_port: int | None = None,
+        trusted_proxies: Sequence[str] = (),
+        plain: Sequence[str] = (),
+    ) -> None:
+        """
+        `routes` are applications by the first part of the path; "" is for all others.
+
+        Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served.
+        """
+        self._routes = routes
+        self._finished = finished
+        self._https_port = https_port
+        self._plain = frozenset(plain)
+        networks = tuple(ipaddress.ip_network(one) for one in trusted_proxies)
+        self._is_proxy = lru_cache(1024)(lambda address: _is_in(address, networks)) if networks else None
+        self._prefix = os.urandom(5).hex()
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return
+        client = scope["client"]
+        facts = Facts(f"{self._prefix}{next(self._numbers):06x}", client[0] if client else "")
+        scope["dtr.facts"] = facts
+        if self._is_proxy is not None and self._is_proxy(facts.remote):
+            _believe(scope, facts)
+        secure = scope["scheme"] == "https"
+        started = perf_counter()
+
+        async def observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                facts.status = message["status"]
+                headers = [*message["headers"], (b"x-request-id", facts.id.encode()), *_SECURITY]
+                if secure:
+                    headers.append(_HSTS)
+                message = {**message, "headers": _without_repeats(headers)}
+            else:
+                facts.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        first = scope["path"].partition("/")[2].partition("/")[0]
+        try:
+            if not secure and self._https_port is not None and first not in self._plain:
+                await self._redirect(scope, observed)
+            else:
+                application = self._routes.get(first) or self._routes[""]
+                await application(scope, receive, observed)
+        except Exception:
+            _log.exception("request failed", extra={"request_id": facts.id})
+            if facts.status:
+                raise  # the answer is under way: the connection is cut, the client must not take it for whole
+            await _fail(observed)
+        finally:
+            facts.seconds = perf_counter() - started
+            self._finished(scope, facts)
+
+    async def _redirect(self, scope: Scope, send: Send) -> None:
+        host = dict(scope["headers"]).get(b"host", b"localhost").decode("latin-1")
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if not name or any(not (c.isalnum() or c in ".-:[]_") for c in name):
+            name = "localhost"
+        port = "" if self._https_port == 443 else f":{self._https_port}"
+        path = scope.get("raw_path", b"/").decode("latin-1")
+        query = scope["query_string"].decode("latin-1")
+        target = f"https://{name}{port}{path}{'?' + query if query else ''}"
+        # 308 keeps the method; a client that sent a password in the clear is not helped by hiding that.
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 308,
+                "headers": [(b"location", target.encode("latin-1")), (b"content-length", b"0")],
+            }
+        )
+        await send({"type": "http.response.body"})
+
+
+async def _fail(send: Send) -> None:
+    body = msgspec.json.encode({"errors": [{"code": "UNKNOWN", "message": "internal server error"}]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 500,
+            "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _without_repeats(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """An application's own header wins over the one that every answer gets."""
+    if len({name for name, _ in headers}) == len(headers):
+        return headers
+    seen: set[bytes] = set()
+    kept = []
+    for name, value in headers:
+        if name not in seen or name in {b"set-cookie", b"oci-tag", b"www-authenticate"}:
+            kept.append((name, value))
+        seen.add(name)
+    return kept
+
+
+def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # a unix socket
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _believe(scope: Scope, facts: Facts) -> None:
+    """Take over what a trusted proxy says of its client: the last address is the one that it saw itself."""
+    headers = dict(scope["headers"])
+    forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1").rpartition(",")[2].strip()
+    try:
+        facts.remote = str(ipaddress.ip_address(forwarded))
+        scope["client"] = (facts.remote, 0)
+    except ValueError:
+        pass
+    scheme = headers.get(b"x-forwarded-proto", b"").decode("latin-1").strip()
+    if scheme in {"http", "https"}:
+        scope["scheme"] = scheme
+    host = headers.get(b"x-forwarded-host")
+    if host is not None:
+        scope["headers"] = [(name, host if name == b"host" else value) for name, value in scope["headers"]]

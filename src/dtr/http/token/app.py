@@ -1,0 +1,284 @@
+"""
+The token service, ``/auth/token``.
+
+It speaks the "Docker Registry v2 authentication" of the distribution project: GET with Basic credentials ("Token
+Authentication Specification") and POST with OAuth 2 grants ("OAuth2 Token Authentication"). Whoever asks gets a
+token; what the caller may not do is simply not in it. Wrong credentials are refused, never taken for none.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from dtr.accounts import BadCredentials, Facts, Operation, TooManyAttempts, may
+from dtr.db import DatabaseError
+from dtr.http.bodies import BodyError, read_body
+from dtr.oci import NameInvalid, parse_repository_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dtr.accounts import Account, Accounts, Standing, Tokens
+    from dtr.http.types import Receive, Scope, Send
+
+_LARGEST_FORM = 64 * 1024
+_MOST_SCOPES = 100
+_SCOPE = re.compile(r"(?P<type>[a-z]+)(?:\([a-z]+\))?:(?P<name>[^\s]{1,320}):(?P<actions>[a-z*,]{0,100})")
+_ALL = frozenset({"pull", "push", "delete"})
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: str, message: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = tuple(headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A scope of a repository: the name as it was asked for, the repository that it means, and actions."""
+
+    name: str
+    path: str
+    actions: frozenset[str]
+
+
+class TokenService:
+    """The ASGI application of ``/auth/token`` and ``/auth/jwks.json``."""
+
+    def __init__(self, accounts: Accounts, tokens: Tokens, *, service: str, create_on_push: bool = False) -> None:
+        self._accounts = accounts
+        self._tokens = tokens
+        self._service = service
+        self._create_on_push = create_on_push
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        facts = scope.get("dtr.facts")
+        if facts is not None:
+            facts.route = "token"
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        try:
+            status, document = await self._answer(scope, receive)
+        except _Refused as refused:
+            status, headers = refused.status, refused.headers
+            document = {"errors": [{"code": refused.code, "message": str(refused), "detail": None}]}
+        except DatabaseError:
+            status, headers = 503, ((b"retry-after", b"5"),)
+            document = {"errors": [{"code": "UNAVAILABLE", "message": "the metadata database does not answer"}]}
+        body = msgspec.json.encode(document)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(body)),
+                    (b"cache-control", b"no-store"),
+                    *headers,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Any]]:
+        path, method = scope["path"], scope["method"]
+        if path == "/auth/jwks.json":
+            if method not in {"GET", "HEAD"}:
+                raise _Refused(405, "UNSUPPORTED", "the method is not allowed here", [(b"allow", b"GET, HEAD")])
+            return 200, await self._tokens.keys.jwks()
+        if path != "/auth/token":
+            raise _Refused(404, "UNSUPPORTED", "there is no such endpoint")
+        if method == "GET":
+            return 200, await self._get(scope)
+        if method == "POST":
+            return 200, await self._post(scope, receive)
+        raise _Refused(405, "UNSUPPORTED", "the method is not allowed here", [(b"allow", b"GET, POST")])
+
+    async def _get(self, scope: Scope) -> dict[str, Any]:
+        query = _form(scope["query_string"])
+        headers = dict(scope["headers"])
+        account = None
+        if b"authorization" in headers:
+            name, secret = _basic(headers[b"authorization"])
+            account = await self._log_in(scope, name, secret)
+        answer = await self._issue(scope, account, _scopes(query))
+        answer["token"] = answer["access_token"]
+        if account is not None and query.get("offline_token", [""])[0] == "true":
+            answer["refresh_token"] = await self._refresh_token(account, headers, query)
+        return answer
+
+    async def _post(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        headers = dict(scope["headers"])
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/x-www-form-urlencoded":
+            raise _Refused(415, "UNSUPPORTED", "the form is application/x-www-form-urlencoded")
+        try:
+            form = _form(await read_body(scope, receive, _LARGEST_FORM))
+        except BodyError:
+            raise _Refused(400, "UNSUPPORTED", "the form cannot be read") from None
+        grant = form.get("grant_type", [""])[0]
+        refresh = None
+        if grant == "password":
+            name, secret = form.get("username", [""])[0], form.get("password", [""])[0]
+            account = await self._log_in(scope, name, secret)
+            if form.get("access_type", [""])[0] == "offline":
+                refresh = await self._refresh_token(account, headers, form)
+        elif grant == "refresh_token":
+            given = form.get("refresh_token", [""])[0]
+            account = await self._authenticate(
+                scope, lambda remote: self._accounts.authenticate_token(given, "refresh", remote)
+            )
+            refresh = given
+        else:
+            raise _Refused(400, "UNSUPPORTED", "grant_type is password or refresh_token")
+        answer = await self._issue(scope, account, _scopes(form))
+        if refresh is not None:
+            answer["refresh_token"] = refresh
+        return answer
+
+    async def _log_in(self, scope: Scope, name: str, secret: str) -> Account:
+        return await self._authenticate(scope, lambda remote: self._accounts.authenticate(name, secret, remote))
+
+    async def _authenticate(self, scope: Scope, check: Callable[[str], Any]) -> Account:
+        client = scope.get("client")
+        try:
+            account: Account = await check(client[0] if client else "")
+        except BadCredentials as error:
+            challenge = f'Basic realm="{self._service}"'.encode()
+            raise _Refused(401, "UNAUTHORIZED", str(error), [(b"www-authenticate", challenge)]) from None
+        except TooManyAttempts as error:
+            retry = [(b"retry-after", b"%d" % error.retry_after)]
+            raise _Refused(429, "TOOMANYREQUESTS", str(error), retry) from None
+        facts = scope.get("dtr.facts")
+        if facts is not None:
+            facts.actor = account.name
+        return account
+
+    async def _refresh_token(
+        self, account: Account, headers: dict[bytes, bytes], form: dict[str, list[str]]
+    ) -> str:
+        client = form.get("client_id", [""])[0]
+        return await self._accounts.create_token(
+            account.name,
+            f"log-in of {_printable(client) or 'a client'}",
+            kind="refresh",
+            user_agent=_printable(headers.get(b"user-agent", b"").decode("latin-1")),
+        )
+
+    async def _issue(self, scope: Scope, account: Account | None, texts: list[str]) -> dict[str, Any]:
+        wanted, catalog = _parse(texts)
+        own = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        meant = [(one, _without_host(one.path, own)) for one in wanted]
+        account_id = account.id if account else None
+        standings = await self._accounts.find_standings(account_id, {path for _, path in meant}) if meant else {}
+        access: dict[str, frozenset[str]] = {}
+        for one, path in meant:
+            granted = one.actions & self._actions(standings[path])
+            if granted:
+                access[one.name] = access.get(one.name, frozenset()) | granted
+        token = await self._tokens.issue(
+            account_id,
+            account.name if account else "",
+            access,
+            aliases={one.name: path for one, path in meant if path != one.name},
+            catalog=catalog and account is not None,
+        )
+        granted_scopes = [f"repository:{name}:{','.join(sorted(actions))}" for name, actions in access.items()]
+        return {
+            "access_token": token,
+            "expires_in": self._tokens.life_seconds,
+            "issued_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "scope": " ".join(granted_scopes),
+        }
+
+    def _actions(self, standing: Standing) -> frozenset[str]:
+        """What a token may grant on a repository, there or not."""
+        facts: Facts = standing.facts
+        if standing.repository_id is None:
+            # Whoever may make it is told that it is missing; for the others it looks as any private one.
+            may_make = may(facts, Operation.CREATE_REPOSITORY) or (
+                self._create_on_push and may(facts, Operation.CREATE_ON_PUSH)
+            )
+            return _ALL if may_make else frozenset()
+        granted = set()
+        if may(facts, Operation.PULL):
+            granted.add("pull")
+        if may(facts, Operation.PUSH):
+            granted.add("push")
+        if may(facts, Operation.DELETE_TAG):
+            granted.add("delete")
+        return frozenset(granted)
+
+
+def _form(raw: bytes) -> dict[str, list[str]]:
+    try:
+        return parse_qs(raw.decode("ascii"), keep_blank_values=True, max_num_fields=2 * _MOST_SCOPES)
+    except ValueError:
+        raise _Refused(400, "UNSUPPORTED", "the parameters cannot be read") from None
+
+
+def _basic(header: bytes) -> tuple[str, str]:
+    """Name and password of a header `Authorization` (RFC 7617)."""
+    scheme, _, encoded = header.partition(b" ")
+    try:
+        if scheme.lower() != b"basic":
+            raise ValueError
+        name, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+        if not colon:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise _Refused(401, "UNAUTHORIZED", "the credentials cannot be read") from None
+    return name, secret
+
+
+def _scopes(form: dict[str, list[str]]) -> list[str]:
+    found = [scope for value in form.get("scope", []) for scope in value.split(" ") if scope]
+    if len(found) > _MOST_SCOPES:
+        raise _Refused(400, "UNSUPPORTED", f"at most {_MOST_SCOPES} scopes")
+    return found
+
+
+def _parse(texts: list[str]) -> tuple[list[_Wanted], bool]:
+    """The scopes of repositories, and whether the catalog is among them. Unknown types grant nothing."""
+    wanted = []
+    catalog = False
+    for text in texts:
+        match = _SCOPE.fullmatch(text)
+        if match is None:
+            raise _Refused(400, "UNSUPPORTED", "a scope is type:name:actions")
+        actions = frozenset(match["actions"].split(","))
+        if match["type"] == "registry" and match["name"] == "catalog":
+            catalog = catalog or "*" in actions
+        elif match["type"] == "repository":
+            name = match["name"]
+            wanted.append(_Wanted(name, name, _ALL if "*" in actions else actions & _ALL))
+    return wanted, catalog
+
+
+def _without_host(name: str, own: str) -> str:
+    """
+    The repository that a name means.
+
+    Content trust puts the registry's address before it: the one that the client uses, or one with a port, which
+    no namespace looks like.
+    """
+    first, _, rest = name.partition("/")
+    path = rest if first == own or ":" in first else name
+    try:
+        return str(parse_repository_name(path))
+    except NameInvalid:
+        return ""
+
+
+def _printable(text: str) -> str:
+    return "".join(char for char in text if char.isprintable())[:200]

@@ -1,0 +1,67 @@
+"""
+The registry: repositories, blobs, upload sessions, manifests, tags.
+
+It knows neither HTTP nor who may do what. It works on repositories by number where it changes something (the
+caller has just asked whether that is allowed) and by path where it reads.
+"""
+
+from __future__ import annotations
+
+from dtr.registry.blobs import Blob, Blobs
+from dtr.registry.errors import (
+    BlobReferenced,
+    BlobTooLarge,
+    BlobUnknown,
+    BodyFailed,
+    DigestMismatch,
+    InvalidSettings,
+    ManifestIncomplete,
+    ManifestReferenced,
+    ManifestUnknown,
+    NamespaceUnknown,
+    RegistryError,
+    RepositoryExists,
+    RepositoryUnknown,
+    TagImmutable,
+    UploadOccupied,
+    UploadOutOfOrder,
+    UploadUnknown,
+)
+from dtr.registry.lifetimes import Lifetimes
+from dtr.registry.manifests import Manifests, Referrer, StoredManifest
+from dtr.registry.repositories import Repositories, Repository, Settings
+from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
+
+__all__ = [
+    "SMALL",
+    "Blob",
+    "BlobReferenced",
+    "BlobTooLarge",
+    "BlobUnknown",
+    "Blobs",
+    "Body",
+    "BodyFailed",
+    "DigestMismatch",
+    "Hasher",
+    "InvalidSettings",
+    "Lifetimes",
+    "ManifestIncomplete",
+    "ManifestReferenced",
+    "ManifestUnknown",
+    "Manifests",
+    "NamespaceUnknown",
+    "Referrer",
+    "RegistryError",
+    "Repositories",
+    "Repository",
+    "RepositoryExists",
+    "RepositoryUnknown",
+    "Settings",
+    "StoredManifest",
+    "TagImmutable",
+    "Upload",
+    "UploadOccupied",
+    "UploadOutOfOrder",
+    "UploadUnknown",
+    "Uploads",
+]

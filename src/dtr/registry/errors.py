@@ -1,0 +1,141 @@
+"""What the registry refuses, with the facts that a reader of the message needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RegistryError(Exception):
+    """Base of this package's errors."""
+
+
+class RepositoryUnknown(RegistryError):
+    """There is no such repository."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"repository {path} is not known")
+        self.path = path
+
+
+class RepositoryExists(RegistryError):
+    """The name is taken."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"repository {path} exists")
+        self.path = path
+
+
+class NamespaceUnknown(RegistryError):
+    """There is no account of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no user or organisation {name}")
+        self.name = name
+
+
+class InvalidSettings(RegistryError):
+    """The settings of a repository do not go together."""
+
+
+class BlobUnknown(RegistryError):
+    """The repository holds no such blob."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"blob {digest} is not in this repository")
+        self.digest = digest
+
+
+class BlobReferenced(RegistryError):
+    """A manifest of the repository needs the blob."""
+
+    def __init__(self, digest: str, manifest: str) -> None:
+        super().__init__(f"blob {digest} is part of manifest {manifest}")
+        self.digest = digest
+        self.manifest = manifest
+
+
+class ManifestUnknown(RegistryError):
+    """The repository holds no manifest of that tag or digest."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"manifest {reference} is not in this repository")
+        self.reference = reference
+
+
+class ManifestIncomplete(RegistryError):
+    """The manifest names blobs or manifests that the repository does not hold."""
+
+    def __init__(self, blobs: Sequence[str], manifests: Sequence[str]) -> None:
+        super().__init__(f"the repository lacks {', '.join((*blobs, *manifests))}")
+        self.blobs = tuple(blobs)
+        self.manifests = tuple(manifests)
+
+
+class ManifestReferenced(RegistryError):
+    """An index of the repository needs the manifest."""
+
+    def __init__(self, digest: str, index: str) -> None:
+        super().__init__(f"manifest {digest} is part of index {index}")
+        self.digest = digest
+        self.index = index
+
+
+class TagImmutable(RegistryError):
+    """The repository does not let an existing tag go elsewhere."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"tag {tag} cannot be overwritten")
+        self.tag = tag
+
+
+class DigestMismatch(RegistryError):
+    """The content is not what the digest says."""
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"the content has digest {actual}, not {expected}")
+        self.expected = expected
+        self.actual = actual
+
+
+class UploadUnknown(RegistryError):
+    """There is no such upload, or no longer."""
+
+    def __init__(self, upload: str) -> None:
+        super().__init__(f"upload {upload} is not known")
+        self.upload = upload
+
+
+class UploadOutOfOrder(RegistryError):
+    """The bytes do not begin where the upload ends, or are not as many as announced."""
+
+    def __init__(self, upload: str, offset: int) -> None:
+        super().__init__(f"upload {upload} goes on at byte {offset}")
+        self.upload = upload
+        self.offset = offset
+
+
+class UploadOccupied(RegistryError):
+    """Another request writes to the upload."""
+
+    def __init__(self, upload: str) -> None:
+        super().__init__(f"another request writes to upload {upload}")
+        self.upload = upload
+
+
+class BlobTooLarge(RegistryError):
+    """The blob is larger than the registry takes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a blob has at most {limit} bytes here")
+        self.limit = limit
+
+
+class BodyFailed(RegistryError):
+    """The client's body ended early; what came before it is kept."""
+
+    def __init__(self, written: int) -> None:
+        super().__init__(f"the body broke off after {written} bytes")
+        self.written = written

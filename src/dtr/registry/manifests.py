@@ -1,0 +1,512 @@
+"""
+Manifests and tags.
+
+OCI distribution specification 1.1: "Pulling manifests", "Pushing manifests", "Content management", "Listing
+referrers".
+
+A manifest is stored and served byte for byte; its columns are an index over the bytes. What it names must be in
+the repository when it comes, and stays there as long as it does. What a tag, a parent or a subject lets go gets
+a date of review in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.db import ConstraintViolated, Statement, in_list, now
+from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
+from dtr.registry.errors import (
+    ManifestIncomplete,
+    ManifestReferenced,
+    ManifestUnknown,
+    RepositoryUnknown,
+    TagImmutable,
+)
+
+if TYPE_CHECKING:
+    from dtr.db import Database, Row, Transaction
+    from dtr.oci import Digest, Manifest
+    from dtr.registry.lifetimes import Lifetimes
+
+_ATTEMPTS = 5
+
+_hold = bindparam("hold", type_=BigInteger)
+_lease = bindparam("lease", type_=BigInteger)
+_repository = bindparam("repository", type_=BigInteger)
+_live_at_path = and_(repositories.c.path == bindparam("path"), repositories.c.deleted_at.is_(None))
+_due = and_(manifests.c.review_at.is_not(None), manifests.c.review_at < now() + _lease)
+_columns = (
+    manifests.c.repository_id,
+    manifests.c.digest,
+    manifests.c.media_type,
+    manifests.c.payload,
+)
+
+_BY_TAG = Statement(
+    select(*_columns)
+    .join_from(repositories, tags, tags.c.repository_id == repositories.c.id)
+    .join(
+        manifests,
+        and_(manifests.c.repository_id == tags.c.repository_id, manifests.c.digest == tags.c.manifest),
+    )
+    .where(_live_at_path, tags.c.name == bindparam("reference"))
+)
+_BY_DIGEST = Statement(
+    select(*_columns, _due)
+    .join_from(repositories, manifests, manifests.c.repository_id == repositories.c.id)
+    .where(_live_at_path, manifests.c.digest == bindparam("reference"))
+)
+_RENEW = Statement(
+    update(manifests)
+    .where(
+        manifests.c.repository_id == _repository,
+        manifests.c.digest == bindparam("which"),
+        manifests.c.review_at.is_not(None),
+    )
+    .values(review_at=now() + _hold)
+)
+
+# --- putting --------------------------------------------------------------------------------------------------
+
+_REPOSITORY = Statement(
+    select(repositories.c.immutable_tags, repositories.c.tag_limit)
+    .where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
+    .with_for_update(read=True, key_share=True)
+)
+_CLAIM_TAG = Statement(
+    insert(tags)
+    .values(
+        repository_id=_repository,
+        name=bindparam("tag"),
+        manifest=bindparam("digest"),
+        author=bindparam("author"),
+        created_at=now(),
+        updated_at=now(),
+    )
+    # The update changes nothing: it locks the row that is there, and tells where it points.
+    .on_conflict_do_update(index_elements=["repository_id", "name"], set_={"manifest": tags.c.manifest})
+    .returning(tags.c.manifest)
+)
+_MOVE_TAG = Statement(
+    update(tags)
+    .where(tags.c.repository_id == _repository, tags.c.name == bindparam("tag"))
+    .values(manifest=bindparam("digest"), author=bindparam("author_now"), updated_at=now())
+)
+_SURPLUS_TAGS = Statement(
+    select(tags.c.name)
+    .where(tags.c.repository_id == _repository, tags.c.name != bindparam("tag"))
+    .order_by(tags.c.created_at.desc(), tags.c.name.desc())
+    .offset(bindparam("kept", type_=BigInteger))
+    .limit(1000)
+)
+_LOCK_TAGS = Statement(
+    select(tags.c.name, tags.c.manifest)
+    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
+    .order_by(tags.c.name)
+    .with_for_update()
+)
+_LOCK_MANIFESTS = Statement(
+    select(manifests.c.digest)
+    .where(manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests"))
+    .order_by(manifests.c.digest)
+    .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+)
+_LOCK_LINKS = Statement(
+    select(repository_blobs.c.digest)
+    .join(blobs, blobs.c.digest == repository_blobs.c.digest)
+    .where(
+        repository_blobs.c.repository_id == _repository,
+        in_list(repository_blobs.c.digest, "digests"),
+        blobs.c.state == "present",
+    )
+    .order_by(repository_blobs.c.digest)
+    .with_for_update(read=True, key_share=True, of=repository_blobs)
+)
+_new = (
+    insert(manifests)
+    .values(
+        repository_id=_repository,
+        digest=bindparam("digest"),
+        media_type=bindparam("media_type"),
+        artifact_type=bindparam("artifact_type"),
+        subject=bindparam("subject"),
+        config_digest=bindparam("config_digest"),
+        config_media_type=bindparam("config_media_type"),
+        annotations=bindparam("annotations"),
+        content_size=bindparam("content_size"),
+        payload=bindparam("payload"),
+        author=bindparam("author"),
+        created_at=now(),
+        review_at=now() + _hold,  # NULL hold: a tag holds it
+    )
+)  # fmt: skip
+_PUT = Statement(
+    _new.on_conflict_do_update(
+        index_elements=["repository_id", "digest"],
+        # Only ever later; NULL stays: something holds it.
+        set_={"review_at": _new.excluded.review_at},
+        where=and_(
+            manifests.c.review_at.is_not(None),
+            _new.excluded.review_at.is_not(None),
+            manifests.c.review_at < _new.excluded.review_at,
+        ),
+    )
+)
+_PUT_REFERENCE = Statement(
+    insert(manifest_references)
+    .values(
+        repository_id=_repository,
+        manifest=bindparam("digest"),
+        kind=bindparam("kind"),
+        target=bindparam("target"),
+    )
+    .on_conflict_do_nothing()
+)
+_LET_GO = Statement(
+    update(manifests)
+    .where(
+        manifests.c.repository_id == _repository,
+        in_list(manifests.c.digest, "digests"),
+        or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold),
+    )
+    .values(review_at=now() + _hold)
+)
+
+# --- deleting -------------------------------------------------------------------------------------------------
+
+_DELETE_TAGS = Statement(delete(tags).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names")))
+_TAGS_OF = Statement(
+    select(tags.c.name)
+    .where(tags.c.repository_id == _repository, tags.c.manifest == bindparam("digest"))
+    .order_by(tags.c.name)
+    .with_for_update()
+)
+_RELATED = Statement(
+    select(manifest_references.c.target)
+    .where(
+        manifest_references.c.repository_id == _repository,
+        manifest_references.c.manifest == bindparam("digest"),
+        manifest_references.c.kind == "manifest",
+    )
+    .union(
+        select(manifests.c.digest).where(
+            manifests.c.repository_id == _repository, manifests.c.subject == bindparam("digest")
+        )
+    )
+)
+_LOCK_RELATED = Statement(
+    select(manifests.c.digest)
+    .where(manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests"))
+    .order_by(manifests.c.digest)
+    .with_for_update()
+)
+_PARENT = Statement(
+    select(manifest_references.c.manifest)
+    .where(
+        manifest_references.c.repository_id == _repository,
+        manifest_references.c.kind == "manifest",
+        manifest_references.c.target == bindparam("digest"),
+    )
+    .limit(1)
+)
+_BLOBS_OF = Statement(
+    select(manifest_references.c.target).where(
+        manifest_references.c.repository_id == _repository,
+        manifest_references.c.manifest == bindparam("digest"),
+        manifest_references.c.kind == "blob",
+    )
+)
+_DELETE = Statement(
+    delete(manifests).where(manifests.c.repository_id == _repository, manifests.c.digest == bindparam("digest"))
+)
+_LOCK_LINKS_TO_LET_GO = Statement(
+    select(repository_blobs.c.digest)
+    .where(repository_blobs.c.repository_id == _repository, in_list(repository_blobs.c.digest, "digests"))
+    .order_by(repository_blobs.c.digest)
+    .with_for_update(key_share=True)
+)
+_LET_LINKS_GO = Statement(
+    update(repository_blobs)
+    .where(
+        repository_blobs.c.repository_id == _repository,
+        in_list(repository_blobs.c.digest, "digests"),
+        or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at < now() + _hold),
+    )
+    .values(review_at=now() + _hold)
+)
+
+# --- listing --------------------------------------------------------------------------------------------------
+
+_FIND_REPOSITORY = Statement(select(repositories.c.id).where(_live_at_path))
+_LIST_TAGS = Statement(
+    select(tags.c.name)
+    .where(tags.c.repository_id == _repository, tags.c.name > bindparam("after"))
+    .order_by(tags.c.name)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_referrers = (
+    select(
+        manifests.c.media_type,
+        manifests.c.digest,
+        func.length(manifests.c.payload),
+        manifests.c.artifact_type,
+        manifests.c.annotations,
+    )
+    .where(
+        manifests.c.repository_id == _repository,
+        manifests.c.subject == bindparam("subject"),
+        manifests.c.digest > bindparam("after"),
+    )
+    .order_by(manifests.c.digest)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_REFERRERS = Statement(_referrers)
+_REFERRERS_OF_TYPE = Statement(_referrers.where(manifests.c.artifact_type == bindparam("artifact_type")))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as it was pushed."""
+
+    repository: int
+    digest: str
+    media_type: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest that has another one as its subject; `size` in bytes, of the manifest itself."""
+
+    media_type: str
+    digest: str
+    size: int
+    artifact_type: str | None
+    annotations: dict[str, str]
+
+
+class Manifests:
+    """The manifests and tags of all repositories."""
+
+    def __init__(self, database: Database, lifetimes: Lifetimes, *, sparse_indexes: bool = False) -> None:
+        """With `sparse_indexes` an index may name manifests that are not here."""
+        self._database = database
+        self._lifetimes = lifetimes
+        self._sparse_indexes = sparse_indexes
+
+    async def get(self, path: str, reference: str) -> StoredManifest:
+        """
+        The manifest that a tag or digest names in the repository at `path`.
+
+        One named by digest stays for one lease, for the client that will name it in an index. Raises
+        ManifestUnknown.
+        """
+        if ":" not in reference:
+            row = await self._database.fetch_one(_BY_TAG, path=path, reference=reference)
+            if row is None:
+                raise ManifestUnknown(reference)
+            return StoredManifest(*row)
+        while True:
+            row = await self._database.fetch_one(
+                _BY_DIGEST, path=path, reference=reference, lease=self._lifetimes.lease
+            )
+            if row is None:
+                raise ManifestUnknown(reference)
+            *found, due = row
+            if not due or await self._renew(row[0], reference):
+                return StoredManifest(*found)
+
+    async def put(
+        self,
+        repository: int,
+        manifest: Manifest,
+        payload: bytes,
+        digest: Digest,
+        new_tags: tuple[str, ...],
+        author: str,
+    ) -> None:
+        """
+        Store `payload`, which reads as `manifest` and has `digest`; let `new_tags` name it.
+
+        Raises RepositoryUnknown, ManifestIncomplete, TagImmutable.
+        """
+        names = sorted(set(new_tags))
+        children = sorted({child.digest for child in manifest.children})
+        needed = sorted({blob.digest for blob in manifest.blobs})
+        hold = self._lifetimes.hold_manifest
+
+        async def work(tx: Transaction) -> None:
+            found = await tx.fetch_one(_REPOSITORY, repository=repository)
+            if found is None:
+                raise RepositoryUnknown(str(repository))
+            immutable, tag_limit = found
+            moved = await _claim_tags(tx, repository, names, digest, author, immutable=bool(immutable))
+            surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
+            old = {*moved.values(), *surplus.values()} - {digest}
+            there: set[str] = set()
+            if children or old or not names:
+                rows = await tx.fetch_all(
+                    _LOCK_MANIFESTS, repository=repository, digests=sorted({digest, *children, *old})
+                )
+                there = {row[0] for row in rows}
+            linked = await tx.fetch_all(_LOCK_LINKS, repository=repository, digests=needed) if needed else []
+            lacking_blobs = sorted(set(needed).difference(row[0] for row in linked))
+            lacking = [] if self._sparse_indexes else sorted(set(children) - there)
+            if lacking_blobs or lacking:
+                raise ManifestIncomplete(lacking_blobs, lacking)
+            await tx.execute(
+                _PUT,
+                repository=repository,
+                digest=digest,
+                media_type=manifest.media_type,
+                artifact_type=manifest.artifact_type,
+                subject=manifest.subject.digest if manifest.subject else None,
+                config_digest=manifest.config.digest if manifest.config else None,
+                config_media_type=manifest.config.media_type if manifest.config else None,
+                annotations=json.dumps(dict(manifest.annotations)) if manifest.annotations else None,
+                content_size=manifest.size,
+                payload=payload,
+                author=author,
+                hold=None if names else hold,
+            )
+            if digest not in there:
+                await tx.execute_many(
+                    _PUT_REFERENCE,
+                    [
+                        {"repository": repository, "digest": digest, "kind": kind, "target": target}
+                        for kind, targets in (("blob", needed), ("manifest", children))
+                        for target in targets
+                    ],
+                )
+            for name in moved:
+                await tx.execute(_MOVE_TAG, repository=repository, tag=name, digest=digest, author_now=author)
+            if surplus:
+                await tx.execute(_DELETE_TAGS, repository=repository, names=sorted(surplus))
+            if old:
+                await tx.execute(_LET_GO, repository=repository, digests=sorted(old), hold=hold)
+
+        await self._database.unit(work)
+
+    async def delete_tag(self, repository: int, tag: str) -> None:
+        """Remove a tag; what it named stays until nothing holds it. Raises ManifestUnknown."""
+
+        async def work(tx: Transaction) -> None:
+            rows = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=[tag])
+            if not rows:
+                raise ManifestUnknown(tag)
+            digest = rows[0][1]
+            await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=[digest])
+            await tx.execute(_DELETE_TAGS, repository=repository, names=[tag])
+            await tx.execute(_LET_GO, repository=repository, digests=[digest], hold=self._lifetimes.hold_manifest)
+
+        await self._database.unit(work)
+
+    async def delete(self, repository: int, digest: str) -> None:
+        """Remove a manifest and the tags that name it. Raises ManifestUnknown, ManifestReferenced."""
+
+        async def work(tx: Transaction) -> None:
+            tagged = [row[0] for row in await tx.fetch_all(_TAGS_OF, repository=repository, digest=digest)]
+            related = [row[0] for row in await tx.fetch_all(_RELATED, repository=repository, digest=digest)]
+            locked = await tx.fetch_all(_LOCK_RELATED, repository=repository, digests=sorted({digest, *related}))
+            if digest not in {row[0] for row in locked}:
+                raise ManifestUnknown(digest)
+            parent = await tx.fetch_one(_PARENT, repository=repository, digest=digest)
+            if parent is not None:
+                raise ManifestReferenced(digest, parent[0])
+            targets = sorted(row[0] for row in await tx.fetch_all(_BLOBS_OF, repository=repository, digest=digest))
+            await tx.execute(_DELETE_TAGS, repository=repository, names=tagged)
+            await tx.execute(_DELETE, repository=repository, digest=digest)
+            if related:
+                await tx.execute(
+                    _LET_GO,
+                    repository=repository,
+                    digests=sorted(related),
+                    hold=self._lifetimes.hold_manifest,
+                )
+            if targets:
+                await tx.fetch_all(_LOCK_LINKS_TO_LET_GO, repository=repository, digests=targets)
+                await tx.execute(_LET_LINKS_GO, repository=repository, digests=targets, hold=self._lifetimes.hold)
+
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await self._database.unit(work)
+            except ConstraintViolated:  # a tag came after we looked
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+        return None
+
+    async def list_tags(self, path: str, *, after: str = "", limit: int) -> list[str]:
+        """At most `limit` names of tags behind `after`, in the order of their bytes. Raises RepositoryUnknown."""
+        repository = await self._repository(path)
+        rows = await self._database.fetch_all(_LIST_TAGS, repository=repository, after=after, limit=limit)
+        return [row[0] for row in rows]
+
+    async def list_referrers(
+        self, path: str, subject: str, *, artifact_type: str | None = None, after: str = "", limit: int
+    ) -> list[Referrer]:
+        """At most `limit` referrers behind the digest `after`, by digest. Raises RepositoryUnknown."""
+        repository = await self._repository(path)
+        parameters: dict[str, Any] = {
+            "repository": repository,
+            "subject": subject,
+            "after": after,
+            "limit": limit,
+        }
+        if artifact_type is None:
+            rows = await self._database.fetch_all(_REFERRERS, **parameters)
+        else:
+            rows = await self._database.fetch_all(_REFERRERS_OF_TYPE, **parameters, artifact_type=artifact_type)
+        return [_referrer(row) for row in rows]
+
+    async def _repository(self, path: str) -> int:
+        row = await self._database.fetch_one(_FIND_REPOSITORY, path=path)
+        if row is None:
+            raise RepositoryUnknown(path)
+        return int(row[0])
+
+    async def _renew(self, repository: int, digest: str) -> bool:
+        async def work(tx: Transaction) -> bool:
+            changed = await tx.execute(
+                _RENEW, repository=repository, which=digest, hold=self._lifetimes.hold_manifest
+            )
+            return changed > 0
+
+        # Not changed: collected or held meanwhile; the next look tells which.
+        return await self._database.unit(work)
+
+
+async def _claim_tags(
+    tx: Transaction, repository: int, names: list[str], digest: str, author: str, *, immutable: bool
+) -> dict[str, str]:
+    """Lock the tags, new or not; those that name another manifest, and which."""
+    moved: dict[str, str] = {}
+    for name in names:
+        row = await tx.fetch_one(_CLAIM_TAG, repository=repository, tag=name, digest=digest, author=author)
+        assert row is not None
+        if row[0] != digest:
+            if immutable:
+                raise TagImmutable(name)
+            moved[name] = row[0]
+    return moved
+
+
+async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit: int) -> dict[str, str]:
+    """The oldest tags beyond the limit, locked, and what they name; never one of `names`."""
+    rows = await tx.fetch_all(
+        _SURPLUS_TAGS, repository=repository, tag=names[0], kept=max(0, tag_limit - len(names))
+    )
+    candidates = sorted(row[0] for row in rows if row[0] not in names)
+    if not candidates:
+        return {}
+    locked = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=candidates)
+    return {row[0]: row[1] for row in locked}
+
+
+def _referrer(row: Row) -> Referrer:
+    media_type, digest, size, artifact_type, annotations = row
+    return Referrer(media_type, digest, size, artifact_type, json.loads(annotations) if annotations else {})
