@@ -61,6 +61,7 @@ class Front:
         routes: Mapping[str, ASGIApp],
         *,
         finished: Finished,
+        started: Callable[[], None] | None = None,
         https_port: int | None = None,
         trusted_proxies: Sequence[str] = (),
         plain: Sequence[str] = (),
@@ -71,6 +72,7 @@ class Front:
         Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served.
         """
         self._routes = routes
+        self._started = started
         self._finished = finished
         self._https_port = https_port
         self._plain = frozenset(plain)
@@ -89,6 +91,8 @@ class Front:
         if self._is_proxy is not None and self._is_proxy(facts.remote):
             _believe(scope, facts)
         secure = scope["scheme"] == "https"
+        if self._started is not None:
+            self._started()
         started = perf_counter()
 
         async def observed(message: Message) -> None:

@@ -30,6 +30,7 @@ from dtr.registry.errors import (
 from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import Manifests, Referrer, StoredManifest
 from dtr.registry.repositories import Repositories, Repository, Settings
+from dtr.registry.sweeper import Sweeper, Swept
 from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
 
 __all__ = [
@@ -58,6 +59,8 @@ __all__ = [
     "RepositoryUnknown",
     "Settings",
     "StoredManifest",
+    "Sweeper",
+    "Swept",
     "TagImmutable",
     "Upload",
     "UploadOccupied",

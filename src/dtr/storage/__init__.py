@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from dtr.storage.driver import Driver, LocalFiles, Part, Stored, UploadState, new_location
 from dtr.storage.errors import (
     AccessDenied,
@@ -14,7 +16,9 @@ from dtr.storage.errors import (
 )
 from dtr.storage.filesystem import FileSystem
 from dtr.storage.memory import Memory
-from dtr.storage.s3 import S3, S3Settings
+
+if TYPE_CHECKING:
+    from dtr.storage.s3 import S3, S3Settings
 
 __all__ = [
     "S3",
@@ -35,3 +39,12 @@ __all__ = [
     "UploadState",
     "new_location",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Its library takes longer to load than all the others together.
+    if name in {"S3", "S3Settings"}:
+        from dtr.storage import s3
+
+        return getattr(s3, name)
+    raise AttributeError(name)

@@ -259,19 +259,22 @@ class FileSystem:
     def _scan(self, directory: str, prefix: str) -> _Entries:
         """Objects and directories (with a final slash) directly in `directory` that can match, in order."""
         found: dict[str, Stored | str] = {}
-        with self._translated(directory), suppress(FileNotFoundError):
-            with os.scandir(os.path.join(self._root, directory)) as entries:  # noqa: PTH118, SIM117
-                for entry in entries:
-                    name = directory + entry.name
-                    if entry.is_dir():
-                        name += "/"
-                        if name.startswith(prefix) or prefix.startswith(name):
-                            found[name] = name
-                    elif name.startswith(prefix) and not name.endswith(_PARTIAL):
-                        with suppress(FileNotFoundError):  # deleted meanwhile
-                            status = entry.stat()
-                            modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                            found[name] = Stored(name, status.st_size, modified_at)
+        with (
+            self._translated(directory),
+            suppress(FileNotFoundError),
+            os.scandir(os.path.join(self._root, directory)) as entries,  # noqa: PTH118
+        ):
+            for entry in entries:
+                name = directory + entry.name
+                if entry.is_dir():
+                    name += "/"
+                    if name.startswith(prefix) or prefix.startswith(name):
+                        found[name] = name
+                elif name.startswith(prefix) and not name.endswith(_PARTIAL):
+                    with suppress(FileNotFoundError):  # deleted meanwhile
+                        status = entry.stat()
+                        modified_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                        found[name] = Stored(name, status.st_size, modified_at)
         self._require_root()
         return [found[name] for name in sorted(found)]
 

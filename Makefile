@@ -1,0 +1,62 @@
+# `make help` lists what there is to do.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run dev test check format conformance bench docs lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ADDRESS ?= 0.0.0.0:5443
+DATA ?= data
+T ?= tests
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: $(VENV)/run.stamp ## Start dtr on its embedded default: https://localhost:5443
+	@exec $(BIN)/dtr serve --data-dir $(DATA) --https-address $(ADDRESS)
+
+dev: $(VENV)/dev.stamp ## Prepare the environment with everything for development
+
+test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path runs some
+	@scripts/prepare-tests
+	$(BIN)/pytest $(T)
+
+check: $(VENV)/dev.stamp ## Check format, lint, types, import direction and documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+format: $(VENV)/dev.stamp ## Bring the code into form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+conformance: $(VENV)/dev.stamp ## Run the official OCI conformance suite against a server of its own
+	@scripts/prepare-tests go
+	$(BIN)/pytest tests/e2e/test_conformance.py
+
+bench: $(VENV)/dev.stamp ## Measure side by side with docker-registry
+	@scripts/prepare-tests registry
+	$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/dev.stamp ## Build the documents into docs/_build
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+lock: $(VENV)/dev.stamp ## Bring the locked dependencies up to date
+	for one in build core test; do \
+	  $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q \
+	    requirements/$$one.in -o requirements/$$one.txt; \
+	done
+
+clean: ## Remove what was made here, but not data
+	rm -rf $(VENV) dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache
+
+$(VENV)/run.stamp: requirements/core.txt pyproject.toml
+	@scripts/make-environment $(VENV) $(PYTHON) requirements/core.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/test.txt pyproject.toml
+	@scripts/make-environment $(VENV) $(PYTHON) requirements/test.txt
+	@touch $@ $(VENV)/run.stamp

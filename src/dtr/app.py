@@ -1,0 +1,188 @@
+"""
+The composition root: builds the rooms from the settings, and the applications over them.
+
+Nothing else knows all the others, and nothing is looked up by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from dtr.accounts import SHARED_ORGANIZATION, Accounts, NameTaken, Passwords, SigningKeys, Tokens
+from dtr.db import open_database
+from dtr.http.front import Front
+from dtr.http.operations import Operations
+from dtr.registry import Blobs, Lifetimes, Manifests, Repositories, Sweeper, Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dtr.config import Settings
+    from dtr.db import Database
+    from dtr.http.front import Facts
+    from dtr.http.types import ASGIApp, Scope
+    from dtr.metrics import Metrics
+    from dtr.pki import Certificate
+    from dtr.storage import Driver
+
+_log = logging.getLogger("dtr.app")
+
+
+class Application:
+    """The rooms of one process, over one database and one storage."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build them; nothing is connected before the first use. Raises DatabaseError."""
+        self.settings = settings
+        self.database: Database = open_database(settings.database_url, size=settings.database.pool_size)
+        self.storage = open_storage(settings)
+        registry = settings.registry
+        self.lifetimes = Lifetimes(
+            lease=registry.lease_seconds * 1000,
+            slack=registry.slack_seconds * 1000,
+            untagged_after=registry.untagged_seconds * 1000,
+            delete_delay=registry.delete_delay_seconds * 1000,
+            upload_ttl=registry.upload_seconds * 1000,
+        )
+        self.accounts = Accounts(
+            self.database,
+            Passwords(memory_kib=settings.auth.hash_memory_kib, passes=settings.auth.hash_passes),
+        )
+        self.tokens = Tokens(
+            SigningKeys(self.database, key_days=settings.auth.key_days),
+            service=settings.auth.service,
+            life_seconds=settings.auth.token_seconds,
+        )
+        self.repositories = Repositories(self.database)
+        self.blobs = Blobs(self.database, self.lifetimes)
+        self.uploads = Uploads(self.database, self.storage, self.lifetimes, blob_limit=registry.blob_limit)
+        self.manifests = Manifests(self.database, self.lifetimes, sparse_indexes=registry.sparse_indexes)
+        self.sweeper = Sweeper(self.database, self.storage)
+
+    async def ensure_admin(self, password: str) -> bool:
+        """Make the first accounts when there are none; whether it did."""
+        if not await self.accounts.is_empty():
+            return False
+        try:
+            await self.accounts.create_user("admin", password, full_name="Administrator", is_admin=True)
+            await self.accounts.create_organization(SHARED_ORGANIZATION)
+        except NameTaken:  # another host was first
+            return False
+        return True
+
+    def front(self, certificate: Certificate | None, metrics: Metrics | None = None) -> Front:
+        """The ASGI application of the components that this process runs."""
+        settings = self.settings
+        routes: dict[str, ASGIApp] = {}
+        if "registry" in settings.components:
+            routes["v2"] = self._registry_api()
+        if "garant" in settings.components:
+            from dtr.http.token import TokenService
+
+            routes["auth"] = TokenService(
+                self.accounts,
+                self.tokens,
+                service=settings.auth.service,
+                create_on_push=settings.registry.create_on_push,
+            )
+        routes[""] = Operations(
+            self.database,
+            self.storage,
+            authority=certificate.authority if certificate else None,
+            components=settings.components,
+        )
+        https_port = None
+        if settings.https_address is not None and not settings.http_serves:
+            https_port = int(settings.https_address.rpartition(":")[2])
+        if metrics is not None:
+            self.database.observe = metrics.database_used
+        return Front(
+            routes,
+            finished=self._observer(metrics),
+            started=metrics.request_started if metrics else None,
+            https_port=https_port,
+            trusted_proxies=settings.trusted_proxies,
+            plain=("_ping", "health", "ca"),
+        )
+
+    async def run_background(self) -> None:
+        """What goes on beside the requests, until it is cancelled."""
+        await self.sweeper.run()
+
+    async def close(self) -> None:
+        """Give back connections, files and threads."""
+        await self.storage.close()
+        await self.database.close()
+
+    def _registry_api(self) -> ASGIApp:
+        from dtr.http.v2 import Options, RegistryAPI
+
+        settings = self.settings
+        return RegistryAPI(
+            tokens=self.tokens,
+            accounts=self.accounts,
+            repositories=self.repositories,
+            blobs=self.blobs,
+            uploads=self.uploads,
+            manifests=self.manifests,
+            storage=self.storage,
+            options=Options(
+                service=settings.auth.service,
+                manifest_limit=settings.registry.manifest_limit,
+                chunk_minimum=settings.registry.chunk_minimum,
+                create_on_push=settings.registry.create_on_push,
+                delete_enabled=settings.registry.delete,
+                redirect_seconds=settings.storage.redirect_seconds,
+                page_size=settings.registry.page_size,
+            ),
+        )
+
+    @staticmethod
+    def _observer(metrics: Metrics | None) -> Callable[[Scope, Facts], None]:
+        from dtr.logs import access
+
+        def finished(scope: Scope, facts: Facts) -> None:
+            access(scope, facts)
+            if metrics is not None:
+                metrics.request_finished(scope, facts)
+
+        return finished
+
+
+def open_storage(settings: Settings) -> Driver:
+    """The storage that the settings name."""
+    if settings.storage.driver == "memory":
+        from dtr.storage import Memory
+
+        return Memory()
+    if settings.storage.driver == "s3":
+        from dtr.storage import S3, S3Settings
+
+        given = settings.storage.s3
+        return S3(
+            S3Settings(
+                bucket=given.bucket,
+                region=given.region,
+                endpoint=given.endpoint,
+                access_key=given.access_key,
+                secret_key=given.secret_key.get_secret_value() if given.secret_key else None,
+                root_directory=given.prefix,
+                path_style=given.path_style,
+                verify=str(given.ca_bundle) if given.ca_bundle and given.verify else given.verify,
+            )
+        )
+    from dtr.storage import FileSystem
+
+    root = settings.blob_directory
+    root.mkdir(mode=0o750, parents=True, exist_ok=True)
+    return FileSystem(root)
+
+
+async def background(application: Application, stop: asyncio.Event) -> None:
+    """Run the background work until `stop`; an error of it is logged, and it goes on."""
+    task = asyncio.create_task(application.run_background())
+    await stop.wait()
+    task.cancel()
+    await asyncio.wait([task])

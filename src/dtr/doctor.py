@@ -1,0 +1,134 @@
+"""The doctor: looks at everything that a server needs, and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from dtr.app import open_storage
+from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated, Statement, now, open_database
+from dtr.db.migrate import check
+from dtr.pki import Certificate
+from dtr.pki import examine as examine_certificate
+from dtr.storage import StorageError, StorageFull
+
+if TYPE_CHECKING:
+    from dtr.config import Settings
+
+_ASK = Statement(select(now()))
+_CLOCKS_MAY_DIFFER_MS = 5_000
+_LEAST_FREE_SHARE = 0.05
+_LEAST_FREE_BYTES = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found about one subject."""
+
+    good: bool
+    subject: str
+    text: str
+    advice: str = ""
+
+
+async def examine(settings: Settings) -> list[Checked]:
+    """Check everything."""
+    return [
+        *await _database(settings),
+        *await _storage(settings),
+        *_certificates(settings),
+        *_space(settings),
+    ]
+
+
+async def _database(settings: Settings) -> list[Checked]:
+    if settings.database.url is None and not (settings.data_dir / "metadata.db").exists():
+        advice = "`dtr serve` or `dtr migrate` makes it; --data-dir names another place"
+        return [Checked(False, "database", f"there is none in {settings.data_dir.absolute()}", advice)]
+    try:
+        database = open_database(settings.database_url)
+    except DatabaseError as error:
+        return [Checked(False, "database", str(error), "check the file, its owner and its mode")]
+    try:
+        await check(database)
+        before = time.time() * 1000
+        row = await database.fetch_one(_ASK)
+        after = time.time() * 1000
+    except SchemaOutdated as error:
+        return [Checked(False, "database", str(error), "run `dtr migrate`")]
+    except SchemaNewer as error:
+        return [Checked(False, "database", str(error), "start the version that wrote the data")]
+    except DatabaseError as error:
+        return [Checked(False, "database", str(error), "check database.url, the server and the network")]
+    finally:
+        await database.close()
+    found = [Checked(True, "database", f"{database.dialect} answers, its tables are current")]
+    off = max(before - row[0], row[0] - after, 0) if row else 0
+    if off > _CLOCKS_MAY_DIFFER_MS:
+        advice = "synchronise the clocks of all hosts (chrony, systemd-timesyncd)"
+        found.append(Checked(False, "clock", f"differs by {off / 1000:.0f} s from the database's", advice))
+    else:
+        found.append(Checked(True, "clock", "agrees with the database's"))
+    return found
+
+
+async def _storage(settings: Settings) -> list[Checked]:
+    name = settings.storage.driver
+    try:
+        storage = open_storage(settings)
+    except OSError as error:
+        advice = "check storage.filesystem.root, its owner and its mode"
+        return [Checked(False, "storage", f"{error.filename}: {error.strerror}", advice)]
+    try:
+        await storage.check()
+    except StorageFull as error:
+        return [Checked(False, "storage", str(error), "make room, then pushes go on by themselves")]
+    except StorageError as error:
+        advice = "check the settings in storage, the credentials and the network"
+        return [Checked(False, "storage", str(error), advice)]
+    finally:
+        await storage.close()
+    return [Checked(True, "storage", f"{name}: wrote, read and deleted a small object")]
+
+
+def _certificates(settings: Settings) -> list[Checked]:
+    if settings.https_address is None:
+        return [Checked(True, "certificate", "none needed: TLS is done elsewhere")]
+    own = settings.data_dir / "tls"
+    if settings.tls.certificate is not None and settings.tls.key is not None:
+        certificate = Certificate(settings.tls.certificate, settings.tls.key, settings.tls.ca)
+    elif (own / "server.pem").exists():
+        certificate = Certificate(own / "server.pem", own / "server-key.pem", own / "ca.pem")
+    else:
+        return [Checked(True, "certificate", "`dtr serve` will make one")]
+    names = [*settings.tls.names]
+    if settings.external_address:
+        names.append(settings.external_address.rpartition(":")[0] or settings.external_address)
+    findings = examine_certificate(certificate, names, dt.datetime.now(dt.UTC))
+    if not findings:
+        return [Checked(True, "certificate", f"{certificate.chain} is good")]
+    advice = "put a new certificate in place (tls.certificate, tls.key) and restart"
+    return [Checked(not one.serious, "certificate", one.text, advice) for one in findings]
+
+
+def _space(settings: Settings) -> list[Checked]:
+    places = {"data": settings.data_dir}
+    if settings.storage.driver == "filesystem":
+        places["blobs"] = settings.blob_directory
+    found = []
+    for name, place in places.items():
+        if not place.exists():
+            continue
+        status = os.statvfs(place)
+        free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+        text = f"{name}: {free / 1024**3:.1f} GiB of {total / 1024**3:.1f} GiB free in {place}"
+        if free < _LEAST_FREE_BYTES or free < total * _LEAST_FREE_SHARE:
+            found.append(Checked(False, "space", text, "make room: pushes fail with 507 when there is none"))
+        else:
+            found.append(Checked(True, "space", text))
+    return found

@@ -1,0 +1,152 @@
+"""
+What operators and their tools ask for: ``/_ping``, ``/health``, ``/metrics``, ``/ca``.
+
+``/_ping`` and ``/health`` are DTR's: 200 and ``{"Error":"","Healthy":true}``, or 503 and what is wrong, in words
+that give nothing away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import select
+
+from dtr.db import DatabaseError, Statement, now
+from dtr.storage import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from dtr.db import Database
+    from dtr.http.types import Receive, Scope, Send
+    from dtr.storage import Driver
+
+_ASK = Statement(select(now()))
+_PATIENCE_SECONDS = 10.0
+_GOOD_FOR_SECONDS = 5.0
+"""So long an answer about health is given again: nobody wears out the storage by asking."""
+
+
+class Operations:
+    """The ASGI application of everything that has no other."""
+
+    def __init__(
+        self, database: Database, storage: Driver, *, authority: Path | None, components: Sequence[str]
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._authority = authority
+        self._components = components
+        self._looking = asyncio.Lock()
+        self._looked_at = -_GOOD_FOR_SECONDS
+        self._wrong: dict[str, str] = {}
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        facts = scope.get("dtr.facts")
+        path = scope["path"]
+        if scope["method"] not in {"GET", "HEAD"}:
+            await _answer(scope, send, 405, _errors("NOT_ALLOWED", "the method is not allowed here"))
+            return
+        if facts is not None:
+            facts.route = path.strip("/") if path in {"/_ping", "/health", "/metrics", "/ca"} else "other"
+        if path == "/_ping":
+            wrong = await self._look()
+            text = ", ".join(wrong.values())
+            await _answer(scope, send, 503 if wrong else 200, {"Error": text, "Healthy": not wrong})
+        elif path == "/health":
+            wrong = await self._look()
+            checks = {name: wrong.get(name, "") for name in ("metadata", "storage")}
+            document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong, "Checks": checks}
+            await _answer(scope, send, 503 if wrong else 200, document)
+        elif path == "/metrics":
+            await self._metrics(scope, send)
+        elif path == "/ca":
+            await self._ca(scope, send)
+        elif path == "/":
+            await _answer(scope, send, 200, {"name": "dtr", "components": list(self._components)})
+        else:
+            await _answer(scope, send, 404, _errors("NOT_FOUND", "there is nothing here"))
+
+    async def _look(self) -> dict[str, str]:
+        """What is wrong, by what it concerns."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at < _GOOD_FOR_SECONDS:
+                return self._wrong
+            database, storage = await asyncio.gather(self._has_database(), self._has_storage())
+            wrong = {}
+            if not database:
+                wrong["metadata"] = "the metadata database does not answer"
+            if not storage:
+                wrong["storage"] = "the storage does not answer"
+            self._wrong = wrong
+            self._looked_at = time.monotonic()
+            return wrong
+
+    async def _has_database(self) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._database.fetch_one(_ASK)
+        except (DatabaseError, TimeoutError):
+            return False
+        return True
+
+    async def _has_storage(self) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._storage.check()
+        except (StorageError, TimeoutError):
+            return False
+        return True
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        # They tell who uses the registry how much; whoever scrapes them is on the inside.
+        if not _is_inside(scope):
+            await _answer(scope, send, 403, _errors("NOT_AUTHORIZED", "metrics are for private networks"))
+            return
+        from dtr.metrics import render
+
+        body = await asyncio.to_thread(render)
+        await _answer(scope, send, 200, body, b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def _ca(self, scope: Scope, send: Send) -> None:
+        if self._authority is None:
+            await _answer(scope, send, 404, _errors("NOT_FOUND", "the certificate is by a public authority"))
+            return
+        body = await asyncio.to_thread(self._authority.read_bytes)
+        await _answer(scope, send, 200, body, b"application/x-pem-file")
+
+
+def _is_inside(scope: Scope) -> bool:
+    client = scope.get("client")
+    try:
+        return client is None or ipaddress.ip_address(client[0]).is_private
+    except ValueError:  # a unix socket
+        return True
+
+
+def _errors(code: str, message: str) -> dict[str, Any]:
+    return {"errors": [{"code": code, "message": message}]}
+
+
+async def _answer(
+    scope: Scope, send: Send, status: int, content: dict[str, Any] | bytes, kind: bytes = b"application/json"
+) -> None:
+    body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", kind),
+                (b"content-length", b"%d" % len(body)),
+                (b"cache-control", b"no-store"),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
