@@ -82,7 +82,7 @@ class Answer:
             {"code": code, "message": message} | ({} if detail is None else {"detail": detail})
             for code, message, detail in ((self.code, self.message, self.detail), *self.more)
         ]
-        return msgspec.json.encode({"errors": errors})
+        return msgspec.json.encode({"errors": errors}, enc_hook=str)
 
 
 def _incomplete(error: ManifestIncomplete) -> Answer:
