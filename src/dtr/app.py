@@ -58,7 +58,7 @@ class Application:
         self.repositories = Repositories(self.database)
         self.blobs = Blobs(self.database, self.lifetimes)
         self.uploads = Uploads(self.database, self.storage, self.lifetimes, blob_limit=registry.blob_limit)
-        self.manifests = Manifests(self.database, self.lifetimes, sparse_indexes=registry.sparse_indexes)
+        self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=registry.sparse_manifests)
         self.sweeper = Sweeper(self.database, self.storage)
 
     async def ensure_admin(self, password: str) -> bool:

@@ -123,7 +123,9 @@ class Registry(_Section):
     manifest_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Largest manifest, in bytes.")
     blob_limit: int | None = Field(None, ge=1, description="Largest blob, in bytes; by default any size.")
     chunk_minimum: int | None = Field(None, ge=1, description="The `OCI-Chunk-Min-Length` that clients are told.")
-    sparse_indexes: bool = Field(False, description="Take an index although manifests that it names are missing.")
+    sparse_manifests: bool = Field(
+        False, description="Take manifests although blobs or manifests that they name are missing."
+    )
     create_on_push: bool = Field(
         False, description="A push may create a repository, private, in an own namespace."
     )

@@ -293,11 +293,11 @@ class Referrer:
 class Manifests:
     """The manifests and tags of all repositories."""
 
-    def __init__(self, database: Database, lifetimes: Lifetimes, *, sparse_indexes: bool = False) -> None:
-        """With `sparse_indexes` an index may name manifests that are not here."""
+    def __init__(self, database: Database, lifetimes: Lifetimes, *, sparse_manifests: bool = False) -> None:
+        """With `sparse_manifests` a manifest may name blobs and manifests that are not here."""
         self._database = database
         self._lifetimes = lifetimes
-        self._sparse_indexes = sparse_indexes
+        self._sparse_manifests = sparse_manifests
 
     async def get(self, path: str, reference: str) -> StoredManifest:
         """
@@ -356,8 +356,8 @@ class Manifests:
                 there = {row[0] for row in rows}
             linked = await tx.fetch_all(_LOCK_LINKS, repository=repository, digests=needed) if needed else []
             lacking_blobs = sorted(set(needed).difference(row[0] for row in linked))
-            lacking = [] if self._sparse_indexes else sorted(set(children) - there)
-            if lacking_blobs or lacking:
+            lacking = sorted(set(children) - there)
+            if (lacking_blobs or lacking) and not self._sparse_manifests:
                 raise ManifestIncomplete(lacking_blobs, lacking)
             await tx.execute(
                 _PUT,

@@ -84,6 +84,8 @@ class Request:
     receive: Receive
     send: Send
     method: str
+    kind: str
+    """What the path asks for; see `_route`."""
     name: str
     """The repository's path as the client gave it."""
     argument: str
@@ -149,7 +151,7 @@ class RegistryAPI:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request below ``/v2``."""
         kind, name, argument = _route(scope["path"])
-        request = Request(scope, receive, send, scope["method"], name, argument)
+        request = Request(scope, receive, send, scope["method"], kind, name, argument)
         facts: Facts | None = scope.get("dtr.facts")
         if facts is not None:
             facts.route, facts.repository = kind or "other", name
@@ -190,9 +192,7 @@ class RegistryAPI:
         if facts is not None:
             facts.actor = request.claims.account_name
 
-    def _challenge(
-        self, request: Request, code: str, message: str, reason: str | None = None, actions: str | None = None
-    ) -> Refused:
+    def _challenge(self, request: Request, code: str, message: str, reason: str | None = None) -> Refused:
         """Where to get a token, and for what (RFC 6750, section 3; the token specification of distribution)."""
         scheme = request.scope.get("scheme", "https")
         parts = [
@@ -201,7 +201,7 @@ class RegistryAPI:
         ]
         if request.name:
             parse_repository_name(request.name)  # nothing else goes into the header
-            parts.append(f'scope="repository:{request.name}:{actions or _actions(request.method)}"')
+            parts.append(f'scope="repository:{request.name}:{_actions(request)}"')
         elif request.scope["path"] == "/v2/_catalog":
             parts.append('scope="registry:catalog:*"')
         if reason:
@@ -607,10 +607,11 @@ def _route(path: str) -> tuple[str, str, str]:
     return (kind if name and last else ""), name, last
 
 
-def _actions(method: str) -> str:
-    if method in {"GET", "HEAD"}:
-        return "pull"
-    return "delete" if method == "DELETE" else "pull,push"
+def _actions(request: Request) -> str:
+    """What a token has to grant for the request."""
+    if request.kind in {"uploads", "upload"} or request.method == "PUT":
+        return "pull,push"
+    return "delete" if request.method == "DELETE" else "pull"
 
 
 def _host(request: Request) -> str:
