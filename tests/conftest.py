@@ -1,10 +1,9 @@
-"""What every test may ask for: empty databases with current tables, on both systems."""
+"""What every test may ask for: empty databases with current tables, on both systems, and running servers."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -16,16 +15,11 @@ import pytest
 
 from dtr.db import Database, open_database
 from dtr.db.migrate import migrate
+from tests.support.ports import free_port
+from tests.support.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 
 class Cluster:
@@ -77,6 +71,12 @@ class Cluster:
     def stop(self, mode: str = "fast") -> None:
         self._run("pg_ctl", "-D", str(self._directory / "data"), "-m", mode, "-w", "stop")
         self._server.wait(30)
+
+    def create(self) -> str:
+        """A new empty database, without tables; its address."""
+        name = f"t{uuid.uuid4().hex}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "dtr", name)
+        return self.url(name)
 
     def url(self, name: str) -> str:
         return f"postgresql://dtr@127.0.0.1:{self.port}/{name}"
@@ -170,3 +170,39 @@ async def _execute(url: str, command: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(command)
     await connection.close()
+
+
+@pytest.fixture
+def make_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server on data of its own: ``make_server(settings, workers=1, database="sqlite")``."""
+    made: list[Server] = []
+
+    def make(
+        settings: Mapping[str, object] | None = None,
+        *,
+        workers: int = 1,
+        database: str = "sqlite",
+        start: bool = True,
+    ) -> Server:
+        given = dict(settings or {})
+        if database == "postgresql":
+            cluster: Cluster = request.getfixturevalue("postgresql_cluster")
+            given["database.url"] = cluster.create()
+        server = Server(tmp_path / f"dtr{len(made)}", given, workers=workers)
+        made.append(server)
+        if database == "postgresql":
+            server.directory.mkdir()
+            server.cli("migrate")
+        return server.start() if start else server
+
+    yield make
+    for server in made:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that the tests of a module share, on its embedded default with two workers."""
+    shared = Server(tmp_path_factory.mktemp("shared") / "dtr", workers=2).start()
+    yield shared
+    shared.close()

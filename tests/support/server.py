@@ -1,0 +1,222 @@
+"""A real dtr in processes of its own, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from dtr.app import Application
+from dtr.config import load
+from tests.support.ports import free_port
+
+T = TypeVar("T")
+
+PASSWORD = "admin-password"
+"""Of the user `admin`, and by default of every user that tests make."""
+DTR = str(Path(sys.executable).with_name("dtr"))
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Server:
+    """
+    ``dtr serve`` over a data directory.
+
+    `settings` are given as environment, by their dotted names: ``{"registry.manifest_limit": 2000}``. The
+    addresses stay the same when it is started again.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, Any] | None = None, *, workers: int = 1) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.http_port = free_port()
+        self.log_file = directory.with_name(f"{directory.name}.log")
+        self.environment = {
+            "DTR_ADMIN_PASSWORD": PASSWORD,
+            "DTR_AUTH__HASH_MEMORY_KIB": "64",
+            "DTR_AUTH__HASH_PASSES": "1",
+            "DTR_DATA_DIR": str(directory),
+            "DTR_HTTPS_ADDRESS": f"127.0.0.1:{self.port}",
+            "DTR_HTTP_ADDRESS": f"127.0.0.1:{self.http_port}",
+            "DTR_WORKERS": str(workers),
+            **{f"DTR_{name.upper().replace('.', '__')}": str(value) for name, value in (settings or {}).items()},
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self.greeting = ""
+        self.clients: list[Closable] = []
+        """What talks to it, closed with it."""
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "tls" / "ca.pem"
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca)
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def worker_pids(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return [int(one) for one in children.split()]
+
+    def start(self, *, prefix: tuple[str, ...] = (), seconds: float = 20) -> Server:
+        """Start it and wait until it serves; `prefix` runs the program through another one (``ip netns exec``)."""
+        with self.log_file.open("a") as log:
+            self.process = subprocess.Popen(
+                [*prefix, DTR, "serve"],
+                env={**_clean_environment(), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd="/",
+            )
+        lines: list[str] = []
+        ready = threading.Event()
+        process = self.process
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("dtr is ready"):
+                    ready.set()
+            ready.set()
+            process.stdout.close()
+
+        threading.Thread(target=read, daemon=True).start()
+        if not ready.wait(seconds) or not any(line.startswith("dtr is ready") for line in lines):
+            self.kill()
+            raise AssertionError(f"dtr did not start:\n{''.join(lines)}\n{self.log}")
+        time.sleep(0.02)  # the rest of the greeting
+        self.greeting = "".join(lines)
+        return self
+
+    def stop(self, *, seconds: float = 40) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        """The end: clients are closed, processes killed."""
+        for client in self.clients:
+            client.close()
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to all processes at once, as when the machine fails."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        victims = [self.process.pid, *self.worker_pids]
+        for victim in victims:
+            os.kill(victim, signal.SIGSTOP)  # nobody notices the end of another
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        self.process.wait(10)
+
+    def restart(self) -> Server:
+        """Stop when it runs, and start again."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        return self.start()
+
+    def cli(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run another ``dtr`` command with the same settings."""
+        return subprocess.run(
+            [DTR, *arguments],
+            env={**_clean_environment(), **self.environment},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=check,
+            cwd="/",
+        )
+
+    def do(self, action: Callable[[Application], Awaitable[T]]) -> T:
+        """Run `action` on the rooms, over the same database and storage, in this process."""
+        settings = load(None, self.environment, {}).settings
+
+        async def work() -> T:
+            application = Application(settings)
+            try:
+                return await action(application)
+            finally:
+                await application.close()
+
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                result.append(asyncio.run(work()))
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=run)  # the caller's thread may run a loop already
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def make_user(self, name: str, password: str = PASSWORD, *, is_admin: bool = False) -> None:
+        self.do(lambda application: application.accounts.create_user(name, password, is_admin=is_admin))
+
+    def make_organization(self, name: str) -> None:
+        self.do(lambda application: application.accounts.create_organization(name))
+
+    def make_repository(self, path: str, **settings: Any) -> int:
+        """Make a repository; `settings` are fields of `dtr.registry.Settings`."""
+        from dtr.oci import parse_repository_name
+        from dtr.registry import Settings
+
+        return self.do(
+            lambda application: application.repositories.create(parse_repository_name(path), Settings(**settings))
+        )
+
+    def grant(self, team: str, level: str, *, users: tuple[str, ...] = (), repository: str | None = None) -> None:
+        """Give the team (``organization/team``, made when it is not there) a level; None: on the namespace."""
+        from dtr.accounts import Level, NameTaken
+
+        organization, _, name = team.partition("/")
+
+        async def work(application: Application) -> None:
+            try:
+                await application.accounts.create_team(organization, name)
+            except NameTaken:
+                pass
+            for user in users:
+                await application.accounts.put_team_member(organization, name, user)
+            await application.accounts.grant(organization, name, Level.of(level), repository=repository)
+
+        self.do(work)
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("DTR_")}
