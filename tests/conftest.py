@@ -16,6 +16,7 @@ import pytest
 from dtr.db import Database, open_database
 from dtr.db.migrate import migrate
 from tests.support.ports import free_port
+from tests.support.s3 import S3Server, run_s3_server
 from tests.support.server import Server
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ class Cluster:
 
     @staticmethod
     def _as_postgres() -> list[str]:
-        return (
-            ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
-        )
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
 
 
 @pytest.fixture(scope="session")
@@ -170,6 +169,13 @@ async def _execute(url: str, command: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(command)
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 server."""
+    with run_s3_server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -84,9 +84,7 @@ def make_image(
     return Image(json.dumps(manifest).encode(), manifest["mediaType"], (config, *contents))
 
 
-def make_artifact(
-    artifact_type: str, content: bytes = b"", *, subject: Image | None = None, **more: Any
-) -> Image:
+def make_artifact(artifact_type: str, content: bytes = b"", *, subject: Image | None = None, **more: Any) -> Image:
     """An artifact (SBOM, signature, chart, …) of one blob, with the empty config."""
     manifest = {
         "schemaVersion": 2,

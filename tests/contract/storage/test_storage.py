@@ -409,9 +409,7 @@ asyncio.run(main())
 
 
 def test_a_full_disk_shows_nothing_half_written_and_works_again_later(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, timeout=20
-    )
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["full", "full", str(4 * MIB), "2000000"]
 
@@ -438,9 +436,7 @@ asyncio.run(main())
 
 
 async def test_kill_9_loses_nothing_acknowledged_and_shows_nothing_half_written(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
         acknowledged = [process.stdout.readline().strip() for _ in range(20)]
         process.send_signal(signal.SIGKILL)
         acknowledged += process.stdout.read().split("\n")[:-1]
