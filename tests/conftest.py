@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
-
-from dtr.db import Database, open_database
-from dtr.db.migrate import migrate
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server, run_s3_server
 from tests.support.server import Server
+
+from dtr.db import Database, open_database
+from dtr.db.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -180,7 +180,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def make_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """A function that starts a server on data of its own: ``make_server(settings, workers=1, database="sqlite")``."""
+    """A function that starts a server on data of its own: ``make_server(settings, workers=1)``."""
     made: list[Server] = []
 
     def make(

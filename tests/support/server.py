@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import ssl
@@ -14,9 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tests.support.ports import free_port
+
 from dtr.app import Application
 from dtr.config import load
-from tests.support.ports import free_port
 
 T = TypeVar("T")
 
@@ -207,10 +209,8 @@ class Server:
         organization, _, name = team.partition("/")
 
         async def work(application: Application) -> None:
-            try:
+            with contextlib.suppress(NameTaken):
                 await application.accounts.create_team(organization, name)
-            except NameTaken:
-                pass
             for user in users:
                 await application.accounts.put_team_member(organization, name, user)
             await application.accounts.grant(organization, name, Level.of(level), repository=repository)
