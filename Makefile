@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 ADDRESS ?= 0.0.0.0:5443
 DATA ?= data
 T ?= tests
+B ?=
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,7 +40,7 @@ conformance: $(VENV)/dev.stamp ## Run the official OCI conformance suite against
 
 bench: $(VENV)/dev.stamp ## Measure side by side with docker-registry
 	@scripts/prepare-tests registry
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run $(B)
 
 docs: $(VENV)/dev.stamp ## Build the documents into docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build

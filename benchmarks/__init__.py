@@ -1,0 +1,1 @@
+"""dtr side by side with other registries: `make bench`."""
