@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.ports import free_port
+from tests.support.tools import find_go_program
 
 ACCESS_KEY, SECRET_KEY = "contract", "contract-secret"
 
@@ -43,27 +43,18 @@ class S3Server:
         self.process.send_signal(signal.SIGCONT)
 
 
-def find_versitygw() -> str:
-    """The program from PATH or GOPATH/bin. Fails when it is in neither."""
-    places = [os.environ["PATH"]]
-    if shutil.which("go"):
-        gopath = subprocess.run(["go", "env", "GOPATH"], capture_output=True, text=True, check=True).stdout.strip()
-        places.append(f"{gopath}/bin")
-    found = shutil.which("versitygw", path=os.pathsep.join(places))
-    assert found, "versitygw is missing: scripts/prepare-tests installs it"
-    return found
-
-
 @contextmanager
 def run_s3_server(directory: Path) -> Iterator[S3Server]:
     """A server with the bucket `blobs`, over a directory."""
     (directory / "buckets" / "blobs").mkdir(parents=True)
     port = free_port()
+    program = find_go_program("versitygw")
+    assert program, "versitygw is missing: scripts/prepare-tests builds it"
     log_file = directory / "versitygw.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [
-                find_versitygw(), "--port", f"127.0.0.1:{port}", "--region", "us-east-1",
+                program, "--port", f"127.0.0.1:{port}", "--region", "us-east-1",
                 "posix", str(directory / "buckets"),
             ],
             env={**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
