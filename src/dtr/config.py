@@ -27,7 +27,7 @@ PREFIX = "DTR_"
 SPECIAL = frozenset({"DTR_ADMIN_PASSWORD"})
 """Variables that begin with the prefix and are no settings."""
 
-Component = Literal["registry", "garant", "api"]
+Component = Literal["registry", "garant", "api", "jobrunner"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):([0-9]{1,5})")
@@ -163,7 +163,9 @@ class Settings(_Section):
     """All settings."""
 
     data_dir: Path = Field(Path("data"), description="Where dtr keeps what it has of its own.")
-    components: tuple[Component, ...] = Field(COMPONENTS, description="Which components this process tree runs.")
+    components: tuple[Component, ...] = Field(
+        COMPONENTS, min_length=1, description="Which components this process tree runs."
+    )
     workers: int = Field(
         default_factory=lambda: min(4, len(os.sched_getaffinity(0))), ge=1, le=256, description="Worker processes."
     )
