@@ -72,9 +72,10 @@ class Application:
             return False
         return True
 
-    def front(self, certificate: Certificate | None, metrics: Metrics | None = None) -> Front:
+    def front(self, certificate: Certificate | None, metrics: Metrics) -> Front:
         """The ASGI application of the components that this process runs."""
         settings = self.settings
+        self.database.observe = metrics.database_used
         routes: dict[str, ASGIApp] = {}
         if "registry" in settings.components:
             routes["v2"] = self._registry_api()
@@ -87,21 +88,24 @@ class Application:
                 service=settings.auth.service,
                 create_on_push=settings.registry.create_on_push,
             )
-        routes[""] = Operations(
-            self.database,
-            self.storage,
-            authority=certificate.authority if certificate else None,
-            components=settings.components,
-        )
+        if "api" in settings.components:
+            from dtr.http.start_page import StartPage
+
+            routes[""] = StartPage(settings.external_address)
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
-        if metrics is not None:
-            self.database.observe = metrics.database_used
+        operations = Operations(
+            self.database,
+            self.storage,
+            authority=certificate.authority if certificate else None,
+            metrics=metrics.render,
+        )
         return Front(
             routes,
+            operations,
             finished=self._observer(metrics),
-            started=metrics.request_started if metrics else None,
+            started=metrics.request_started,
             https_port=https_port,
             trusted_proxies=settings.trusted_proxies,
             plain=("_ping", "health", "ca"),
@@ -140,13 +144,12 @@ class Application:
         )
 
     @staticmethod
-    def _observer(metrics: Metrics | None) -> Callable[[Scope, Facts], None]:
+    def _observer(metrics: Metrics) -> Callable[[Scope, Facts], None]:
         from dtr.logs import access
 
         def finished(scope: Scope, facts: Facts) -> None:
             access(scope, facts)
-            if metrics is not None:
-                metrics.request_finished(scope, facts)
+            metrics.request_finished(scope, facts)
 
         return finished
 

@@ -1,103 +1,213 @@
 """
 The metrics, all named here, in the text format of Prometheus.
 
-Several workers count in files that they share by mapping them into memory; whoever is asked gives the sum.
+A request is counted in plain dictionaries: the counters of the client library cost a third of a small request.
+Each worker saves what it counted once a second, to a file of its own; whoever is asked gives the sum of all
+files. What a worker counted before it died stays in the sum.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
 
     from dtr.http.front import Facts
     from dtr.http.types import Scope
 
-_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600)
+_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600)
+_LABELS = [*map(str, _BOUNDS), "+Inf"]
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+_SAVE_SECONDS = 1.0
+
+
+class Times(msgspec.Struct):
+    """How long something took: `total` in seconds, and how often it was at most each bound, and longer."""
+
+    total: float = 0.0
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(_BOUNDS) + 1))
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.total += seconds
+        self.counts[bisect_left(_BOUNDS, seconds)] += 1
+
+    def join(self, other: Times) -> None:
+        """Add what another process counted."""
+        self.total += other.total
+        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+
+
+class Counted(msgspec.Struct):
+    """What a process counted."""
+
+    requests: dict[str, int] = {}
+    """By route, method and status, separated by spaces."""
+    seconds: dict[str, Times] = {}
+    """By route."""
+    database: dict[str, Times] = {}
+    """By "read" (a statement) and "write" (a unit of work)."""
+    storage: dict[str, Times] = {}
+    """By operation of the driver."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    running: int = 0
+
+    def join(self, other: Counted) -> None:
+        """Add what another process counted."""
+        for key, count in other.requests.items():
+            self.requests[key] = self.requests.get(key, 0) + count
+        for mine, its in (
+            (self.seconds, other.seconds),
+            (self.database, other.database),
+            (self.storage, other.storage),
+        ):
+            for key, times in its.items():
+                mine.setdefault(key, Times()).join(times)
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        self.running += other.running
+
+
+_Key: TypeAlias = tuple[str, str, int]
 
 
 def prepare(directory: Path) -> None:
-    """Say where the workers count together; before anything is counted, and before they are started."""
+    """Empty the place where the workers save; before they are started."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for stale in directory.glob("*.db"):
+    for stale in directory.iterdir():
         stale.unlink()
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
 
 class Metrics:
-    """What a process counts. Made in the process that counts, after `prepare`."""
+    """What a process counts; made in that process. `directory` was prepared."""
 
-    def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-        registry = CollectorRegistry()
-        self._requests = Counter(
-            "dtr_requests", "Requests answered.", ["route", "method", "status"], registry=registry
-        )
-        self._seconds = Histogram(
-            "dtr_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=registry
-        )
-        self._bytes = Counter("dtr_transfer_bytes", "Bytes of bodies.", ["direction"], registry=registry)
-        self._running = Gauge(
-            "dtr_requests_running", "Requests under way.", registry=registry, multiprocess_mode="livesum"
-        )
-        self._database = Histogram(
-            "dtr_database_seconds", "Time of a statement that reads, or of a unit of work.", ["operation"],
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
-        self._storage = Histogram(
-            "dtr_storage_seconds", "Time of an operation of the storage.", ["operation"],
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
-        self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
-        self._in = self._bytes.labels("in")
-        self._out = self._bytes.labels("out")
-        self._database_children = {kind: self._database.labels(kind) for kind in ("read", "write")}
-        self._storage_children: dict[str, Any] = {}
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file = directory / f"{os.getpid()}.json"
+        self._counted = Counted()
+        self._names: dict[_Key, str] = {}
+        self._saved = b""
 
     def request_started(self) -> None:
         """A request is under way."""
-        self._running.inc()
+        self._counted.running += 1
 
     def request_finished(self, scope: Scope, facts: Facts) -> None:
         """A request was answered."""
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        key = (facts.route, method, facts.status)
-        children = self._children.get(key)
-        if children is None:
-            children = (
-                self._requests.labels(facts.route, method, str(facts.status)),
-                self._seconds.labels(facts.route),
-            )
-            self._children[key] = children
-        children[0].inc()
-        children[1].observe(facts.seconds)
-        if facts.bytes_in:
-            self._in.inc(facts.bytes_in)
-        if facts.bytes_out:
-            self._out.inc(facts.bytes_out)
-        self._running.dec()
+        counted = self._counted
+        key = (facts.route, scope["method"], facts.status)
+        name = self._names.get(key) or self._name(key)
+        counted.requests[name] = counted.requests.get(name, 0) + 1
+        _add(counted.seconds, facts.route, facts.seconds)
+        counted.bytes_in += facts.bytes_in
+        counted.bytes_out += facts.bytes_out
+        counted.running -= 1
 
     def database_used(self, operation: str, seconds: float) -> None:
         """The database was read or written."""
-        self._database_children[operation].observe(seconds)
+        _add(self._counted.database, operation, seconds)
 
     def storage_used(self, operation: str, seconds: float) -> None:
         """The storage did something."""
-        child = self._storage_children.get(operation)
-        if child is None:
-            child = self._storage_children[operation] = self._storage.labels(operation)
-        child.observe(seconds)
+        _add(self._counted.storage, operation, seconds)
+
+    async def keep_saved(self) -> None:
+        """Save every second, until cancelled."""
+        while True:
+            await asyncio.sleep(_SAVE_SECONDS)
+            await self.save()
+
+    async def save(self) -> None:
+        """Save what was counted, when that changed."""
+        content = msgspec.json.encode(self._counted)
+        if content != self._saved:
+            await asyncio.to_thread(self._write, content)
+            self._saved = content
+
+    async def render(self) -> bytes:
+        """The sums over all workers."""
+        await self.save()
+        return await asyncio.to_thread(self._render)
+
+    def _name(self, key: _Key) -> str:
+        route, method, status = key
+        name = f"{route} {method if method in _METHODS else 'other'} {status}"
+        if method in _METHODS:  # anybody can make up others
+            self._names[key] = name
+        return name
+
+    def _write(self, content: bytes) -> None:
+        temporary = self._file.with_suffix(".new")
+        temporary.write_bytes(content)
+        temporary.replace(self._file)
+
+    def _render(self) -> bytes:
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        total = Counted()
+        for file in self._directory.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                one = msgspec.json.decode(file.read_bytes(), type=Counted)
+                if not Path(f"/proc/{file.stem}").exists():
+                    one.running = 0
+                total.join(one)
+        registry = CollectorRegistry()
+        registry.register(_Sum(total))
+        return generate_latest(registry)
 
 
-def render() -> bytes:
-    """The sums over all workers."""
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
+class _Sum:
+    """A collector of prometheus_client."""
 
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library types its public face only
-    return generate_latest(registry)
+    def __init__(self, total: Counted) -> None:
+        self._total = total
+
+    def collect(self) -> Iterable[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        total = self._total
+        requests = CounterMetricFamily("dtr_requests", "Requests answered.", labels=["route", "method", "status"])
+        for name, count in total.requests.items():
+            requests.add_metric(name.split(" "), count)
+        yield requests
+        transfers = CounterMetricFamily("dtr_transfer_bytes", "Bytes of bodies.", labels=["direction"])
+        transfers.add_metric(["in"], total.bytes_in)
+        transfers.add_metric(["out"], total.bytes_out)
+        yield transfers
+        yield GaugeMetricFamily("dtr_requests_running", "Requests under way.", value=total.running)
+        for name, text, label, by in (
+            ("dtr_request_seconds", "Time to answer.", "route", total.seconds),
+            (
+                "dtr_database_seconds",
+                "Time of a statement that reads, or of a unit of work.",
+                "operation",
+                total.database,
+            ),
+            ("dtr_storage_seconds", "Time of an operation of the storage.", "operation", total.storage),
+        ):
+            family = HistogramMetricFamily(name, text, labels=[label])
+            for key, times in by.items():
+                family.add_metric([key], list(zip(_LABELS, _accumulated(times.counts), strict=True)), times.total)
+            yield family
+
+
+def _add(times: dict[str, Times], key: str, seconds: float) -> None:
+    one = times.get(key)
+    if one is None:
+        one = times[key] = Times()
+    one.add(seconds)
+
+
+def _accumulated(counts: list[int]) -> list[int]:
+    return [sum(counts[: end + 1]) for end in range(len(counts))]

@@ -25,6 +25,7 @@ from dtr.pki import Certificate, ensure_certificate, server_context
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from dtr.config import Settings
 
@@ -45,7 +46,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
         lock = _claim(settings)
         certificate = _certificate(settings)
         context = server_context(certificate) if certificate else None
-        metrics.prepare(settings.data_dir / "run" / "metrics")
+        metrics.prepare(_metrics_directory(settings))
         password = asyncio.run(_prepare(settings, environment))
         https = _bind(settings.https_address, settings.workers)
         http = _bind(settings.http_address, settings.workers)
@@ -59,7 +60,8 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
         for one in (*https, *http):
             if all(one is not mine for mine, _ in sockets):
                 one.close()
-        _run(settings, sockets, certificate, parent, ready, sweeps=number == 0)
+        jobs = number == 0 and "jobrunner" in settings.components
+        _run(settings, sockets, certificate, parent, ready, jobs=jobs)
 
     try:
         processes.run(worker, settings.workers, lambda: _greet(settings, https, http, password))
@@ -120,6 +122,10 @@ async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | 
         await application.close()
 
 
+def _metrics_directory(settings: Settings) -> Path:
+    return settings.data_dir / "run" / "metrics"
+
+
 def _bind(address: str | None, count: int) -> list[socket.socket]:
     if address is None:
         return []
@@ -134,7 +140,7 @@ def _run(
     parent: int,
     ready: Callable[[], None],
     *,
-    sweeps: bool,
+    jobs: bool,
 ) -> None:
     """One worker."""
     import uvloop
@@ -150,14 +156,18 @@ def _run(
         # The end of the parent, however it came, is the end of its workers.
         loop.add_reader(parent, stop.set)
         application = Application(settings)
-        front = application.front(certificate, metrics.Metrics())
+        counted = metrics.Metrics(_metrics_directory(settings))
+        front = application.front(certificate, counted)
         server = Server(front, [Listener(one, tls) for one, tls in sockets], drain_seconds=settings.drain_seconds)
         await application.tokens.keys.refresh()
-        side = asyncio.create_task(background(application, stop)) if sweeps else None
+        saving = asyncio.create_task(counted.keep_saved())
+        side = asyncio.create_task(background(application, stop)) if jobs else None
         try:
             await server.run(stop, ready)
         finally:
             loop.remove_reader(parent)
+            saving.cancel()
+            await counted.save()
             if side is not None:
                 await side
             await application.close()

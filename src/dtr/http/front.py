@@ -59,19 +59,21 @@ class Front:
     def __init__(
         self,
         routes: Mapping[str, ASGIApp],
+        others: ASGIApp,
         *,
         finished: Finished,
-        started: Callable[[], None] | None = None,
+        started: Callable[[], None],
         https_port: int | None = None,
         trusted_proxies: Sequence[str] = (),
         plain: Sequence[str] = (),
     ) -> None:
         """
-        `routes` are applications by the first part of the path; "" is for all others.
+        `routes` are applications by the first part of the path; `others` gets what they do not answer.
 
         Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served.
         """
         self._routes = routes
+        self._others = others
         self._started = started
         self._finished = finished
         self._https_port = https_port
@@ -91,8 +93,7 @@ class Front:
         if self._is_proxy is not None and self._is_proxy(facts.remote):
             _believe(scope, facts)
         secure = scope["scheme"] == "https"
-        if self._started is not None:
-            self._started()
+        self._started()
         started = perf_counter()
 
         async def observed(message: Message) -> None:
@@ -111,7 +112,7 @@ class Front:
             if not secure and self._https_port is not None and first not in self._plain:
                 await self._redirect(scope, observed)
             else:
-                application = self._routes.get(first) or self._routes[""]
+                application = self._routes.get(first, self._others)
                 await application(scope, receive, observed)
         except Exception:
             _log.exception("request failed", extra={"request_id": facts.id})

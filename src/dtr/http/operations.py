@@ -19,7 +19,7 @@ from dtr.db import DatabaseError, Statement, now
 from dtr.storage import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from dtr.db import Database
@@ -36,12 +36,17 @@ class Operations:
     """The ASGI application of everything that has no other."""
 
     def __init__(
-        self, database: Database, storage: Driver, *, authority: Path | None, components: Sequence[str]
+        self,
+        database: Database,
+        storage: Driver,
+        *,
+        authority: Path | None,
+        metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
         self._database = database
         self._storage = storage
         self._authority = authority
-        self._components = components
+        self._render = metrics
         self._looking = asyncio.Lock()
         self._looked_at = -_GOOD_FOR_SECONDS
         self._wrong: dict[str, str] = {}
@@ -68,8 +73,6 @@ class Operations:
             await self._metrics(scope, send)
         elif path == "/ca":
             await self._ca(scope, send)
-        elif path == "/":
-            await _answer(scope, send, 200, {"name": "dtr", "components": list(self._components)})
         else:
             await _answer(scope, send, 404, _errors("NOT_FOUND", "there is nothing here"))
 
@@ -109,9 +112,7 @@ class Operations:
         if not _is_inside(scope):
             await _answer(scope, send, 403, _errors("NOT_AUTHORIZED", "metrics are for private networks"))
             return
-        from dtr.metrics import render
-
-        body = await asyncio.to_thread(render)
+        body = await self._render()
         await _answer(scope, send, 200, body, b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _ca(self, scope: Scope, send: Send) -> None:
