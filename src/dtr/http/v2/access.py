@@ -1,0 +1,126 @@
+"""
+Who asks, and what they may.
+
+A client shows a token of the token service; without a good one it is told where to get one, and for what.
+Reading trusts the token, whose life is short; whatever changes something asks for the rights of this moment.
+The answer is the same for a repository that is not there and for one that the caller must not know of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dtr.accounts import Operation, TokenExpired, TokenInvalid, may
+from dtr.http.v2.errors import Refused
+from dtr.oci import parse_repository_name
+from dtr.registry import NamespaceUnknown, RepositoryExists, RepositoryUnknown, Settings
+
+if TYPE_CHECKING:
+    from dtr.accounts import Accounts, Tokens
+    from dtr.http.front import Facts
+    from dtr.http.v2.request import Request
+    from dtr.registry import Repositories
+
+
+class Access:
+    """Lets requests through, or raises Refused."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        accounts: Accounts,
+        repositories: Repositories,
+        *,
+        service: str,
+        create_on_push: bool,
+    ) -> None:
+        self._tokens = tokens
+        self._accounts = accounts
+        self._repositories = repositories
+        self._service = service
+        self._create_on_push = create_on_push
+
+    async def authenticate(self, request: Request) -> None:
+        """Verify the token, and note in the request what it says. Raises Refused, NameInvalid."""
+        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise self._challenge(request, "UNAUTHORIZED", "authentication required")
+        try:
+            request.claims = await self._tokens.verify(token.strip().decode("ascii", "replace"))
+        except TokenExpired:
+            raise self._challenge(request, "UNAUTHORIZED", "the token has expired", "invalid_token") from None
+        except TokenInvalid:
+            raise self._challenge(request, "UNAUTHORIZED", "the token is not valid", "invalid_token") from None
+        facts: Facts | None = request.scope.get("dtr.facts")
+        if facts is not None:
+            facts.actor = request.claims.account_name
+
+    def require(self, request: Request, action: str) -> None:
+        """Let through whose token grants the action on the repository."""
+        if action not in request.claims.access.get(request.name, ()):
+            raise self._denied(request)
+
+    def require_catalog(self, request: Request) -> None:
+        """Let through whose token grants the catalog."""
+        if not request.claims.catalog:
+            raise self._denied(request)
+
+    async def repository_to_change(self, request: Request, action: str, operation: Operation) -> int:
+        """
+        The repository, when the token grants `action` and the rights of this moment allow `operation`.
+
+        A push may make it. Raises Refused, RepositoryUnknown (to whoever could make it).
+        """
+        self.require(request, action)
+        standing = await self._accounts.find_standing(request.claims.account_id, request.name)
+        if standing.repository_id is None:
+            if operation is Operation.PUSH and self._create_on_push:
+                if may(standing.facts, Operation.CREATE_ON_PUSH):
+                    return await self._create_repository(request.name)
+            elif may(standing.facts, Operation.CREATE_REPOSITORY):
+                raise RepositoryUnknown(request.name)
+            raise self._denied(request)
+        if not may(standing.facts, operation):
+            raise self._denied(request)
+        return standing.repository_id
+
+    async def find_source(self, request: Request, name: str, digest: str) -> str | None:
+        """Where to mount from, that the caller may pull now: `name`, or, when that is empty, any with the blob."""
+        account = request.claims.account_id
+        if not name:
+            return await self._accounts.find_visible_holder(account, digest)
+        standing = await self._accounts.find_standing(account, name)
+        return name if standing.repository_id is not None and may(standing.facts, Operation.PULL) else None
+
+    async def _create_repository(self, name: str) -> int:
+        try:
+            return await self._repositories.create(parse_repository_name(name), Settings(visibility="private"))
+        except RepositoryExists:  # another push of the same client was first
+            return (await self._repositories.get(name)).id
+        except NamespaceUnknown:
+            raise RepositoryUnknown(name) from None
+
+    def _denied(self, request: Request) -> Refused:
+        return self._challenge(
+            request, "DENIED", "requested access to the resource is denied", "insufficient_scope"
+        )
+
+    def _challenge(self, request: Request, code: str, message: str, reason: str | None = None) -> Refused:
+        """Where to get a token, and for what (RFC 6750, section 3; the token specification of distribution)."""
+        scheme = request.scope.get("scheme", "https")
+        parts = [f'Bearer realm="{scheme}://{request.host}/auth/token"', f'service="{self._service}"']
+        if request.name:
+            parse_repository_name(request.name)  # nothing else goes into the header
+            parts.append(f'scope="repository:{request.name}:{_actions(request)}"')
+        elif request.kind == "catalog":
+            parts.append('scope="registry:catalog:*"')
+        if reason:
+            parts.append(f'error="{reason}"')
+        return Refused(401, code, message, headers=((b"www-authenticate", ",".join(parts).encode()),))
+
+
+def _actions(request: Request) -> str:
+    """What a token has to grant for the request."""
+    if request.kind in {"uploads", "upload"} or request.method == "PUT":
+        return "pull,push"
+    return "delete" if request.method == "DELETE" else "pull"
