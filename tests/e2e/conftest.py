@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.containers import Containers
+from tests.support.engine import Docker, Engine, run_engine
+from tests.support.server import PASSWORD
 from tests.support.tools import find_go_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.support.server import Server
 
 HERE = Path(__file__).parent
 CONFORMANCE = pytest.StashKey[list[str]]()
@@ -52,3 +58,48 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say something about conformance at the end of the run."""
     return request.config.stash[CONFORMANCE].append
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A running Docker engine."""
+    with run_engine() as running:
+        yield running
+
+
+@pytest.fixture
+def docker(engine: Engine, tmp_path: Path) -> Docker:
+    """The docker command, not logged in anywhere."""
+    return Docker(engine, tmp_path / "docker")
+
+
+@pytest.fixture
+def docker_of(engine: Engine, server: Server, tmp_path: Path) -> Callable[[str], Docker]:
+    """A function that gives the docker command of a user who is logged in at the module's server."""
+
+    def make(user: str, password: str = PASSWORD) -> Docker:
+        command = Docker(engine, tmp_path / f"docker-{user}")
+        command.login(server.address, user, password)
+        return command
+
+    return make
+
+
+@pytest.fixture
+def containers(server: Server, tmp_path: Path) -> Containers:
+    """skopeo, podman and buildah of the administrator of the module's server."""
+    return Containers(server, tmp_path / "containers")
+
+
+@pytest.fixture
+def containers_of(server: Server, tmp_path: Path) -> Callable[[str | None], Containers]:
+    """A function that gives skopeo, podman and buildah of a user of the module's server; None: anonymous."""
+    return lambda user: Containers(server, tmp_path / f"containers-{user}", user)
+
+
+@pytest.fixture
+def repository(server: Server) -> str:
+    """A new private repository of the administrator."""
+    path = f"admin/r{uuid.uuid4().hex[:12]}"
+    server.make_repository(path)
+    return path
