@@ -5,7 +5,11 @@ OCI image specification 1.1, "Image Manifest" and "Image Index"; Docker image ma
 
 What the registry relies on is checked strictly; everything else is left alone, because the bytes are what is
 stored and served. Keys that are given twice are refused, for parsers disagree on which one counts: an image
-that a scanner read would not be the one that runs.
+that a scanner read would not be the one that runs. So are keys that differ from a known one in case only, which
+clients written in Go take for the known one.
+
+What is kept beside the bytes, in columns and lists of referrers, is text that every database and encoder can
+hold: no NUL, no half of a surrogate pair.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +31,23 @@ if TYPE_CHECKING:
 _LARGEST = 2**63 - 1
 _DEEPEST = 64
 _LONGEST_TYPE = 255
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_MANIFEST_KEYS = frozenset(
+    {
+        "schemaVersion",
+        "mediaType",
+        "artifactType",
+        "config",
+        "layers",
+        "manifests",
+        "subject",
+        "annotations",
+        "fsLayers",
+    }
+)
+_DESCRIPTOR_KEYS = frozenset(
+    {"mediaType", "artifactType", "digest", "size", "urls", "data", "platform", "annotations"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +86,9 @@ class Manifest:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """What has to be in the repository: config and layers, but for foreign ones."""
+        """What has to be in the repository: config and layers, but for foreign layers."""
         config = () if self.config is None else (self.config,)
-        return tuple(one for one in (*config, *self.layers) if not one.is_foreign)
+        return (*config, *(layer for layer in self.layers if not layer.is_foreign))
 
     @property
     def size(self) -> int:
@@ -84,10 +106,11 @@ def parse_manifest(payload: bytes, content_type: str | None = None) -> Manifest:
     Raises ManifestInvalid, ManifestUnsupported (schema 1, unknown kinds).
     """
     document = _load(payload)
+    _check_case(document, _MANIFEST_KEYS, "the manifest")
     media_type = _media_type(document, content_type)
-    if document.get("schemaVersion") != 2:
+    if not _has_version(document, 2):
         raise ManifestInvalid("schemaVersion is not 2")
-    annotations = _annotations(document.get("annotations"))
+    annotations = _annotations(document.get("annotations"), "annotations")
     subject = None
     if document.get("subject") is not None:
         subject = _descriptor(document["subject"], "subject")
@@ -106,7 +129,7 @@ def parse_manifest(payload: bytes, content_type: str | None = None) -> Manifest:
     return Manifest(
         media_type,
         "image",
-        artifact_type or _type(config.media_type, "config.mediaType"),
+        artifact_type or config.media_type,
         config=config,
         layers=layers,
         subject=subject,
@@ -140,6 +163,16 @@ def _no_constant(_name: str) -> None:
     raise ManifestInvalid("the manifest is not JSON: NaN and Infinity are no numbers")
 
 
+def _check_case(value: dict[str, Any], known: frozenset[str], where: str) -> None:
+    if value.keys() <= known:
+        return
+    folded = {key.casefold(): key for key in known}
+    for key in value.keys() - known:
+        meant = folded.get(key.casefold())
+        if meant is not None:
+            raise ManifestInvalid(f"{where} has a key that differs from {meant} in case only")
+
+
 def _check_depth(document: dict[str, Any]) -> None:
     """Those who read it later may have less room to recurse than we had."""
     level: list[Any] = [document]
@@ -155,14 +188,17 @@ def _check_depth(document: dict[str, Any]) -> None:
     raise ManifestInvalid("the manifest is nested too deeply")
 
 
+def _has_version(document: dict[str, Any], version: int) -> bool:
+    found = document.get("schemaVersion")
+    return type(found) is int and found == version
+
+
 def _media_type(document: dict[str, Any], content_type: str | None) -> str:
     """The media type, about which body and header may not disagree."""
-    inside = document.get("mediaType")
-    if inside is not None and not isinstance(inside, str):
-        raise ManifestInvalid("mediaType is not a text")
+    inside = _type(document.get("mediaType"), "mediaType")
     outside = content_type.partition(";")[0].strip().lower() if content_type else ""
     if (
-        document.get("schemaVersion") == 1
+        _has_version(document, 1)
         or "fsLayers" in document
         or outside in media_types.SCHEMA_1
         or inside in media_types.SCHEMA_1
@@ -173,7 +209,7 @@ def _media_type(document: dict[str, Any], content_type: str | None) -> str:
     known = media_types.MANIFESTS | media_types.INDEXES
     if inside is not None:
         if inside not in known:
-            raise ManifestUnsupported(f"manifests of the type {inside[:_LONGEST_TYPE]} are not supported")
+            raise ManifestUnsupported(f"manifests of the type {inside} are not supported")
         if outside in known and outside != inside:
             raise ManifestInvalid("mediaType and Content-Type disagree")
         return inside
@@ -193,8 +229,9 @@ def _descriptors(value: Any, where: str) -> tuple[Descriptor, ...]:
 def _descriptor(value: Any, where: str) -> Descriptor:
     if not isinstance(value, dict):
         raise ManifestInvalid(f"{where} is not a descriptor")
-    media_type = value.get("mediaType")
-    if not isinstance(media_type, str) or not media_type:
+    _check_case(value, _DESCRIPTOR_KEYS, where)
+    media_type = _type(value.get("mediaType"), f"{where}.mediaType")
+    if media_type is None:
         raise ManifestInvalid(f"{where}.mediaType is missing")
     size = value.get("size")
     if type(size) is not int or not 0 <= size <= _LARGEST:
@@ -216,7 +253,7 @@ def _descriptor(value: Any, where: str) -> Descriptor:
     platform = value.get("platform")
     if platform is not None and not isinstance(platform, dict):
         raise ManifestInvalid(f"{where}.platform is not an object")
-    _annotations(value.get("annotations"))
+    _annotations(value.get("annotations"), f"{where}.annotations")
     return Descriptor(
         media_type,
         parsed,
@@ -247,15 +284,11 @@ def _type(value: Any, where: str) -> str | None:
     return value
 
 
-def _annotations(value: Any) -> dict[str, str]:
+def _annotations(value: Any, where: str) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise ManifestInvalid("annotations are not texts by name")
-    try:
-        for name, text in value.items():
-            name.encode()
-            text.encode()
-    except UnicodeEncodeError:
-        raise ManifestInvalid("annotations hold half of a surrogate pair") from None
+        raise ManifestInvalid(f"{where} are not texts by name")
+    if any(_UNSTORABLE.search(text) for pair in value.items() for text in pair):
+        raise ManifestInvalid(f"{where} hold a NUL or half of a surrogate pair")
     return value

@@ -6,7 +6,7 @@ import re
 
 from dtr.oci.errors import ContentRangeInvalid, RangeNotSatisfiable
 
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE | re.ASCII)
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?[ ]*([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]{1,18}|\*))?")
 
 
@@ -24,10 +24,11 @@ def parse_range(header: str, size: int) -> range | None:
     if not first:
         if not last:
             return None
-        length = min(int(last), size)
+        length = int(last)
         if length == 0:
             raise RangeNotSatisfiable(size)
-        return range(size - length, size)
+        # The last bytes of nothing are all of it, which no Content-Range can say.
+        return range(max(size - length, 0), size) if size else None
     start = int(first)
     if last and int(last) < start:
         return None
