@@ -12,6 +12,14 @@ What somebody may do follows from where access comes from:
 
 Rights only add up: the highest level wins, nothing takes away. Whoever may do something anonymously may do it
 logged in, too. A user who is not active is nobody.
+
+Where DTR's documents are silent or disagree:
+
+* anonymous clients may pull from public repositories, as the rule about visibility says;
+* with create-on-push, whoever may make a repository in the namespace may do so by pushing, hence also a team with
+  the grant `admin` on it: pushing is another way to do the same, and must need neither more nor less;
+* the scan mode is one of the repository's settings and needs `admin`, as in DTR's API; `read-write` starts scans;
+* deleting a manifest needs what deleting a tag does, as the clients of the registry do either.
 """
 
 from __future__ import annotations
@@ -100,7 +108,7 @@ class Operation(enum.Enum):
     CREATE_ON_PUSH = enum.auto()
     LIST_POLICIES = enum.auto()
     EDIT_POLICIES = enum.auto()
-    """Of a promotion policy: asked about its source and about its target."""
+    """Of a promotion policy: to make or change it on its source and on its target, to delete it on one of them."""
     PROMOTE_FROM = enum.auto()
     PROMOTE_TO = enum.auto()
     MIRROR_TAG = enum.auto()
@@ -130,7 +138,7 @@ class Operation(enum.Enum):
 
 def may(facts: Facts, operation: Operation) -> bool:
     """Whether an account of which these facts hold may do it."""
-    return _RULES[operation](facts)
+    return _RULES[operation](facts if facts.is_user else Facts(is_public=facts.is_public))
 
 
 def _reads(facts: Facts) -> bool:
