@@ -1,0 +1,136 @@
+"""``dtr repository``: repositories, and what teams may do on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dtr.cli._common import Failure, run_with, with_settings
+
+if TYPE_CHECKING:
+    from dtr.app import Application
+    from dtr.config import Loaded
+    from dtr.registry import Repository
+
+
+@click.group()
+def repository() -> None:
+    """Manage repositories and grants."""
+
+
+@repository.command("create")
+@with_settings()
+@click.argument("name")
+@click.option("--public", is_flag=True, help="Everybody may pull.")
+@click.option("--immutable", is_flag=True, help="Tags cannot be overwritten.")
+@click.option("--tag-limit", type=int, default=0, help="Keep at most so many tags; 0: all.")
+@click.option("--description", default="", help="A short description.")
+def create(loaded: Loaded, name: str, public: bool, immutable: bool, tag_limit: int, description: str) -> None:
+    """Make repository NAME (NAMESPACE/…), private unless told otherwise."""
+    from dtr.oci import parse_repository_name
+    from dtr.registry import Settings
+
+    async def work(application: Application) -> None:
+        await application.repositories.create(
+            parse_repository_name(name),
+            Settings(
+                visibility="public" if public else "private",
+                short_description=description,
+                immutable_tags=immutable,
+                tag_limit=tag_limit,
+            ),
+        )
+
+    run_with(loaded, work)
+
+
+@repository.command("list")
+@with_settings()
+def list_repositories(loaded: Loaded) -> None:
+    """
+    List all repositories.
+
+    A line each: name, visibility and marks, description, with tabs between.
+    """
+
+    async def work(application: Application) -> None:
+        after = ""
+        while page := await application.repositories.list_repositories(after=after, limit=1000):
+            for one in page:
+                click.echo(f"{one.path}\t{_marks(one)}\t{one.settings.short_description}")
+            after = page[-1].path
+
+    run_with(loaded, work)
+
+
+@repository.command("update")
+@with_settings()
+@click.argument("name")
+@click.option("--visibility", type=click.Choice(["public", "private"]), help="Who may pull.")
+@click.option("--immutable/--mutable", default=None, help="Whether tags cannot be overwritten.")
+@click.option("--tag-limit", type=int, default=None, help="Keep at most so many tags; 0: all.")
+@click.option("--description", default=None, help="A short description.")
+def update(
+    loaded: Loaded,
+    name: str,
+    visibility: str | None,
+    immutable: bool | None,
+    tag_limit: int | None,
+    description: str | None,
+) -> None:
+    """
+    Change the settings of a repository.
+
+    What is not given stays as it is.
+    """
+    given = {
+        "visibility": visibility,
+        "immutable_tags": immutable,
+        "tag_limit": tag_limit,
+        "short_description": description,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    run_with(loaded, lambda application: application.repositories.update(name, **changes))
+
+
+@repository.command("delete")
+@with_settings()
+@click.argument("name")
+def delete(loaded: Loaded, name: str) -> None:
+    """Delete a repository and all that is in it."""
+    run_with(loaded, lambda application: application.repositories.delete(name))
+
+
+@repository.command("grant")
+@with_settings()
+@click.argument("name")
+@click.argument("team")
+@click.argument("level", type=click.Choice(["none", "read-only", "read-write", "admin"]))
+def grant(loaded: Loaded, name: str, team: str, level: str) -> None:
+    """
+    Give TEAM (ORGANISATION/TEAM) a LEVEL on repository NAME.
+
+    On the whole namespace when NAME is the organisation itself. The level `none` takes the grant away.
+    """
+    from dtr.accounts import Level
+
+    organization, _, team_name = team.partition("/")
+    repository_name = name if "/" in name else None
+    if not team_name or (repository_name is None and name != organization):
+        raise Failure("a team is ORGANISATION/TEAM, and belongs to the organisation that owns what is granted")
+
+    async def work(application: Application) -> None:
+        await application.accounts.grant(organization, team_name, Level.of(level), repository=repository_name)
+
+    run_with(loaded, work)
+
+
+def _marks(one: Repository) -> str:
+    settings = one.settings
+    marks: list[str] = [settings.visibility]
+    if settings.immutable_tags:
+        marks.append("immutable")
+    if settings.tag_limit:
+        marks.append(f"tag-limit={settings.tag_limit}")
+    return ",".join(marks)
