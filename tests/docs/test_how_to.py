@@ -1,0 +1,131 @@
+"""The how-to pages, command by command, with real servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Cluster
+from tests.docs.pages import DOCS, codes_in, follow, tables_of
+from tests.support.client import Client
+from tests.support.images import make_image
+from tests.support.ports import free_port
+from tests.support.s3 import S3Server
+from tests.support.server import Server
+
+from dtr.pki import ensure_certificate
+
+HOW_TO = DOCS / "how-to"
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> dict[str, str]:
+    """The directories of the pages, for this machine."""
+    return {"/etc/": f"{tmp_path}/etc/", "/var/lib/dtr": f"{tmp_path}/dtr", "/srv/": f"{tmp_path}/srv/"}
+
+
+@pytest.fixture
+def places(directories: dict[str, str]) -> dict[str, str]:
+    """The directories, and the address at which a page serves TLS."""
+    port = free_port()
+    return directories | {
+        "0.0.0.0:443": f"127.0.0.1:{port}",
+        "registry.example.org:443:": f"registry.example.org:{port}:",
+        "https://registry.example.org/": f"https://registry.example.org:{port}/",
+    }
+
+
+def test_the_page_on_tls_works(tmp_path: Path, places: dict[str, str]) -> None:
+    follow(HOW_TO / "tls.md", tmp_path, replaced=places)
+
+
+def test_the_page_on_postgresql_works(tmp_path: Path, places: dict[str, str], postgresql_cluster: Cluster) -> None:
+    port = postgresql_cluster.port
+    follow(
+        HOW_TO / "postgresql.md",
+        tmp_path,
+        environment={"PGHOST": "127.0.0.1", "PGPORT": str(port), "PGUSER": "dtr"},
+        replaced=places | {"db1.example.org": f"127.0.0.1:{port}", "db2.example.org": f"127.0.0.1:{free_port()}"},
+        answers=["password", "password"],
+    )
+
+
+def test_the_page_on_s3_works(tmp_path: Path, places: dict[str, str], s3_server: S3Server) -> None:
+    follow(HOW_TO / "s3.md", tmp_path, replaced=places | {"http://s3.example.org:7070": s3_server.endpoint})
+
+
+def test_the_page_on_proxies_works(tmp_path: Path, directories: dict[str, str]) -> None:
+    address = {"127.0.0.1:5080": f"127.0.0.1:{free_port()}"}
+    output = follow(HOW_TO / "proxy.md", tmp_path, replaced=directories | address)
+    assert '"remote":"198.51.100.7"' in (tmp_path / "server-a.log").read_text(), output
+
+
+def test_the_page_on_several_hosts_works(
+    tmp_path: Path, directories: dict[str, str], postgresql_cluster: Cluster
+) -> None:
+    tls = tmp_path / "etc" / "dtr" / "tls"
+    tls.parent.mkdir(parents=True)
+    ensure_certificate(tls, ["registry.example.org"])
+    given = {
+        "postgresql://registry@db1.example.org/registry": postgresql_cluster.create(),
+        "127.0.0.1:5443": f"127.0.0.1:{free_port()}",
+        "127.0.0.1:5444": f"127.0.0.1:{free_port()}",
+    }
+    follow(HOW_TO / "several-hosts.md", tmp_path, replaced=directories | given)
+
+
+def test_backups_of_a_running_and_of_a_stopped_registry_have_everything(
+    tmp_path: Path, directories: dict[str, str], make_server: Callable[..., Server]
+) -> None:
+    server = make_server()
+    server.make_repository("admin/app")
+    image = make_image(layers=2, size=100_000)
+    Client(server).push("admin/app", image, "latest")
+    server.stop()
+    address = {"0.0.0.0:443": f"127.0.0.1:{free_port()}", "/var/lib/dtr": str(server.directory)}
+    follow(HOW_TO / "backup.md", tmp_path, replaced=directories | address)
+    for directory in (server.directory, tmp_path / "srv" / "backup-of-all"):
+        restored = Server(directory).start()
+        try:
+            Client(restored).assert_whole("admin/app", image, "latest")
+        finally:
+            restored.close()
+
+
+def test_the_page_on_metrics_and_logs_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    places = {
+        "/var/lib/dtr": str(server.directory),
+        "localhost:5443": server.address,
+        "127.0.0.1:5444": f"127.0.0.1:{free_port()}",
+    }
+    follow(HOW_TO / "monitoring.md", tmp_path / "page", replaced=places)
+
+
+def test_the_page_on_checking_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    server.make_repository("admin/app")
+    Client(server).push("admin/app", make_image(), "latest")
+    follow(HOW_TO / "check-and-repair.md", tmp_path / "page", replaced={"/var/lib/dtr": str(server.directory)})
+
+
+def test_a_lost_blob_is_found_as_the_page_says_and_a_push_brings_it_back(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server()
+    server.make_repository("admin/app")
+    client = Client(server)
+    blob = b"precious" * 1000
+    digest = client.push_blob("admin/app", blob)
+    (stored,) = (one for one in (server.directory / "blobs").rglob("*") if one.is_file())
+    stored.unlink()
+    row = codes_in(tables_of(HOW_TO / "check-and-repair.md")[1][0][0])[0]
+    found = server.cli("fsck", "--repair", check=False)
+    assert found.returncode == 1
+    assert re.search(r"DAMAGE +" + ".*".join(map(re.escape, row.split("…"))), found.stdout)
+    client.call("HEAD", f"/v2/admin/app/blobs/{digest}").expect(404)
+    client.push_blob("admin/app", blob)
+    assert client.get_blob("admin/app", digest).expect(200).body == blob
+    assert "0 damaged" in server.cli("fsck", "--content").stdout
