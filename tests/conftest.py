@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
@@ -34,11 +35,11 @@ class Cluster:
 
     def start(self) -> None:
         data = self._directory / "data"
+        for parent in self._directory.parents:  # the server is not root and must reach its directory
+            if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
         if not data.exists():
             self._directory.chmod(0o755)
-            for parent in self._directory.parents:  # the server is not root and must reach its directory
-                if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
             if os.getuid() == 0:
                 shutil.chown(self._directory, "postgres", "postgres")
             self._run(
@@ -70,7 +71,9 @@ class Cluster:
             time.sleep(0.05)
 
     def stop(self, mode: str = "fast") -> None:
-        self._run("pg_ctl", "-D", str(self._directory / "data"), "-m", mode, "-w", "stop")
+        """`fast` ends the connections, `immediate` is a crash."""
+        # By a signal: pg_ctl needs the path, and another run of pytest may have closed its parents again.
+        self._server.send_signal({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
         self._server.wait(30)
 
     def create(self) -> str:
