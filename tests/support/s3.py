@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.ports import free_port
@@ -18,11 +17,15 @@ from tests.support.tools import find_go_program
 ACCESS_KEY, SECRET_KEY = "contract", "contract-secret"
 
 
-@dataclass
 class S3Server:
-    endpoint: str
-    directory: Path
-    process: subprocess.Popen[bytes]
+    """A server over `directory`, with the bucket `blobs`; it keeps its address when it is started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "buckets"
+        (self.directory / "blobs").mkdir(parents=True)
+        self._port = free_port()
+        self._log_file = directory / "versitygw.log"
+        self.endpoint = f"http://127.0.0.1:{self._port}"
 
     @property
     def settings(self) -> dict[str, str]:
@@ -36,44 +39,53 @@ class S3Server:
             "storage.s3.path_style": "true",
         }
 
+    def start(self) -> None:
+        program = find_go_program("versitygw")
+        assert program, "versitygw is missing: scripts/prepare-tests builds it"
+        with self._log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, "--port", f"127.0.0.1:{self._port}", "--region", "us-east-1", "posix", self.directory],
+                env={**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
+                cwd=self.directory.parent,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+            except OSError:
+                assert self.process.poll() is None, self._log_file.read_text()
+                assert time.monotonic() < deadline, "versitygw does not listen"
+                time.sleep(0.02)
+            else:
+                return
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
     def pause(self) -> None:
+        """Stop it; it does nothing any more when this returns."""
         self.process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        while not all(_is_stopped(task) for task in tasks.iterdir()):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
 
+def _is_stopped(task: Path) -> bool:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 @contextmanager
 def run_s3_server(directory: Path) -> Iterator[S3Server]:
-    """A server with the bucket `blobs`, over a directory."""
-    (directory / "buckets" / "blobs").mkdir(parents=True)
-    port = free_port()
-    program = find_go_program("versitygw")
-    assert program, "versitygw is missing: scripts/prepare-tests builds it"
-    log_file = directory / "versitygw.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [
-                program, "--port", f"127.0.0.1:{port}", "--region", "us-east-1",
-                "posix", str(directory / "buckets"),
-            ],
-            env={**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
-            cwd=directory,
-            stdout=log,
-            stderr=log,
-        )  # fmt: skip
+    """A running server with the bucket `blobs`, over a directory."""
+    server = S3Server(directory)
+    server.start()
     try:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert process.poll() is None, log_file.read_text()
-                assert time.monotonic() < deadline, "versitygw does not listen"
-                time.sleep(0.02)
-        yield S3Server(f"http://127.0.0.1:{port}", directory / "buckets", process)
+        yield server
     finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait(10)
+        server.kill()

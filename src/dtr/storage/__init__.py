@@ -1,4 +1,4 @@
-"""Storage: bytes by key. The interface is `Driver`; `FileSystem`, `Memory` and `S3` fulfil it."""
+"""Storage: bytes by key. The interface is `Driver`; `FileSystem`, `Memory`, `S3` and `Observed` fulfil it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dtr.storage.errors import (
 )
 from dtr.storage.filesystem import FileSystem
 from dtr.storage.memory import Memory
+from dtr.storage.observed import Observed
 
 if TYPE_CHECKING:
     from dtr.storage.s3 import S3, S3Settings
@@ -29,6 +30,7 @@ __all__ = [
     "LocalFiles",
     "Memory",
     "ObjectMissing",
+    "Observed",
     "Part",
     "S3Settings",
     "StorageError",

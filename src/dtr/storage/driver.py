@@ -80,7 +80,7 @@ class Driver(Protocol):
     """A store of bytes. Every method may raise any `StorageError`; the ones worth telling apart are named."""
 
     async def create_upload(self, location: str) -> UploadState:
-        """Begin an upload that will end at `location`."""
+        """Begin an upload that will end at `location`. Nothing is stored before its first bytes."""
 
     async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
         """

@@ -97,6 +97,10 @@ class FileSystem:
                 async for piece in pieces:
                     await file.call(self._write_all, file.descriptor, piece, state.location)
                     offset += len(piece)
+        except StorageFull:
+            with suppress(OSError):
+                await file.call(os.ftruncate, file.descriptor, state.offset)  # others need the room
+            raise
         finally:
             await file.close()
         reached = msgspec.structs.replace(state, offset=offset)
@@ -190,7 +194,7 @@ class FileSystem:
         """See `LocalFiles`."""
         path = self._path(state.location) + _PARTIAL
         with self._translated(state.location):
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC) if state.offset else self._create(path)
+            descriptor = self._open_upload(path, state)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -223,20 +227,35 @@ class FileSystem:
 
     def _complete(self, state: UploadState) -> None:
         path = self._path(state.location)
+        try:
+            with self._translated(state.location):
+                self._publish_upload(state, path)
+        except ObjectMissing:
+            # An earlier attempt has perhaps done it; or does it now, if nobody waited for it any more.
+            if self._stat(state.location) != state.offset:
+                raise
         with self._translated(state.location):
-            with suppress(FileNotFoundError):
-                if os.stat(path).st_size == state.offset:  # noqa: PTH116
-                    self._sync_directories([path])
-                    return
-            # Without the lock: whoever completes may have it.
-            descriptor = os.open(path + _PARTIAL, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                self.position(descriptor, state)
-                os.fdatasync(descriptor)
-                os.rename(path + _PARTIAL, path)  # noqa: PTH104
-            finally:
-                os.close(descriptor)
             self._sync_directories([path])
+
+    def _publish_upload(self, state: UploadState, path: str) -> None:
+        # Without the lock: whoever completes may have it.
+        descriptor = self._open_upload(path + _PARTIAL, state)
+        try:
+            self.position(descriptor, state)
+            self._sync_upload(descriptor, path + _PARTIAL)
+            os.rename(path + _PARTIAL, path)  # noqa: PTH104
+        finally:
+            os.close(descriptor)
+
+    @staticmethod
+    def _sync_upload(descriptor: int, path: str) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError:
+            # The kernel tells a lost write once: the next sync would succeed over the hole. The upload is lost.
+            with suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+            raise
 
     def _remove(self, location: str, endings: Iterable[str]) -> None:
         path = self._path(location)
@@ -287,6 +306,14 @@ class FileSystem:
     def _read_at(self, descriptor: int, size: int, offset: int, location: str) -> bytes:
         with self._translated(location):
             return os.pread(descriptor, size, offset)
+
+    def _close(self, descriptor: int) -> None:
+        with self._translated(""):
+            os.close(descriptor)
+
+    def _open_upload(self, path: str, state: UploadState) -> int:
+        """Open the file of an upload; one without bytes need not have a file yet."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC) if state.offset else self._create(path)
 
     def _create(self, path: str) -> int:
         """Open a file to write, and make the directories above it, below the root."""
@@ -343,9 +370,7 @@ class FileSystem:
         def publish(numbered: tuple[int, int]) -> StorageError | None:
             index, descriptor = numbered
             location = batch[index].location
-            error = self._attempt(location, partial(self._publish_small, descriptor, self._path(location)))
-            os.close(descriptor)
-            return error
+            return self._attempt(location, partial(self._publish_small, descriptor, self._path(location)))
 
         # One alone is not worth a hop to another thread.
         published = map(publish, written) if len(written) == 1 else self._sync_pool.map(publish, written)
@@ -375,13 +400,18 @@ class FileSystem:
             os.ftruncate(descriptor, 0)
             self._write_all(descriptor, small.data, small.location)
         except BaseException:
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)  # the rest of the batch needs the room
             os.close(descriptor)
             raise
         return descriptor
 
     @staticmethod
     def _publish_small(descriptor: int, path: str) -> None:
-        os.fdatasync(descriptor)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
         os.rename(path + _PARTIAL, path)  # noqa: PTH104
 
     def _path(self, location: str) -> str:
@@ -448,7 +478,7 @@ class _OpenFile:
     async def close(self) -> None:
         if self._last is None or self._last.done():
             # In a thread, because NFS sends what is still unwritten when a file is closed.
-            await self._owner._call(os.close, self.descriptor)  # noqa: SLF001
+            await self._owner._call(self._owner._close, self.descriptor)  # noqa: SLF001
         else:
             self._last.add_done_callback(lambda _: os.close(self.descriptor))
 

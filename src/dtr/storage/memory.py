@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from dtr.storage.driver import PIECE_SIZE, Blocks, Stored, UploadState, check_location, probe
+from dtr.storage.driver import PIECE_SIZE, Blocks, Part, Stored, UploadState, check_location, probe
 from dtr.storage.errors import Interrupted, ObjectMissing
 
 if TYPE_CHECKING:
@@ -16,28 +17,34 @@ if TYPE_CHECKING:
 
 
 class Memory:
-    """A driver that keeps bytes in dictionaries; `peer` is another one to share them with."""
+    """
+    A driver that keeps bytes in dictionaries; `peer` is another one to share them with.
+
+    Every write adds a part of its own to the upload and changes none that is there, so that each state names
+    exactly the bytes that it stands for.
+    """
 
     def __init__(self, peer: Memory | None = None) -> None:
         """Begin empty, or as a second door to the objects of `peer`."""
         self._objects: dict[str, tuple[bytes, datetime]] = {} if peer is None else peer._objects  # noqa: SLF001
-        self._uploads: dict[str, bytearray] = {} if peer is None else peer._uploads  # noqa: SLF001
+        self._uploads: dict[str, dict[str, bytes]] = {} if peer is None else peer._uploads  # noqa: SLF001
 
     async def create_upload(self, location: str) -> UploadState:
         """See `Driver`."""
         check_location(location)
-        self._uploads[location] = bytearray()
         return UploadState(location)
 
     async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
         """See `Driver`."""
-        content = self._upload(state)
-        del content[state.offset :]
+        self._parts(state)
+        content = bytearray()
         blocks = Blocks(body, PIECE_SIZE)
         async with aclosing(aiter(blocks)) as pieces:
             async for piece in pieces:
                 content += piece
-        reached = msgspec.structs.replace(state, offset=len(content))
+        part = Part(uuid.uuid4().hex, "", len(content))
+        self._uploads.setdefault(state.location, {})[part.name] = bytes(content)
+        reached = msgspec.structs.replace(state, offset=state.offset + part.size, parts=(*state.parts, part))
         if blocks.failure is not None:
             raise Interrupted(reached) from blocks.failure
         return reached
@@ -47,9 +54,8 @@ class Memory:
         stored = self._objects.get(state.location)
         if stored is not None and len(stored[0]) == state.offset:
             return
-        content = self._upload(state)
-        await self.put_small(state.location, bytes(content[: state.offset]))
-        del self._uploads[state.location]
+        await self.put_small(state.location, b"".join(self._parts(state)))
+        self._uploads.pop(state.location, None)
 
     async def abort(self, state: UploadState) -> None:
         """See `Driver`."""
@@ -100,8 +106,10 @@ class Memory:
         except KeyError:
             raise ObjectMissing(location) from None
 
-    def _upload(self, state: UploadState) -> bytearray:
-        content = self._uploads.get(state.location)
-        if content is None or len(content) < state.offset:
+    def _parts(self, state: UploadState) -> tuple[bytes, ...]:
+        """The bytes of the upload, part by part. Raises ObjectMissing when some are not there."""
+        stored = self._uploads.get(state.location, {})
+        parts = tuple(stored[part.name] for part in state.parts if part.name in stored)
+        if sum(map(len, parts)) != state.offset:
             raise ObjectMissing(state.location)
-        return content
+        return parts

@@ -45,7 +45,8 @@ _MOST_PARTS = 10_000
 _LONGEST_TAIL_IN_STATE = 64 * 1024
 _TAIL = ".tail."
 
-_MISSING_CODES = frozenset({"NoSuchKey", "NoSuchUpload", "404", "NotFound"})
+# InvalidPart: what is stored under a part's number is not what the state names.
+_MISSING_CODES = frozenset({"NoSuchKey", "NoSuchUpload", "InvalidPart", "404", "NotFound"})
 _DENIED_CODES = frozenset(
     {
         "AccessDenied",
@@ -54,6 +55,7 @@ _DENIED_CODES = frozenset(
         "AllAccessDisabled",
         "ExpiredToken",
         "InvalidToken",
+        "XAdminUserNotFound",
     }
 )
 _FULL_CODES = frozenset(
@@ -134,6 +136,8 @@ class S3:
         """See `Driver`."""
         try:
             tail = await self._tail(state)
+            if sum(part.size for part in state.parts) + len(tail) != state.offset:
+                raise ObjectMissing(state.location)
             if not state.session:
                 await self.put_small(state.location, tail)
             else:
@@ -190,8 +194,12 @@ class S3:
 
     async def stat(self, location: str) -> int:
         """See `Driver`."""
-        async with self._requests(location) as client:
-            answer = await client.head_object(Bucket=self._settings.bucket, Key=self._key(location))
+        try:
+            async with self._requests(location) as client:
+                answer = await client.head_object(Bucket=self._settings.bucket, Key=self._key(location))
+        except ObjectMissing:
+            await self._require_bucket()
+            raise
         return answer["ContentLength"]
 
     async def delete(self, location: str) -> None:
@@ -294,6 +302,17 @@ class S3:
                 after = entry["Key"]
             if not page["IsTruncated"]:
                 return
+
+    async def _require_bucket(self) -> None:
+        """Raise StorageUnavailable when the bucket is missing: an answer to HEAD does not say what is."""
+        bucket = self._settings.bucket
+        try:
+            async with self._requests("") as client:
+                await client.head_bucket(Bucket=bucket)
+        except ObjectMissing as error:
+            raise StorageUnavailable(
+                f"the bucket {bucket} is not there, or hidden from these credentials"
+            ) from error
 
     def _key(self, location: str) -> str:
         return self._prefix + location

@@ -1,49 +1,29 @@
-"""What every storage driver must do, and what single drivers promise besides."""
+"""What every storage driver must do."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import aclosing, suppress
 
-import msgspec
 import pytest
+from tests.support.storage import MIB, body, locations, read, s3_settings, upload
 
 from dtr.storage import (
     S3,
-    AccessDenied,
     FileSystem,
     Interrupted,
+    LocalFiles,
     Memory,
     ObjectMissing,
-    S3Settings,
+    Observed,
+    Part,
     StorageError,
-    StorageUnavailable,
     UploadBusy,
     UploadState,
     new_location,
 )
-
-MIB = 1024 * 1024
-
-
-def s3_settings(server, **changes):
-    values = {
-        "bucket": "blobs",
-        "endpoint": server.endpoint,
-        "access_key": "contract",
-        "secret_key": "contract-secret",
-        "path_style": True,
-        "part_size": 5 * MIB,
-        "time_limit": 20,
-    }
-    return S3Settings(**{**values, **changes})
 
 
 class Setup:
@@ -59,11 +39,11 @@ class Setup:
         return driver
 
 
-@pytest.fixture(params=["memory", "filesystem", "s3"])
+@pytest.fixture(params=["memory", "observed", "filesystem", "s3"])
 async def store(request, tmp_path):
-    if request.param == "memory":
+    if request.param in {"memory", "observed"}:
         shared = Memory()
-        setup = Setup(lambda: Memory(shared))
+        setup = Setup(lambda: Memory(shared) if request.param == "memory" else Observed(Memory(shared)))
     elif request.param == "filesystem":
         setup = Setup(lambda: FileSystem(tmp_path))
     else:
@@ -72,32 +52,6 @@ async def store(request, tmp_path):
     yield setup
     for driver in setup.opened:
         await driver.close()
-
-
-async def body(*pieces, failure=None):
-    for piece in pieces:
-        await asyncio.sleep(0)
-        yield piece
-    if failure is not None:
-        raise failure
-
-
-async def read(driver, location, *window):
-    async with aclosing(driver.open(location, *window)) as pieces:
-        return b"".join([piece async for piece in pieces])
-
-
-async def locations(driver, prefix=""):
-    async with aclosing(driver.list(prefix)) as found:
-        return [stored.location async for stored in found]
-
-
-async def upload(driver, *bodies):
-    state = await driver.create_upload(new_location())
-    for content in bodies:
-        state = await driver.write(state, body(content))
-    await driver.complete(state)
-    return state.location
 
 
 @pytest.mark.parametrize("size", [0, 1, 64 * 1024 + 1, MIB, 5 * MIB, 11 * MIB + 7])
@@ -128,6 +82,33 @@ async def test_an_upload_continues_from_its_encoded_state_in_another_driver(stor
     await driver.complete(state)
     assert await read(driver, state.location) == b"".join(bodies)
     assert await locations(driver) == [state.location]
+
+
+async def test_an_upload_without_bytes_becomes_an_empty_object(store):
+    driver = store.open()
+    state = await driver.create_upload(new_location())
+    await driver.complete(state)
+    assert await driver.stat(state.location) == 0
+    assert await read(driver, state.location) == b""
+
+
+async def test_a_state_never_stands_for_the_bytes_of_another_writer(store):
+    driver = store.open()
+    if isinstance(driver, LocalFiles):  # its lock keeps the second writer out
+        state = await driver.write(await driver.create_upload(new_location()), body(b"before"))
+        descriptor = driver.open_writer(state)
+        with pytest.raises(UploadBusy):
+            await driver.write(state, body(b"other"))
+        os.close(descriptor)
+        return
+    for size in (100, 100_000, 5 * MIB):
+        before, mine, other = os.urandom(5 * MIB), os.urandom(size), os.urandom(size)
+        state = await driver.write(await driver.create_upload(new_location()), body(before))
+        reached = await driver.write(state, body(mine))
+        await driver.write(state, body(other))
+        with suppress(ObjectMissing):
+            await driver.complete(reached)
+            assert await read(driver, state.location) == before + mine
 
 
 async def test_an_interrupted_body_keeps_what_came(store):
@@ -220,8 +201,15 @@ async def test_what_is_missing(store):
     with pytest.raises(ObjectMissing):
         await read(driver, location, 0, 0)
     await driver.delete(location)
-    with pytest.raises(ObjectMissing):
-        await driver.complete(UploadState(location, offset=10, session="unknown"))
+    for unknown in (
+        UploadState(location, offset=10, session="unknown"),
+        UploadState(location, offset=10, session="unknown", parts=(Part("1", '"0"', 10),)),
+        UploadState(location, offset=10, tail_location=new_location()),
+    ):
+        with pytest.raises(ObjectMissing):
+            await driver.complete(unknown)
+        with pytest.raises(ObjectMissing):
+            await driver.stat(location)
 
 
 @pytest.mark.parametrize("location", ["", "../x", "a//b", "/etc/passwd", "a/./b", "a\0b"])
@@ -281,194 +269,3 @@ async def test_a_healthy_store_passes_its_check_and_keeps_no_probe(store):
     driver = store.open()
     await driver.check()
     assert await locations(driver) == []
-
-
-async def test_a_signed_address_gives_the_object_to_anyone_but_only_by_get(s3_server):
-    driver = S3(s3_settings(s3_server))
-    location = await upload(driver, b"signed")
-    url = await driver.sign(location, 60)
-    await driver.close()
-    assert url is not None
-    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
-    with await asyncio.to_thread(urllib.request.urlopen, url) as answer:
-        assert answer.read() == b"signed"
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(url, data=b"x", method="PUT"))
-    refused.value.close()
-    assert refused.value.code == 403
-
-
-@pytest.mark.parametrize("keys", [{"secret_key": "wrong"}, {"access_key": "nobody"}])
-async def test_wrong_credentials_are_denied(s3_server, keys):
-    driver = S3(s3_settings(s3_server, **keys))
-    with pytest.raises(AccessDenied):
-        await driver.check()
-    await driver.close()
-
-
-async def test_a_missing_bucket_is_named(s3_server):
-    driver = S3(s3_settings(s3_server, bucket="no-such-bucket"))
-    with pytest.raises(StorageError, match="NoSuchBucket"):
-        await driver.check()
-    await driver.close()
-
-
-async def test_a_stopped_server_is_unavailable_in_bounded_time_and_usable_again(s3_server):
-    driver = S3(s3_settings(s3_server, time_limit=0.5))
-    location = await upload(driver, b"before")
-    s3_server.pause()
-    try:
-        started = time.monotonic()
-        for action in (driver.stat(location), driver.put_small(new_location(), b""), read(driver, location)):
-            with pytest.raises(StorageUnavailable):
-                await action
-        assert time.monotonic() - started < 3
-    finally:
-        s3_server.resume()
-    assert await read(driver, location) == b"before"
-    await driver.close()
-
-
-async def test_a_server_that_is_not_there_is_unavailable(s3_server):
-    driver = S3(s3_settings(s3_server, endpoint="http://127.0.0.1:1", time_limit=5))
-    with pytest.raises(StorageUnavailable):
-        await driver.check()
-    await driver.close()
-
-
-async def test_a_descriptor_for_threads_is_locked_cut_and_positioned(tmp_path):
-    driver = FileSystem(tmp_path)
-    state = await driver.write(await driver.create_upload(new_location()), body(b"0123456789"))
-    state = msgspec.structs.replace(state, offset=4)
-    descriptor = driver.open_writer(state)
-    with pytest.raises(UploadBusy):
-        await driver.write(state, body(b"x"))
-    os.write(descriptor, b"abc")
-    os.close(descriptor)
-    state = msgspec.structs.replace(state, offset=7)
-    await driver.complete(state)
-    descriptor = driver.open_reader(state.location)
-    assert os.read(descriptor, 100) == b"0123abc"
-    os.close(descriptor)
-    with pytest.raises(ObjectMissing):
-        driver.open_reader(new_location())
-    with pytest.raises(ObjectMissing):
-        driver.open_writer(UploadState(new_location(), offset=1))
-    await driver.close()
-
-
-async def test_a_missing_root_is_unavailable_and_is_not_made(tmp_path):
-    driver = FileSystem(tmp_path / "unmounted")
-    for action in (driver.check(), driver.stat(new_location()), locations(driver), upload(driver, b"x")):
-        with pytest.raises(StorageUnavailable):
-            await action
-    assert list(tmp_path.iterdir()) == []
-    await driver.close()
-
-
-async def test_a_system_call_that_hangs_is_unavailable_in_bounded_time(tmp_path):
-    driver = FileSystem(tmp_path, time_limit=0.3)
-    state = await driver.create_upload(new_location())
-    os.mkfifo(tmp_path / "pipe")  # opening it waits for a writer, as a dead NFS server makes one wait
-    with pytest.raises(StorageUnavailable):
-        await read(driver, "pipe")
-    os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
-    await driver.write(state, body(b"others go on"))
-    await driver.close()
-
-
-FULL_DISK = """
-import asyncio, os, resource, sys
-from dtr.storage import FileSystem, ObjectMissing, StorageFull, new_location
-
-async def body():
-    for _ in range(4):
-        yield bytes(1024 * 1024)
-
-async def main():
-    driver = FileSystem(sys.argv[1])
-    small, state = new_location(), await driver.create_upload(new_location())
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, limits[1]))
-    for action in (driver.write(state, body()), driver.put_small(small, bytes(2_000_000))):
-        try:
-            await action
-        except StorageFull:
-            print("full")
-    assert [stored async for stored in driver.list()] == []
-    await driver.put_small(new_location(), b"small ones still fit")
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    state = await driver.write(state, body())
-    await driver.complete(state)
-    await driver.put_small(small, bytes(2_000_000))
-    print(await driver.stat(state.location), await driver.stat(small))
-    await driver.close()
-
-asyncio.run(main())
-"""
-
-
-def test_a_full_disk_shows_nothing_half_written_and_works_again_later(tmp_path):
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["full", "full", str(4 * MIB), "2000000"]
-
-
-KILLED = """
-import asyncio, sys
-from dtr.storage import FileSystem, new_location
-
-async def endless():
-    while True:
-        yield bytes(65536)
-
-async def main():
-    driver = FileSystem(sys.argv[1])
-    state = await driver.create_upload(new_location())
-    upload = asyncio.create_task(driver.write(state, endless()))
-    while True:
-        location = new_location()
-        await driver.put_small(location, location.encode() * 100)
-        print(location, flush=True)
-
-asyncio.run(main())
-"""
-
-
-async def test_kill_9_loses_nothing_acknowledged_and_shows_nothing_half_written(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as process:
-        acknowledged = [process.stdout.readline().strip() for _ in range(20)]
-        process.send_signal(signal.SIGKILL)
-        acknowledged += process.stdout.read().split("\n")[:-1]
-    driver = FileSystem(tmp_path)
-    found = await locations(driver)
-    assert set(acknowledged) <= set(found)
-    for location in found:
-        assert await read(driver, location) == location.encode() * 100
-    await driver.close()
-
-
-async def test_small_objects_that_arrive_together_share_directory_syncs(tmp_path, monkeypatch):
-    synced = []
-    real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor)))
-    driver = FileSystem(tmp_path)
-    await asyncio.gather(*(driver.put_small(f"day/minute/{i}", b"x" * i) for i in range(200)))
-    # Three directories a batch: two batches, when the first had already begun.
-    assert 0 < len(synced) <= 30
-    assert len(await locations(driver)) == 200
-    await driver.close()
-
-
-async def test_one_failed_small_object_does_not_fail_its_batch(tmp_path):
-    driver = FileSystem(tmp_path)
-    await driver.put_small("file", b"")
-    results = await asyncio.gather(
-        driver.put_small("good", b"1"),
-        driver.put_small("file/below", b"2"),
-        driver.put_small("fine", b"3"),
-        return_exceptions=True,
-    )
-    assert [isinstance(result, StorageError) for result in results] == [False, True, False]
-    assert await locations(driver) == ["file", "fine", "good"]
-    await driver.close()

@@ -1,0 +1,311 @@
+"""What S3 promises besides, and what it answers when the server is not as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import aclosing, asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from tests.support.s3 import run_s3_server
+from tests.support.storage import MIB, body, locations, read, s3_settings, upload
+
+from dtr.storage import (
+    S3,
+    AccessDenied,
+    ObjectMissing,
+    StorageError,
+    StorageUnavailable,
+    UploadState,
+    new_location,
+)
+
+
+@pytest.fixture
+async def open_driver(s3_server, tmp_path):
+    """A function that opens a driver with other settings than usual; keys of each test are apart."""
+    opened = []
+
+    def make(**changes):
+        opened.append(S3(s3_settings(s3_server, **{"root_directory": tmp_path.name, **changes})))
+        return opened[-1]
+
+    yield make
+    for driver in opened:
+        await driver.close()
+
+
+@asynccontextmanager
+async def proxy(endpoint, forward):
+    """The address of a way to the server on which `forward(reader, writer)` carries what it answers."""
+    target = urlsplit(endpoint)
+    connections = set()
+
+    async def carry(reader, writer):
+        while piece := await reader.read(65536):
+            writer.write(piece)
+            await writer.drain()
+
+    async def connected(reader, writer):
+        connections.add(asyncio.current_task())
+        up_reader, up_writer = await asyncio.open_connection(target.hostname, target.port)
+        sending = asyncio.create_task(carry(reader, up_writer))
+        try:
+            await forward(up_reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            sending.cancel()
+            await asyncio.wait([sending])
+            for one in (writer, up_writer):
+                one.transport.abort()
+
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections)
+        await listening.wait_closed()
+
+
+async def test_a_signed_address_gives_the_object_to_anyone_but_only_by_get(s3_server):
+    driver = S3(s3_settings(s3_server))
+    location = await upload(driver, b"signed")
+    url = await driver.sign(location, 60)
+    await driver.close()
+    assert url is not None
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
+    with await asyncio.to_thread(urllib.request.urlopen, url) as answer:
+        assert answer.read() == b"signed"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(url, data=b"x", method="PUT"))
+    refused.value.close()
+    assert refused.value.code == 403
+
+
+@pytest.mark.parametrize("keys", [{"secret_key": "wrong"}, {"access_key": "nobody"}])
+async def test_wrong_credentials_are_denied(open_driver, keys):
+    with pytest.raises(AccessDenied):
+        await open_driver(**keys).check()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"secret_key": "wrong"}, {"access_key": "nobody"}, {"bucket": "no-such-bucket"}]
+)
+async def test_a_bucket_that_is_not_there_for_us_does_not_look_like_missing_objects(open_driver, wrong):
+    driver = open_driver(**wrong)
+    for action in (driver.stat(new_location()), read(driver, new_location())):
+        with pytest.raises(StorageError) as caught:
+            await action
+        assert not isinstance(caught.value, ObjectMissing)
+
+
+async def test_a_missing_bucket_is_named(open_driver):
+    with pytest.raises(StorageError, match="NoSuchBucket"):
+        await open_driver(bucket="no-such-bucket").check()
+
+
+async def test_a_server_that_is_not_there_is_unavailable(open_driver):
+    with pytest.raises(StorageUnavailable):
+        await open_driver(endpoint="http://127.0.0.1:1", time_limit=5).check()
+
+
+async def test_a_stopped_server_is_unavailable_in_bounded_time_and_usable_again(s3_server, open_driver):
+    driver = open_driver(time_limit=0.5)
+    location = await upload(driver, b"before")
+    s3_server.pause()
+    try:
+        for action in (driver.stat(location), driver.put_small(new_location(), b""), read(driver, location)):
+            started = time.monotonic()
+            with pytest.raises(StorageUnavailable):
+                await action
+            assert time.monotonic() - started < 10
+    finally:
+        s3_server.resume()
+    patient = open_driver()
+    assert await read(patient, location) == b"before"
+
+
+async def test_a_long_upload_has_parts_of_the_part_size_and_a_tail_that_no_part_may_be(open_driver):
+    driver = open_driver()
+    content = os.urandom(16 * MIB)
+    state = await driver.write(await driver.create_upload(new_location()), body(content[:MIB], content[MIB:]))
+    assert [part.size for part in state.parts] == [5 * MIB] * 3
+    assert state.tail_location
+    await driver.complete(state)
+    assert await read(driver, state.location) == content
+    assert await locations(driver) == [state.location]
+
+
+async def test_an_upload_goes_on_after_its_server_was_away(tmp_path):
+    with run_s3_server(tmp_path / "server") as server:
+        driver = S3(s3_settings(server))
+        content = os.urandom(21 * MIB)
+        state = await driver.write(await driver.create_upload(new_location()), body(content[: 6 * MIB]))
+
+        async def rest():
+            yield content[6 * MIB : 11 * MIB]
+            server.kill()
+            yield content[11 * MIB :]
+
+        with pytest.raises(StorageUnavailable):
+            await driver.write(state, rest())
+        server.start()
+        state = await driver.write(state, body(content[6 * MIB :]))
+        await driver.complete(state)
+        assert await read(driver, state.location) == content
+        await driver.close()
+
+
+KILLED = """
+import asyncio, os, sys
+from dtr.storage import S3, S3Settings, new_location
+
+MIB = 1024 * 1024
+
+async def body(count):
+    for number in range(count):
+        yield bytes([number]) * MIB
+
+async def endless():
+    while True:
+        yield bytes(MIB)
+
+async def main():
+    driver = S3(S3Settings("blobs", endpoint=sys.argv[1], access_key="contract", secret_key="contract-secret",
+                           path_style=True, part_size=5 * MIB, root_directory=sys.argv[2]))
+    state = await driver.create_upload(new_location())
+    for _ in range(2):
+        state = await driver.write(state, body(6))
+        print(state.encode(), flush=True)
+    await driver.write(state, endless())
+
+asyncio.run(main())
+"""
+
+
+async def test_an_upload_goes_on_in_another_process_after_kill_9(s3_server, open_driver, tmp_path):
+    command = [sys.executable, "-c", KILLED, s3_server.endpoint, tmp_path.name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        state = [UploadState.decode(process.stdout.readline()) for _ in range(2)][-1]
+        process.kill()
+    driver = open_driver()
+    state = await driver.write(state, body(b"end"))
+    await driver.complete(state)
+    whole = b"".join(bytes([number]) * MIB for number in range(6)) * 2 + b"end"
+    assert await read(driver, state.location) == whole
+    await driver.abort(state)
+    assert await locations(driver) == []
+
+
+async def test_a_slow_server_may_take_longer_for_all_than_for_one_piece(s3_server, open_driver):
+    location = await upload(open_driver(), content := os.urandom(2 * MIB))
+    pause = 0.15
+
+    async def slowly(reader, writer):
+        while piece := await reader.read(128 * 1024):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    async with proxy(s3_server.endpoint, slowly) as address:
+        driver = open_driver(endpoint=address, time_limit=1.5)
+        started = time.monotonic()
+        assert await read(driver, location) == content
+        assert time.monotonic() - started > 1.5
+        await driver.close()
+
+
+@pytest.mark.parametrize("ending", ["stalls", "breaks off"])
+async def test_an_answer_that_stops_in_the_middle_is_unavailable_and_never_short(s3_server, open_driver, ending):
+    location = await upload(open_driver(), content := os.urandom(4 * MIB))
+
+    async def halfway(reader, writer):
+        left = 2 * MIB
+        while left > 0 and (piece := await reader.read(65536)):
+            left -= len(piece)
+            writer.write(piece)
+            await writer.drain()
+        if ending == "stalls":
+            await asyncio.Event().wait()
+
+    async with proxy(s3_server.endpoint, halfway) as address:
+        driver = open_driver(endpoint=address, time_limit=1)
+        received = bytearray()
+
+        async def receive():
+            async with aclosing(driver.open(location)) as pieces:
+                async for piece in pieces:
+                    received.extend(piece)
+
+        with pytest.raises(StorageUnavailable):
+            await receive()
+        assert received
+        assert content.startswith(received)
+        await driver.close()
+
+
+async def test_a_listing_of_more_than_a_page_is_whole_and_in_order(s3_server, open_driver, tmp_path):
+    driver = open_driver()
+    await driver.put_small("0/first", b"")
+    made = [f"{number % 7}/{number:04}" for number in range(2100)]
+    for name in made:  # the server shows files that it finds
+        path = s3_server.directory / "blobs" / tmp_path.name / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert await locations(driver) == sorted(["0/first", *made])
+    assert await locations(driver, "3/") == sorted(name for name in made if name.startswith("3/"))
+
+
+MEMORY = """
+import asyncio, resource, sys
+from dtr.storage import S3, S3Settings, new_location
+
+MIB = 1024 * 1024
+PIECE = bytes(65536)
+
+async def body(mib):
+    for _ in range(mib * 16):
+        yield PIECE
+
+async def move(driver, mib):
+    state = await driver.write(await driver.create_upload(new_location()), body(mib))
+    await driver.complete(state)
+    read = 0
+    async for piece in driver.open(state.location):
+        read += len(piece)
+    assert read == mib * MIB
+    await driver.delete(state.location)
+
+async def main():
+    driver = S3(S3Settings("blobs", endpoint=sys.argv[1], access_key="contract", secret_key="contract-secret",
+                           path_style=True, part_size=5 * MIB))
+    await move(driver, 12)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await move(driver, 160)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    await driver.close()
+
+asyncio.run(main())
+"""
+
+
+def test_streaming_takes_the_memory_of_a_few_parts(s3_server):
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, s3_server.endpoint],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 25 * 1024  # KiB
