@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import ssl
@@ -146,6 +147,19 @@ class Server:
         if self.process is not None and self.process.poll() is None:
             self.stop()
         return self.start()
+
+    def requests_of(self, action: Callable[[], object]) -> list[dict[str, Any]]:
+        """
+        Do something, and give the lines of the log about its requests.
+
+        Such lines may wait a moment: the server is restarted before, and stopped afterwards.
+        """
+        self.restart()
+        before = len(self.log)
+        action()
+        self.stop()
+        lines = [json.loads(line) for line in self.log[before:].splitlines()]
+        return [line for line in lines if line["event"] == "request"]
 
     def cli(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run another ``dtr`` command with the same settings."""
