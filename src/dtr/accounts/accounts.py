@@ -156,7 +156,10 @@ _PUT_MEMBER = Statement(
 _ADD_MEMBER = Statement(
     insert(organization_members)
     .values(organization_id=bindparam("organization"), user_id=bindparam("user"), is_admin=False)
-    .on_conflict_do_nothing()
+    # The update changes nothing: it locks the row, so that nobody is put into a team while leaving.
+    .on_conflict_do_update(
+        index_elements=["organization_id", "user_id"], set_={"is_admin": organization_members.c.is_admin}
+    )
 )
 _REMOVE_MEMBER = Statement(
     delete(organization_members).where(
@@ -402,7 +405,7 @@ class Accounts:
 
     async def find(self, name: str) -> Account | None:
         """The account of this name."""
-        row = await self._database.fetch_one(_FIND, name=name)
+        row = await self._database.fetch_one(_FIND, name=_findable(name))
         return _account(row) if row else None
 
     async def get(self, name: str, kind: Kind | None = None) -> Account:
@@ -484,8 +487,8 @@ class Accounts:
         user_id = (await self.get(user, "user")).id
 
         async def work(tx: Transaction) -> None:
-            await tx.execute(_REMOVE_FROM_TEAMS, organization=organization_id, user=user_id)
             await tx.execute(_REMOVE_MEMBER, organization=organization_id, user=user_id)
+            await tx.execute(_REMOVE_FROM_TEAMS, organization=organization_id, user=user_id)
 
         await self._database.unit(work)
 
@@ -546,7 +549,7 @@ class Accounts:
                 _GRANT_NAMESPACE if level else _REVOKE_NAMESPACE, team_id, level, namespace=organization_id
             )
             return
-        row = await self._database.fetch_one(_FIND_REPOSITORY, path=repository)
+        row = await self._database.fetch_one(_FIND_REPOSITORY, path=_findable(repository))
         if row is None:
             raise AccountUnknown(repository)
         if row[1] != organization_id:
@@ -560,7 +563,9 @@ class Accounts:
         await self._database.unit(work)
 
     async def _team(self, organization: str, team: str) -> tuple[str, str]:
-        row = await self._database.fetch_one(_FIND_TEAM, organization=organization, team=team)
+        row = await self._database.fetch_one(
+            _FIND_TEAM, organization=_findable(organization), team=_findable(team)
+        )
         if row is None:
             raise TeamUnknown(organization, team)
         return row[0], row[1]
@@ -571,23 +576,29 @@ class Accounts:
         """
         The user who gives this name and password, or access token, from `address`.
 
-        Raises BadCredentials, TooManyAttempts.
+        A right token is not slowed down: nobody guesses it, so nobody can keep its owner out. Raises
+        BadCredentials, TooManyAttempts.
         """
-        noteworthy = await self._throttle.check(name, address)
-        found = await self._check(name, secret)
-        if found is None:
-            await self._throttle.failed(name, address)
-            raise BadCredentials
-        if noteworthy:
-            await self._throttle.succeeded(name, address)
+        if secret.startswith(_PREFIXES["access"]):
+            found = await self._check_token(secret, "access")
+            if found is not None and found.name == name:
+                return found
+        async with self._throttle.turn(address):
+            noteworthy = await self._throttle.check(name, address)
+            found = await self._check_password(name, secret)
+            if found is None:
+                await self._throttle.failed(name, address)
+                raise BadCredentials
+            if noteworthy:
+                await self._throttle.succeeded(name, address)
         return found
 
     async def authenticate_token(self, secret: str, kind: TokenKind, address: str) -> Account:
-        """The user whose token this is. Raises BadCredentials, TooManyAttempts."""
-        await self._throttle.check("", address)
+        """The user whose token this is; as for `authenticate`. Raises BadCredentials, TooManyAttempts."""
         found = await self._check_token(secret, kind)
         if found is None:
-            await self._throttle.failed("", address)
+            await self._throttle.check(None, address)
+            await self._throttle.failed(None, address)
             raise BadCredentials
         return found
 
@@ -627,13 +638,8 @@ class Accounts:
 
         return await self._database.unit(work)
 
-    async def _check(self, name: str, secret: str) -> Account | None:
-        if secret.startswith(_PREFIXES["access"]):
-            found = await self._check_token(secret, "access")
-            return found if found is not None and found.name == name else None
-        # What no database can look for is nobody's name.
-        known = name.isprintable() and name.isascii()
-        row = await self._database.fetch_one(_FIND_SECRET, name=name if known else "")
+    async def _check_password(self, name: str, secret: str) -> Account | None:
+        row = await self._database.fetch_one(_FIND_SECRET, name=_findable(name))
         right, outdated = await self._passwords.verify(row[6] if row else None, secret)
         if row is None or not right:
             return None
@@ -736,6 +742,11 @@ def _check_name(name: str) -> None:
         raise AccountNameInvalid(
             f"a name is lower-case letters and digits with single '.', '_', '-' between, at most {_LONGEST_NAME}"
         )
+
+
+def _findable(name: str) -> str:
+    """`name`, or what nothing is called: not every text can be sent to a database."""
+    return name if name.isascii() and name.isprintable() else ""
 
 
 def _token_id(secret: str) -> str:

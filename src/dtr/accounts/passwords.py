@@ -47,9 +47,10 @@ class Passwords:
         """
         Whether the password is right, and whether its hash should be made anew at today's cost.
 
-        Takes as long when nothing is `stored`.
+        Takes as long when nothing is `stored`, and when the password is too long to be one.
         """
-        return await self._run(self._verify, stored, password[:_LONGEST])
+        right, outdated = await self._run(self._verify, stored, password[:_LONGEST])
+        return right and len(password) <= _LONGEST, outdated
 
     async def _run(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

@@ -12,6 +12,7 @@ minutes. Whoever changes something is asked again.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ _PUBLISHED_BEFORE_MS = 600_000
 """So long a key is known everywhere before it signs."""
 _LOOK_AGAIN_SECONDS = 60.0
 _UNKNOWN_KEY_PAUSE_SECONDS = 1.0
-_REMEMBERED = 16_384
+_REMEMBERED = 8_192
 _LONGEST_TOKEN = 16_384
+_LONGEST_REMEMBERED = 2_048
+"""Longer tokens, for many repositories, are verified each time: their number times their size is memory."""
 _LEEWAY_SECONDS = 5
 
 _LIST = Statement(
@@ -81,7 +84,7 @@ class _Key:
     id: str
     key: ECKey
     signs_from: float
-    """In seconds since 1970."""
+    """By this process's clock that is never set."""
 
 
 class SigningKeys:
@@ -92,12 +95,20 @@ class SigningKeys:
         self._database = database
         self._key_ms = key_days * _DAY
         self._keys: dict[str, _Key] = {}
-        self._looked_at = -_LOOK_AGAIN_SECONDS
+        self._looked_at = -math.inf
         self._looking = asyncio.Lock()
 
-    async def refresh(self) -> None:
-        """Look at the database, and make the next key when it is time."""
+    async def refresh(self, *, older_than: float = 0.0) -> None:
+        """
+        Look at the database, and make the next key when it is time.
+
+        Nothing is done when the last look, by whomever, is not older than some seconds.
+        """
         async with self._looking:
+            moment = time.monotonic()
+            if moment - self._looked_at < older_than:
+                return
+            self._looked_at = moment
             rows = await self._database.fetch_all(_LIST)
             if not rows:
                 await self._make(delay=0)
@@ -107,26 +118,27 @@ class SigningKeys:
                 rows = await self._database.fetch_all(_LIST)
             from joserfc.jwk import ECKey
 
-            known = self._keys
+            known = {key.id: key.key for key in self._keys.values()}
             self._keys = {
-                row[0]: known.get(row[0])
-                or _Key(row[0], ECKey.import_key(msgspec.json.decode(row[1])), time.time() + row[2] / 1000)
+                row[0]: _Key(
+                    row[0],
+                    known.get(row[0]) or ECKey.import_key(msgspec.json.decode(row[1])),
+                    moment + row[2] / 1000,
+                )
                 for row in rows
             }
-            self._looked_at = time.monotonic()
 
     async def find(self, key_id: str) -> ECKey | None:
         """The key of this id, looked for in the database when it is not known here."""
-        if key_id not in self._keys and time.monotonic() - self._looked_at > _UNKNOWN_KEY_PAUSE_SECONDS:
-            await self.refresh()
+        if key_id not in self._keys:
+            await self.refresh(older_than=_UNKNOWN_KEY_PAUSE_SECONDS)
         found = self._keys.get(key_id)
         return found.key if found else None
 
     async def current(self) -> tuple[str, ECKey]:
         """The key that signs now, and its id."""
-        if time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS:
-            await self.refresh()
-        moment = time.time()
+        await self.refresh(older_than=_LOOK_AGAIN_SECONDS if self._keys else 0.0)
+        moment = time.monotonic()
         signing = [key for key in self._keys.values() if key.signs_from <= moment]
         chosen = max(signing or self._keys.values(), key=lambda key: (key.signs_from, key.id))
         return chosen.id, chosen.key
@@ -216,9 +228,10 @@ class Tokens:
         claims = self._verified.get(token)
         if claims is None:
             claims = await self._verify(token)
-            if len(self._verified) >= _REMEMBERED:
-                self._verified.pop(next(iter(self._verified)))
-            self._verified[token] = claims
+            if len(token) <= _LONGEST_REMEMBERED:
+                if len(self._verified) >= _REMEMBERED:
+                    self._verified.pop(next(iter(self._verified)))
+                self._verified[token] = claims
         if claims.expires_at <= moment:
             self._verified.pop(token, None)
             raise TokenExpired("the token has expired")
