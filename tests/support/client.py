@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import ssl
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -42,16 +42,23 @@ class Client:
     Talks to a server as `user` (None: anonymous), and fetches tokens as clients do.
 
     One kept connection, so not for several threads at once. `port` chooses another of several servers that
-    share their data.
+    share their data. A kept connection that turns out to be closed is replaced, unless `retries` is False.
     """
 
     def __init__(
-        self, server: Server, user: str | None = "admin", password: str = PASSWORD, *, port: int | None = None
+        self,
+        server: Server,
+        user: str | None = "admin",
+        password: str = PASSWORD,
+        *,
+        port: int | None = None,
+        retries: bool = True,
     ) -> None:
         self.server = server
         self.user = user
         self.password = password
         self.port = port or server.port
+        self._retries = retries
         self._tls = server.tls
         self._tokens: dict[str, str] = {}
         self._connection: http.client.HTTPSConnection | None = None
@@ -88,7 +95,7 @@ class Client:
     ) -> Answer:
         """One request as it is, without a token; an iterable body is sent in chunks."""
         repeat = body is None or isinstance(body, bytes)
-        for attempt in range(2):
+        for attempt in range(0 if self._retries else 1, 2):
             if self._connection is None:
                 self._connection = self.connect()
                 attempt = 1  # noqa: PLW2901 - a fresh connection has no excuse
@@ -101,9 +108,9 @@ class Client:
                 return Answer(
                     response.status, {name.lower(): value for name, value in response.getheaders()}, content
                 )
-            except (http.client.HTTPException, ConnectionError, ssl.SSLError):
+            except (http.client.HTTPException, OSError) as error:
                 self.close()
-                if attempt or not repeat:
+                if attempt or not repeat or isinstance(error, TimeoutError):
                     raise
         raise AssertionError("not reached")
 
@@ -175,14 +182,15 @@ def local(location: str) -> str:
     return parts.path + (f"?{parts.query}" if parts.query else "")
 
 
+_WITH_NAME = re.compile(r"/v2/(.+)/(?:blobs/uploads(?:/[^/]*)?|(?:blobs|manifests|referrers)/[^/]+|tags/list)")
+
+
 def _scopes(path: str) -> list[str]:
     parts = urlsplit(path)
     if parts.path == "/v2/_catalog":
         return ["registry:catalog:*"]
-    name = parts.path.removeprefix("/v2/")
-    for ending in ("/blobs/", "/manifests/", "/tags/", "/referrers/"):
-        if ending in name:
-            scopes = [f"repository:{name.rpartition(ending)[0]}:pull,push,delete"]
-            source = [one.partition("=")[2] for one in parts.query.split("&") if one.startswith("from=")]
-            return scopes + [f"repository:{one}:pull" for one in source]
-    return []
+    match = _WITH_NAME.fullmatch(parts.path)
+    if match is None:
+        return []
+    source = [one.partition("=")[2] for one in parts.query.split("&") if one.startswith("from=")]
+    return [f"repository:{match[1]}:pull,push,delete", *(f"repository:{one}:pull" for one in source)]

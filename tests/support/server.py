@@ -135,12 +135,15 @@ class Server:
         """SIGKILL to all processes at once, as when the machine fails."""
         if self.process is None or self.process.poll() is not None:
             return
+        os.kill(self.process.pid, signal.SIGSTOP)  # no new worker, and nobody notices the end of another
         victims = [self.process.pid, *self.worker_pids]
-        for victim in victims:
-            os.kill(victim, signal.SIGSTOP)  # nobody notices the end of another
+        for victim in victims[1:]:
+            os.kill(victim, signal.SIGSTOP)
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
         self.process.wait(10)
+        for victim in victims[1:]:
+            wait_for_end(victim)
 
     def restart(self) -> Server:
         """Stop when it runs, and start again."""
@@ -230,6 +233,21 @@ class Server:
             await application.accounts.grant(organization, name, Level.of(level), repository=repository)
 
         self.do(work)
+
+
+def wait_for_end(pid: int, seconds: float = 20) -> None:
+    """Until a process holds no locks, files and sockets any more."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            threads = len(os.listdir(f"/proc/{pid}/task"))
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state in "ZX" and threads <= 1:
+            return
+        assert time.monotonic() < deadline, f"process {pid} does not end"
+        time.sleep(0.005)
 
 
 def _clean_environment() -> dict[str, str]:
