@@ -303,7 +303,8 @@ _STANDINGS = Statement(
     )
     .where(in_list(_owner.c.name, "namespaces"))
 )
-# The same rule as `Facts.level >= READ`, for lists. A test holds the two together.
+# The same rule as `Facts.level >= READ`, for lists. A test holds the two together. What is inside of a subquery is
+# correlated by name: SQLAlchemy itself looks at the next enclosing query only.
 _visible = or_(
     repositories.c.visibility == "public",
     exists().where(
@@ -312,20 +313,25 @@ _visible = or_(
         or_(
             _asker.c.is_admin.is_(True),
             repositories.c.namespace_id == _asker.c.id,
-            exists().where(
-                organization_members.c.organization_id == repositories.c.namespace_id,
-                organization_members.c.user_id == _asker.c.id,
-                organization_members.c.is_admin.is_(True),
-            ),
-            exists().where(
-                repository_grants.c.repository_id == repositories.c.id,
-                repository_grants.c.team_id == team_members.c.team_id,
-                team_members.c.user_id == _asker.c.id,
-            ),
-            exists().where(
-                namespace_grants.c.namespace_id == repositories.c.namespace_id,
-                namespace_grants.c.team_id == team_members.c.team_id,
-                team_members.c.user_id == _asker.c.id,
+            *(
+                exists().where(*conditions).correlate(repositories, _asker)
+                for conditions in (
+                    (
+                        organization_members.c.organization_id == repositories.c.namespace_id,
+                        organization_members.c.user_id == _asker.c.id,
+                        organization_members.c.is_admin.is_(True),
+                    ),
+                    (
+                        repository_grants.c.repository_id == repositories.c.id,
+                        repository_grants.c.team_id == team_members.c.team_id,
+                        team_members.c.user_id == _asker.c.id,
+                    ),
+                    (
+                        namespace_grants.c.namespace_id == repositories.c.namespace_id,
+                        namespace_grants.c.team_id == team_members.c.team_id,
+                        team_members.c.user_id == _asker.c.id,
+                    ),
+                )
             ),
         ),
     ),
