@@ -7,6 +7,7 @@ Nothing else knows all the others, and nothing is looked up by name.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from dtr.http.operations import Operations
 from dtr.registry import Blobs, Lifetimes, Manifests, Repositories, Sweeper, Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dtr.config import Settings
     from dtr.db import Database
@@ -181,6 +182,19 @@ def open_storage(settings: Settings) -> Driver:
     root = settings.blob_directory
     root.mkdir(mode=0o750, parents=True, exist_ok=True)
     return FileSystem(root)
+
+
+def preload(components: Sequence[str]) -> None:
+    """Import what the workers will need, before they are forked: done once, and the memory is shared."""
+    import joserfc.jwk
+    import joserfc.jwt  # noqa: F401 - imported for those who import it later
+
+    if "registry" in components:
+        import dtr.http.v2
+    if "garant" in components:
+        import dtr.http.token  # noqa: F401 - the same
+    gc.collect()
+    gc.freeze()  # what is here stays: collecting it again would only copy shared pages
 
 
 async def background(application: Application, stop: asyncio.Event) -> None:

@@ -168,7 +168,8 @@ def _line_of_json(moment: float, level: str, logger: str, event: str, fields: di
     try:
         return _encode(line) + b"\n"
     except UnicodeEncodeError:  # a lone surrogate in a path is nothing that JSON can say
-        return _encode({key: _printable(value) for key, value in line.items()}) + b"\n"
+        cleaned = {key: _printable(value) if isinstance(value, str) else value for key, value in line.items()}
+        return _encode(cleaned) + b"\n"
 
 
 def _line_of_text(moment: float, level: str, logger: str, event: str, fields: dict[str, Any]) -> bytes:
@@ -190,5 +191,5 @@ def _time(moment: float) -> str:
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-def _printable(value: Any) -> Any:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

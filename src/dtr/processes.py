@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.processes")
 _BACKLOG = 2048
 _CRASHED_SOON_SECONDS = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _CRASHES = 5
 """So many crashes soon after the start end the tree: starting again and again hides what is wrong."""
 
@@ -142,15 +143,20 @@ class _Tree:
             raise WorkersFailed("the workers end as soon as they are started; the log says why")
 
     def _start(self, number: int) -> None:
-        child = os.fork()
+        # A signal in the middle would find a child that nobody knows yet, or one that still has our handlers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        child = -1 if self._stopping else os.fork()
         if child:
-            self._children[child] = (number, time.monotonic())
+            if child > 0:
+                self._children[child] = (number, time.monotonic())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for one in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for one in _SIGNALS:
                 signal.signal(one, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.close(self._parent)
             self._worker(number, self._alive, lambda: (os.write(self._tell, b"."), None)[1])
             status = 0

@@ -17,9 +17,13 @@ import ssl
 import sys
 from typing import TYPE_CHECKING
 
+import uvloop
+
 from dtr import logs, metrics, processes
+from dtr.app import Application, background, preload
 from dtr.config import split_address
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated
+from dtr.http.server import Listener, Server
 from dtr.pki import Certificate, ensure_certificate, server_context
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
         password = asyncio.run(_prepare(settings, environment))
         https = _bind(settings.https_address, settings.workers)
         http = _bind(settings.http_address, settings.workers)
+        preload(settings.components)
     except (DatabaseError, processes.AddressInUse) as error:
         raise ServeError(str(error)) from error
     except (OSError, ssl.SSLError) as error:
@@ -99,7 +104,6 @@ def _certificate(settings: Settings) -> Certificate | None:
 
 async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | None:
     """Tables, keys and the first account; the password that was made up for it, if one was."""
-    from dtr.app import Application
     from dtr.db.migrate import check, migrate
 
     application = Application(settings)
@@ -143,10 +147,6 @@ def _run(
     jobs: bool,
 ) -> None:
     """One worker."""
-    import uvloop
-
-    from dtr.app import Application, background
-    from dtr.http.server import Listener, Server
 
     async def main() -> None:
         stop = asyncio.Event()
