@@ -110,7 +110,10 @@ _TABLE: dict[type[Exception], Callable[[Any], Answer]] = {
     ManifestReferenced: lambda e: Answer(
         405, "UNSUPPORTED", f"manifest is part of the index {e.index}; delete that first", {"index": e.index}
     ),
-    RepositoryUnknown: lambda _: Answer(404, "NAME_UNKNOWN", "repository name not known to registry"),
+    # In words of its own: with the specification's alone, docker tries again for a minute.
+    RepositoryUnknown: lambda e: Answer(
+        404, "NAME_UNKNOWN", f"repository {e.path} does not exist", {"name": e.path}
+    ),
     BlobUnknown: lambda e: Answer(404, "BLOB_UNKNOWN", "blob unknown to registry", {"digest": e.digest}),
     BlobReferenced: lambda e: Answer(
         405,
