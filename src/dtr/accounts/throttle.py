@@ -15,7 +15,7 @@ An attacker must not be able to lock out others:
 
 What remains: who shares the victim's address, behind one NAT, is the same as the victim. It can keep the victim's
 password from being looked at there, as long as it goes on guessing, for a quarter of an hour at a time; it gets
-less than a hundred guesses a day for that. Other addresses, access tokens and the tokens of clients that are
+about a hundred guesses a day for that. Other addresses, access tokens and the tokens of clients that are
 logged in go on working.
 
 A success costs one indexed read, and one write a fortnight for each account and address. IPv6 addresses count
