@@ -21,7 +21,7 @@ from dtr.db import Database, open_database
 from dtr.db.migrate import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 
 class Cluster:
@@ -30,18 +30,18 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         newest = max(Path("/usr/lib/postgresql").iterdir(), key=lambda one: int(one.name))
         self._bin = newest / "bin"
-        self._directory = directory
+        self.directory = directory
         self.port = free_port()
 
     def start(self) -> None:
-        data = self._directory / "data"
-        for parent in self._directory.parents:  # the server is not root and must reach its directory
+        data = self.directory / "data"
+        for parent in self.directory.parents:  # the server is not root and must reach its directory
             if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
                 parent.chmod(parent.stat().st_mode | 0o011)
         if not data.exists():
-            self._directory.chmod(0o755)
+            self.directory.chmod(0o755)
             if os.getuid() == 0:
-                shutil.chown(self._directory, "postgres", "postgres")
+                shutil.chown(self.directory, "postgres", "postgres")
             self._run(
                 "initdb",
                 "-D",
@@ -57,7 +57,7 @@ class Cluster:
         self._server = subprocess.Popen(
             [
                 *self._as_postgres(), f"{self._bin}/postgres", "-D", str(data), "-p", str(self.port),
-                "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._directory}",
+                "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.directory}",
                 "-c", "max_connections=200", "-c", "fsync=off",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
@@ -107,6 +107,15 @@ def postgresql_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clu
     cluster.stop("immediate")
 
 
+@pytest.fixture
+def own_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running PostgreSQL server that the test may stop and start."""
+    cluster = Cluster(tmp_path_factory.mktemp("own_postgresql"))
+    cluster.start()
+    yield cluster
+    cluster.stop("immediate")
+
+
 @pytest.fixture(scope="session")
 def _templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {}
@@ -127,31 +136,40 @@ async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> 
     return make
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(
+@pytest.fixture
+async def make_database_url(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     _templates: dict[str, str],
-) -> str:
-    """The address of an empty database with current tables; each test runs on SQLite and on PostgreSQL."""
-    kind: str = request.param
-    if kind == "sqlite":
+) -> Callable[[str], Awaitable[str]]:
+    """A function that makes an empty database with current tables, of the given kind, and gives its address."""
+
+    async def make(kind: str) -> str:
+        if kind == "sqlite":
+            if kind not in _templates:
+                template = tmp_path_factory.mktemp("sqlite") / "template.db"
+                await _migrate(f"sqlite:///{template}")
+                _templates[kind] = str(template)
+            copy = tmp_path / "metadata.db"
+            shutil.copyfile(_templates[kind], copy)
+            return f"sqlite:///{copy}"
+        cluster: Cluster = request.getfixturevalue("postgresql_cluster")
         if kind not in _templates:
-            template = tmp_path_factory.mktemp("sqlite") / "template.db"
-            await _migrate(f"sqlite:///{template}")
-            _templates[kind] = str(template)
-        copy = tmp_path / "metadata.db"
-        shutil.copyfile(_templates[kind], copy)
-        return f"sqlite:///{copy}"
-    cluster: Cluster = request.getfixturevalue("postgresql_cluster")
-    if kind not in _templates:
-        await _execute(cluster.url("postgres"), "CREATE DATABASE template_dtr")
-        await _migrate(cluster.url("template_dtr"))
-        _templates[kind] = "template_dtr"
-    name = f"t{uuid.uuid4().hex}"
-    await _execute(cluster.url("postgres"), f"CREATE DATABASE {name} TEMPLATE template_dtr")
-    return cluster.url(name)
+            await _execute(cluster.url("postgres"), "CREATE DATABASE template_dtr")
+            await _migrate(cluster.url("template_dtr"))
+            _templates[kind] = "template_dtr"
+        name = f"t{uuid.uuid4().hex}"
+        await _execute(cluster.url("postgres"), f"CREATE DATABASE {name} TEMPLATE template_dtr")
+        return cluster.url(name)
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database_url(request: pytest.FixtureRequest, make_database_url: Callable[[str], Awaitable[str]]) -> str:
+    """The address of an empty database with current tables; each test runs on SQLite and on PostgreSQL."""
+    return await make_database_url(request.param)
 
 
 @pytest.fixture

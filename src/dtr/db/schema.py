@@ -274,6 +274,8 @@ uploads = Table(
     Column("offset", BigInteger, nullable=False),  # bytes received
     Column("algorithm", _text, nullable=False),
     Column("digest", _text),  # of the bytes received so far; NULL: not known
+    Column("writer", _text, nullable=False, server_default=""),  # whose request may write
+    Column("writer_until", BigInteger, nullable=False, server_default="0"),
     Column("started_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
 )

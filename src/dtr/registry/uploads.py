@@ -6,9 +6,12 @@ any host goes on from it. The location of the bytes is in the row before the fir
 whatever happens, something knows what to clean up. Bytes become a blob in one transaction, after they are
 durable and their digest is right; nothing is copied then.
 
-Storage with real files takes the fast path (`LocalFiles`): threads move bytes from the socket to the file and
-hash them on the way. Its lock keeps a second request from writing to the same session; with other storage the
-offset in the row decides who was first, and what the loser wrote is not part of the upload.
+One request at a time has its *turn* at a session; a second one is refused before it writes anything, because a
+store that is told to write the same part twice keeps the later one, whoever sent it. Storage with real files takes
+the fast path (`LocalFiles`): threads move bytes from the socket to the file and hash them on the way, and the
+lock of that file is the turn; the kernel gives it back when the writer dies. With other storage the turn is a
+lease in the row: a dead writer's ends after `_LEASE_SECONDS`, a living one renews it, and stops writing when it
+cannot.
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ import os
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import BigInteger, bindparam, delete, select, update
+from sqlalchemy import BigInteger, bindparam, delete, exists, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import DatabaseError, Statement, now
+from dtr.db import DatabaseError, DatabaseUnavailable, Statement, now
 from dtr.db.schema import blobs, repositories, repository_blobs, uploads
 from dtr.oci import Digest
 from dtr.registry._links import bury, link
@@ -50,16 +54,19 @@ from dtr.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
-    from dtr.db import Database, Transaction
+    from dtr.db import Database, Row, Transaction
     from dtr.registry.lifetimes import Lifetimes
     from dtr.storage import Driver
+
+T = TypeVar("T")
 
 SMALL = 64 * 1024
 """Bodies up to so many bytes are taken in one piece: a thread would cost more than they do."""
 _KEPT_HASHERS = 1024
-_KEEP_ALIVE_SECONDS = 300
+_LEASE_SECONDS = 60
+_BEAT_SECONDS = 20
 
 _ttl = bindparam("ttl", type_=BigInteger)
 _INSERT = Statement(
@@ -81,28 +88,49 @@ _INSERT = Statement(
         ).where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None)),
     )
 )  # fmt: skip
-_FIND = Statement(
-    select(uploads.c.location, uploads.c.driver_state, uploads.c.algorithm, uploads.c.digest).where(
-        uploads.c.id == bindparam("id"),
-        uploads.c.repository_id == bindparam("repository"),
+_lives = (
+    uploads.c.id == bindparam("which"),
+    uploads.c.repository_id == bindparam("repository"),
+    exists().where(repositories.c.id == uploads.c.repository_id, repositories.c.deleted_at.is_(None)),
+)
+_columns = (uploads.c.driver_state, uploads.c.algorithm, uploads.c.digest)
+_writer = bindparam("writer", type_=uploads.c.writer.type)
+_lease = bindparam("lease", type_=BigInteger)
+_FIND = Statement(select(*_columns).where(*_lives, uploads.c.expires_at > now()))
+_CLAIM = Statement(
+    update(uploads)
+    .where(
+        *_lives,
         uploads.c.expires_at > now(),
+        or_(uploads.c.writer_until <= now(), uploads.c.writer == bindparam("again", type_=uploads.c.writer.type)),
     )
+    .values(writer=_writer, writer_until=now() + _lease, expires_at=now() + _ttl)
+    .returning(*_columns)
+)
+_KEEP = Statement(
+    update(uploads)
+    .where(uploads.c.id == bindparam("which"), uploads.c.writer == _writer)
+    .values(writer_until=now() + _lease, expires_at=now() + _ttl)
+)
+_LEAVE = Statement(
+    update(uploads).where(uploads.c.id == bindparam("which"), uploads.c.writer == _writer).values(writer_until=0)
 )
 _ADVANCE = Statement(
     update(uploads)
-    .where(uploads.c.id == bindparam("which"), uploads.c.offset == bindparam("expected"))
+    .where(
+        uploads.c.id == bindparam("which"), uploads.c.writer == _writer, uploads.c.offset == bindparam("expected")
+    )
     .values(
         driver_state=bindparam("driver_state"),
         offset=bindparam("reached"),
         digest=bindparam("digest"),
+        writer_until=now() + _lease,
         expires_at=now() + _ttl,
     )
 )
-_KEEP = Statement(update(uploads).where(uploads.c.id == bindparam("which")).values(expires_at=now() + _ttl))
-_DELETE = Statement(
-    delete(uploads)
-    .where(uploads.c.id == bindparam("id"), uploads.c.repository_id == bindparam("repository"))
-    .returning(uploads.c.location, uploads.c.driver_state, uploads.c.offset)
+_CONSUME = Statement(delete(uploads).where(*_lives, uploads.c.writer == _writer))
+_CANCEL = Statement(
+    delete(uploads).where(*_lives).returning(uploads.c.location, uploads.c.driver_state, uploads.c.offset)
 )
 _CLAIM_BLOB = Statement(
     insert(blobs)
@@ -122,10 +150,15 @@ _HEAL_BLOB = Statement(
     .where(blobs.c.digest == bindparam("which"))
     .values(location=bindparam("location"), size=bindparam("size"), state="present")
 )
-_LINKED = Statement(
-    select(repository_blobs.c.digest).where(
-        repository_blobs.c.repository_id == bindparam("repository"),
-        repository_blobs.c.digest == bindparam("digest"),
+_FINISHED = Statement(
+    select(blobs.c.size)
+    .join_from(blobs, repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+    .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
+    .where(
+        repositories.c.id == bindparam("repository"),
+        repositories.c.deleted_at.is_(None),
+        blobs.c.digest == bindparam("digest"),
+        blobs.c.state == "present",
     )
 )
 
@@ -151,6 +184,7 @@ class Body(Protocol):
         Append it to a file and update `hasher`; how many bytes.
 
         Raises BodyFailed, BlobTooLarge beyond `limit`, StorageError. Then file and hasher agree on what came.
+        However it ends, cancelled too, nothing uses the descriptor afterwards.
         """
 
     def pieces(self) -> AsyncIterator[bytes]:
@@ -171,6 +205,25 @@ class Upload:
     def offset(self) -> int:
         """How many bytes came."""
         return self.state.offset
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A request's turn at a session: `upload` is how far it came by now."""
+
+    upload: Upload
+    file: int | None = None
+    """The descriptor of its bytes, where the storage has files."""
+    writer: str = ""
+    """Who has the lease in the row; empty where there is none."""
+    has_written: bool = False
+    """Whether bytes went through the descriptor."""
+    is_over: bool = False
+
+    @property
+    def lease(self) -> int:
+        """For how many milliseconds the row has to keep others away."""
+        return _LEASE_SECONDS * 1000 if self.writer else 0
 
 
 class Uploads:
@@ -213,11 +266,10 @@ class Uploads:
 
     async def get(self, repository: int, upload: str) -> Upload:
         """The session. Raises UploadUnknown."""
-        row = await self._database.fetch_one(_FIND, id=upload, repository=repository)
+        row = await self._database.fetch_one(_FIND, which=upload, repository=repository)
         if row is None:
             raise UploadUnknown(upload)
-        _, driver_state, algorithm, digest = row
-        return Upload(upload, repository, UploadState.decode(driver_state), algorithm, digest)
+        return _upload(upload, repository, row)
 
     async def append(self, upload: Upload, body: Body, *, start: int | None = None) -> Upload:
         """
@@ -226,197 +278,302 @@ class Uploads:
         `start` is the position that the client gave. Raises UploadOutOfOrder, UploadOccupied, UploadUnknown,
         BlobTooLarge, BodyFailed (what came is kept) and StorageError.
         """
-        async with self._exclusive(upload) as (current, file):
-            return await self._append(current, file, body, start)
+        async with self._turn(upload) as turn:
+            await self._append(turn, body, start, is_last=True)
+            return turn.upload
 
     async def finish(self, upload: Upload, digest: Digest, body: Body, *, start: int | None = None) -> int:
         """
         Take the last bytes, and make all of them the blob `digest` of the repository; its size.
 
-        A wrong digest ends the session. Raises DigestMismatch and what `append` raises.
+        A wrong digest ends the session. It may be repeated when the answer got lost. Raises DigestMismatch and
+        what `append` raises.
         """
-        if upload.offset == 0 and body.length is not None and body.length <= SMALL:
-            return await self._finish_small(upload, digest, body, start)
-        async with self._exclusive(upload) as (whole, file):
-            if body.length != 0 or start is not None:
-                whole = await self._append(whole, file, body, start)  # noqa: PLW2901 - it grew
-            return await self._finish_large(whole, digest)
+        try:
+            async with self._turn(upload) as turn:
+                if turn.upload.offset == 0 and _is_small(body):
+                    return await self._finish_small(turn, digest, body, start)
+                if body.length != 0 or start is not None:
+                    await self._append(turn, body, start)
+                return await self._finish_large(turn, digest)
+        except UploadUnknown:
+            row = await self._database.fetch_one(_FINISHED, repository=upload.repository, digest=digest)
+            if row is None:
+                raise
+            return int(row[0])
+
+    async def store(self, repository: int, account: str | None, digest: Digest, body: Body) -> int:
+        """
+        Take a whole blob with one request; its size. Nothing stays of one that fails.
+
+        Raises RepositoryUnknown and what `finish` raises.
+        """
+        upload = await self.start(repository, account, digest.algorithm)
+        try:
+            if _is_small(body):  # nobody else knows the session, so there is no turn to wait for
+                return await self._finish_small(_Turn(upload), digest, body, None)
+            return await self.finish(upload, digest, body)
+        except Exception:
+            with contextlib.suppress(UploadUnknown, DatabaseError):
+                await self.cancel(upload)
+            raise
 
     async def cancel(self, upload: Upload) -> None:
         """End the session; its bytes go. Raises UploadUnknown."""
 
         async def work(tx: Transaction) -> None:
-            row = await tx.fetch_one(_DELETE, id=upload.id, repository=upload.repository)
+            row = await tx.fetch_one(_CANCEL, which=upload.id, repository=upload.repository)
             if row is None:
                 raise UploadUnknown(upload.id)
             await bury(tx, row[0], size=row[2], driver_state=row[1])
 
-        await self._database.unit(work)
+        await _to_its_end(self._database.unit(work))
         self._hashers.pop(upload.id, None)
 
-    async def _append(self, upload: Upload, file: int | None, body: Body, start: int | None) -> Upload:
+    async def _append(self, turn: _Turn, body: Body, start: int | None, *, is_last: bool = False) -> None:
+        """Take a body, and note how far the session came. With `is_last` the turn ends with that."""
+        upload = turn.upload
         if start is not None and start != upload.offset:
             raise UploadOutOfOrder(upload.id, upload.offset)
-        limit = None if self._blob_limit is None else self._blob_limit - upload.offset
-        if limit is not None and (body.length or 0) > limit:
+        room = None if self._blob_limit is None else self._blob_limit - upload.offset
+        if room is not None and (body.length or 0) > room:
             raise BlobTooLarge(self._blob_limit or 0)
         hasher = self._hashers.pop(upload.id, None) or _Hasher(upload.algorithm)
         failure: BaseException | None = None
-        async with self._kept_alive(upload):
-            try:
-                reached = await self._receive(upload, file, body, hasher, limit)
-            except BodyFailed as failed:
-                failure = failed
-                reached = msgspec.structs.replace(upload.state, offset=upload.offset + failed.written)
-            except Interrupted as interrupted:
-                failure = interrupted.__cause__ or interrupted
-                reached = interrupted.state
+        try:
+            reached = await self._receive(turn, body, hasher, room)
+        except BodyFailed as failed:
+            failure = failed
+            reached = msgspec.structs.replace(upload.state, offset=upload.offset + failed.written)
+        except Interrupted as interrupted:
+            failure = interrupted.__cause__ or interrupted
+            reached = interrupted.state
         # Without the bytes before them, or with some that were not kept, the hash of the rest is of no use.
         complete = hasher.size == reached.offset
         advanced = replace(upload, state=reached, digest=hasher.digest() if complete else None)
-        await self._save(upload, advanced)
+        await self._save(turn, advanced, is_last=is_last)
         if complete:
             self._remember(advanced, hasher)
         if failure is not None:
             raise failure
-        return advanced
 
-    async def _receive(
-        self, upload: Upload, file: int | None, body: Body, hasher: _Hasher, limit: int | None
-    ) -> UploadState:
-        if file is None:
-            return await self._storage.write(
-                upload.state, _hashing(body.pieces(), hasher, limit, self._blob_limit)
-            )
+    async def _receive(self, turn: _Turn, body: Body, hasher: _Hasher, room: int | None) -> UploadState:
+        state, file = turn.upload.state, turn.file
+        if self._files is None or file is None:
+            return await self._storage.write(state, _hashing(body.pieces(), hasher, room, self._blob_limit))
+        turn.has_written = True
+        await _in_thread(self._files.position, file, state)
         try:
-            written = await body.into_file(file, hasher, limit)
-        except (StorageFull, BlobTooLarge):
+            written = await body.into_file(file, hasher, room)
+        except (StorageFull, BlobTooLarge) as error:
             # Give the room back; what was acknowledged before stays.
-            await asyncio.to_thread(os.ftruncate, file, upload.offset)
+            await _in_thread(os.ftruncate, file, state.offset)
+            if isinstance(error, BlobTooLarge):
+                raise BlobTooLarge(self._blob_limit or 0) from None
             raise
-        return msgspec.structs.replace(upload.state, offset=upload.offset + written)
+        return msgspec.structs.replace(state, offset=state.offset + written)
 
-    async def _finish_small(self, upload: Upload, digest: Digest, body: Body, start: int | None) -> int:
+    async def _finish_small(self, turn: _Turn, digest: Digest, body: Body, start: int | None) -> int:
+        upload = turn.upload
         if start:
             raise UploadOutOfOrder(upload.id, upload.offset)
-        data = await body.read()
-        if self._blob_limit is not None and len(data) > self._blob_limit:
+        if self._blob_limit is not None and (body.length or 0) > self._blob_limit:
             raise BlobTooLarge(self._blob_limit)
+        data = await body.read()
         actual = Digest.of(data, digest.algorithm)
         if actual != digest:
-            await self.cancel(upload)
+            await self._give_up(upload)
             raise DigestMismatch(digest, actual)
-        await self._storage.put_small(upload.state.location, data)
-        await self._commit(upload, digest, len(data))
+        await _to_its_end(self._storage.put_small(upload.state.location, data))
+        await self._commit(turn, digest, len(data))
         return len(data)
 
-    async def _finish_large(self, upload: Upload, digest: Digest) -> int:
+    async def _finish_large(self, turn: _Turn, digest: Digest) -> int:
+        upload = turn.upload
         known = upload.digest if upload.algorithm == digest.algorithm else None
         if known is None or known == digest:
             if upload.offset == 0:
-                await self._storage.put_small(upload.state.location, b"")
+                await _to_its_end(self._storage.put_small(upload.state.location, b""))
             else:
-                await self._keep(upload)
-                await self._storage.complete(upload.state)
+                if turn.file is not None:  # no lease was taken, which would have done it
+                    await self._keep(turn)
+                await _to_its_end(self._storage.complete(upload.state))
             if known is None:
                 known = await self._hash(upload.state.location, digest.algorithm)
         if known != digest:
-            with contextlib.suppress(UploadUnknown):
-                await self.cancel(upload)
+            await self._give_up(upload)
             raise DigestMismatch(digest, known)
-        await self._commit(upload, digest, upload.offset)
+        await self._commit(turn, digest, upload.offset)
         return upload.offset
 
-    async def _commit(self, upload: Upload, digest: str, size: int) -> None:
-        hold = self._lifetimes.hold
+    async def _commit(self, turn: _Turn, digest: str, size: int) -> None:
+        upload, lifetimes = turn.upload, self._lifetimes
         location = upload.state.location
 
         async def work(tx: Transaction) -> None:
-            if await tx.fetch_one(_DELETE, id=upload.id, repository=upload.repository) is None:
+            if not await tx.execute(_CONSUME, which=upload.id, repository=upload.repository, writer=turn.writer):
                 # Expired or cancelled; or this unit ran before, and its answer was lost.
-                if await tx.fetch_one(_LINKED, repository=upload.repository, digest=digest) is None:
+                if await tx.fetch_one(_FINISHED, repository=upload.repository, digest=digest) is None:
                     raise UploadUnknown(upload.id)
                 return
             row = await tx.fetch_one(_CLAIM_BLOB, digest=digest, size=size, location=location)
             assert row is not None
             present, state, known_size = row
             if present != location:
-                spare, spare_size = location, size
                 if state == "missing":
                     await tx.execute(_HEAL_BLOB, which=digest, location=location, size=size)
-                    spare, spare_size = present, known_size
-                await bury(tx, spare, size=spare_size)
-            await link(tx, upload.repository, digest, size=size, hold=hold, is_new=present == location)
+                    await bury(tx, present, size=known_size, delay=lifetimes.delete_delay)
+                else:
+                    await bury(tx, location, size=size)
+            await link(tx, upload.repository, digest, size=size, hold=lifetimes.hold, is_new=present == location)
 
-        await self._database.unit(work)
+        await _to_its_end(self._database.unit(work))
+        turn.is_over = True
         self._hashers.pop(upload.id, None)
 
-    async def _save(self, before: Upload, after: Upload) -> None:
+    async def _save(self, turn: _Turn, reached: Upload, *, is_last: bool) -> None:
+        before = turn.upload
+
         async def work(tx: Transaction) -> bool:
             changed = await tx.execute(
                 _ADVANCE,
                 which=before.id,
+                writer=turn.writer,
                 expected=before.offset,
-                reached=after.offset,
-                driver_state=after.state.encode(),
-                digest=after.digest,
+                reached=reached.offset,
+                driver_state=reached.state.encode(),
+                digest=reached.digest,
+                lease=0 if is_last else turn.lease,
                 ttl=self._lifetimes.upload_ttl,
             )
             return changed > 0
 
-        if not await self._database.unit(work):
-            now_at = await self.get(before.repository, before.id)
-            if now_at.state != after.state:  # the same: this unit ran before, and its answer was lost
-                raise UploadOutOfOrder(before.id, now_at.offset)
+        if not await _to_its_end(self._database.unit(work)):
+            found = await self.get(before.repository, before.id)
+            if found.state != reached.state:  # the same: this unit ran before, and its answer was lost
+                raise UploadOutOfOrder(before.id, found.offset)
+        turn.upload = reached
+        turn.is_over = is_last
 
-    async def _keep(self, upload: Upload) -> None:
-        async def work(tx: Transaction) -> None:
-            await tx.execute(_KEEP, which=upload.id, ttl=self._lifetimes.upload_ttl)
-
-        await self._database.unit(work)
-
-    @contextlib.asynccontextmanager
-    async def _kept_alive(self, upload: Upload) -> AsyncIterator[None]:
-        """While bytes arrive, the session does not expire."""
-
-        async def keep() -> None:
-            while True:
-                await asyncio.sleep(_KEEP_ALIVE_SECONDS)
-                with contextlib.suppress(DatabaseError):  # tried again; saving the offset extends it, too
-                    await self._keep(upload)
-
-        task = asyncio.create_task(keep())
-        try:
-            yield
-        finally:
-            task.cancel()
+    async def _give_up(self, upload: Upload) -> None:
+        with contextlib.suppress(UploadUnknown):
+            await self.cancel(upload)
 
     @contextlib.asynccontextmanager
-    async def _exclusive(self, upload: Upload) -> AsyncIterator[tuple[Upload, int | None]]:
+    async def _turn(self, upload: Upload) -> AsyncIterator[_Turn]:
         """
-        The session as it is now, and its file, which no other request writes to meanwhile.
+        The session as it is now, which no other request writes to meanwhile, and which does not expire.
 
         Raises UploadOccupied, UploadUnknown.
         """
-        if self._files is None:
-            yield upload, None
-            return
+        async with self._locked_file(upload) if self._files else self._leased(upload) as turn, self._kept(turn):
+            try:
+                yield turn
+            except ObjectMissing:  # what was acknowledged is no longer in the storage
+                await self._give_up(turn.upload)
+                raise UploadUnknown(upload.id) from None
+
+    @contextlib.asynccontextmanager
+    async def _locked_file(self, upload: Upload) -> AsyncIterator[_Turn]:
+        assert self._files is not None
         try:
-            file = await asyncio.to_thread(self._files.open_writer, upload.state)
+            opening = asyncio.get_running_loop().run_in_executor(None, self._files.open_writer, upload.state)
+            file = await _to_its_end(opening, partial(_in_thread, os.close))
         except UploadBusy:
             raise UploadOccupied(upload.id) from None
-        except ObjectMissing:
+        except ObjectMissing:  # or just completed: then its end is not ours to decide
             raise UploadUnknown(upload.id) from None
+        turn = None
         try:
             # Another request may have gone on between the caller's look and the lock.
-            current = await self.get(upload.repository, upload.id)
-            try:
-                await asyncio.to_thread(self._files.position, file, current.state)
-            except ObjectMissing:
-                raise UploadUnknown(upload.id) from None
-            yield current, file
+            turn = _Turn(await self.get(upload.repository, upload.id), file=file)
+            yield turn
         finally:
-            os.close(file)
+            if turn is not None and turn.has_written:  # NFS sends what is still unwritten
+                await _in_thread(os.close, file)
+            else:
+                os.close(file)
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, upload: Upload) -> AsyncIterator[_Turn]:
+        writer = uuid.uuid4().hex
+
+        async def work(tx: Transaction) -> Row:
+            claimed = await tx.fetch_one(
+                _CLAIM,
+                which=upload.id,
+                repository=upload.repository,
+                writer=writer,
+                again=writer,
+                lease=_LEASE_SECONDS * 1000,
+                ttl=self._lifetimes.upload_ttl,
+            )
+            if claimed is not None:
+                return claimed
+            if await tx.fetch_one(_FIND, which=upload.id, repository=upload.repository) is None:
+                raise UploadUnknown(upload.id)
+            raise UploadOccupied(upload.id)
+
+        async def leave(_: object = None) -> None:
+            with contextlib.suppress(DatabaseError):
+                await self._database.unit(lambda tx: tx.execute(_LEAVE, which=upload.id, writer=writer))
+
+        row = await _to_its_end(self._database.unit(work), leave)
+        turn = _Turn(_upload(upload.id, upload.repository, row), writer=writer)
+        try:
+            yield turn
+        finally:
+            if not turn.is_over:
+                await leave()
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, turn: _Turn) -> AsyncIterator[None]:
+        """While the request lives its turn is prolonged; when that fails for too long, the request ends."""
+        loop = asyncio.get_running_loop()
+        is_lost = False
+        beating: asyncio.Task[None] | None = None
+
+        async def beat() -> None:
+            nonlocal is_lost
+            while not is_lost:
+                asked_at = loop.time()
+                with contextlib.suppress(DatabaseError):
+                    is_lost = not await self._keep(turn)
+                    limit.reschedule(asked_at if is_lost else asked_at + _LEASE_SECONDS)
+                await asyncio.sleep(_BEAT_SECONDS)
+
+        def begin() -> None:  # most requests have ended by then, and cost no task
+            nonlocal beating
+            beating = asyncio.create_task(beat())
+
+        try:
+            async with asyncio.timeout(_LEASE_SECONDS) as limit:
+                waiting = loop.call_later(_BEAT_SECONDS, begin)
+                try:
+                    yield
+                finally:
+                    waiting.cancel()
+                    if beating is not None:
+                        beating.cancel()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if is_lost:  # cancelled meanwhile
+                raise UploadUnknown(turn.upload.id) from None
+            raise DatabaseUnavailable("the database did not prolong the upload's turn") from None
+
+    async def _keep(self, turn: _Turn) -> bool:
+        async def work(tx: Transaction) -> bool:
+            changed = await tx.execute(
+                _KEEP,
+                which=turn.upload.id,
+                writer=turn.writer,
+                lease=turn.lease,
+                ttl=self._lifetimes.upload_ttl,
+            )
+            return changed > 0
+
+        return await self._database.unit(work)
 
     async def _hash(self, location: str, algorithm: str) -> str:
         hasher = hashlib.new(algorithm)
@@ -429,6 +586,36 @@ class Uploads:
         self._hashers[upload.id] = hasher
         while len(self._hashers) > _KEPT_HASHERS:
             self._hashers.popitem(last=False)
+
+
+def _upload(number: str, repository: int, row: Row) -> Upload:
+    driver_state, algorithm, digest = row
+    return Upload(number, repository, UploadState.decode(driver_state), algorithm, digest)
+
+
+def _is_small(body: Body) -> bool:
+    return body.length is not None and body.length <= SMALL
+
+
+async def _to_its_end(work: Awaitable[T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None) -> T:
+    """
+    Await `work`, which a cancellation does not stop: it is raised afterwards, and after `undo` of the result.
+
+    Threads and units of work go on all the same. They must not lose their descriptor, and not change a session
+    that is another request's by then.
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if running.exception() is None and undo is not None:
+            await undo(running.result())
+        raise
+
+
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    return await _to_its_end(asyncio.get_running_loop().run_in_executor(None, function, *arguments))
 
 
 class _Hasher:

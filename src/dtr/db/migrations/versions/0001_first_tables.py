@@ -307,6 +307,8 @@ def upgrade() -> None:
         sa.Column("offset", sa.BigInteger(), nullable=False),
         sa.Column("algorithm", text, nullable=False),
         sa.Column("digest", text, nullable=True),
+        sa.Column("writer", text, server_default="", nullable=False),
+        sa.Column("writer_until", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
