@@ -61,8 +61,8 @@ Every command but `dtr config` and the help works on the data of one registry: t
 [Settings](settings.md) explains. The commands may run while the server does. Whoever can read the settings and
 reach the data may run them; they do not ask who you are.
 
-A command ends with status 0 when all went well, with 1 when it did not (then a line on the standard error output
-begins with `dtr:`), and with 2 when it was not understood.
+A command ends with status 0 when all went well, with 1 when it failed or found something wrong, and with 2 when
+it was not understood. A failure is one line on the standard error output that begins with `dtr:`.
 """
 
 

@@ -39,7 +39,9 @@ set -m # each server has a process group of its own
 declare -A servers
 stop() {
   [ -n "${servers[$1]:-}" ] || return 0
-  kill -- -"${servers[$1]}" && wait "${servers[$1]}" || true
+  if kill -- -"${servers[$1]}" 2>/dev/null; then
+    while kill -0 -- -"${servers[$1]}" 2>/dev/null; do sleep 0.02; done # all of them
+  fi
   servers[$1]=
 }
 trap 'for one in "${!servers[@]}"; do stop "$one"; done' EXIT
