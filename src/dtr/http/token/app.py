@@ -9,7 +9,7 @@ token; what the caller may not do is simply not in it. Wrong credentials are ref
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import datetime as dt
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import msgspec
 
 from dtr.accounts import BadCredentials, Facts, Operation, TooManyAttempts, may
 from dtr.db import DatabaseError
-from dtr.http.bodies import BodyError, read_body
+from dtr.http.bodies import BodyError, BodyTooLarge, read_body
 from dtr.oci import NameInvalid, parse_repository_name
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 _LARGEST_FORM = 64 * 1024
 _MOST_SCOPES = 100
-_SCOPE = re.compile(r"(?P<type>[a-z]+)(?:\([a-z]+\))?:(?P<name>[^\s]{1,320}):(?P<actions>[a-z*,]{0,100})")
+_SCOPE = re.compile(r"(?P<type>[a-z]+)(?:\([a-z]+\))?:(?P<name>[^\s]{1,320}):(?P<actions>[^\s:]{0,100})")
+_LONGEST_TOKEN = 7 * 1024
+"""Proxies take no longer line in a header: nginx has 8 KiB for it."""
+_CATALOG = "registry:catalog:*"
 _ALL = frozenset({"pull", "push", "delete"})
 
 
@@ -109,8 +112,10 @@ class TokenService:
         headers = dict(scope["headers"])
         account = None
         if b"authorization" in headers:
-            name, secret = _basic(headers[b"authorization"])
-            account = await self._log_in(scope, name, secret)
+            credentials = _basic(headers[b"authorization"])
+            if credentials is None:
+                raise self._unauthorized("the credentials cannot be read")
+            account = await self._log_in(scope, *credentials)
         answer = await self._issue(scope, account, _scopes(query))
         answer["token"] = answer["access_token"]
         if account is not None and query.get("offline_token", [""])[0] == "true":
@@ -124,8 +129,10 @@ class TokenService:
             raise _Refused(415, "UNSUPPORTED", "the form is application/x-www-form-urlencoded")
         try:
             form = _form(await read_body(scope, receive, _LARGEST_FORM))
+        except BodyTooLarge:
+            raise _Refused(413, "UNSUPPORTED", f"the form has at most {_LARGEST_FORM} bytes") from None
         except BodyError:
-            raise _Refused(400, "UNSUPPORTED", "the form cannot be read") from None
+            raise _Refused(400, "UNSUPPORTED", "the form did not arrive whole") from None
         grant = form.get("grant_type", [""])[0]
         refresh = None
         if grant == "password":
@@ -154,8 +161,7 @@ class TokenService:
         try:
             account: Account = await check(client[0] if client else "")
         except BadCredentials as error:
-            challenge = f'Basic realm="{self._service}"'.encode()
-            raise _Refused(401, "UNAUTHORIZED", str(error), [(b"www-authenticate", challenge)]) from None
+            raise self._unauthorized(str(error)) from None
         except TooManyAttempts as error:
             retry = [(b"retry-after", b"%d" % error.retry_after)]
             raise _Refused(429, "TOOMANYREQUESTS", str(error), retry) from None
@@ -163,6 +169,10 @@ class TokenService:
         if facts is not None:
             facts.actor = account.name
         return account
+
+    def _unauthorized(self, message: str) -> _Refused:
+        challenge = f'Basic realm="{self._service}"'.encode()
+        return _Refused(401, "UNAUTHORIZED", message, [(b"www-authenticate", challenge)])
 
     async def _refresh_token(
         self, account: Account, headers: dict[bytes, bytes], form: dict[str, list[str]]
@@ -176,24 +186,29 @@ class TokenService:
         )
 
     async def _issue(self, scope: Scope, account: Account | None, texts: list[str]) -> dict[str, Any]:
-        wanted, catalog = _parse(texts)
-        own = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        meant = [(one, _without_host(one.path, own)) for one in wanted]
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        wanted, catalog = _parse(texts, host)
         account_id = account.id if account else None
-        standings = await self._accounts.find_standings(account_id, {path for _, path in meant}) if meant else {}
+        paths = {one.path for one in wanted}
+        standings = await self._accounts.find_standings(account_id, paths) if paths else {}
         access: dict[str, frozenset[str]] = {}
-        for one, path in meant:
-            granted = one.actions & self._actions(standings[path])
+        for one in wanted:
+            granted = one.actions & self._actions(standings[one.path])
             if granted:
                 access[one.name] = access.get(one.name, frozenset()) | granted
+        may_list = catalog and account is not None
         token = await self._tokens.issue(
             account_id,
             account.name if account else "",
             access,
-            aliases={one.name: path for one, path in meant if path != one.name},
-            catalog=catalog and account is not None,
+            aliases={one.name: one.path for one in wanted if one.path != one.name},
+            catalog=may_list,
         )
+        if len(token) > _LONGEST_TOKEN:
+            raise _Refused(400, "UNSUPPORTED", "these are too many scopes for one token")
         granted_scopes = [f"repository:{name}:{','.join(sorted(actions))}" for name, actions in access.items()]
+        if may_list:
+            granted_scopes.append(_CATALOG)
         return {
             "access_token": token,
             "expires_in": self._tokens.life_seconds,
@@ -222,23 +237,21 @@ class TokenService:
 
 def _form(raw: bytes) -> dict[str, list[str]]:
     try:
-        return parse_qs(raw.decode("ascii"), keep_blank_values=True, max_num_fields=2 * _MOST_SCOPES)
+        return parse_qs(raw.decode("utf-8"), keep_blank_values=True, max_num_fields=2 * _MOST_SCOPES)
     except ValueError:
         raise _Refused(400, "UNSUPPORTED", "the parameters cannot be read") from None
 
 
-def _basic(header: bytes) -> tuple[str, str]:
-    """Name and password of a header `Authorization` (RFC 7617)."""
+def _basic(header: bytes) -> tuple[str, str] | None:
+    """Name and password of a header `Authorization` (RFC 7617); None: it is something else."""
     scheme, _, encoded = header.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
     try:
-        if scheme.lower() != b"basic":
-            raise ValueError
         name, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
-        if not colon:
-            raise ValueError
-    except (ValueError, binascii.Error):
-        raise _Refused(401, "UNAUTHORIZED", "the credentials cannot be read") from None
-    return name, secret
+    except ValueError:
+        return None
+    return (name, secret) if colon else None
 
 
 def _scopes(form: dict[str, list[str]]) -> list[str]:
@@ -248,36 +261,33 @@ def _scopes(form: dict[str, list[str]]) -> list[str]:
     return found
 
 
-def _parse(texts: list[str]) -> tuple[list[_Wanted], bool]:
-    """The scopes of repositories, and whether the catalog is among them. Unknown types grant nothing."""
+def _parse(texts: list[str], host: str) -> tuple[list[_Wanted], bool]:
+    """The scopes of repositories, and whether the catalog is among them. What else there is grants nothing."""
     wanted = []
     catalog = False
     for text in texts:
         match = _SCOPE.fullmatch(text)
         if match is None:
-            raise _Refused(400, "UNSUPPORTED", "a scope is type:name:actions")
-        actions = frozenset(match["actions"].split(","))
-        if match["type"] == "registry" and match["name"] == "catalog":
+            continue
+        name, actions = match["name"], frozenset(match["actions"].split(","))
+        if match["type"] == "registry" and name == "catalog":
             catalog = catalog or "*" in actions
         elif match["type"] == "repository":
-            name = match["name"]
-            wanted.append(_Wanted(name, name, _ALL if "*" in actions else actions & _ALL))
+            with contextlib.suppress(NameInvalid):
+                path = parse_repository_name(_without_host(name, host))
+                wanted.append(_Wanted(name, path, _ALL if "*" in actions else actions & _ALL))
     return wanted, catalog
 
 
-def _without_host(name: str, own: str) -> str:
+def _without_host(name: str, host: str) -> str:
     """
-    The repository that a name means.
+    The path that a name means.
 
     Content trust puts the registry's address before it: the one that the client uses, or one with a port, which
     no namespace looks like.
     """
     first, _, rest = name.partition("/")
-    path = rest if first == own or ":" in first else name
-    try:
-        return str(parse_repository_name(path))
-    except NameInvalid:
-        return ""
+    return rest if first == host or ":" in first else name
 
 
 def _printable(text: str) -> str:
