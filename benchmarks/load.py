@@ -181,6 +181,53 @@ def head_rate(
     return count / took, count
 
 
+def push_small(server: Server, layers: Sequence[bytes], connections: int) -> float:
+    """POST and PUT of each layer, over so many connections at once; seconds."""
+    address = urlsplit(server.url)
+    common = "".join(
+        f"{name}: {value}\r\n" for name, value in {"Host": address.netloc, **server.headers()}.items()
+    )
+    post = f"POST /v2/{REPOSITORY}/blobs/uploads/ HTTP/1.1\r\n{common}Content-Length: 0\r\n\r\n".encode()
+    waiting = [(f"sha256%3A{hashlib.sha256(layer).hexdigest()}", layer) for layer in layers]
+    selector = selectors.DefaultSelector()
+    for _ in range(connections):
+        one = socket.create_connection((address.hostname, address.port), timeout=30)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(one, selectors.EVENT_READ, [b"", None])
+    started = time.perf_counter()
+    left = len(layers)
+    for key in selector.get_map().values():
+        key.data[1] = waiting.pop()
+        key.fileobj.sendall(post)  # type: ignore[union-attr]  # they are sockets
+    while left:
+        for key, _ in selector.select(30):
+            sock: Any = key.fileobj
+            key.data[0] += sock.recv(65536)
+            if not key.data[0].endswith(b"\r\n\r\n"):
+                continue
+            answer, key.data[0] = key.data[0], b""
+            if answer[9:12] == b"202":
+                digest, layer = key.data[1]
+                match = re.search(rb"(?i)\r\nlocation: *(\S+)", answer)
+                location = local(match[1].decode() if match else "")
+                mark = "&" if "?" in location else "?"
+                head = (
+                    f"PUT {location}{mark}digest={digest} HTTP/1.1\r\n{common}Content-Length: {len(layer)}\r\n\r\n"
+                )
+                sock.sendall(head.encode() + layer)
+            elif answer[9:12] == b"201":
+                left -= 1
+                if waiting:
+                    key.data[1] = waiting.pop()
+                    sock.sendall(post)
+            else:
+                raise Failed(f"{server.name}: {answer[:200]!r}")
+    seconds = time.perf_counter() - started
+    for key in list(selector.get_map().values()):
+        key.fileobj.close()  # type: ignore[union-attr]  # they are sockets
+    return seconds
+
+
 def together(works: Sequence[Callable[[], object]]) -> None:
     """Run them all at once, each in a thread. Raises what one of them raises."""
     with ThreadPoolExecutor(len(works)) as pool:

@@ -23,6 +23,7 @@ from benchmarks.load import (
     make_file,
     pull,
     push_file,
+    push_small,
     renew,
     throttled,
     together,
@@ -201,7 +202,9 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
         Scenario("200 layers of 10 KiB, 16 connections", "blobs/s", "us", partial(_small_layers, 16), 5),
         Scenario("200 layers of 10 KiB, 4 connections", "blobs/s", "us", partial(_small_layers, 4), 5),
         Scenario(f"pull {content.big_mib} MiB, 1 stream", "GiB/s", "s/GiB", partial(pull_big, tls=False), 1.1),
-        Scenario(f"pull {content.big_mib} MiB, 4 streams", "GiB/s", "s/GiB", partial(pull_streams, tls=False), 1.1),
+        Scenario(
+            f"pull {content.big_mib} MiB, 4 streams", "GiB/s", "s/GiB", partial(pull_streams, tls=False), 1.1
+        ),
         Scenario(
             f"pull {content.big_mib} MiB over TLS, 1 stream", "GiB/s", "s/GiB", partial(pull_big, tls=True), 1.2
         ),
@@ -239,17 +242,9 @@ def _transfer(server: Server, work: Callable[[], object], gib: float) -> Measure
 
 def _small_layers(connections: int, server: Server) -> Measured:
     layers = [os.urandom(10 * 1024) for _ in range(200)]
-
-    def push(first: int) -> None:
-        connection = Connection(server)
-        for layer in layers[first::connections]:
-            connection.push_blob(layer)
-        connection.close()
-
     server.headers()
-    before, started = server.cpu_seconds(), time.perf_counter()
-    together([partial(push, first) for first in range(connections)])
-    seconds = time.perf_counter() - started
+    before = server.cpu_seconds()
+    seconds = push_small(server, layers, connections)
     return Measured(len(layers) / seconds, (server.cpu_seconds() - before) / len(layers) * 1e6)
 
 

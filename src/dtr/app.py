@@ -16,6 +16,7 @@ from dtr.db import open_database
 from dtr.http.front import Front
 from dtr.http.operations import Operations
 from dtr.registry import Blobs, Lifetimes, Manifests, Repositories, Sweeper, Uploads
+from dtr.storage import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ class Application:
         """Build them; nothing is connected before the first use. Raises DatabaseError."""
         self.settings = settings
         self.database: Database = open_database(settings.database_url, size=settings.database.pool_size)
-        self.storage = open_storage(settings)
+        self.storage = Observed(open_storage(settings))
         registry = settings.registry
         self.lifetimes = Lifetimes(
             lease=registry.lease_seconds * 1000,
@@ -77,6 +78,7 @@ class Application:
         """The ASGI application of the components that this process runs."""
         settings = self.settings
         self.database.observe = metrics.database_used
+        self.storage.observe = metrics.storage_used
         routes: dict[str, ASGIApp] = {}
         if "registry" in settings.components:
             routes["v2"] = self._registry_api()
