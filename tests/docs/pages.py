@@ -99,7 +99,7 @@ def follow(
     environment: Mapping[str, str] | None = None,
     replaced: Mapping[str, str] | None = None,
     answers: Iterable[str | Callable[[], str]] = (),
-    seconds: float = 60,
+    seconds: float = 180,
 ) -> str:
     """
     Do what a page says in `directory`; what was printed.
@@ -142,7 +142,8 @@ def _step(block: Block, text: str) -> str:
     if kind == "stop":
         return f"{says}stop {name}\n{text}"
     if kind == "background":
-        return f"{says}stop {name}\n(\n{text}) > {name}.log 2>&1 < /dev/null &\nservers[{name}]=$!\nready {name}\n"
+        started = f"(\n{text}) > {name}.log 2>&1 < /dev/null &\nservers[{name}]=$!\n"
+        return f"{says}stop {name}\n: > {name}.log\n{started}ready {name}\n"
     assert not block.mark, f"unknown mark {block.mark}"
     return says + text
 
