@@ -97,7 +97,7 @@ class Docker:
     def __init__(self, engine: Engine, directory: Path) -> None:
         self.directory = directory
         directory.mkdir()
-        self._environment = {
+        self.environment = {
             "DOCKER_HOST": engine.host,
             "DOCKER_CONFIG": str(directory / "config"),
             # The builder inside the engine: the other one is a plug-in that may not be there.
@@ -109,7 +109,7 @@ class Docker:
 
     def __call__(self, *words: str | Path, stdin: str = "", fails: bool = False) -> Finished:
         """Run one command; with `fails` it has to fail."""
-        return run("docker", *words, stdin=stdin, environment=self._environment, fails=fails)
+        return run("docker", *words, stdin=stdin, environment=self.environment, fails=fails)
 
     def login(self, address: str, user: str, password: str) -> None:
         self("login", address, "--username", user, "--password-stdin", stdin=password)
