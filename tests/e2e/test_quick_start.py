@@ -88,8 +88,10 @@ class MakeRun:
 def make_run(tmp_path: Path) -> Iterator[MakeRun]:
     """A running `make run`."""
     quick_start = MakeRun(tmp_path / "data")
-    yield quick_start.start()
-    quick_start.stop()
+    try:
+        yield quick_start.start()
+    finally:
+        quick_start.stop()
 
 
 def type_password(command: str, password: str, environment: dict[str, str]) -> str:
