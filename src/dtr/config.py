@@ -3,7 +3,7 @@ The settings: one typed tree, read once, from defaults, a file, the environment 
 
 The file is TOML or YAML. A variable of the environment is ``DTR_`` and the names on the way, joined by two
 underscores: ``DTR_DATABASE__URL``. Every value remembers where it came from. What is unknown or wrong is an
-error that names it.
+error that names it, and never repeats the value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from pydantic.fields import FieldInfo
 
 PREFIX = "DTR_"
 SPECIAL = frozenset({"DTR_ADMIN_PASSWORD"})
@@ -30,8 +34,16 @@ SPECIAL = frozenset({"DTR_ADMIN_PASSWORD"})
 Component = Literal["registry", "garant", "api", "jobrunner"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 
-_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):([0-9]{1,5})")
-_PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@]*):[^@/]*@")
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]\s]+)):([0-9]{1,5})")
+_EXTERNAL = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?")
+_DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
+_LONGEST_DNS_NAME = 253
+_PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@]*):[^/]*@|(?<=[?&])([a-z]*password)=[^&]*")
+# What Kubernetes and Docker put into the environment for a service that is called `dtr`, or `dtr-` and more.
+_SERVICE_LINK = re.compile(
+    r"DTR_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
+)
+_SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://.*")
 
 
 class ConfigError(Exception):
@@ -57,6 +69,14 @@ class TLS(_Section):
         if (self.certificate is None) != (self.key is None):
             raise ValueError("tls.certificate and tls.key belong together")
         return self
+
+    @field_validator("names")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if not _is_host(one):
+                raise ValueError("are DNS names (international ones as xn--…, *. for a label) and IP addresses")
+        return value
 
 
 class Database(_Section):
@@ -195,11 +215,22 @@ class Settings(_Section):
             split_address(value)
         return value
 
+    @field_validator("external_address")
+    @classmethod
+    def _external(cls, value: str | None) -> str | None:
+        match = None if value is None else _EXTERNAL.fullmatch(value)
+        if value is not None and (match is None or int(match[3] or 0) > 65535):
+            raise ValueError("is HOST or HOST:PORT, without https://")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
-            ipaddress.ip_network(one)
+            try:
+                ipaddress.ip_network(one)
+            except ValueError:
+                raise ValueError("are networks such as 10.0.0.0/8, or addresses") from None
         return value
 
     @model_validator(mode="after")
@@ -212,6 +243,12 @@ class Settings(_Section):
     def database_url(self) -> str:
         """The address of the database, with its default."""
         return self.database.url or f"sqlite:///{self.data_dir.absolute() / 'metadata.db'}"
+
+    @property
+    def external_host(self) -> str | None:
+        """The name or address that clients use, without port and brackets, when it is another one."""
+        match = _EXTERNAL.fullmatch(self.external_address or "")
+        return (match[1] or match[2]) if match else None
 
     @property
     def blob_directory(self) -> Path:
@@ -242,6 +279,8 @@ def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str
     for variable, text in environment.items():
         if variable.startswith(PREFIX) and variable not in SPECIAL:
             name = variable.removeprefix(PREFIX).lower().replace("__", ".")
+            if name not in _fields() and _is_service_link(variable, text):
+                continue
             _put(tree, sources, name, _parsed(name, text), f"environment {variable}")
     for name, value in options.items():
         if value is not None:
@@ -264,41 +303,55 @@ def split_address(text: str) -> tuple[str, int]:
 
 def names() -> dict[str, tuple[Any, str]]:
     """Every setting by its dotted name: default and description."""
-    found: dict[str, tuple[Any, str]] = {}
+    return {
+        name: (info.default if info.default_factory is None else None, info.description or "")
+        for name, info in _fields().items()
+    }
+
+
+@cache
+def _fields() -> dict[str, FieldInfo]:
+    """Every setting by its dotted name."""
+    found: dict[str, FieldInfo] = {}
 
     def walk(model: type[BaseModel], prefix: str) -> None:
         for key, info in model.model_fields.items():
             if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
                 walk(info.annotation, f"{prefix}{key}.")
             else:
-                found[prefix + key] = (
-                    info.default if info.default_factory is None else None,
-                    info.description or "",
-                )
+                found[prefix + key] = info
 
     walk(Settings, "")
     return found
 
 
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return len(text) <= _LONGEST_DNS_NAME and _DNS_NAME.fullmatch(text) is not None
+    return True
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    if _SERVICE_LINK.fullmatch(variable):
+        return True
+    return variable.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(text) is not None
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
-        if file.suffix == ".toml":
-            content: Any = tomllib.loads(text)
-        elif file.suffix in {".yaml", ".yml"}:
-            import yaml
-
-            content = yaml.safe_load(text)
-        else:
-            raise ConfigError(f"{file}: a settings file ends in .toml, .yaml or .yml")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not TOML: {error}") from None
-    except Exception as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{file} is not YAML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} cannot be read: it is not in UTF-8") from None
+    if file.suffix == ".toml":
+        content = _toml(file, text)
+    elif file.suffix in {".yaml", ".yml"}:
+        content = _yaml(file, text)
+    else:
+        raise ConfigError(f"{file}: a settings file ends in .toml, .yaml or .yml")
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -306,8 +359,29 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
+def _toml(file: Path, text: str) -> Any:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from None
+
+
+def _yaml(file: Path, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        # Its own text repeats the line, in which a secret may stand.
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ConfigError(
+            f"{file} is not YAML: {getattr(error, 'problem', None) or 'not readable'}{place}"
+        ) from None
+
+
 def _put(tree: dict[str, Any], sources: dict[str, str], name: str, value: Any, source: str) -> None:
-    known = names()
+    known = _fields()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -320,16 +394,17 @@ def _put(tree: dict[str, Any], sources: dict[str, str], name: str, value: Any, s
 
 
 def _parsed(name: str, text: str) -> Any:
-    """A text of the environment: lists are separated by commas, empty is none."""
-    default = names().get(name, (None, ""))[0]
-    if isinstance(default, tuple):
+    """A text of the environment: lists are separated by commas, empty is none where a setting may be none."""
+    info = _fields().get(name)
+    annotation = info.annotation if info else None
+    if get_origin(annotation) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    return text or None
+    return text if text or NoneType not in get_args(annotation) else None
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or any(one.startswith(f"{prefix}{key}.") for one in _fields())):
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -339,14 +414,20 @@ def _shown(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "********"
     if isinstance(value, str):
-        return _PASSWORD_IN_URL.sub(r"\1:********@", value)
+        return _PASSWORD_IN_URL.sub(_masked, value)
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value
 
 
+def _masked(match: re.Match[str]) -> str:
+    return f"{match[2]}=********" if match[2] else f"{match[1]}:********@"
+
+
 def _explained(error: Any, sources: Mapping[str, str]) -> str:
     name = ".".join(str(part) for part in error["loc"] if isinstance(part, str))
-    given = next((source for key, source in sources.items() if key == name), None)
+    # What is wrong with a section came from wherever something in it did.
+    given = {source: None for key, source in sources.items() if key == name or key.startswith(f"{name}.")}
     message = error["msg"].removeprefix("Value error, ")
-    return f"{given + ': ' if given else ''}{name + ': ' if name else ''}{message}"
+    subject = name if name in _fields() else ""
+    return ": ".join(part for part in (" and ".join(given), subject, message) if part)
