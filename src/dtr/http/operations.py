@@ -19,11 +19,11 @@ from dtr.db import DatabaseError, Statement, now
 from dtr.storage import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     from dtr.db import Database
-    from dtr.http.types import Receive, Scope, Send
+    from dtr.http.types import Header, Receive, Scope, Send
     from dtr.storage import Driver
 
 _ASK = Statement(select(now()))
@@ -50,31 +50,39 @@ class Operations:
         self._looking = asyncio.Lock()
         self._looked_at = -_GOOD_FOR_SECONDS
         self._wrong: dict[str, str] = {}
+        self._handlers = {
+            "/_ping": self._ping,
+            "/health": self._health,
+            "/metrics": self._metrics,
+            "/ca": self._ca,
+        }
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer one request."""
-        facts = scope.get("dtr.facts")
         path = scope["path"]
-        if scope["method"] not in {"GET", "HEAD"}:
-            await _answer(scope, send, 405, _errors("NOT_ALLOWED", "the method is not allowed here"))
-            return
-        if facts is not None:
-            facts.route = path.strip("/") if path in {"/_ping", "/health", "/metrics", "/ca"} else "other"
-        if path == "/_ping":
-            wrong = await self._look()
-            text = ", ".join(wrong.values())
-            await _answer(scope, send, 503 if wrong else 200, {"Error": text, "Healthy": not wrong})
-        elif path == "/health":
-            wrong = await self._look()
-            checks = {name: wrong.get(name, "") for name in ("metadata", "storage")}
-            document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong, "Checks": checks}
-            await _answer(scope, send, 503 if wrong else 200, document)
-        elif path == "/metrics":
-            await self._metrics(scope, send)
-        elif path == "/ca":
-            await self._ca(scope, send)
-        else:
+        handler = self._handlers.get(path)
+        if handler is None:
             await _answer(scope, send, 404, _errors("NOT_FOUND", "there is nothing here"))
+            return
+        facts = scope.get("dtr.facts")
+        if facts is not None:
+            facts.route = path.removeprefix("/")
+        if scope["method"] not in {"GET", "HEAD"}:
+            refusal = _errors("NOT_ALLOWED", "the method is not allowed here")
+            await _answer(scope, send, 405, refusal, headers=((b"allow", b"GET, HEAD"),))
+            return
+        await handler(scope, send)
+
+    async def _ping(self, scope: Scope, send: Send) -> None:
+        wrong = await self._look()
+        document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong}
+        await _answer(scope, send, 503 if wrong else 200, document)
+
+    async def _health(self, scope: Scope, send: Send) -> None:
+        wrong = await self._look()
+        checks = {name: wrong.get(name, "") for name in ("metadata", "storage")}
+        document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong, "Checks": checks}
+        await _answer(scope, send, 503 if wrong else 200, document)
 
     async def _look(self) -> dict[str, str]:
         """What is wrong, by what it concerns."""
@@ -136,7 +144,12 @@ def _errors(code: str, message: str) -> dict[str, Any]:
 
 
 async def _answer(
-    scope: Scope, send: Send, status: int, content: dict[str, Any] | bytes, kind: bytes = b"application/json"
+    scope: Scope,
+    send: Send,
+    status: int,
+    content: dict[str, Any] | bytes,
+    kind: bytes = b"application/json",
+    headers: Iterable[Header] = (),
 ) -> None:
     body = content if isinstance(content, bytes) else msgspec.json.encode(content)
     await send(
@@ -147,6 +160,7 @@ async def _answer(
                 (b"content-type", kind),
                 (b"content-length", b"%d" % len(body)),
                 (b"cache-control", b"no-store"),
+                *headers,
             ],
         }
     )

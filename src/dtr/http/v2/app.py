@@ -31,7 +31,7 @@ from dtr.oci import (
     parse_reference,
     parse_repository_name,
 )
-from dtr.registry import SMALL, BlobUnknown, TagImmutable, UploadUnknown
+from dtr.registry import SMALL, BlobUnknown, RepositoryUnknown, TagImmutable, UploadUnknown
 from dtr.storage import LocalFiles, ObjectMissing
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dtr.accounts import Accounts, Tokens
     from dtr.http.front import Facts
     from dtr.http.types import Header, Receive, Scope, Send
+    from dtr.http.v2.errors import Answer
     from dtr.registry import Blob, Blobs, Manifests, Repositories, Upload, Uploads
     from dtr.storage import Driver
 
@@ -134,9 +135,7 @@ class RegistryAPI:
                 parse_repository_name(name)
             await handler(request)
         except Exception as error:
-            refusal = (
-                immutable(error, f"{request.host}/{name}") if isinstance(error, TagImmutable) else answer(error)
-            )
+            refusal = _refusal(error, request)
             if refusal is None or request.is_answered:
                 raise
             await respond(request, refusal.status, refusal.body(), (*refusal.headers, (b"content-type", _JSON)))
@@ -462,6 +461,14 @@ class RegistryAPI:
             (b"range", upload_range(upload.offset)),
             (b"docker-upload-uuid", upload.id.encode()),
         ]
+
+
+def _refusal(error: Exception, request: Request) -> Answer | None:
+    if isinstance(error, TagImmutable):
+        return immutable(error, f"{request.host}/{request.name}")
+    if isinstance(error, RepositoryUnknown):
+        error = RepositoryUnknown(request.name)  # the rooms may know it by its number only
+    return answer(error)
 
 
 def _chunk_start(request: Request, body: RequestBody) -> int | None:
