@@ -182,7 +182,8 @@ def open_storage(settings: Settings) -> Driver:
     from dtr.storage import FileSystem
 
     root = settings.blob_directory
-    root.mkdir(mode=0o750, parents=True, exist_ok=True)
+    if settings.storage.filesystem.root is None:  # one that was named may be a mount that is not there now
+        root.mkdir(mode=0o750, parents=True, exist_ok=True)
     return FileSystem(root)
 
 
