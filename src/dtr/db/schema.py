@@ -217,14 +217,19 @@ manifests = Table(
     Column("review_at", BigInteger),
     PrimaryKeyConstraint("repository_id", "digest"),
 )
-Index(
-    "ix_manifests_subject",
-    manifests.c.repository_id,
-    manifests.c.subject,
-    manifests.c.digest,
-    sqlite_where=manifests.c.subject.is_not(None),
-    postgresql_where=manifests.c.subject.is_not(None),
-)
+for _name, _columns in (  # pages of referrers, of all types and of one
+    ("ix_manifests_subject", (manifests.c.repository_id, manifests.c.subject, manifests.c.digest)),
+    (
+        "ix_manifests_subject_artifact_type",
+        (manifests.c.repository_id, manifests.c.subject, manifests.c.artifact_type, manifests.c.digest),
+    ),
+):
+    Index(
+        _name,
+        *_columns,
+        sqlite_where=manifests.c.subject.is_not(None),
+        postgresql_where=manifests.c.subject.is_not(None),
+    )
 
 manifest_references = Table(  # immutable; the target may be missing (sparse indexes, pull caches)
     "manifest_references",

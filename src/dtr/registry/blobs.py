@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, and_, bindparam, select, update
 from dtr.db import Statement, now
 from dtr.db.schema import blobs, manifest_references, repositories, repository_blobs
 from dtr.registry._links import link, unlink
-from dtr.registry.errors import BlobReferenced, BlobUnknown
+from dtr.registry.errors import BlobReferenced, BlobUnknown, RepositoryUnknown
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
@@ -74,6 +74,11 @@ _REFERENCED_BY = Statement(
     )
     .limit(1)
 )
+_LIVE = Statement(
+    select(repositories.c.id).where(
+        repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None)
+    )
+)
 _MARK_MISSING = Statement(
     update(blobs)
     .where(blobs.c.digest == bindparam("which"), blobs.c.location == bindparam("at_location"))
@@ -116,9 +121,15 @@ class Blobs:
                 return Blob(repository, digest, size, location)
 
     async def mount(self, source: Blob, repository: int) -> bool:
-        """Make `repository` hold `source` too. False: it has gone meanwhile, and is to be uploaded."""
+        """
+        Make `repository` hold `source` too. False: it has gone meanwhile, and is to be uploaded.
+
+        Raises RepositoryUnknown.
+        """
 
         async def work(tx: Transaction) -> bool:
+            if await tx.fetch_one(_LIVE, repository=repository) is None:
+                raise RepositoryUnknown(str(repository))
             row = await tx.fetch_one(_LOCK_BLOB, digest=source.digest)
             if row is None or row[1] != "present":
                 return False

@@ -15,11 +15,26 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import ConstraintViolated, Statement, in_list, now
 from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
+from dtr.registry._each import each
 from dtr.registry.errors import (
     ManifestIncomplete,
     ManifestReferenced,
@@ -73,43 +88,50 @@ _RENEW = Statement(
 
 # --- putting --------------------------------------------------------------------------------------------------
 
-_REPOSITORY = Statement(
-    select(repositories.c.immutable_tags, repositories.c.tag_limit)
-    .where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
-    .with_for_update(read=True, key_share=True)
+_settings = select(repositories.c.immutable_tags, repositories.c.tag_limit).where(
+    repositories.c.id == _repository, repositories.c.deleted_at.is_(None)
 )
-_CLAIM_TAG = Statement(
+_REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
+_REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
+_names = each("names")
+_CLAIM_TAGS = Statement(
     insert(tags)
-    .values(
-        repository_id=_repository,
-        name=bindparam("tag"),
-        manifest=bindparam("digest"),
-        author=bindparam("author"),
-        created_at=now(),
-        updated_at=now(),
+    .from_select(
+        ["repository_id", "name", "manifest", "author", "created_at", "updated_at"],
+        select(
+            _repository,
+            _names.c.value,
+            bindparam("digest", type_=tags.c.manifest.type),
+            bindparam("author", type_=tags.c.author.type),
+            now(),
+            now(),
+        )
+        # SQLite takes ON for a join's without it. Rows are locked in the order of the list.
+        .where(true()),
     )
     # The update changes nothing: it locks the row that is there, and tells where it points.
     .on_conflict_do_update(index_elements=["repository_id", "name"], set_={"manifest": tags.c.manifest})
-    .returning(tags.c.manifest)
+    .returning(tags.c.name, tags.c.manifest)
 )
-_MOVE_TAG = Statement(
+_MOVE_TAGS = Statement(
     update(tags)
-    .where(tags.c.repository_id == _repository, tags.c.name == bindparam("tag"))
+    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
     .values(manifest=bindparam("digest"), author=bindparam("author_now"), updated_at=now())
 )
 _SURPLUS_TAGS = Statement(
     select(tags.c.name)
-    .where(tags.c.repository_id == _repository, tags.c.name != bindparam("tag"))
+    .where(tags.c.repository_id == _repository, not_(in_list(tags.c.name, "names")))
     .order_by(tags.c.created_at.desc(), tags.c.name.desc())
     .offset(bindparam("kept", type_=BigInteger))
     .limit(1000)
 )
-_LOCK_TAGS = Statement(
+_tags_by_name = (
     select(tags.c.name, tags.c.manifest)
     .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
     .order_by(tags.c.name)
-    .with_for_update()
 )
+_LOCK_TAGS = Statement(_tags_by_name.with_for_update())
+_LOCK_FREE_TAGS = Statement(_tags_by_name.with_for_update(skip_locked=True))
 _LOCK_MANIFESTS = Statement(
     select(manifests.c.digest)
     .where(manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests"))
@@ -145,25 +167,38 @@ _new = (
         review_at=now() + _hold,  # NULL hold: a tag holds it
     )
 )  # fmt: skip
+_is_later = and_(
+    manifests.c.review_at.is_not(None),
+    _new.excluded.review_at.is_not(None),
+    manifests.c.review_at < _new.excluded.review_at,
+)
 _PUT = Statement(
     _new.on_conflict_do_update(
         index_elements=["repository_id", "digest"],
-        # Only ever later; NULL stays: something holds it.
-        set_={"review_at": _new.excluded.review_at},
-        where=and_(
-            manifests.c.review_at.is_not(None),
-            _new.excluded.review_at.is_not(None),
-            manifests.c.review_at < _new.excluded.review_at,
-        ),
+        set_={
+            # Only ever later; NULL stays: something holds it.
+            "review_at": case((_is_later, _new.excluded.review_at), else_=manifests.c.review_at),
+            "payload": _new.excluded.payload,
+        },
+        # Bytes that are not those of the digest are damage, which a push heals.
+        where=or_(_is_later, manifests.c.payload != _new.excluded.payload),
     )
 )
-_PUT_REFERENCE = Statement(
+_PUT_REFERENCES = Statement(
     insert(manifest_references)
-    .values(
-        repository_id=_repository,
-        manifest=bindparam("digest"),
-        kind=bindparam("kind"),
-        target=bindparam("target"),
+    .from_select(
+        ["repository_id", "manifest", "kind", "target"],
+        union_all(
+            *(
+                select(
+                    _repository,
+                    bindparam("digest", type_=manifest_references.c.manifest.type),
+                    literal(kind, manifest_references.c.kind.type),
+                    targets.c.value,
+                ).where(true())
+                for kind, targets in (("blob", each("blobs")), ("manifest", each("children")))
+            )
+        ),
     )
     .on_conflict_do_nothing()
 )
@@ -242,10 +277,11 @@ _LET_LINKS_GO = Statement(
 
 # --- listing --------------------------------------------------------------------------------------------------
 
-_FIND_REPOSITORY = Statement(select(repositories.c.id).where(_live_at_path))
+_at_path = select(repositories.c.id).where(_live_at_path)
+_FIND_REPOSITORY = Statement(_at_path)
 _LIST_TAGS = Statement(
     select(tags.c.name)
-    .where(tags.c.repository_id == _repository, tags.c.name > bindparam("after"))
+    .where(tags.c.repository_id == _at_path.scalar_subquery(), tags.c.name > bindparam("after"))
     .order_by(tags.c.name)
     .limit(bindparam("limit", type_=BigInteger))
 )
@@ -258,7 +294,7 @@ _referrers = (
         manifests.c.annotations,
     )
     .where(
-        manifests.c.repository_id == _repository,
+        manifests.c.repository_id == _at_path.scalar_subquery(),
         manifests.c.subject == bindparam("subject"),
         manifests.c.digest > bindparam("after"),
     )
@@ -342,10 +378,15 @@ class Manifests:
 
         async def work(tx: Transaction) -> None:
             found = await tx.fetch_one(_REPOSITORY, repository=repository)
+            if found is not None and found[1] and names:
+                # One at a time, so that each counts the tags of those before it.
+                found = await tx.fetch_one(_REPOSITORY_ALONE, repository=repository)
             if found is None:
                 raise RepositoryUnknown(str(repository))
             immutable, tag_limit = found
-            moved = await _claim_tags(tx, repository, names, digest, author, immutable=bool(immutable))
+            moved = await _claim_tags(tx, repository, names, digest, author) if names else {}
+            if moved and immutable:
+                raise TagImmutable(min(moved))
             surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
             old = {*moved.values(), *surplus.values()} - {digest}
             there: set[str] = set()
@@ -375,16 +416,13 @@ class Manifests:
                 hold=None if names else hold,
             )
             if digest not in there:
-                await tx.execute_many(
-                    _PUT_REFERENCE,
-                    [
-                        {"repository": repository, "digest": digest, "kind": kind, "target": target}
-                        for kind, targets in (("blob", needed), ("manifest", children))
-                        for target in targets
-                    ],
+                await tx.execute(
+                    _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
                 )
-            for name in moved:
-                await tx.execute(_MOVE_TAG, repository=repository, tag=name, digest=digest, author_now=author)
+            if moved:
+                await tx.execute(
+                    _MOVE_TAGS, repository=repository, names=sorted(moved), digest=digest, author_now=author
+                )
             if surplus:
                 await tx.execute(_DELETE_TAGS, repository=repository, names=sorted(surplus))
             if old:
@@ -442,32 +480,28 @@ class Manifests:
 
     async def list_tags(self, path: str, *, after: str = "", limit: int) -> list[str]:
         """At most `limit` names of tags behind `after`, in the order of their bytes. Raises RepositoryUnknown."""
-        repository = await self._repository(path)
-        rows = await self._database.fetch_all(_LIST_TAGS, repository=repository, after=after, limit=limit)
+        rows = await self._database.fetch_all(_LIST_TAGS, path=path, after=after, limit=limit)
+        if not rows:
+            await self._require(path)
         return [row[0] for row in rows]
 
     async def list_referrers(
         self, path: str, subject: str, *, artifact_type: str | None = None, after: str = "", limit: int
     ) -> list[Referrer]:
         """At most `limit` referrers behind the digest `after`, by digest. Raises RepositoryUnknown."""
-        repository = await self._repository(path)
-        parameters: dict[str, Any] = {
-            "repository": repository,
-            "subject": subject,
-            "after": after,
-            "limit": limit,
-        }
+        parameters: dict[str, Any] = {"path": path, "subject": subject, "after": after, "limit": limit}
         if artifact_type is None:
             rows = await self._database.fetch_all(_REFERRERS, **parameters)
         else:
             rows = await self._database.fetch_all(_REFERRERS_OF_TYPE, **parameters, artifact_type=artifact_type)
+        if not rows:
+            await self._require(path)
         return [_referrer(row) for row in rows]
 
-    async def _repository(self, path: str) -> int:
-        row = await self._database.fetch_one(_FIND_REPOSITORY, path=path)
-        if row is None:
+    async def _require(self, path: str) -> None:
+        """Tell an empty list from none. Raises RepositoryUnknown."""
+        if await self._database.fetch_one(_FIND_REPOSITORY, path=path) is None:
             raise RepositoryUnknown(path)
-        return int(row[0])
 
     async def _renew(self, repository: int, digest: str) -> bool:
         async def work(tx: Transaction) -> bool:
@@ -481,29 +515,25 @@ class Manifests:
 
 
 async def _claim_tags(
-    tx: Transaction, repository: int, names: list[str], digest: str, author: str, *, immutable: bool
+    tx: Transaction, repository: int, names: list[str], digest: str, author: str
 ) -> dict[str, str]:
     """Lock the tags, new or not; those that name another manifest, and which."""
-    moved: dict[str, str] = {}
-    for name in names:
-        row = await tx.fetch_one(_CLAIM_TAG, repository=repository, tag=name, digest=digest, author=author)
-        assert row is not None
-        if row[0] != digest:
-            if immutable:
-                raise TagImmutable(name)
-            moved[name] = row[0]
-    return moved
+    rows = await tx.fetch_all(_CLAIM_TAGS, repository=repository, names=names, digest=digest, author=author)
+    return {name: manifest for name, manifest in rows if manifest != digest}
 
 
 async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit: int) -> dict[str, str]:
-    """The oldest tags beyond the limit, locked, and what they name; never one of `names`."""
+    """
+    The oldest tags beyond the limit, locked, and what they name; never one of `names`.
+
+    Others have locked a tag to delete it; to wait for them would be against the order of locks.
+    """
     rows = await tx.fetch_all(
-        _SURPLUS_TAGS, repository=repository, tag=names[0], kept=max(0, tag_limit - len(names))
+        _SURPLUS_TAGS, repository=repository, names=names, kept=max(0, tag_limit - len(names))
     )
-    candidates = sorted(row[0] for row in rows if row[0] not in names)
-    if not candidates:
+    if not rows:
         return {}
-    locked = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=candidates)
+    locked = await tx.fetch_all(_LOCK_FREE_TAGS, repository=repository, names=sorted(row[0] for row in rows))
     return {row[0]: row[1] for row in locked}
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, now
 from dtr.db.schema import accounts, repositories
+from dtr.oci import NameInvalid
 from dtr.registry.errors import InvalidSettings, NamespaceUnknown, RepositoryExists, RepositoryUnknown
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from dtr.oci import RepositoryName
 
 Visibility: TypeAlias = Literal["public", "private"]
+
+_MOST_TAGS = 1_000_000
+"""As a limit: a push to a repository that has one walks over as many."""
 
 _FIND_NAMESPACE = Statement(select(accounts.c.id).where(accounts.c.name == bindparam("namespace")))
 _INSERT = Statement(
@@ -57,7 +61,7 @@ _LIST = Statement(
 _LOCK = Statement(
     select(*_columns)
     .where(repositories.c.path == bindparam("path"), repositories.c.deleted_at.is_(None))
-    .with_for_update()
+    .with_for_update(key_share=True)  # FOR NO KEY UPDATE: pushes go on
 )
 _UPDATE = Statement(
     update(repositories)
@@ -93,8 +97,8 @@ class Settings:
         """Raise InvalidSettings for what does not go together."""
         if self.visibility not in {"public", "private"}:
             raise InvalidSettings("the visibility is public or private")
-        if self.tag_limit < 0:
-            raise InvalidSettings("a tag limit is 0 (none) or more")
+        if not 0 <= self.tag_limit <= _MOST_TAGS:
+            raise InvalidSettings(f"a tag limit is 0 (none) to {_MOST_TAGS}")
         if self.tag_limit and self.immutable_tags:
             raise InvalidSettings("a tag limit needs tags that may go: it cannot be set on immutable tags")
 
@@ -118,8 +122,10 @@ class Repositories:
         """
         Make a repository; its id. The namespace must be there.
 
-        Raises NamespaceUnknown, RepositoryExists, InvalidSettings.
+        Raises NameInvalid, NamespaceUnknown, RepositoryExists, InvalidSettings.
         """
+        if not name.rest:
+            raise NameInvalid(name, "a repository is in a namespace: <namespace>/<name>")
         settings.check()
 
         async def work(tx: Transaction) -> int:

@@ -109,7 +109,7 @@ _CLAIM = Statement(
 )
 _KEEP = Statement(
     update(uploads)
-    .where(uploads.c.id == bindparam("which"), uploads.c.writer == _writer)
+    .where(*_lives, uploads.c.writer == _writer)
     .values(writer_until=now() + _lease, expires_at=now() + _ttl)
 )
 _LEAVE = Statement(
@@ -117,9 +117,7 @@ _LEAVE = Statement(
 )
 _ADVANCE = Statement(
     update(uploads)
-    .where(
-        uploads.c.id == bindparam("which"), uploads.c.writer == _writer, uploads.c.offset == bindparam("expected")
-    )
+    .where(*_lives, uploads.c.writer == _writer, uploads.c.offset == bindparam("expected"))
     .values(
         driver_state=bindparam("driver_state"),
         offset=bindparam("reached"),
@@ -438,6 +436,7 @@ class Uploads:
             changed = await tx.execute(
                 _ADVANCE,
                 which=before.id,
+                repository=before.repository,
                 writer=turn.writer,
                 expected=before.offset,
                 reached=reached.offset,
@@ -567,6 +566,7 @@ class Uploads:
             changed = await tx.execute(
                 _KEEP,
                 which=turn.upload.id,
+                repository=turn.upload.repository,
                 writer=turn.writer,
                 lease=turn.lease,
                 ttl=self._lifetimes.upload_ttl,

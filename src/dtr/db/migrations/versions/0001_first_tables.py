@@ -215,6 +215,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("subject IS NOT NULL"),
         postgresql_where=sa.text("subject IS NOT NULL"),
     )
+    op.create_index(
+        "ix_manifests_subject_artifact_type",
+        "manifests",
+        ["repository_id", "subject", "artifact_type", "digest"],
+        unique=False,
+        sqlite_where=sa.text("subject IS NOT NULL"),
+        postgresql_where=sa.text("subject IS NOT NULL"),
+    )
 
     op.create_table(
         "namespace_grants",
