@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.ports import free_port
+from tests.support.stopping import stop
 from tests.support.tools import find_go_program
 
 ACCESS_KEY, SECRET_KEY = "contract", "contract-secret"
@@ -66,18 +67,10 @@ class S3Server:
         self.process.wait(10)
 
     def pause(self) -> None:
-        """Stop it; it does nothing any more when this returns."""
-        self.process.send_signal(signal.SIGSTOP)
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        while not all(_is_stopped(task) for task in tasks.iterdir()):
-            time.sleep(0.001)
+        stop(self.process.pid)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
-
-
-def _is_stopped(task: Path) -> bool:
-    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @contextmanager

@@ -7,7 +7,8 @@ function that gets a `Transaction` and commits whole or not at all. A unit
 * awaits nothing but its transaction (on SQLite it is driven without suspending, in the thread of the writer,
   and shares its commit with other units);
 * is idempotent: after a lost connection nobody knows whether it was committed, and it is run again;
-* raises what its caller shall get; then nothing of it stays.
+* raises what its caller shall get; then nothing of it stays. An error of a statement ends it, even when it is
+  caught.
 """
 
 from __future__ import annotations

@@ -64,19 +64,15 @@ async def _upgrade(url: str) -> None:
     if url.startswith("sqlite"):
         import asyncio
 
-        await asyncio.to_thread(_upgrade_sqlite, url)
+        await asyncio.to_thread(_upgrade_sqlite, url.removeprefix("sqlite:///"))
         return
-    import asyncpg
-    from asyncpg.connect_utils import SessionAttribute
     from sqlalchemy import text
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(url, target_session_attrs=SessionAttribute.read_write),
-        poolclass=NullPool,
-    )
+    from dtr.db.postgresql import Hosts
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=Hosts(url).connect, poolclass=NullPool)
     async with engine.begin() as connection:
         # Hosts that start together wait for each other here; the lock goes with the transaction.
         await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dtr migrations'))"))
@@ -84,11 +80,17 @@ async def _upgrade(url: str) -> None:
     await engine.dispose()
 
 
-def _upgrade_sqlite(url: str) -> None:
-    from sqlalchemy import create_engine
+def _upgrade_sqlite(path: str) -> None:
+    import sqlite3
+
+    from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool
 
-    engine = create_engine(url, poolclass=NullPool)
+    # Left to itself, the driver begins no transaction for a change of tables.
+    engine = create_engine(
+        "sqlite://", creator=lambda: sqlite3.connect(path, isolation_level=None), poolclass=NullPool
+    )
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     with engine.begin() as connection:
         _run(connection)
 

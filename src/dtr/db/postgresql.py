@@ -4,6 +4,8 @@ PostgreSQL, for more than one host or more than SQLite can carry.
 Units of work run READ COMMITTED; what the server refuses for the sake of others (serialization, deadlock,
 lock time-out) and what ends with a lost connection is run again, up to three times. The address may name
 several hosts: connections go to the one that accepts writes, and follow it when that changes.
+
+A connection keeps no state between its users (no settings, no listening, no session locks), so none is reset.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from dtr.db.errors import (
     ConstraintViolated,
@@ -36,6 +39,7 @@ _ATTEMPTS = 3
 _LOCK_TIMEOUT_MS = 5_000
 _CONNECT_SECONDS = 10
 _STATEMENT_SECONDS = 60
+_COMMIT_SECONDS = 60
 _CACHED_STATEMENTS = 512
 _CONTENTION = frozenset({"40001", "40P01", "55P03"})
 # The server says goodbye, is starting, or is no longer the one that accepts writes.
@@ -50,7 +54,7 @@ class PostgreSQL:
     def __init__(self, url: str, *, size: int = 10) -> None:
         """Remember where; the first statement connects."""
         self.observe: Callable[[str, float], None] | None = None
-        self._url = url
+        self._hosts = Hosts(url)
         self._size = size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._connecting = asyncio.Lock()
@@ -94,14 +98,18 @@ class PostgreSQL:
         if self._running:
             await asyncio.wait(self._running)
         if self._pool is not None:
-            await self._pool.close()
+            try:
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    await self._pool.close()
+            except (OSError, TimeoutError):  # the server is no longer there to take leave of
+                self._pool.terminate()
 
     async def _read(self, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         started = perf_counter()
         for attempt in range(_ATTEMPTS):
             try:
-                with _translated():
-                    async with self._connection() as connection:
+                async with self._connection() as connection:
+                    with _translated():
                         result = await ask(connection)
             except DatabaseUnavailable:
                 if attempt + 1 == _ATTEMPTS:
@@ -116,9 +124,8 @@ class PostgreSQL:
     async def _unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         for attempt in range(_ATTEMPTS):
             try:
-                with _translated():
-                    async with self._connection() as connection, connection.transaction():
-                        return await work(_Transaction(connection))
+                async with self._connection() as connection:
+                    return await _run(connection, work)
             except DatabaseUnavailable:
                 if attempt + 1 == _ATTEMPTS:
                     raise
@@ -127,24 +134,27 @@ class PostgreSQL:
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        pool = self._pool or await self._connect()
-        async with pool.acquire(timeout=_CONNECT_SECONDS) as connection:
+        with _translated():
+            pool = self._pool or await self._connect()
+            connection = await pool.acquire(timeout=_CONNECT_SECONDS)
+        try:
             yield connection
+        finally:
+            with contextlib.suppress(Exception):  # the pool has closed it then; what was done is done
+                await pool.release(connection)
 
     async def _connect(self) -> asyncpg.Pool[asyncpg.Record]:
         async with self._connecting:
             if self._pool is None:
                 import asyncpg
-                from asyncpg.connect_utils import SessionAttribute
 
                 self._pool = await asyncpg.create_pool(
-                    self._url,
+                    connect=self._hosts.connect,
+                    reset=_nothing,
                     min_size=1,
                     max_size=self._size,
-                    timeout=_CONNECT_SECONDS,
                     command_timeout=_STATEMENT_SECONDS,
                     statement_cache_size=_CACHED_STATEMENTS,
-                    target_session_attrs=SessionAttribute.read_write,
                     server_settings={
                         "lock_timeout": str(_LOCK_TIMEOUT_MS),
                         "application_name": "dtr",
@@ -152,6 +162,44 @@ class PostgreSQL:
                     },
                 )
             return self._pool
+
+
+class Hosts:
+    """The hosts of an address, ``postgresql://user:password@host:port,host:port/name``."""
+
+    def __init__(self, url: str) -> None:
+        """Take the address apart."""
+        parts = urlsplit(url)
+        user, at, hosts = parts.netloc.rpartition("@")
+        self._urls = [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
+
+    async def connect(self, *_: object, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+        """
+        Connect to the host that accepts writes; `options` are those of `asyncpg.connect`.
+
+        Each host gets its share of the time, lest one that is dead takes all of it. Where the last search ended,
+        the next one begins.
+        """
+        import asyncpg
+        from asyncpg.connect_utils import SessionAttribute
+
+        given_up: Exception | None = None
+        for url in tuple(self._urls):
+            try:
+                connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+                    url,
+                    target_session_attrs=SessionAttribute.read_write,
+                    timeout=_CONNECT_SECONDS / len(self._urls),
+                    **options,
+                )
+            except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
+                given_up = error
+            else:
+                self._urls.remove(url)
+                self._urls.insert(0, url)
+                return connection
+        assert given_up is not None
+        raise given_up
 
 
 class _Transaction:
@@ -186,6 +234,47 @@ class _Transaction:
             await self._connection.executemany(statement.text("postgresql"), rows)
 
 
+async def _run(connection: Any, work: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    """Run a unit of work on a connection, and commit it."""
+    with _translated():
+        await connection.execute("BEGIN")
+    try:
+        result = await work(_Transaction(connection))
+    except BaseException:
+        await _roll_back(connection)
+        raise
+    with _translated():
+        await _commit(connection)
+    return result
+
+
+async def _roll_back(connection: Any) -> None:
+    try:
+        await connection.execute("ROLLBACK")
+    except Exception:  # noqa: BLE001 - what went wrong before is what counts
+        with contextlib.suppress(Exception):  # the pool has noticed, too
+            connection.terminate()
+
+
+async def _commit(connection: Any) -> None:
+    """
+    Commit; when that takes too long, close the connection.
+
+    A commit that is cancelled at the server counts as done, though its standby does not have it.
+    """
+    too_long = asyncio.get_running_loop().call_later(_COMMIT_SECONDS, connection.terminate)
+    try:
+        status = await connection.execute("COMMIT", timeout=2 * _COMMIT_SECONDS)
+    finally:
+        too_long.cancel()
+    if status != "COMMIT":  # the server rolls back, and says so in passing
+        raise DatabaseError("a unit of work went on after an error of the database")
+
+
+async def _nothing(_connection: Any) -> None:
+    pass
+
+
 async def _pause(attempt: int) -> None:
     await asyncio.sleep(0.05 * 4**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - spreads rivals, no secret
 
@@ -211,7 +300,7 @@ def _translate(error: Exception) -> DatabaseError | None:
 
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
         return ConstraintViolated(str(error))
-    if isinstance(error, asyncpg.DiskFullError | asyncpg.OutOfMemoryError):
+    if isinstance(error, asyncpg.DiskFullError):
         return DatabaseFull(str(error))
     if isinstance(error, asyncpg.PostgresError):
         if error.sqlstate in _CONTENTION:
@@ -220,6 +309,8 @@ def _translate(error: Exception) -> DatabaseError | None:
             error, asyncpg.PostgresConnectionError | asyncpg.InsufficientResourcesError
         ):
             return DatabaseUnavailable(str(error))
+        return DatabaseError(str(error))
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # no such value, or address
         return DatabaseError(str(error))
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
         return DatabaseUnavailable(str(error))

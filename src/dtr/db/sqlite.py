@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import queue
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUSY_MS = 10_000
+_LONGEST_WAIT_SECONDS = 30
 _LARGEST_BATCH = 128
 _CACHED_STATEMENTS = 512
 
@@ -92,7 +94,13 @@ class SQLite:
         unit = _Unit(work, loop, loop.create_future())
         started = perf_counter()
         self._waiting.put(unit)
-        result: T = await unit.done
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT_SECONDS) as limit:
+                result: T = await unit.done
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DatabaseBusy(f"another process writes for longer than {_LONGEST_WAIT_SECONDS} s") from None
         if self.observe:
             self.observe("write", perf_counter() - started)
         return result
@@ -115,29 +123,34 @@ class SQLite:
         self._reader.close()
 
     def _write(self) -> None:
-        connection: sqlite3.Connection | None = None
-        lock = -1
-        while True:
-            batch = self._next_batch()
-            if not batch:
-                break
+        """The writer thread: whatever happens, each unit gets its answer."""
+        opened: tuple[sqlite3.Connection, int] | None = None
+        while batch := self._next_batch():
             try:
-                if connection is None:
-                    with _translated():
-                        connection = _connect(self._path)
-                    lock = os.open(f"{self._path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                with _translated():
+                    opened = opened or self._open_writer()
+                    connection, turn = opened
+                    fcntl.flock(turn, fcntl.LOCK_EX)
                 try:
-                    _commit_all(connection, batch)
+                    _run(connection, batch)
                 finally:
-                    fcntl.flock(lock, fcntl.LOCK_UN)
-            except (DatabaseError, OSError) as error:
+                    fcntl.flock(turn, fcntl.LOCK_UN)
+            except DatabaseError as error:
                 for unit in batch:
-                    unit.error = error if isinstance(error, DatabaseError) else DatabaseUnavailable(str(error))
+                    unit.error = error
             _tell(batch)
-        if connection is not None:
-            connection.close()
-            os.close(lock)
+        if opened:
+            opened[0].close()
+            os.close(opened[1])
+
+    def _open_writer(self) -> tuple[sqlite3.Connection, int]:
+        """A connection, and the descriptor whose lock says whose turn it is."""
+        turn = os.open(f"{self._path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            return _connect(self._path), turn
+        except BaseException:
+            os.close(turn)
+            raise
 
     def _next_batch(self) -> list[_Unit]:
         """Everything that waits, in order; empty: the database is being closed."""
@@ -186,6 +199,7 @@ class _Transaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.error: DatabaseError | None = None
 
     async def fetch_one(self, statement: Statement, /, **parameters: Any) -> Row | None:
         # All rows are read: a statement with RETURNING is not finished before.
@@ -194,12 +208,12 @@ class _Transaction:
 
     async def fetch_all(self, statement: Statement, /, **parameters: Any) -> list[Row]:
         text, values = statement.prepare("sqlite", parameters)
-        with _translated():
+        with self._noted():
             return self._connection.execute(text, values).fetchall()
 
     async def execute(self, statement: Statement, /, **parameters: Any) -> int:
         text, values = statement.prepare("sqlite", parameters)
-        with _translated():
+        with self._noted():
             cursor = self._connection.execute(text, values)
             count = cursor.rowcount
             cursor.close()
@@ -209,37 +223,52 @@ class _Transaction:
         if not parameters:
             return
         text = statement.text("sqlite")
-        with _translated():
+        with self._noted():
             self._connection.executemany(text, (statement.prepare("sqlite", one)[1] for one in parameters))
 
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except DatabaseError as error:
+            self.error = error
+            raise
 
-def _commit_all(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
+
+def _run(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
+    """Run the units of a batch and commit them together; each has its result or its error then."""
     try:
         _commit(connection, batch)
-    except ConstraintViolated:
-        # A deferred constraint speaks only at the commit, and for all: find out whose it is.
+    except (ConstraintViolated, DatabaseFull) as error:
+        # A deferred constraint speaks only at the commit, and for all; and a smaller unit may still fit.
+        if len(batch) == 1:
+            batch[0].error = error
+        else:
+            for unit in batch:
+                _run(connection, [unit])
+    except BaseException as error:  # noqa: BLE001 - the writer goes on, whatever it is
         for unit in batch:
-            unit.error = None
-            try:
-                _commit(connection, [unit])
-            except ConstraintViolated as error:
-                unit.error = error
+            unit.error = error
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
-    """Run the units of a batch and commit them together. Raises DatabaseError: nothing was committed."""
-    transaction = _Transaction(connection)
+    """Run the units of a batch and commit them together. When it raises, nothing was committed."""
     try:
         with _translated():
             connection.execute("BEGIN IMMEDIATE")
             for unit in batch:
+                unit.error = None
+                transaction = _Transaction(connection)
                 connection.execute("SAVEPOINT unit")
                 try:
                     unit.result = _drive(unit.work(transaction))
+                    if transaction.error:  # caught; but PostgreSQL would have ended the transaction
+                        raise transaction.error
                     connection.execute("RELEASE unit")
-                except Exception as error:
+                except BaseException as error:  # noqa: BLE001 - its caller gets it
                     if not connection.in_transaction:  # a full disk may roll everything back
-                        raise
+                        raise transaction.error or error  # noqa: B904 - the cause of both is the same
                     connection.execute("ROLLBACK TO unit")
                     connection.execute("RELEASE unit")
                     unit.error = error
@@ -302,10 +331,23 @@ def _translated() -> Iterator[None]:
     except sqlite3.IntegrityError as error:
         raise ConstraintViolated(str(error)) from error
     except sqlite3.Error as error:
-        match getattr(error, "sqlite_errorcode", None):
-            case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR_WRITE | sqlite3.SQLITE_IOERR_SHMSIZE:
-                raise DatabaseFull(str(error)) from error
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_BUSY_SNAPSHOT:
-                raise DatabaseBusy(str(error)) from error
-            case _:
-                raise DatabaseUnavailable(str(error)) from error
+        raise _translate(error) from error
+    except OSError as error:
+        kind = DatabaseFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else DatabaseUnavailable
+        raise kind(str(error)) from error
+
+
+def _translate(error: sqlite3.Error) -> DatabaseError:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    match code:
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR_WRITE | sqlite3.SQLITE_IOERR_SHMSIZE:
+            return DatabaseFull(str(error))
+        case None:  # the driver's own: a value that it does not take, a closed connection
+            return DatabaseError(str(error))
+    match code & 0xFF:  # without its details
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return DatabaseBusy(str(error))
+        case sqlite3.SQLITE_ERROR | sqlite3.SQLITE_MISMATCH | sqlite3.SQLITE_TOOBIG | sqlite3.SQLITE_RANGE:
+            return DatabaseError(str(error))
+        case _:
+            return DatabaseUnavailable(str(error))

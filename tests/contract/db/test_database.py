@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
-from sqlalchemy import Boolean, bindparam, delete, func, select, update
+from sqlalchemy import Boolean, bindparam, column, delete, func, select, table, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import (
     ConstraintViolated,
     Database,
+    DatabaseError,
     DatabaseUnavailable,
     Statement,
     Transaction,
@@ -18,7 +23,7 @@ from dtr.db import (
     now,
     open_database,
 )
-from dtr.db.schema import accounts, tags, usage_deltas
+from dtr.db.schema import accounts, tags, usage, usage_deltas
 
 ADD = Statement(
     insert(accounts).values(
@@ -183,23 +188,94 @@ async def test_rivals_on_one_row_all_get_their_turn(database_url: str):
 
 
 async def test_a_unit_goes_on_when_its_caller_is_cancelled(database: Database):
-    started = asyncio.Event()
-
-    async def work(tx: Transaction) -> None:
-        await tx.execute(ADD, id="ada", name="ada")
+    called = asyncio.Event()
 
     async def call() -> None:
-        started.set()
-        await database.unit(work)
+        called.set()
+        await database.unit(add("ada"))
 
     task = asyncio.create_task(call())
-    await started.wait()
+    await called.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert await database.unit(add("bob")) == "bob"
+    async with asyncio.timeout(10):
+        while await database.fetch_one(FIND, id="ada") is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_closing_waits_for_the_units_under_way(database_url: str):
+    database = open_database(database_url)
+    units = [asyncio.create_task(database.unit(add(f"user{n}"))) for n in range(20)]
+    await asyncio.sleep(0)
     await database.close()
-    with pytest.raises(Exception):  # noqa: B017 - closed is closed, whatever the driver says
+    assert await asyncio.gather(*units) == [f"user{n}" for n in range(20)]
+
+
+async def test_nothing_is_written_to_a_closed_database(database: Database):
+    await database.unit(add("ada"))
+    await database.close()
+    with pytest.raises(DatabaseUnavailable):
         await database.unit(add("bob"))
+
+
+async def test_an_error_of_a_statement_ends_its_unit_even_when_it_is_caught(database: Database):
+    await database.unit(add("ada"))
+
+    async def careless(tx: Transaction) -> None:
+        await tx.execute(ADD, id="bob", name="bob")
+        with suppress(ConstraintViolated):
+            await tx.execute(ADD, id="ada", name="ada")
+
+    with pytest.raises(DatabaseError):
+        await database.unit(careless)
+    assert await database.fetch_one(FIND, id="bob") is None
+
+
+async def test_a_unit_may_raise_what_it_likes_and_the_next_goes_on(database: Database):
+    async def leave(error: BaseException, tx: Transaction) -> None:
+        await tx.execute(ADD, id="eve", name="eve")
+        raise error
+
+    for error in (LookupError("a"), OSError("b"), asyncio.CancelledError("c"), TimeoutError("d")):
+        with pytest.raises(type(error)):
+            await asyncio.wait_for(database.unit(partial(leave, error)), 10)
+    assert await database.unit(add("ada")) == "ada"
+    assert (await database.fetch_one(COUNT))[0] == 1  # type: ignore[index]
+
+
+async def test_two_units_that_lock_in_opposite_order_both_end(database: Database):
+    put = Statement(
+        update(accounts).where(accounts.c.id == bindparam("which")).values(full_name=bindparam("value"))
+    )
+    for name in ("a", "b"):
+        await database.unit(add(name))
+    both_began = asyncio.Barrier(2) if database.dialect == "postgresql" else None
+
+    async def lock(order: str) -> None:
+        barrier = both_began  # for the first attempt only
+
+        async def work(tx: Transaction) -> None:
+            nonlocal barrier
+            await tx.execute(put, which=order[0], value=order)
+            if barrier:
+                waiting, barrier = barrier, None
+                await waiting.wait()
+            await tx.execute(put, which=order[1], value=order)
+
+        await database.unit(work)
+
+    await asyncio.gather(lock("ab"), lock("ba"))
+    rows = await database.fetch_all(Statement(select(accounts.c.full_name)))
+    assert rows[0][0] == rows[1][0] in {"ab", "ba"}
+
+
+async def test_a_wrong_statement_is_not_an_absent_database(database: Database):
+    nonsense = Statement(select(column("nothing")).select_from(table("nowhere")))
+    with pytest.raises(DatabaseError) as caught:
+        await database.fetch_one(nonsense)
+    assert not isinstance(caught.value, DatabaseUnavailable)
 
 
 async def test_statements_and_units_are_observed(database: Database):
@@ -221,6 +297,71 @@ async def test_booleans_compare(database: Database):
     given = Statement(select(accounts.c.id).where(accounts.c.is_active == bindparam("flag", type_=Boolean)))
     assert len(await database.fetch_all(active)) == 1
     assert len(await database.fetch_all(given, flag=True)) == 1
+
+
+SCOPES = Statement(
+    select(usage_deltas.c.bytes).where(usage_deltas.c.scope == bindparam("scope")).order_by(usage_deltas.c.id)
+)
+TOTAL = Statement(select(usage.c.bytes).where(usage.c.scope == "*"))
+
+
+@contextmanager
+def writer(url: str, name: str):
+    command = [sys.executable, "-m", "tests.support.writer", url, name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def read_numbers(process, count: int) -> list[int]:
+    return [int(process.stdout.readline()) for _ in range(count)]
+
+
+@pytest.fixture
+async def counted(database: Database) -> Database:
+    """A database with a row that counts units."""
+    start = Statement(insert(usage).values(scope="*", bytes=0))
+    await database.unit(lambda tx: tx.execute(start))
+    return database
+
+
+async def test_processes_that_write_at_once_lose_nothing(counted: Database, database_url: str):
+    acknowledged = {}
+    with writer(database_url, "one") as one, writer(database_url, "two") as two:
+        for name, process in (("one", one), ("two", two)):
+            acknowledged[name] = read_numbers(process, 1)  # both are at it
+        for name, process in (("one", one), ("two", two)):
+            acknowledged[name] += read_numbers(process, 100)
+        for name, process in (("one", one), ("two", two)):
+            process.stdin.close()
+            acknowledged[name] += map(int, process.stdout)
+            assert process.wait(20) == 0
+    for name, numbers in acknowledged.items():
+        assert sorted(row[0] for row in await counted.fetch_all(SCOPES, scope=name)) == sorted(numbers)
+    assert (await counted.fetch_one(TOTAL))[0] == sum(map(len, acknowledged.values()))  # type: ignore[index]
+
+
+async def test_what_a_process_acknowledged_is_seen_by_others_at_once(counted: Database, database_url: str):
+    with writer(database_url, "other") as process:
+        for _ in range(50):
+            [number] = read_numbers(process, 1)
+            assert number in [row[0] for row in await counted.fetch_all(SCOPES, scope="other")]
+
+
+async def test_kill_9_of_a_writer_loses_nothing_acknowledged_and_leaves_no_half_unit(
+    counted: Database, database_url: str
+):
+    for name in ("first", "second", "third"):
+        with writer(database_url, name) as process:
+            acknowledged = read_numbers(process, 40)
+            process.kill()
+            acknowledged += map(int, process.stdout.read().split("\n")[:-1])
+        assert set(acknowledged) <= {row[0] for row in await counted.fetch_all(SCOPES, scope=name)}
+    # A server may go on for a moment; what it then commits was not acknowledged, but is whole.
+    rows = select(func.count()).select_from(usage_deltas).scalar_subquery()
+    counts = await counted.fetch_one(Statement(select(rows, usage.c.bytes).where(usage.c.scope == "*")))
+    assert counts is not None
+    assert counts[0] == counts[1] >= 120
 
 
 async def test_an_address_that_does_not_answer_is_unavailable():

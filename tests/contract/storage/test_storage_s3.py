@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support.proxy import proxy
 from tests.support.s3 import run_s3_server
 from tests.support.storage import MIB, body, locations, read, s3_settings, upload
 
@@ -42,39 +43,10 @@ async def open_driver(s3_server, tmp_path):
 
 
 @asynccontextmanager
-async def proxy(endpoint, forward):
-    """The address of a way to the server on which `forward(reader, writer)` carries what it answers."""
-    target = urlsplit(endpoint)
-    connections = set()
-
-    async def carry(reader, writer):
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
-
-    async def connected(reader, writer):
-        connections.add(asyncio.current_task())
-        up_reader, up_writer = await asyncio.open_connection(target.hostname, target.port)
-        sending = asyncio.create_task(carry(reader, up_writer))
-        try:
-            await forward(up_reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            sending.cancel()
-            await asyncio.wait([sending])
-            for one in (writer, up_writer):
-                one.transport.abort()
-
-    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    finally:
-        listening.close()
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections)
-        await listening.wait_closed()
+async def way_to(server, answers):
+    """The address of a way to the server on which `answers` carries what it sends."""
+    async with proxy(urlsplit(server.endpoint).port, answers=answers) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def test_a_signed_address_gives_the_object_to_anyone_but_only_by_get(s3_server):
@@ -120,8 +92,8 @@ async def test_a_server_that_is_not_there_is_unavailable(open_driver):
 
 
 async def test_a_stopped_server_is_unavailable_in_bounded_time_and_usable_again(s3_server, open_driver):
-    driver = open_driver(time_limit=0.5)
-    location = await upload(driver, b"before")
+    patient, driver = open_driver(), open_driver(time_limit=0.5)
+    location = await upload(patient, b"before")
     s3_server.pause()
     try:
         for action in (driver.stat(location), driver.put_small(new_location(), b""), read(driver, location)):
@@ -131,7 +103,6 @@ async def test_a_stopped_server_is_unavailable_in_bounded_time_and_usable_again(
             assert time.monotonic() - started < 10
     finally:
         s3_server.resume()
-    patient = open_driver()
     assert await read(patient, location) == b"before"
 
 
@@ -209,7 +180,7 @@ async def test_an_upload_goes_on_in_another_process_after_kill_9(s3_server, open
 
 async def test_a_slow_server_may_take_longer_for_all_than_for_one_piece(s3_server, open_driver):
     location = await upload(open_driver(), content := os.urandom(2 * MIB))
-    pause = 0.15
+    pause, limit = 0.22, 3
 
     async def slowly(reader, writer):
         while piece := await reader.read(128 * 1024):
@@ -217,11 +188,11 @@ async def test_a_slow_server_may_take_longer_for_all_than_for_one_piece(s3_serve
             await writer.drain()
             await asyncio.sleep(pause)
 
-    async with proxy(s3_server.endpoint, slowly) as address:
-        driver = open_driver(endpoint=address, time_limit=1.5)
+    async with way_to(s3_server, slowly) as address:
+        driver = open_driver(endpoint=address, time_limit=limit)
         started = time.monotonic()
         assert await read(driver, location) == content
-        assert time.monotonic() - started > 1.5
+        assert time.monotonic() - started > limit
         await driver.close()
 
 
@@ -238,8 +209,8 @@ async def test_an_answer_that_stops_in_the_middle_is_unavailable_and_never_short
         if ending == "stalls":
             await asyncio.Event().wait()
 
-    async with proxy(s3_server.endpoint, halfway) as address:
-        driver = open_driver(endpoint=address, time_limit=1)
+    async with way_to(s3_server, halfway) as address:
+        driver = open_driver(endpoint=address, time_limit=2)
         received = bytearray()
 
         async def receive():
