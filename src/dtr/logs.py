@@ -26,16 +26,29 @@ if TYPE_CHECKING:
     from dtr.http.types import Scope
 
 _MASK = "********"
-_SECRETS = re.compile(
-    r"(?P<jwt>\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*)"
-    r"|(?P<own>\bdtr[ar]_[A-Za-z0-9_-]{8,})"
-    r"|(?P<header>\b(?:Basic|Bearer)\s+)[A-Za-z0-9+/=_.~-]{6,}"
-    r"|(?P<url>://[^:/@\s]*:)[^@/\s]+(?=@)"
-    r"|(?P<field>\b(?:password|passwd|secret|token|refresh_token|access_token|authorization)[\"']?\s*[=:]\s*[\"']?)"
-    r"[^\s\"'&,;)}]+",
-    re.IGNORECASE,
+_NAMES_OF_SECRETS = (
+    "password|passwd|secret|token|authorization|cookie|credential|signature|(?:private|access|api)[_-]?key"
 )
-_SECRET_NAMES = re.compile(r"password|passwd|secret|token|authorization|cookie", re.IGNORECASE)
+# Every repetition that may fail is bounded, so that no text takes longer than its length allows.
+_SECRETS = re.compile(
+    r"\beyJ[A-Za-z0-9_-]{5,1000}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # a JSON Web Token
+    r"|dtr[ar]_[A-Za-z0-9_-]{8,}"  # one of our own tokens
+    r"|\$argon2[a-z]{0,2}\$[^\s\"';)]+"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]{0,20000}"
+    r"|(?P<jwk>[\"']d[\"']\s{0,2}:\s{0,2}[\"'])[A-Za-z0-9_-]{16,}"
+    r"|(?P<header>\b(?:Basic|Bearer)\s{1,4})[A-Za-z0-9+/=_.~-]{4,}"
+    r"|(?P<url>://[^:/@\s]{0,256}:)[^/\s]{1,1024}(?=@)"
+    rf"|(?P<field>(?:{_NAMES_OF_SECRETS})[\w-]{{0,24}}(?:\\{{0,3}}[\"']?\s{{0,3}}[=:]\s{{0,3}}|[\"'],\s{{0,2}}b?))"
+    r"(?:"
+    r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?"  # quoted, with escapes in it
+    r"|\\{1,3}[\"'](?:(?!\\{1,3}[\"']).)*"  # quoted with escaped quotes: JSON within a text
+    r"|(?:(?:Basic|Bearer|Digest)\s{1,4})?[^\s\"'&,;)}\]]+"
+    r")",
+    re.IGNORECASE | re.DOTALL,
+)
+_SECRET_NAMES = re.compile(_NAMES_OF_SECRETS, re.IGNORECASE)
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_OWN = frozenset({"time", "level", "logger", "event"})
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -43,6 +56,7 @@ _access = logging.getLogger("dtr.access")
 _DELAY_SECONDS = 0.1
 _MOST_WAITING = 64 * 1024
 _SHORT_PATH = 512
+_LONGEST_PATH = 2048
 
 
 def configure(level: str, form: str) -> None:
@@ -85,12 +99,16 @@ def access(scope: Scope, facts: Facts) -> None:
 
 def mask(text: str) -> str:
     """`text` without what looks like a secret."""
-    return _SECRETS.sub(lambda match: (match["header"] or match["url"] or match["field"] or "") + _MASK, text)
+    return _SECRETS.sub(_hidden, text)
+
+
+def _hidden(match: re.Match[str]) -> str:
+    return (match["jwk"] or match["header"] or match["url"] or match["field"] or "") + _MASK
 
 
 def _masked(path: str) -> str:
-    """The same for paths, of which many come again."""
-    return _masked_short(path) if len(path) <= _SHORT_PATH else mask(path)
+    """The same for paths, of which many come again; clients may send very long ones."""
+    return _masked_short(path) if len(path) <= _SHORT_PATH else mask(path[:_LONGEST_PATH])
 
 
 @lru_cache(maxsize=4096)
@@ -101,15 +119,30 @@ def _masked_short(path: str) -> str:
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in record.__dict__.items():
-        if name in _STANDARD or value == "":
+        if name in _STANDARD or (isinstance(value, str) and not value):
             continue
+        key = f"{name}_" if name in _OWN else name
         if _SECRET_NAMES.search(name):
-            found[name] = _MASK
+            found[key] = _MASK
         elif isinstance(value, int | float | None):
-            found[name] = value
+            found[key] = value
         else:
-            found[name] = mask(str(value))
+            found[key] = mask(_text(value))
     return found
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the line must be written
+        return f"<{type(value).__name__} without a text: {type(error).__name__}>"
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return mask(record.getMessage())
+    except Exception:  # noqa: BLE001 - the arguments do not fit, and are not shown: they may be secrets
+        return mask(_text(record.msg))
 
 
 class _Output(logging.Handler):
@@ -118,14 +151,17 @@ class _Output(logging.Handler):
     def __init__(self, form: Callable[[float, str, str, str, dict[str, Any]], bytes]) -> None:
         super().__init__()
         self._form = form
+        assert self.lock is not None
+        self._guard = self.lock
         self._waiting: list[bytes] = []
         self._size = 0
 
     def append(self, level: str, logger: str, event: str, fields: dict[str, Any]) -> None:
         """A line that may wait a moment for others."""
         line = self._form(time.time(), level, logger, event, fields)
-        self._waiting.append(line)
-        self._size += len(line)
+        with self._guard:  # other threads log, too
+            self._waiting.append(line)
+            self._size += len(line)
         if self._size >= _MOST_WAITING:
             self.flush()
         elif len(self._waiting) == 1:
@@ -136,20 +172,18 @@ class _Output(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`."""
-        try:
-            fields = _fields(record)
-            error = _error(record)
-            if error is not None:
-                fields["error"] = error
-            level = record.levelname.lower()
-            self._waiting.append(self._form(record.created, level, record.name, mask(record.getMessage()), fields))
-            self.flush()
-        except Exception:  # noqa: BLE001 - as the logging module has it: the log never breaks the program
-            self.handleError(record)
+        fields = _fields(record)
+        error = _error(record)
+        if error is not None:
+            fields["error"] = error
+        line = self._form(record.created, record.levelname.lower(), record.name, _message(record), fields)
+        with self._guard:
+            self._waiting.append(line)
+        self.flush()
 
     def flush(self) -> None:
-        """See `logging.Handler`."""
-        with self.lock or contextlib.nullcontext():
+        """See `logging.Handler`. What cannot be written is lost: the log never breaks the program."""
+        with self._guard, contextlib.suppress(OSError, ValueError):
             lines, self._waiting = self._waiting, []
             self._size = 0
             if lines:
@@ -168,15 +202,19 @@ def _line_of_json(moment: float, level: str, logger: str, event: str, fields: di
     try:
         return _encode(line) + b"\n"
     except UnicodeEncodeError:  # a lone surrogate in a path is nothing that JSON can say
-        cleaned = {key: _printable(value) if isinstance(value, str) else value for key, value in line.items()}
+        cleaned = {
+            _printable(key): _printable(value) if isinstance(value, str) else value for key, value in line.items()
+        }
         return _encode(cleaned) + b"\n"
 
 
 def _line_of_text(moment: float, level: str, logger: str, event: str, fields: dict[str, Any]) -> bytes:
-    error = fields.pop("error", None)
-    shown = " ".join(f"{key}={value}" for key, value in fields.items())
+    shown = " ".join(f"{key}={value}" for key, value in fields.items() if key != "error")
     text = f"{_time(moment)[11:23]} {level.upper():<7} {logger} {event} {shown}".rstrip()
-    return _printable(f"{text}\n{error.rstrip()}\n" if error else f"{text}\n").encode()
+    # Only an error has several lines: nobody makes up others.
+    text = _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+    error = fields.get("error")
+    return (f"{text}\n{str(error).rstrip()}\n" if error else f"{text}\n").encode("utf-8", "backslashreplace")
 
 
 @lru_cache(maxsize=2)
