@@ -42,6 +42,8 @@ metadata = MetaData(
 _text = Text().with_variant(Text(collation="C"), "postgresql")
 # A whole number that the database counts up; SQLite does so only for a column called INTEGER.
 _counted = BigInteger().with_variant(Integer(), "sqlite")
+# Tables whose rows come and go with every push: vacuumed when a fiftieth of them is dead, not a fifth.
+_lively = {"autovacuum_vacuum_scale_factor": 0.02}
 _LEVELS = "('read-only', 'read-write', 'admin')"
 
 # --- accounts -----------------------------------------------------------------------------------------------
@@ -187,6 +189,7 @@ blobs = Table(  # a row lives exactly as long as it has a link
     Column("state", _text, nullable=False),
     CheckConstraint("state IN ('present', 'missing')", "state"),
     Column("created_at", BigInteger, nullable=False),
+    postgresql_with=_lively,
 )
 
 repository_blobs = Table(  # the links: access to a blob is decided here, never by its digest alone
@@ -197,6 +200,7 @@ repository_blobs = Table(  # the links: access to a blob is decided here, never 
     Column("review_at", BigInteger),
     PrimaryKeyConstraint("repository_id", "digest"),
     sqlite_with_rowid=False,
+    postgresql_with=_lively,
 )
 
 manifests = Table(
@@ -216,6 +220,7 @@ manifests = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("review_at", BigInteger),
     PrimaryKeyConstraint("repository_id", "digest"),
+    postgresql_with=_lively,
 )
 for _name, _columns in (  # pages of referrers, of all types and of one
     ("ix_manifests_subject", (manifests.c.repository_id, manifests.c.subject, manifests.c.digest)),
@@ -245,6 +250,7 @@ manifest_references = Table(  # immutable; the target may be missing (sparse ind
     ),
     Index(None, "repository_id", "kind", "target"),
     sqlite_with_rowid=False,
+    postgresql_with=_lively,
 )
 
 tags = Table(
@@ -266,6 +272,7 @@ tags = Table(
     Index(None, "repository_id", "manifest"),
     Index(None, "repository_id", "created_at", "name"),  # first in, first out of a tag limit
     sqlite_with_rowid=False,
+    postgresql_with=_lively,
 )
 
 uploads = Table(
@@ -283,6 +290,7 @@ uploads = Table(
     Column("writer_until", BigInteger, nullable=False, server_default="0"),
     Column("started_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
+    postgresql_with=_lively,
 )
 
 gc_objects = Table(  # tombstones: objects to be deleted at the store
@@ -295,6 +303,7 @@ gc_objects = Table(  # tombstones: objects to be deleted at the store
     Column("repeat_after", BigInteger),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", _text),
+    postgresql_with=_lively,
 )
 
 usage_deltas = Table(  # append only, folded from time to time into `usage`
@@ -303,6 +312,7 @@ usage_deltas = Table(  # append only, folded from time to time into `usage`
     Column("id", _counted, Identity(), primary_key=True),
     Column("scope", _text, nullable=False),  # `*`, `namespace:ID` or `repository:ID`
     Column("bytes", BigInteger, nullable=False),
+    postgresql_with=_lively,
 )
 
 usage = Table(

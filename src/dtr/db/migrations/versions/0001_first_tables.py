@@ -11,6 +11,7 @@ branch_labels = None
 depends_on = None
 
 text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+lively = {"autovacuum_vacuum_scale_factor": 0.02}
 counted = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -40,6 +41,7 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('present', 'missing')", name=op.f("ck_blobs_state")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_blobs")),
         sa.UniqueConstraint("location", name=op.f("uq_blobs_location")),
+        postgresql_with=lively,
     )
     op.create_table(
         "gc_objects",
@@ -51,6 +53,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("last_error", text, nullable=True),
         sa.PrimaryKeyConstraint("location", name=op.f("pk_gc_objects")),
+        postgresql_with=lively,
     )
     op.create_index(op.f("ix_gc_objects_delete_after"), "gc_objects", ["delete_after"], unique=False)
 
@@ -85,6 +88,7 @@ def upgrade() -> None:
         sa.Column("scope", text, nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_deltas")),
+        postgresql_with=lively,
     )
     op.create_table(
         "organization_members",
@@ -198,6 +202,7 @@ def upgrade() -> None:
             ["repository_id"], ["repositories.id"], name=op.f("fk_manifests_repository_id_repositories")
         ),
         sa.PrimaryKeyConstraint("repository_id", "digest", name=op.f("pk_manifests")),
+        postgresql_with=lively,
     )
     op.create_index(
         "ix_manifests_review_at",
@@ -258,6 +263,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("repository_id", "digest", name=op.f("pk_repository_blobs")),
         sqlite_with_rowid=False,
+        postgresql_with=lively,
     )
     op.create_index(op.f("ix_repository_blobs_digest"), "repository_blobs", ["digest"], unique=False)
     op.create_index(
@@ -324,6 +330,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
         sa.UniqueConstraint("location", name=op.f("uq_uploads_location")),
+        postgresql_with=lively,
     )
     op.create_index(op.f("ix_uploads_expires_at"), "uploads", ["expires_at"], unique=False)
     op.create_index(op.f("ix_uploads_repository_id"), "uploads", ["repository_id"], unique=False)
@@ -345,6 +352,7 @@ def upgrade() -> None:
             "repository_id", "manifest", "kind", "target", name=op.f("pk_manifest_references")
         ),
         sqlite_with_rowid=False,
+        postgresql_with=lively,
     )
     op.create_index(
         op.f("ix_manifest_references_repository_id_kind_target"),
@@ -370,6 +378,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_tags")),
         sqlite_with_rowid=False,
+        postgresql_with=lively,
     )
     op.create_index(
         op.f("ix_tags_repository_id_created_at_name"),

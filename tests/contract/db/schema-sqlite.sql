@@ -1,0 +1,267 @@
+CREATE TABLE accounts (
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    full_name TEXT DEFAULT '' NOT NULL,
+    is_admin BOOLEAN NOT NULL,
+    is_active BOOLEAN NOT NULL,
+    is_imported BOOLEAN NOT NULL,
+    password_hash TEXT,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_accounts PRIMARY KEY (id),
+    CONSTRAINT ck_accounts_kind CHECK (kind IN ('user', 'organization')),
+    CONSTRAINT uq_accounts_name UNIQUE (name)
+);
+
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+CREATE TABLE blobs (
+    digest TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    location TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_blobs PRIMARY KEY (digest),
+    CONSTRAINT ck_blobs_state CHECK (state IN ('present', 'missing')),
+    CONSTRAINT uq_blobs_location UNIQUE (location)
+);
+
+CREATE TABLE gc_objects (
+    location TEXT NOT NULL,
+    driver_state TEXT,
+    size BIGINT NOT NULL,
+    delete_after BIGINT NOT NULL,
+    repeat_after BIGINT,
+    attempts INTEGER DEFAULT '0' NOT NULL,
+    last_error TEXT,
+    CONSTRAINT pk_gc_objects PRIMARY KEY (location)
+);
+
+CREATE INDEX ix_gc_objects_delete_after ON gc_objects (delete_after);
+
+CREATE TABLE login_failures (
+    subject TEXT NOT NULL,
+    failures INTEGER NOT NULL,
+    blocked_until BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    CONSTRAINT pk_login_failures PRIMARY KEY (subject)
+);
+
+CREATE INDEX ix_login_failures_expires_at ON login_failures (expires_at);
+
+CREATE TABLE manifest_references (
+    repository_id BIGINT NOT NULL,
+    manifest TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT NOT NULL,
+    CONSTRAINT pk_manifest_references PRIMARY KEY (repository_id, manifest, kind, target),
+    CONSTRAINT ck_manifest_references_kind CHECK (kind IN ('blob', 'manifest')),
+    CONSTRAINT fk_manifest_references_repository_id_manifest_manifests FOREIGN KEY(repository_id, manifest) REFERENCES manifests (repository_id, digest) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_manifest_references_repository_id_kind_target ON manifest_references (repository_id, kind, target);
+
+CREATE TABLE manifests (
+    repository_id INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    artifact_type TEXT,
+    subject TEXT,
+    config_digest TEXT,
+    config_media_type TEXT,
+    annotations TEXT,
+    content_size BIGINT NOT NULL,
+    payload BLOB NOT NULL,
+    author TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    review_at BIGINT,
+    CONSTRAINT pk_manifests PRIMARY KEY (repository_id, digest),
+    CONSTRAINT fk_manifests_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id)
+);
+
+CREATE INDEX ix_manifests_review_at ON manifests (review_at, repository_id, digest) WHERE review_at IS NOT NULL;
+
+CREATE INDEX ix_manifests_subject ON manifests (repository_id, subject, digest) WHERE subject IS NOT NULL;
+
+CREATE INDEX ix_manifests_subject_artifact_type ON manifests (repository_id, subject, artifact_type, digest) WHERE subject IS NOT NULL;
+
+CREATE TABLE namespace_grants (
+    namespace_id TEXT NOT NULL,
+    team_id TEXT NOT NULL,
+    level TEXT NOT NULL,
+    CONSTRAINT pk_namespace_grants PRIMARY KEY (namespace_id, team_id),
+    CONSTRAINT ck_namespace_grants_level CHECK (level IN ('read-only', 'read-write', 'admin')),
+    CONSTRAINT fk_namespace_grants_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_namespace_grants_team_id_teams FOREIGN KEY(team_id) REFERENCES teams (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_namespace_grants_team_id ON namespace_grants (team_id);
+
+CREATE TABLE organization_members (
+    organization_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    is_admin BOOLEAN NOT NULL,
+    CONSTRAINT pk_organization_members PRIMARY KEY (organization_id, user_id),
+    CONSTRAINT fk_organization_members_organization_id_accounts FOREIGN KEY(organization_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_organization_members_user_id_accounts FOREIGN KEY(user_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_organization_members_user_id ON organization_members (user_id);
+
+CREATE TABLE repositories (
+    id INTEGER NOT NULL,
+    namespace_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    visibility TEXT NOT NULL,
+    short_description TEXT DEFAULT '' NOT NULL,
+    long_description TEXT DEFAULT '' NOT NULL,
+    scan_on_push BOOLEAN NOT NULL,
+    immutable_tags BOOLEAN NOT NULL,
+    tag_limit INTEGER NOT NULL,
+    created_at BIGINT NOT NULL,
+    deleted_at BIGINT,
+    CONSTRAINT pk_repositories PRIMARY KEY (id),
+    CONSTRAINT ck_repositories_visibility CHECK (visibility IN ('public', 'private')),
+    CONSTRAINT fk_repositories_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id)
+);
+
+CREATE INDEX ix_repositories_deleted_at ON repositories (deleted_at) WHERE deleted_at IS NOT NULL;
+
+CREATE INDEX ix_repositories_namespace_id ON repositories (namespace_id);
+
+CREATE UNIQUE INDEX uq_repositories_path ON repositories (path) WHERE deleted_at IS NULL;
+
+CREATE TABLE repository_blobs (
+    repository_id INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    review_at BIGINT,
+    CONSTRAINT pk_repository_blobs PRIMARY KEY (repository_id, digest),
+    CONSTRAINT fk_repository_blobs_digest_blobs FOREIGN KEY(digest) REFERENCES blobs (digest),
+    CONSTRAINT fk_repository_blobs_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_repository_blobs_digest ON repository_blobs (digest);
+
+CREATE INDEX ix_repository_blobs_review_at ON repository_blobs (review_at, repository_id, digest) WHERE review_at IS NOT NULL;
+
+CREATE TABLE repository_grants (
+    repository_id INTEGER NOT NULL,
+    team_id TEXT NOT NULL,
+    level TEXT NOT NULL,
+    CONSTRAINT pk_repository_grants PRIMARY KEY (repository_id, team_id),
+    CONSTRAINT ck_repository_grants_level CHECK (level IN ('read-only', 'read-write', 'admin')),
+    CONSTRAINT fk_repository_grants_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE,
+    CONSTRAINT fk_repository_grants_team_id_teams FOREIGN KEY(team_id) REFERENCES teams (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_repository_grants_team_id ON repository_grants (team_id);
+
+CREATE TABLE signing_keys (
+    id TEXT NOT NULL,
+    private_key TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    signs_from BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    CONSTRAINT pk_signing_keys PRIMARY KEY (id)
+);
+
+CREATE TABLE tags (
+    repository_id BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    author TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT pk_tags PRIMARY KEY (repository_id, name),
+    CONSTRAINT fk_tags_repository_id_manifest_manifests FOREIGN KEY(repository_id, manifest) REFERENCES manifests (repository_id, digest) DEFERRABLE INITIALLY DEFERRED
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_tags_repository_id_created_at_name ON tags (repository_id, created_at, name);
+
+CREATE INDEX ix_tags_repository_id_manifest ON tags (repository_id, manifest);
+
+CREATE TABLE team_members (
+    team_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    is_admin BOOLEAN NOT NULL,
+    CONSTRAINT pk_team_members PRIMARY KEY (team_id, user_id),
+    CONSTRAINT fk_team_members_team_id_teams FOREIGN KEY(team_id) REFERENCES teams (id) ON DELETE CASCADE,
+    CONSTRAINT fk_team_members_user_id_accounts FOREIGN KEY(user_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_team_members_user_id ON team_members (user_id);
+
+CREATE TABLE teams (
+    id TEXT NOT NULL,
+    organization_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    description TEXT DEFAULT '' NOT NULL,
+    CONSTRAINT pk_teams PRIMARY KEY (id),
+    CONSTRAINT fk_teams_organization_id_accounts FOREIGN KEY(organization_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT uq_teams_organization_id_name UNIQUE (organization_id, name)
+);
+
+CREATE TABLE tokens (
+    id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    label TEXT NOT NULL,
+    is_active BOOLEAN NOT NULL,
+    created_at BIGINT NOT NULL,
+    last_used_at BIGINT,
+    expires_at BIGINT,
+    generated_by TEXT NOT NULL,
+    creator_user_agent TEXT DEFAULT '' NOT NULL,
+    CONSTRAINT pk_tokens PRIMARY KEY (id),
+    CONSTRAINT ck_tokens_kind CHECK (kind IN ('access', 'refresh')),
+    CONSTRAINT fk_tokens_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_tokens_account_id ON tokens (account_id);
+
+CREATE TABLE uploads (
+    id TEXT NOT NULL,
+    repository_id INTEGER NOT NULL,
+    account_id TEXT,
+    location TEXT NOT NULL,
+    driver_state TEXT NOT NULL,
+    "offset" BIGINT NOT NULL,
+    algorithm TEXT NOT NULL,
+    digest TEXT,
+    writer TEXT DEFAULT '' NOT NULL,
+    writer_until BIGINT DEFAULT '0' NOT NULL,
+    started_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    CONSTRAINT pk_uploads PRIMARY KEY (id),
+    CONSTRAINT fk_uploads_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id),
+    CONSTRAINT uq_uploads_location UNIQUE (location)
+);
+
+CREATE INDEX ix_uploads_expires_at ON uploads (expires_at);
+
+CREATE INDEX ix_uploads_repository_id ON uploads (repository_id);
+
+CREATE TABLE usage (
+    scope TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    CONSTRAINT pk_usage PRIMARY KEY (scope)
+);
+
+CREATE TABLE usage_deltas (
+    id INTEGER NOT NULL,
+    scope TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    CONSTRAINT pk_usage_deltas PRIMARY KEY (id)
+);
