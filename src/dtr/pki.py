@@ -2,32 +2,44 @@
 The certificates that dtr makes itself: an authority of its own, and a server certificate by it.
 
 Both are made once and kept in a directory; the server certificate is renewed when it gets old or a name is
-missing. A start that needs neither loads no cryptography.
+missing. The authority outlives every certificate that it signs: it is renewed in time, with the same name and key,
+so that whoever trusts the old one trusts the new certificates as well until the old one ends. A start that needs
+neither loads no cryptography.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
+import hashlib
 import ipaddress
+import itertools
 import json
 import os
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
+T = TypeVar("T")
+
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 397  # browsers refuse more
 _RENEW_DAYS = 30
+_NOTE = "server.json"
+"""What the server certificate is good for, names and end, and the digest of its authority."""
+_DAMAGED = (
+    "damaged ({}): restore it, or remove ca.pem and ca-key.pem for a new authority, which clients have to trust"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +63,15 @@ def ensure_certificate(directory: Path, names: Iterable[str]) -> Certificate:
     """
     The server certificate in `directory`, good for this host and for `names`; made or renewed when necessary.
 
-    Safe when several processes do it at once.
+    Safe when several processes do it at once. Raises OSError.
     """
-    wanted = sorted({"localhost", "127.0.0.1", "::1", *_own_names(), *names})
+    wanted = sorted({_normal(name) for name in ("localhost", "127.0.0.1", "::1", *_own_names(), *names)})
     made = Certificate(directory / "server.pem", directory / "server-key.pem", directory / "ca.pem")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(directory):
         if not _is_good(directory, wanted):
+            # Without the note, whatever a crash leaves behind is made anew.
+            (directory / _NOTE).unlink(missing_ok=True)
             authority, authority_key = _authority(directory)
             _issue(directory, wanted, authority, authority_key)
     return made
@@ -73,43 +87,95 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
 
 
 def examine(certificate: Certificate, names: Iterable[str], now: dt.datetime) -> list[Finding]:
-    """What clients that use `names` would not like about a certificate."""
+    """What clients that use `names` would not like about a certificate, at the time `now`."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        parsed = x509.load_pem_x509_certificates(certificate.chain.read_bytes())[0]
+        chain = x509.load_pem_x509_certificates(certificate.chain.read_bytes())
         key = load_pem_private_key(certificate.key.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
-        return [Finding(True, f"the certificate or its key cannot be read: {error}")]
+        trusted = []
+        if certificate.authority is not None:
+            trusted = x509.load_pem_x509_certificates(certificate.authority.read_bytes())
+    except OSError as error:
+        return [Finding(True, f"{error.filename} cannot be read: {error.strerror}")]
+    except (ValueError, TypeError) as error:
+        return [Finding(True, f"the certificate, its key or its authority is not in PEM: {error}")]
     found = []
-    if parsed.public_key() != key.public_key():
+    if chain[0].public_key() != key.public_key():
         found.append(Finding(True, f"{certificate.key} is not the key of {certificate.chain}"))
-    if now < parsed.not_valid_before_utc:
-        found.append(Finding(True, f"the certificate is not valid before {parsed.not_valid_before_utc:%Y-%m-%d}"))
-    if now > parsed.not_valid_after_utc:
-        found.append(Finding(True, f"the certificate expired on {parsed.not_valid_after_utc:%Y-%m-%d}"))
-    elif (left := (parsed.not_valid_after_utc - now).days) < _RENEW_DAYS:
-        found.append(Finding(False, f"the certificate expires in {left} days"))
-    known = _names_in(parsed)
+    if certificate.key.stat().st_mode & 0o007:
+        found.append(Finding(False, f"everybody on this host can read {certificate.key}"))
+    for one, issuer in itertools.pairwise(chain):  # RFC 8446, section 4.4.2
+        if not _is_by(one, issuer):
+            found.append(
+                Finding(True, f"the chain is out of order: {_called(issuer)} did not sign {_called(one)}")
+            )
+    anchor = next((one for one in trusted if one == chain[-1] or _is_by(chain[-1], one)), None)
+    if trusted and anchor is None:
+        found.append(Finding(True, f"the authority that clients are given did not sign {_called(chain[-1])}"))
+    found += _validity(chain[0], "the certificate", now)
+    for one in dict.fromkeys([*chain[1:], anchor or chain[-1]]):
+        if one != chain[0]:
+            found += _validity(one, f"its authority {_called(one)}", now)
+    known = _names_in(chain[0])
+    if not known:
+        found.append(Finding(True, "the certificate names no host (subjectAltName)"))
     found += [
         Finding(True, f"the certificate is not valid for {name}")
         for name in names
-        if not any(_matches(name, one) for one in known)
+        if not any(_matches(_normal(name), one) for one in known)
     ]
     return found
 
 
+def _validity(certificate: x509.Certificate, subject: str, now: dt.datetime) -> list[Finding]:
+    if now < certificate.not_valid_before_utc:
+        return [Finding(True, f"{subject} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}")]
+    if now > certificate.not_valid_after_utc:
+        return [Finding(True, f"{subject} expired on {certificate.not_valid_after_utc:%Y-%m-%d}")]
+    left = (certificate.not_valid_after_utc - now).days
+    return [Finding(False, f"{subject} expires in {left} days")] if left < _RENEW_DAYS else []
+
+
+def _is_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def _called(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string() or f"number {certificate.serial_number:x}"
+
+
 def _own_names() -> set[str]:
     own = socket.gethostname().lower()
-    return {own} if own.replace("-", "").replace(".", "").isalnum() else set()
+    return {own} if own.isascii() and own.replace("-", "").replace(".", "").isalnum() else set()
+
+
+def _normal(name: str) -> str:
+    """The one way of writing a name or an address."""
+    return str(ipaddress.ip_address(name)) if _is_address(name) else name.lower()
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """RFC 9525: a star stands for one whole label, the first."""
-    if pattern.startswith("*."):
-        return name.partition(".")[2] == pattern[2:]
-    return name.lower() == pattern.lower()
+    """RFC 9525: a star stands for one whole label, the first of a DNS name."""
+    if pattern.startswith("*.") and not _is_address(name):
+        label, _, rest = name.partition(".")
+        return bool(label) and rest == pattern[2:]
+    return name == pattern
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -125,30 +191,51 @@ def _locked(directory: Path) -> Iterator[None]:
 def _is_good(directory: Path, wanted: Sequence[str]) -> bool:
     """Whether the note beside the certificate says that it is for these names and for long enough."""
     try:
-        note = json.loads((directory / "server.json").read_text(encoding="utf-8"))
+        note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))
         until = dt.datetime.fromisoformat(note["until"])
-        there = all((directory / name).exists() for name in ("server.pem", "server-key.pem", "ca.pem"))
+        return (
+            all((directory / name).exists() for name in ("server.pem", "server-key.pem"))
+            and set(wanted) <= set(note["names"])
+            and until - dt.datetime.now(dt.UTC) > dt.timedelta(days=_RENEW_DAYS)
+            and note["authority"] == _digest(directory / "ca.pem")
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    left = until - dt.datetime.now(dt.UTC)
-    return there and set(wanted) <= set(note["names"]) and left > dt.timedelta(days=_RENEW_DAYS)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
+    """The authority in `directory`, made or renewed when it is not good for as long as a server certificate is."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from cryptography.x509.oid import NameOID
 
+    def load_key(content: bytes) -> EllipticCurvePrivateKey:
+        loaded = load_pem_private_key(content, None)
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+            raise TypeError("not a key that dtr made")
+        return loaded
+
     certificate_file, key_file = directory / "ca.pem", directory / "ca-key.pem"
-    if certificate_file.exists() and key_file.exists():
-        loaded = load_pem_private_key(key_file.read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        return x509.load_pem_x509_certificate(certificate_file.read_bytes()), loaded
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"dtr {socket.gethostname()} CA"[:64])])
     now = dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"dtr {socket.gethostname()} CA"[:64])])
+    if key_file.exists():
+        key, old = _load(key_file, load_key), None
+        if certificate_file.exists():
+            old = _load(certificate_file, x509.load_pem_x509_certificate)
+            if old.public_key() != key.public_key():
+                raise OSError(errno.EINVAL, _DAMAGED.format("not the key of ca.pem"), str(key_file))
+            if old.not_valid_after_utc > now + dt.timedelta(days=_SERVER_DAYS):
+                return old, key
+            name = old.subject
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        _write(key_file, _pem_of_key(key), 0o600)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -162,9 +249,15 @@ def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateK
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write(key_file, _pem_of_key(key), 0o600)
     _write(certificate_file, _pem(certificate), 0o644)
     return certificate, key
+
+
+def _load(file: Path, parse: Callable[[bytes], T]) -> T:
+    try:
+        return parse(file.read_bytes())
+    except (ValueError, TypeError) as error:
+        raise OSError(errno.EINVAL, _DAMAGED.format(error), str(file)) from None
 
 
 def _issue(
@@ -197,27 +290,30 @@ def _issue(
     )
     _write(directory / "server-key.pem", _pem_of_key(key), 0o600)
     _write(directory / "server.pem", _pem(certificate) + _pem(authority), 0o644)
-    note = json.dumps({"names": list(names), "until": until.isoformat()})
-    _write(directory / "server.json", note.encode(), 0o644)
+    note = json.dumps(
+        {"names": list(names), "until": until.isoformat(), "authority": _digest(directory / "ca.pem")}
+    )
+    _write(directory / _NOTE, note.encode(), 0o644)
 
 
 def _general_name(name: str) -> x509.GeneralName:
     from cryptography import x509
 
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+    return x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name)
 
 
 def _names_in(certificate: x509.Certificate) -> list[str]:
+    """What it is good for; an address that is given as a name is good for nothing."""
     from cryptography import x509
 
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+    return [
+        *(name.lower() for name in names.get_values_for_type(x509.DNSName) if not _is_address(name)),
+        *map(str, names.get_values_for_type(x509.IPAddress)),
+    ]
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
