@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -36,6 +37,7 @@ COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]\s]+)):([0-9]{1,5})")
 _EXTERNAL = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?")
+_DATABASE_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^:\[\]\s]*)(?::[0-9]{1,5})?")
 _DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _LONGEST_DNS_NAME = 253
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@]*):[^/]*@|(?<=[?&])([a-z]*password)=[^&]*")
@@ -94,6 +96,10 @@ class Database(_Section):
     def _known(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("begins with sqlite:/// or postgresql://")
+        if value is not None and value.startswith("postgres") and not _is_postgresql(value):
+            raise ValueError(
+                "is postgresql://USER:PASSWORD@HOST:PORT/NAME, with %-codes for what is no letter or digit in them"
+            )
         return value
 
 
@@ -323,6 +329,14 @@ def _fields() -> dict[str, FieldInfo]:
 
     walk(Settings, "")
     return found
+
+
+def _is_postgresql(url: str) -> bool:
+    try:
+        login, _, hosts = urlsplit(url).netloc.rpartition("@")
+    except ValueError:
+        return False
+    return "@" not in login and all(_DATABASE_HOST.fullmatch(host) for host in hosts.split(","))
 
 
 def _is_host(text: str) -> bool:

@@ -1,4 +1,8 @@
-"""The doctor: looks at everything that a server needs, and says what to do about what is wrong."""
+"""
+The doctor: looks at everything that a server needs, and says what to do about what is wrong.
+
+It makes nothing that is not there: what a start would make anew may be a mount that is missing.
+"""
 
 from __future__ import annotations
 
@@ -47,24 +51,25 @@ async def examine(settings: Settings) -> list[Checked]:
 
 
 async def _database(settings: Settings) -> list[Checked]:
-    if settings.database.url is None and not (settings.data_dir / "metadata.db").exists():
-        advice = "`dtr serve` or `dtr migrate` makes it; --data-dir names another place"
-        return [Checked(False, "database", f"there is none in {settings.data_dir.absolute()}", advice)]
+    kind, _, path = settings.database_url.partition(":///")
+    if kind == "sqlite" and not os.path.exists(path):  # noqa: ASYNC240, PTH110 - nothing else runs meanwhile
+        advice = "`dtr serve` or `dtr migrate` makes it; --data-dir or database.url name another place"
+        return [Checked(False, "database", f"there is no {path}", advice)]
     try:
         database = open_database(settings.database_url)
     except DatabaseError as error:
-        return [Checked(False, "database", str(error), "check the file, its owner and its mode")]
+        return [Checked(False, "database", _line(error), "check the file, its owner and its mode")]
     try:
         await check(database)
         before = time.time() * 1000
         row = await database.fetch_one(_ASK)
         after = time.time() * 1000
     except SchemaOutdated as error:
-        return [Checked(False, "database", str(error), "run `dtr migrate`")]
+        return [Checked(False, "database", _line(error), "run `dtr migrate`")]
     except SchemaNewer as error:
-        return [Checked(False, "database", str(error), "start the version that wrote the data")]
+        return [Checked(False, "database", _line(error), "start the version that wrote the data")]
     except DatabaseError as error:
-        return [Checked(False, "database", str(error), "check database.url, the server and the network")]
+        return [Checked(False, "database", _line(error), "check database.url, the server and the network")]
     finally:
         await database.close()
     found = [Checked(True, "database", f"{database.dialect} answers, its tables are current")]
@@ -79,18 +84,20 @@ async def _database(settings: Settings) -> list[Checked]:
 
 async def _storage(settings: Settings) -> list[Checked]:
     name = settings.storage.driver
-    try:
-        storage = open_storage(settings)
-    except OSError as error:
-        advice = "check storage.filesystem.root, its owner and its mode"
-        return [Checked(False, "storage", f"{error.filename}: {error.strerror}", advice)]
+    advice = "check the settings in storage, the credentials and the network"
+    if name == "filesystem":
+        root = settings.blob_directory
+        advice = f"check the owner and the mode of {root}, and how it is mounted"
+        if not root.is_dir():
+            advice = "if something was pushed already, mount or restore it; else `dtr serve` makes the default one"
+            return [Checked(False, "storage", f"there is no directory {root}", advice)]
+    storage = open_storage(settings)
     try:
         await storage.check()
     except StorageFull as error:
-        return [Checked(False, "storage", str(error), "make room, then pushes go on by themselves")]
+        return [Checked(False, "storage", _line(error), "make room, then pushes go on by themselves")]
     except StorageError as error:
-        advice = "check the settings in storage, the credentials and the network"
-        return [Checked(False, "storage", str(error), advice)]
+        return [Checked(False, "storage", _line(error), advice)]
     finally:
         await storage.close()
     return [Checked(True, "storage", f"{name}: wrote, read and deleted a small object")]
@@ -102,18 +109,23 @@ def _certificates(settings: Settings) -> list[Checked]:
     own = settings.data_dir / "tls"
     if settings.tls.certificate is not None and settings.tls.key is not None:
         certificate = Certificate(settings.tls.certificate, settings.tls.key, settings.tls.ca)
+        advice = "put a good certificate into the files of tls.certificate and tls.key, and restart"
     elif (own / "server.pem").exists():
         certificate = Certificate(own / "server.pem", own / "server-key.pem", own / "ca.pem")
+        advice = f"restart: dtr renews what it made itself; {own} must be writable"
     else:
         return [Checked(True, "certificate", "`dtr serve` will make one")]
     names = [*settings.tls.names]
-    if settings.external_address:
-        names.append(settings.external_address.rpartition(":")[0] or settings.external_address)
+    if settings.external_host:
+        names.append(settings.external_host)
     findings = examine_certificate(certificate, names, dt.datetime.now(dt.UTC))
     if not findings:
         return [Checked(True, "certificate", f"{certificate.chain} is good")]
-    advice = "put a new certificate in place (tls.certificate, tls.key) and restart"
     return [Checked(not one.serious, "certificate", one.text, advice) for one in findings]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _space(settings: Settings) -> list[Checked]:

@@ -278,6 +278,10 @@ def test_an_empty_section_is_no_setting_and_no_harm(write):
         ("DTR_TLS__NAMES", "x" * 64 + ".org", "tls.names: are DNS names"),
         ("DTR_DATABASE__URL", f"mysql://user:{SECRET}@host/name", "database.url: begins with sqlite:/// or postgresql://"),
         ("DTR_DATABASE__URL", SECRET, "database.url: begins with"),
+        ("DTR_DATABASE__URL", f"postgresql://user:x@{SECRET}@host/name", "database.url: is postgresql://.*%-codes"),
+        ("DTR_DATABASE__URL", f"postgresql://user:{SECRET}/x@host/name", "database.url: is postgresql://"),
+        ("DTR_DATABASE__URL", "postgresql://host:port/name", "database.url: is postgresql://"),
+        ("DTR_DATABASE__URL", "postgresql://host:5432,[::1/name", "database.url: is postgresql://"),
         ("DTR_STORAGE__DRIVER", "azure", "storage.driver: .*'filesystem'.*'s3'"),
         ("DTR_AUTH__TOKEN_SECONDS", "3600", "auth.token_seconds: .*less than or equal to 300"),
         ("DTR_AUTH__SERVICE", "", "auth.service: .*at least 1 character"),
@@ -366,7 +370,6 @@ def test_values_are_shown_as_json():
     [
         ("STORAGE__S3__SECRET_KEY", SECRET),
         ("DATABASE__URL", f"postgresql://user:{SECRET}@host/name"),
-        ("DATABASE__URL", f"postgresql://user:x@{SECRET}@one,two:5433/name"),
         ("DATABASE__URL", f"postgresql://:{SECRET}@host/name"),
         ("DATABASE__URL", f"postgresql://host/name?user=u&password={SECRET}&sslmode=require"),
         ("DATABASE__URL", f"postgresql://host/name?sslpassword={SECRET}"),
@@ -400,6 +403,21 @@ def test_the_data_directory_holds_what_is_not_put_elsewhere(tmp_path: Path):
 
 def test_all_components_run_unless_some_are_chosen():
     assert load(None, {}, {}).settings.components == COMPONENTS == ("registry", "garant", "api", "jobrunner")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://host/name",
+        "postgres://user:p%40ss%2Fword@host:5432/name?sslmode=require",
+        "postgresql://user@one:5432,two,[2001:db8::1]:5433/name",
+        "postgresql:///name?host=/run/postgresql",
+        "postgresql://user@%2Frun%2Fpostgresql/name",
+        "sqlite:////srv/dtr/metadata.db",
+    ],
+)
+def test_addresses_of_databases(url: str):
+    assert from_environment(DATABASE__URL=url).settings.database_url == url
 
 
 @pytest.mark.parametrize(
