@@ -222,19 +222,25 @@ manifests = Table(
     PrimaryKeyConstraint("repository_id", "digest"),
     postgresql_with=_lively,
 )
-for _name, _columns in (  # pages of referrers, of all types and of one
-    ("ix_manifests_subject", (manifests.c.repository_id, manifests.c.subject, manifests.c.digest)),
-    (
-        "ix_manifests_subject_artifact_type",
-        (manifests.c.repository_id, manifests.c.subject, manifests.c.artifact_type, manifests.c.digest),
-    ),
-):
-    Index(
-        _name,
-        *_columns,
-        sqlite_where=manifests.c.subject.is_not(None),
-        postgresql_where=manifests.c.subject.is_not(None),
-    )
+Index(  # pages of referrers
+    "ix_manifests_subject",
+    manifests.c.repository_id,
+    manifests.c.subject,
+    manifests.c.digest,
+    sqlite_where=manifests.c.subject.is_not(None),
+    postgresql_where=manifests.c.subject.is_not(None),
+)
+# Those of one type; for all of them a planner must not take it, for they are not in order here.
+_has_subject_and_type = manifests.c.subject.is_not(None) & manifests.c.artifact_type.is_not(None)
+Index(
+    "ix_manifests_subject_artifact_type",
+    manifests.c.repository_id,
+    manifests.c.subject,
+    manifests.c.artifact_type,
+    manifests.c.digest,
+    sqlite_where=_has_subject_and_type,
+    postgresql_where=_has_subject_and_type,
+)
 
 manifest_references = Table(  # immutable; the target may be missing (sparse indexes, pull caches)
     "manifest_references",

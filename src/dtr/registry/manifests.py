@@ -277,11 +277,12 @@ _LET_LINKS_GO = Statement(
 
 # --- listing --------------------------------------------------------------------------------------------------
 
-_at_path = select(repositories.c.id).where(_live_at_path)
-_FIND_REPOSITORY = Statement(_at_path)
+# A statement of its own: a planner that does not know the number takes every repository for an average one, and
+# would rather sort all tags of a large one than walk along the index.
+_FIND_REPOSITORY = Statement(select(repositories.c.id).where(_live_at_path))
 _LIST_TAGS = Statement(
     select(tags.c.name)
-    .where(tags.c.repository_id == _at_path.scalar_subquery(), tags.c.name > bindparam("after"))
+    .where(tags.c.repository_id == _repository, tags.c.name > bindparam("after"))
     .order_by(tags.c.name)
     .limit(bindparam("limit", type_=BigInteger))
 )
@@ -294,7 +295,7 @@ _referrers = (
         manifests.c.annotations,
     )
     .where(
-        manifests.c.repository_id == _at_path.scalar_subquery(),
+        manifests.c.repository_id == _repository,
         manifests.c.subject == bindparam("subject"),
         manifests.c.digest > bindparam("after"),
     )
@@ -480,28 +481,31 @@ class Manifests:
 
     async def list_tags(self, path: str, *, after: str = "", limit: int) -> list[str]:
         """At most `limit` names of tags behind `after`, in the order of their bytes. Raises RepositoryUnknown."""
-        rows = await self._database.fetch_all(_LIST_TAGS, path=path, after=after, limit=limit)
-        if not rows:
-            await self._require(path)
+        repository = await self._repository(path)
+        rows = await self._database.fetch_all(_LIST_TAGS, repository=repository, after=after, limit=limit)
         return [row[0] for row in rows]
 
     async def list_referrers(
         self, path: str, subject: str, *, artifact_type: str | None = None, after: str = "", limit: int
     ) -> list[Referrer]:
         """At most `limit` referrers behind the digest `after`, by digest. Raises RepositoryUnknown."""
-        parameters: dict[str, Any] = {"path": path, "subject": subject, "after": after, "limit": limit}
+        parameters: dict[str, Any] = {
+            "repository": await self._repository(path),
+            "subject": subject,
+            "after": after,
+            "limit": limit,
+        }
         if artifact_type is None:
             rows = await self._database.fetch_all(_REFERRERS, **parameters)
         else:
             rows = await self._database.fetch_all(_REFERRERS_OF_TYPE, **parameters, artifact_type=artifact_type)
-        if not rows:
-            await self._require(path)
         return [_referrer(row) for row in rows]
 
-    async def _require(self, path: str) -> None:
-        """Tell an empty list from none. Raises RepositoryUnknown."""
-        if await self._database.fetch_one(_FIND_REPOSITORY, path=path) is None:
+    async def _repository(self, path: str) -> int:
+        row = await self._database.fetch_one(_FIND_REPOSITORY, path=path)
+        if row is None:
             raise RepositoryUnknown(path)
+        return int(row[0])
 
     async def _renew(self, repository: int, digest: str) -> bool:
         async def work(tx: Transaction) -> bool:

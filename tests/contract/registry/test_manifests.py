@@ -487,18 +487,18 @@ async def test_an_empty_list_differs_from_none(rooms: Rooms):
         await rooms.manifests.list_referrers("acme/none", digest_of(b"none"), limit=5)
 
 
-async def test_a_page_of_tags_or_referrers_is_one_read(rooms: Rooms):
+async def test_a_page_of_tags_or_referrers_is_two_reads(rooms: Rooms):
     repository = await rooms.make_repository()
     image = make_image()
     await rooms.push(repository, image, "latest")
     await rooms.push(repository, make_artifact("application/x-sbom", subject=image))
     counter = Counter().watch(rooms.database)
     await rooms.manifests.list_tags("acme/app", limit=5)
-    assert counter.seen == (1, 0)
+    assert counter.seen == (2, 0)
     await rooms.manifests.list_referrers("acme/app", image.digest, limit=5)
-    assert counter.seen == (1, 0)
+    assert counter.seen == (2, 0)
     await rooms.manifests.list_referrers("acme/app", image.digest, artifact_type="application/x-sbom", limit=5)
-    assert counter.seen == (1, 0)
+    assert counter.seen == (2, 0)
 
 
 async def test_referrers_are_listed_with_what_an_index_says_of_them(rooms: Rooms):

@@ -225,8 +225,8 @@ def upgrade() -> None:
         "manifests",
         ["repository_id", "subject", "artifact_type", "digest"],
         unique=False,
-        sqlite_where=sa.text("subject IS NOT NULL"),
-        postgresql_where=sa.text("subject IS NOT NULL"),
+        sqlite_where=sa.text("subject IS NOT NULL AND artifact_type IS NOT NULL"),
+        postgresql_where=sa.text("subject IS NOT NULL AND artifact_type IS NOT NULL"),
     )
 
     op.create_table(
