@@ -87,12 +87,16 @@ class Driver(Protocol):
         Append `body`, of any length, to the upload.
 
         Raises Interrupted, with the state reached, when the body itself fails; ObjectMissing when the upload
-        is gone; UploadBusy. After these last two, and after a cancellation, `state` is still good unless the
-        upload is gone.
+        is gone; UploadBusy. After every error but the first, and after a cancellation, `state` is still good
+        unless the upload is gone.
         """
 
     async def complete(self, state: UploadState) -> None:
-        """Make the upload the object at its location, durably. May be repeated. Raises ObjectMissing."""
+        """
+        Make the upload the object at its location, durably. May be repeated.
+
+        Raises ObjectMissing when the upload is gone, also by an earlier attempt in which the store lost bytes.
+        """
 
     async def abort(self, state: UploadState) -> None:
         """Remove all traces of the upload, even an object that `complete` made of it. May be repeated."""

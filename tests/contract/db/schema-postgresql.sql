@@ -86,7 +86,7 @@ CREATE INDEX ix_manifests_review_at ON public.manifests USING btree (review_at, 
 
 CREATE INDEX ix_manifests_subject ON public.manifests USING btree (repository_id, subject, digest) WHERE (subject IS NOT NULL);
 
-CREATE INDEX ix_manifests_subject_artifact_type ON public.manifests USING btree (repository_id, subject, artifact_type, digest) WHERE (subject IS NOT NULL);
+CREATE INDEX ix_manifests_subject_artifact_type ON public.manifests USING btree (repository_id, subject, artifact_type, digest) WHERE ((subject IS NOT NULL) AND (artifact_type IS NOT NULL));
 
 CREATE TABLE namespace_grants (
     namespace_id text COLLATE "C" NOT NULL,

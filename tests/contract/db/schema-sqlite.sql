@@ -89,7 +89,7 @@ CREATE INDEX ix_manifests_review_at ON manifests (review_at, repository_id, dige
 
 CREATE INDEX ix_manifests_subject ON manifests (repository_id, subject, digest) WHERE subject IS NOT NULL;
 
-CREATE INDEX ix_manifests_subject_artifact_type ON manifests (repository_id, subject, artifact_type, digest) WHERE subject IS NOT NULL;
+CREATE INDEX ix_manifests_subject_artifact_type ON manifests (repository_id, subject, artifact_type, digest) WHERE subject IS NOT NULL AND artifact_type IS NOT NULL;
 
 CREATE TABLE namespace_grants (
     namespace_id TEXT NOT NULL,
