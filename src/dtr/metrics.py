@@ -179,7 +179,7 @@ class _Sum:
         total = self._total
         requests = CounterMetricFamily("dtr_requests", "Requests answered.", labels=["route", "method", "status"])
         for name, count in total.requests.items():
-            requests.add_metric(name.split(" "), count)
+            requests.add_metric(name.rsplit(" ", 2), count)
         yield requests
         transfers = CounterMetricFamily("dtr_transfer_bytes", "Bytes of bodies.", labels=["direction"])
         transfers.add_metric(["in"], total.bytes_in)
