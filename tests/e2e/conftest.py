@@ -60,6 +60,15 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash[CONFORMANCE].append
 
 
+@pytest.fixture(autouse=True)
+def _no_failure_inside(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a client did, the server that the tests share failed nowhere."""
+    yield
+    if "server" in request.fixturenames:
+        log = request.getfixturevalue("server").log
+        assert "Traceback" not in log, log
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """A running Docker engine."""
