@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 RECEIVE_FILE = "dtr.receive_file"
 SEND_FILE = "dtr.send_file"
+IS_GONE = "dtr.is_gone"
 """Names of the server's extensions, in ``scope["extensions"]``."""
 _WRITE_SIZE = 1024 * 1024
 _READ_SIZE = 256 * 1024
+
+
+class ClientGone(Exception):
+    """Nobody takes the answer any more."""
 
 
 class BodyError(Exception):
@@ -68,8 +73,19 @@ class ReceiveFile(Protocol):
 class SendFile(Protocol):
     """The extension `SEND_FILE`: the answer's body from a file, after its start was sent."""
 
-    async def __call__(self, descriptor: int, offset: int, count: int) -> None:
-        """Raises OSError when the file is shorter; the connection is then cut."""
+    async def __call__(self, descriptor: int, offset: int, count: int) -> int:
+        """
+        How many bytes the client got: less than `count` when it went away.
+
+        Raises OSError when the file cannot be read, or is shorter; the connection is then cut.
+        """
+
+
+class IsGone(Protocol):
+    """The extension `IS_GONE`: whether the client went away."""
+
+    def __call__(self) -> bool:
+        """Once it did, it stays so."""
 
 
 def content_length(scope: Scope) -> int | None:
@@ -128,7 +144,7 @@ async def receive_to_file(
     """
     extension: ReceiveFile | None = (scope.get("extensions") or {}).get(RECEIVE_FILE)
     if extension is not None:
-        return await extension(descriptor, hasher=hasher, limit=limit)
+        return await _received_by(extension, scope, descriptor, hasher, limit)
     written = 0
     waiting: list[bytes] = []
     size = 0
@@ -156,14 +172,30 @@ async def receive_to_file(
     return written
 
 
+async def _received_by(
+    extension: ReceiveFile, scope: Scope, descriptor: int, hasher: Hasher, limit: int | None
+) -> int:
+    written = 0
+    try:
+        written = await extension(descriptor, hasher=hasher, limit=limit)
+    except BodyError as error:
+        written = error.written
+        raise
+    finally:
+        facts = scope.get("dtr.facts")
+        if facts is not None:
+            facts.bytes_in += written
+    return written
+
+
 async def send_from_file(scope: Scope, send: Send, descriptor: int, offset: int, count: int) -> None:
     """The answer's body from a file, after its start. Raises OSError when the file is shorter."""
     extension: SendFile | None = (scope.get("extensions") or {}).get(SEND_FILE)
     if extension is not None:
-        await extension(descriptor, offset, count)
+        sent = await extension(descriptor, offset, count)
         facts = scope.get("dtr.facts")
         if facts is not None:
-            facts.bytes_out += count
+            facts.bytes_out += sent
         return
     while count:
         piece = await asyncio.to_thread(os.pread, descriptor, min(count, _READ_SIZE), offset)

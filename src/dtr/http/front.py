@@ -7,10 +7,13 @@ the application fails. Behind a trusted proxy the client's address, scheme and h
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import itertools
 import logging
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
@@ -18,9 +21,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from dtr.http.bodies import IS_GONE, ClientGone
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from dtr.http.bodies import IsGone
     from dtr.http.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = logging.getLogger("dtr.http")
@@ -32,6 +38,7 @@ _SECURITY = [
     (b"referrer-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
+_HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -95,6 +102,12 @@ class Front:
         secure = scope["scheme"] == "https"
         self._started()
         started = perf_counter()
+        is_gone: IsGone = (scope.get("extensions") or {}).get(IS_GONE, _never)
+
+        async def counted() -> Message:
+            message = await receive()
+            facts.bytes_in += len(message.get("body", b""))
+            return message
 
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -105,6 +118,8 @@ class Front:
                 message = {**message, "headers": _without_repeats(headers)}
             else:
                 facts.bytes_out += len(message.get("body", b""))
+            if is_gone():
+                raise ClientGone
             await send(message)
 
         first = scope["path"].partition("/")[2].partition("/")[0]
@@ -113,21 +128,28 @@ class Front:
                 await self._redirect(scope, observed)
             else:
                 application = self._routes.get(first, self._others)
-                await application(scope, receive, observed)
-        except Exception:
-            _log.exception("request failed", extra={"request_id": facts.id})
+                await application(scope, counted, observed)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            # Nobody but the server cancels, when it ends and the request does not.
+            _log.warning("request was cut", extra={"request_id": facts.id})
+        except Exception as error:
             if facts.status:
-                raise  # the answer is under way: the connection is cut, the client must not take it for whole
-            await _fail(observed)
+                # The answer is under way: the server logs this, and cuts the connection. The client must not take
+                # it for whole.
+                error.add_note(f"request {facts.id}")
+                raise
+            _log.exception("request failed", extra={"request_id": facts.id})
+            with contextlib.suppress(ClientGone):
+                await _fail(observed)
         finally:
             facts.seconds = perf_counter() - started
             self._finished(scope, facts)
 
     async def _redirect(self, scope: Scope, send: Send) -> None:
-        host = dict(scope["headers"]).get(b"host", b"localhost").decode("latin-1")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if not name or any(not (c.isalnum() or c in ".-:[]_") for c in name):
-            name = "localhost"
+        match = _HOST.fullmatch(dict(scope["headers"]).get(b"host", b""))
+        name = match[1].decode("ascii") if match else "localhost"
         port = "" if self._https_port == 443 else f":{self._https_port}"
         path = scope.get("raw_path", b"/").decode("latin-1")
         query = scope["query_string"].decode("latin-1")
@@ -141,6 +163,10 @@ class Front:
             }
         )
         await send({"type": "http.response.body"})
+
+
+def _never() -> bool:
+    return False
 
 
 async def _fail(send: Send) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import errno
 import os
 import re
 import select
@@ -31,16 +31,18 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dtr.http.bodies import (
+    IS_GONE,
     RECEIVE_FILE,
     SEND_FILE,
     BodyCut,
-    BodyError,
     BodyMalformed,
     BodyTooLarge,
     BodyWriteFailed,
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-_log = logging.getLogger("dtr.http")
-
 _THREADS = 16
 _BUFFER = 1024 * 1024
 """What a receiving thread reads at once: with 64 KiB a push costs a third more."""
@@ -66,9 +66,19 @@ _LONGEST_LINE = 4096
 _LARGEST_TRAILER = 8192
 _MANY_RUNS = 64
 _LINGER_BYTES = 16 * 1024 * 1024
-_IDLE_SECONDS = 0.05
+_PATIENCE_SECONDS = 0.05
+"""So long in all a step waits for its peer: with this for each byte, a few slow peers would hold all threads."""
 _GATHER_SECONDS = 0.002
 """After a pause of the sender: a little more arrives, and is worth one read instead of many."""
+_SMALL = 64 * 1024
+_MANY_PIPELINED = 64
+_CLOCK_TICK = 0.001
+_NEVER = float("inf")
+_IDLE, _HEAD, _BODY = "between messages", "in a head", "in a body"
+_SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
+_UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
+_PEER_ERRORS = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
+"""What a connection may die of, beside what Python calls `ConnectionError` and `TimeoutError`."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
@@ -87,6 +97,10 @@ class Limits:
     keep_alive_seconds: float = 75
     linger_seconds: float = 5
     """For a client to read an answer that came before its body was read."""
+
+    def allowance(self, size: int) -> float:
+        """How long `size` bytes may take."""
+        return self.grace_seconds + size / self.lowest_rate
 
 
 def protocol_factory(
@@ -218,10 +232,10 @@ class _Wire:
         self._unsent = memoryview(b"")
         self._poll = select.poll()
 
-    def is_ready(self, event: int) -> bool:
-        """Whether the socket becomes ready before the peer counts as slow."""
+    def is_ready(self, event: int, seconds: float) -> bool:
+        """Whether the socket becomes ready in time."""
         self._poll.register(self.socket, event)
-        return bool(self._poll.poll(_IDLE_SECONDS * 1000))
+        return bool(self._poll.poll(seconds * 1000))
 
     def receive(self, buffer: bytearray) -> int:
         """Bytes into `buffer`; 0 at the end. Raises BlockingIOError, OSError."""
@@ -259,6 +273,7 @@ class _Step:
 
     def run(self, wire: _Wire) -> bool | None:
         turn = self.moved + _TURN
+        patience = _PATIENCE_SECONDS
         while self.moved < turn:
             if self.stop:
                 raise _Stopped
@@ -266,9 +281,11 @@ class _Step:
                 if self.go(wire):
                     return True
             except BlockingIOError:
-                if not wire.is_ready(self.event):
+                since = time.monotonic()
+                if patience <= 0 or not wire.is_ready(self.event, patience):
                     return False
                 self.rest()
+                patience -= time.monotonic() - since
         return None
 
     def go(self, wire: _Wire) -> bool:
@@ -367,7 +384,7 @@ class _Send(_Step):
         if self._left:
             sent = wire.send_file(self._descriptor, self._offset, min(self._left, _TURN))
             if sent == 0:
-                raise EOFError("the file is shorter than it should be")
+                raise OSError("the file is shorter than it should be")
             self._offset += sent
             self._left -= sent
             self.moved += sent
@@ -456,161 +473,191 @@ class _TLS:
         return self._outgoing.read()
 
 
-class _TLSTransport(asyncio.Transport):
-    """What uvicorn takes for the connection's transport: it encrypts."""
+# --- connections ----------------------------------------------------------------------------------------------
 
-    def __init__(self, protocol: _Protocol, raw: asyncio.Transport, tls: _TLS, context: ssl.SSLContext) -> None:
+
+class _Transport(asyncio.Transport):
+    """
+    What uvicorn takes for the connection's transport.
+
+    It encrypts where there is TLS, and closes with care. What is written when it closes goes nowhere.
+    """
+
+    def __init__(
+        self, protocol: _Protocol, raw: asyncio.Transport, tls: _TLS | None, context: ssl.SSLContext | None
+    ) -> None:
         super().__init__()
         self._protocol = protocol
         self._raw = raw
         self._tls = tls
         self._context = context
+        self._closing = False
         self.is_paused = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._context if name == "sslcontext" else self._raw.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._raw.is_closing() and data:
-            try:
-                self._raw.write(self._tls.encrypt(memoryview(data)))
-            except ssl.SSLError:
-                self._raw.abort()
+        if self.is_closing() or not data:
+            return
+        if self._tls is None:
+            self._raw.write(data)
+            return
+        try:
+            self._raw.write(self._tls.encrypt(memoryview(data)))
+        except ssl.SSLError:
+            self._raw.abort()
 
     def pause_reading(self) -> None:
         self.is_paused = True
-        self._raw.pause_reading()
+        if not self.is_closing():
+            self._raw.pause_reading()
 
     def resume_reading(self) -> None:
         self.is_paused = False
-        if not self._raw.is_closing():
+        if not self.is_closing():
             self._raw.resume_reading()
-            # No event of the socket announces what the TLS object still holds.
-            self._protocol.loop.call_soon(self._protocol.decrypt)
+            if self._tls is not None:
+                # No event of the socket announces what the TLS object still holds.
+                self._protocol.loop.call_soon(self._protocol.decrypt)
 
     def is_closing(self) -> bool:
-        return self._raw.is_closing()
+        return self._closing or self._raw.is_closing()
 
     def close(self) -> None:
-        if not self._raw.is_closing():
-            self._raw.write(self._tls.goodbye())
-            self._raw.close()
-
-    def write_eof(self) -> None:
-        if not self._raw.is_closing():
-            self._raw.write(self._tls.goodbye())
-            self._raw.write_eof()
+        if not self.is_closing():
+            self._closing = True
+            self._protocol.take_leave()
 
     def abort(self) -> None:
         self._raw.abort()
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._raw.set_write_buffer_limits(high, low)
 
-    def get_write_buffer_size(self) -> int:
-        return self._raw.get_write_buffer_size()
+class _Flow(FlowControl):
+    """Waits for a client to take what was written, but not for ever."""
 
+    def __init__(self, protocol: _Protocol, transport: _Transport, raw: asyncio.Transport, limits: Limits) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+        self._raw = raw
+        self._limits = limits
 
-# --- connections ----------------------------------------------------------------------------------------------
+    async def drain(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.allowance(self._raw.get_write_buffer_size())):
+                await super().drain()
+        except TimeoutError:
+            self._protocol.reset()
 
 
 class _Held:
-    """The body of a request that waits for somebody to take it."""
+    """The body of a request, which waits for somebody to take it."""
 
-    def __init__(self, data: bytes, framing: _Length | _Chunked, length: int | None, keep_alive: bool) -> None:
-        self.data = data
+    def __init__(self, framing: _Length | _Chunked, length: int | None, keep_alive: bool) -> None:
+        self.data = b""
+        """What arrived with the head."""
         self.framing = framing
         self.length = length
         self.keep_alive = keep_alive
-
-
-class _LingeringTransport:
-    """
-    The transport of a request whose body nobody has read yet.
-
-    Closing with unread bytes would reset the connection, and the client might lose the answer.
-    """
-
-    def __init__(self, protocol: _Protocol, transport: asyncio.Transport) -> None:
-        self._protocol = protocol
-        self._transport = transport
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        self._protocol.linger()
+        """Whether the connection goes on when the body was read."""
+        self.is_taken = False
 
 
 class _Protocol(HttpToolsProtocol):
+    """
+    A connection.
+
+    - While no request runs, a clock does: each state has a deadline. While one runs, the step, the reading of the
+      body, or the writing of the answer has its limit.
+    - Reading is paused while a step runs, so that nothing else touches the socket's bytes or the TLS object.
+    - Until its body was read, a request closes the connection, however it is answered.
+    """
+
     def __init__(self, config: Config, state: ServerState, context: ssl.SSLContext | None, limits: Limits) -> None:
         super().__init__(config, state, {})
         self._limits = limits
         self._context = context
         self._tls = _TLS(context) if context else None
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
-        self._head: bytes | None = None  # the beginning of a request's head
-        self._in_message = False
+        self._is_fresh = True  # nothing arrived yet
+        self._phase = _IDLE
+        self._waits = False  # for the first byte of a further request
+        self._begun = b""  # the beginning of a head
+        self._head_size = 0
         self._length: bytes | None = None
         self._encoding: bytes | None = None
+        self._has_host = False
         self._may_hold = False
-        self._holding: _Held | None = None
-        self._behind = b""
-        self._lingers: int | None = None
+        self._held: _Held | None = None
+        self._behind = b""  # what arrived behind a body that a step read
+        self._running: Any = None  # the cycle whose application runs; `cycle` is the newest
         self._step: _Step | None = None
+        self._awaited: asyncio.Event | None = None
+        self._lingers: int | None = None
+        self._deadline = _NEVER
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
 
     # --- bytes come in ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         self._raw = transport
-        if self._tls is not None and self._context is not None:
-            super().connection_made(_TLSTransport(self, transport, self._tls, self._context))
-            self._set_timer(self._limits.handshake_seconds)
-        else:
-            super().connection_made(transport)
-            self._set_timer(self._limits.head_seconds)
+        own = _Transport(self, transport, self._tls, self._context)
+        super().connection_made(own)
+        self.flow = _Flow(self, own, transport, self._limits)
+        self._set_deadline(self._limits.head_seconds if self._tls is None else self._limits.handshake_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._set_timer(None)
-        if self._step is not None:
-            self._step.stop = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._disconnect()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingers is not None:
+            self._lingers -= len(data)
+            if self._lingers < 0:
+                self._raw.abort()
+            return
+        if self._is_fresh:
+            self._is_fresh = False
+            is_hello = data[:1] == b"\x16"
+            if is_hello != (self._tls is not None):
+                self._refuse_scheme(is_hello)
+                return
         if self._tls is None:
             self._received(data)
             return
-        if not self._tls.is_open and not self._shake_hands(data):
-            return
-        if self._tls.is_open and data:
-            self._tls.feed(data)
-        self.decrypt()
-
-    def _shake_hands(self, data: bytes) -> bool:
-        """Take bytes of a handshake; whether it is complete."""
-        assert self._tls is not None
-        if self._head is None and data[:1] != b"\x16":
-            self._say_plainly(b"Client sent an HTTP request to an HTTPS server.\n")
-            return False
-        self._head = b""  # the first byte was looked at
         self._tls.feed(data)
+        if self._tls.is_open or self._shake_hands():
+            self.decrypt()
+
+    def _refuse_scheme(self, is_hello: bool) -> None:
+        text = (
+            b"Client sent a TLS hello to an HTTP server.\n"
+            if is_hello
+            else b"Client sent an HTTP request to an HTTPS server.\n"
+        )
+        self._raw.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(text), text)
+        )
+        self._phase = _HEAD  # more of it may arrive
+        self.transport.close()
+
+    def _shake_hands(self) -> bool:
+        """Go on with the handshake; whether it is complete."""
+        assert self._tls is not None
         try:
             done = self._tls.handshake()
         except ssl.SSLError:
-            self._raw.write(self._tls.pending())
-            self._raw.close()
+            self.transport.close()
             return False
         self._raw.write(self._tls.pending())
-        if not done:
-            return False
-        self._head = None
-        self._set_timer(self._limits.head_seconds)
-        self.decrypt()
-        return False
+        if done:
+            self._set_deadline(self._limits.head_seconds)
+        return done
 
     def decrypt(self) -> None:
         """Hand on what TLS holds, until reading is paused."""
@@ -620,192 +667,274 @@ class _Protocol(HttpToolsProtocol):
             try:
                 data = self._tls.read()
             except ssl.SSLError:
-                self._raw.abort()
-                return
+                data = b""
             if data is None:
+                self._raw.write(self._tls.pending())  # TLS has words of its own: a warning, a new key
                 return
             if not data:
                 transport.close()
                 return
             self._received(data)
 
-    def _say_plainly(self, text: bytes) -> None:
-        self._raw.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (len(text), text)
-        )
-        self._raw.close()
-
     def _received(self, data: bytes) -> None:
-        if self._lingers is not None:
-            self._lingers -= len(data)
-            if self._lingers < 0:
-                self._raw.abort()
+        if self._behind or self._begun:
+            data = self._behind + self._begun + data
+            self._behind = self._begun = b""
+        if not data or self.transport.is_closing():
             return
-        if self._head is not None:
-            data, self._head = self._head + data, None
         cycle: Any = self.cycle  # None before the first request
-        idle = not self._in_message and (cycle is None or cycle.response_complete)
-        if not (idle and data[:1] == b"P"):
-            if data[:1] == b"\x16" and not self._in_message:
-                self._say_plainly(b"Client sent a TLS hello to an HTTP server.\n")
-                return
+        if data[:1] == b"P" and self._phase is _IDLE and (cycle is None or cycle.response_complete):
+            self._received_upload(data)
+        else:
             self._parse(data)
-            return
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
+        if self._waits:  # no head is complete: it has begun, or an unread body goes on
+            self._waits = False
+            self._set_deadline(self._limits.head_seconds)
+
+    def _received_upload(self, data: bytes) -> None:
+        """A request that may have a large body: the parser gets its head alone."""
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
             if len(data) > _LARGEST_HEAD:
+                self._phase = _HEAD
                 self.send_400_response("The head of the request is too long.")
-                return
-            self._head = data
-            self._unset_keepalive_if_required()
-            if self._timer is None:
-                self._set_timer(self._limits.head_seconds)
+            else:
+                self._begun = data
             return
         self._may_hold = True
-        self._parse(data[: end + 4])
+        # Nobody has to accept an upgrade (RFC 9110, section 7.8), and the parser would lose the body.
+        self._parse(_UPGRADE.sub(b"x-upgrade", data[:end]))
         self._may_hold = False
-        if self._holding is not None:
-            self._holding.data = data[end + 4 :]
+        if self._held is not None:
+            self._held.data = data[end:]
             self.flow.pause_reading()
-        elif len(data) > end + 4 and self.parser is not None:
-            self._parse(data[end + 4 :])
+        elif len(data) > end:
+            self._parse(data[end:])
 
     def _parse(self, data: bytes) -> None:
         """What uvicorn does with bytes, but for its warning: bad requests are daily business."""
-        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        was_in_head = self._phase is _HEAD
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.send_400_response("Upgrades are not supported.")
-        except (httptools.HttpParserError, UnicodeDecodeError):
-            if not self.transport.is_closing():
-                self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._encoding is not None or self._length not in {None, b"0"}:
+                self._phase = _BODY
+                self.send_400_response("Upgrades are not supported.")
+            else:
+                self._begin_parser()
+                self._parse(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        if was_in_head and self._phase is _HEAD:
+            self._head_size += len(data)
+            if self._head_size > _LARGEST_HEAD:
+                self.send_400_response("The head of the request is too long.")
+
+    def _begin_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.transport.is_closing():
+            return
+        newest: Any = self.cycle
+        if self._phase is _BODY:
+            may_answer = not newest.response_started and not self.pipeline
+        else:
+            self._phase = _HEAD
+            may_answer = newest is None or newest.response_complete
+        if may_answer:
+            super().send_400_response(msg)
+        else:  # it would be taken for a part of another answer
+            self.transport.close()
+        self._disconnect()
+
+    # --- messages ---
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_message = True
+        self._phase = _HEAD
+        self._head_size = 0
         self._length = self._encoding = None
+        self._has_host = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is not _HEAD:
+            return  # a trailer, which must not change what was decided by the head
         name = name.lower()
+        if name in _SPECIAL:
+            self._note(name, value)
+        self.headers.append((name, value))
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        """A header that concerns the connection. Two lengths, or both kinds, the parser refuses itself."""
         if name == b"content-length":
             self._length = value
         elif name == b"transfer-encoding":
             # The parser would let "gzip, chunked" pass.
-            if self._encoding is not None or value.strip().lower() != b"chunked":
+            if value.strip().lower() != b"chunked":
                 raise httptools.HttpParserError("transfer-encoding is not chunked")
             self._encoding = value
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        else:
+            if self._has_host:
+                raise httptools.HttpParserError("there is more than one host")
+            self._has_host = True
 
     def on_headers_complete(self) -> None:
-        if self._timer is not None:
-            self._set_timer(None)
+        version = self.parser.get_http_version()
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1
+        elif version != "1.1" or not self._has_host:  # RFC 9112, section 3.2
+            raise httptools.HttpParserError("this is not HTTP/1.1")
+        if len(self.pipeline) >= _MANY_PIPELINED:
+            raise httptools.HttpParserError("there are too many requests at once")
         super().on_headers_complete()
+        self._phase = _BODY
+        self._waits = False
+        self._deadline = _NEVER
         cycle = self.cycle
-        extensions: dict[str, Any] = {SEND_FILE: lambda *what: self._send_file(cycle, *what)}
+        if not self.pipeline:
+            self._running = cycle
+        extensions: dict[str, Any] = {
+            SEND_FILE: partial(self._send_file, cycle),
+            IS_GONE: lambda: cycle.disconnected or self.transport.is_closing(),
+        }
         self.scope["extensions"] = extensions
-        length = int(self._length) if self._length else 0
-        has_body = self._encoding is not None or length > 0
-        if not has_body:
-            return
-        original = cycle.receive
-        if self._may_hold and (self._encoding is not None or length >= _HELD_FROM or self.expect_100_continue):
-            framing = _Length(length) if self._encoding is None else _Chunked()
-            self._holding = _Held(b"", framing, length if self._encoding is None else None, cycle.keep_alive)
+        if self._encoding is not None:
+            self._prepare_body(cycle, None, extensions)
+        elif self._length is not None and (length := int(self._length)):
+            self._prepare_body(cycle, length, extensions)
+
+    def _prepare_body(self, cycle: Any, length: int | None, extensions: dict[str, Any]) -> None:
+        """Make a request ready whose body is so long; None: it comes in chunks."""
+        if self._may_hold and (length is None or length >= _HELD_FROM or self.expect_100_continue):
+            self._held = _Held(_Chunked() if length is None else _Length(length), length, cycle.keep_alive)
             # Until the body was read, nothing can come behind it.
             cycle.keep_alive = False
-            cycle.transport = _LingeringTransport(self, self.transport)  # type: ignore[assignment]  # all that is used
-            extensions[RECEIVE_FILE] = lambda descriptor, **how: self._receive_file(cycle, descriptor, **how)
+            extensions[RECEIVE_FILE] = partial(self._receive_file, cycle)
+        read = cycle.receive
+        received = 0
+        waited = 0.0
 
         async def receive() -> Any:
-            if self._holding is not None and cycle is self.cycle:
+            nonlocal received, waited
+            if self._held is not None and cycle is self.cycle:
                 self._let_go(cycle)
-            if not cycle.more_body or cycle.body:
-                return await original()
+            if not cycle.more_body:
+                return await read()
+            started = self.loop.time()
             try:
-                async with asyncio.timeout(self._limits.stall_seconds):
-                    return await original()
+                async with asyncio.timeout(self._patience(received, waited)):
+                    message = await read()
             except TimeoutError:
+                self.reset()
                 return {"type": "http.disconnect"}
+            waited += self.loop.time() - started
+            received += len(message.get("body", b""))
+            return message
 
-        cycle.receive = receive  # type: ignore[method-assign]  # bounded in time, and aware of what is held
+        cycle.receive = receive  # bounded in time, and aware of what is held
 
     def on_message_complete(self) -> None:
-        self._in_message = False
+        self._phase = _IDLE
         super().on_message_complete()
 
     def _let_go(self, cycle: Any) -> None:
         """The application reads the body itself: the parser gets it after all."""
-        held, self._holding = self._holding, None
+        held = self._held
         assert held is not None
+        if held.is_taken:
+            raise RuntimeError("the body was taken before")
+        self._held = None
         cycle.keep_alive = held.keep_alive
-        cycle.transport = self.transport
         if held.data:
             self._parse(held.data)
+
+    def on_response_complete(self) -> None:
+        """As in uvicorn, but for the clock and what lies behind a body."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._running, app = self.pipeline.pop()
+            self._start_asgi_task(self._running, app)
+        else:
+            self._waits = True
+            self._set_deadline(self._limits.keep_alive_seconds)
+            if self._behind:
+                self.loop.call_soon(self._received, b"")
+        self.flow.resume_reading()
 
     # --- bytes to and from files ---
 
     async def _receive_file(self, cycle: Any, descriptor: int, *, hasher: Hasher, limit: int | None) -> int:
-        held, self._holding = self._holding, None
-        if held is None or cycle is not self.cycle:
+        held = self._held
+        if held is None or held.is_taken or cycle is not self.cycle:
             raise RuntimeError("the body was taken before")
         if limit is not None and held.length is not None and held.length > limit:
-            self._holding = held
             raise BodyTooLarge(0, f"more than {limit} bytes")
+        held.is_taken = True
         if cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
         step = _Receive(held.framing, descriptor, hasher, limit)
         try:
-            done: bool | None = False
-            if held.data:
-                if len(held.data) <= 65536 and held.length is None and held.data.endswith(b"\r\n\r\n"):
-                    done = step.take(held.data, len(held.data))  # small and there: no thread
-                else:
-                    done = await self._in_thread(step, lambda: step.take(held.data, len(held.data)))
-            if not done:
+            if not await self._take(step, held):
                 await self._move(step)
-        except BodyError:
-            # The answer closes the connection: where the next request would begin, nobody knows.
-            raise
         except _Stopped:
             raise BodyCut(step.written, "the connection was closed") from None
+        # Not reached after an error: where the next request would begin, nobody knows.
+        self._held = None
+        self._phase = _IDLE
         self._behind = step.behind
-        self._in_message = False
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._begin_parser()
         cycle.more_body = False
         cycle.keep_alive = held.keep_alive
-        cycle.transport = self.transport
         return step.written
 
-    async def _send_file(self, cycle: Any, descriptor: int, offset: int, count: int) -> None:
-        if cycle.disconnected:
-            return
-        if cycle.scope["method"] != "HEAD":
-            self.flow.pause_reading()  # the TLS object is for the step alone
+    async def _take(self, step: _Receive, held: _Held) -> bool:
+        """What arrived with the head; whether that is all."""
+        data, held.data = held.data, b""
+        if not data:
+            return False
+        if len(data) <= _SMALL and held.length is None and data.endswith(b"\r\n\r\n"):
+            return step.take(data, len(data))  # small and there: no thread
+        return bool(await self._in_thread(step, lambda: step.take(data, len(data))))
+
+    async def _send_file(self, cycle: Any, descriptor: int, offset: int, count: int) -> int:
+        step = _Send(descriptor, offset, count)
+        if count and cycle.scope["method"] != "HEAD":
+            if cycle.disconnected or self.transport.is_closing():
+                return 0
+            self.flow.pause_reading()
             self._raw.set_write_buffer_limits(0)
-            if self._raw.get_write_buffer_size():
-                await self.flow.drain()
             try:
-                await self._move(_Send(descriptor, offset, count))
-            except (OSError, ssl.SSLError, _Stopped, BodyCut):
-                cycle.disconnected = True
+                await self.flow.drain()
+                await self._move(step)
+            except (ConnectionError, TimeoutError, ssl.SSLError, _Stopped, BodyCut):
                 self._raw.abort()
-                return
-            except EOFError as error:
+                self._disconnect()
+                return step.moved
+            except OSError as error:
                 self._raw.abort()
-                raise OSError(str(error)) from error
-            finally:
+                self._disconnect()
+                if error.errno in _PEER_ERRORS:
+                    return step.moved
+                raise
+            if not self._raw.is_closing():
                 self._raw.set_write_buffer_limits()
             cycle.expected_content_length -= count
         await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+        return step.moved
 
     async def _move(self, step: _Step) -> None:
-        """Take turns with a step until it is done."""
+        """Take turns with a step until it is done. Raises BodyCut, _Stopped, and what the step raises."""
+        if self.transport.is_closing():
+            raise _Stopped
         sock = socket.socket(fileno=os.dup(self._raw.get_extra_info("socket").fileno()))
         wire = _Wire(sock, self._tls)
         started = self.loop.time()
@@ -817,16 +946,17 @@ class _Protocol(HttpToolsProtocol):
                     return
                 if done is None:  # bytes may be in our own buffers: never wait for the socket now
                     continue
-                allowed = self._limits.grace_seconds + step.moved / self._limits.lowest_rate
-                left = min(self._limits.stall_seconds, allowed - (self.loop.time() - started))
-                if left <= 0 or not await self._is_ready(sock, step.event, left):
-                    # Otherwise the kernel would go on feeding a peer that takes nothing.
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self._raw.abort()
+                patience = self._patience(step.moved, self.loop.time() - started)
+                if not await self._is_ready(sock, step.event, patience):
+                    self.reset()
                     raise BodyCut(getattr(step, "written", 0), "the client is too slow")
         finally:
             self._step = None
             sock.close()
+
+    def _patience(self, moved: int, seconds: float) -> float:
+        """How long to wait for a peer that moved so much in so many seconds."""
+        return min(self._limits.stall_seconds, self._limits.allowance(moved) - seconds)
 
     async def _in_thread(self, step: _Step, work: Callable[[], bool | None]) -> bool | None:
         running = self.loop.run_in_executor(_threads(), work)
@@ -835,12 +965,15 @@ class _Protocol(HttpToolsProtocol):
         except asyncio.CancelledError:
             # A cancelled wait does not stop the thread, and it uses a socket and a file of ours.
             step.stop = True
-            await asyncio.wait([running])
+            while not running.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
             running.exception()
             raise
 
     async def _is_ready(self, sock: socket.socket, event: int, seconds: float) -> bool:
-        ready = asyncio.Event()
+        """Whether the socket becomes ready in time; also when the connection is lost meanwhile."""
+        self._awaited = ready = asyncio.Event()
         if event == select.POLLIN:
             self.loop.add_reader(sock.fileno(), ready.set)
         else:
@@ -851,6 +984,7 @@ class _Protocol(HttpToolsProtocol):
         except TimeoutError:
             return False
         finally:
+            self._awaited = None
             if event == select.POLLIN:
                 self.loop.remove_reader(sock.fileno())
             else:
@@ -859,36 +993,74 @@ class _Protocol(HttpToolsProtocol):
 
     # --- ends ---
 
-    def on_response_complete(self) -> None:
-        if self._behind and not self.transport.is_closing():
-            # Before what arrives when reading goes on.
-            data, self._behind = self._behind, b""
-            self.loop.call_soon(self._received, data)
-        super().on_response_complete()
-
-    def linger(self) -> None:
-        """Close, but let the client read the answer although its body was not read."""
-        if self._raw.is_closing() or self._lingers is not None:
-            return
-        self._lingers = _LINGER_BYTES
-        self._holding = None
-        with contextlib.suppress(OSError, NotImplementedError):
-            self.transport.write_eof()
-        self.flow.resume_reading()
-        self._set_timer(self._limits.linger_seconds)
-
     def shutdown(self) -> None:
-        if self._holding is not None:
-            self._holding.keep_alive = False
+        if self._held is not None:
+            self._held.keep_alive = False
         super().shutdown()
 
-    def _set_timer(self, seconds: float | None) -> None:
-        """Close the connection after so long; None: no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if seconds is None else self.loop.call_later(seconds, self._too_late)
+    def take_leave(self) -> None:
+        """
+        Close, after everything was sent.
 
-    def _too_late(self) -> None:
-        self._timer = None
-        if not self._raw.is_closing():
+        To close with unread bytes would reset the connection, and the client might lose the answer: what still
+        arrives of a message is read and dropped for a while.
+        """
+        if self._tls is not None:
+            self._raw.write(self._tls.goodbye())
+        if self._raw.is_closing():
+            return
+        if self._phase is _IDLE:
+            size = self._raw.get_write_buffer_size()
             self._raw.close()
+            if size:
+                self._set_deadline(self._limits.allowance(size))
+            return
+        self._lingers = _LINGER_BYTES
+        self._set_deadline(self._limits.linger_seconds)
+        try:
+            self._raw.write_eof()
+            self._raw.resume_reading()
+        except OSError:
+            self._raw.abort()
+
+    def reset(self) -> None:
+        """Close at once: the kernel would go on feeding a peer that takes nothing."""
+        if self.parser is not None:  # the connection is not lost yet, and the descriptor ours
+            with contextlib.suppress(OSError):
+                self._raw.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+            self._raw.abort()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Tell everybody that there is no connection any more."""
+        for cycle in (self._running, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        if self._step is not None:
+            self._step.stop = True
+        if self._awaited is not None:
+            self._awaited.set()
+
+    def _set_deadline(self, seconds: float) -> None:
+        """Close the connection after so long. A timer that is set already looks again when it is over."""
+        self._deadline = self.loop.time() + seconds
+        if self._timer is not None:
+            if self._timer_at <= self._deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = self.loop.call_at(self._timer_at, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        left = self._deadline - self.loop.time()
+        if left <= _CLOCK_TICK:
+            if self._phase is _IDLE and not self.transport.is_closing():
+                self.transport.close()
+            else:
+                self.reset()
+        elif self._deadline != _NEVER:
+            self._set_deadline(left)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.http")
 _CUT_SECONDS = 5.0
 """So long what was cut may take to notice."""
+_LOOK_SECONDS = 0.1
+_BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,6 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=int(self._limits.keep_alive_seconds),
         )
         self._config.load()
 
@@ -77,7 +78,9 @@ class Server:
         self._tell_time()
         servers = [
             await loop.create_server(
-                protocol_factory(self._config, self._state, listener.tls, self._limits), sock=listener.socket
+                protocol_factory(self._config, self._state, listener.tls, self._limits),
+                sock=listener.socket,
+                backlog=_BACKLOG,
             )
             for listener in self._listeners
         ]
@@ -93,20 +96,33 @@ class Server:
             clock.cancel()
 
     async def _drain(self) -> None:
-        for connection in list(self._state.connections):
-            connection.shutdown()
-        running = set(self._state.tasks)
-        if running:
-            _log.info("draining", extra={"requests": len(running), "seconds": self._drain_seconds})
-            _, late = await asyncio.wait(running, timeout=self._drain_seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                _log.warning("requests were cut", extra={"requests": len(late)})
-                await asyncio.wait(late, timeout=_CUT_SECONDS)
+        if self._state.tasks:
+            _log.info("draining", extra={"requests": len(self._state.tasks), "seconds": self._drain_seconds})
+        if await self._is_quiet_within(self._drain_seconds):
+            return
+        _log.warning("requests are cut", extra={"requests": len(self._state.tasks)})
         for connection in list(self._state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)
+        # Transfers notice that, and keep what they have. What waits for something else is cancelled.
+        if not await self._is_quiet_within(_CUT_SECONDS):
+            for task in list(self._state.tasks):
+                task.cancel()
+            await self._is_quiet_within(_CUT_SECONDS)
+
+    async def _is_quiet_within(self, seconds: float) -> bool:
+        """Whether the last answer is written, and the last connection closed, in time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        pause = 0.001
+        while self._state.connections or self._state.tasks:
+            # Also those that came since; a connection ends when its answer is complete.
+            for connection in list(self._state.connections):
+                connection.shutdown()
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LOOK_SECONDS)
+        return True
 
     async def _keep_telling_time(self) -> None:
         while True:
