@@ -28,6 +28,11 @@ class SmallDisk:
                 pass
         assert os.statvfs(self.path).f_bavail == 0
 
+    def set_read_only(self, value: bool) -> None:
+        """As a kernel does that found errors on it."""
+        mode = "ro" if value else "rw"
+        subprocess.run(["mount", "-o", f"remount,{mode}", self.path], check=True)
+
     def make_room(self) -> None:
         self._filler.unlink()
 

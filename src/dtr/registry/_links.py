@@ -25,11 +25,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, now
 from dtr.db.schema import blobs, gc_objects, repositories, repository_blobs, usage_deltas
+from dtr.registry.lifetimes import DAY
 
 if TYPE_CHECKING:
     from dtr.db import Transaction
 
-_REPEAT = 24 * 3_600_000  # milliseconds
+REPEAT = DAY
+"""After how many milliseconds an upload is aborted once more: a request that was cancelled may still arrive."""
 
 _hold = bindparam("hold", type_=BigInteger)
 
@@ -145,5 +147,5 @@ async def bury(
     `driver_state` is of an unfinished upload, which is to be aborted. A request that was cancelled may still
     reach a store later; hence its deletion is repeated.
     """
-    repeat = _REPEAT if driver_state is not None else None
+    repeat = REPEAT if driver_state is not None else None
     await tx.execute(_BURY, location=location, driver_state=driver_state, size=size, delay=delay, repeat=repeat)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, bindparam, case, delete, select, update
+from sqlalchemy import BigInteger, bindparam, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import DatabaseError, Statement, in_list, now
+from dtr.db import Statement, in_list, now
 from dtr.db.schema import gc_objects, uploads
-from dtr.registry._links import bury
-from dtr.storage import StorageError, UploadState
+from dtr.registry._links import REPEAT
+from dtr.registry.lifetimes import DAY
+from dtr.storage import UploadState
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
@@ -29,13 +32,24 @@ _BATCH = 50
 _LEASE_MS = 600_000
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 1.0, 60.0
 _ALERT_AFTER = 10
+_MINUTE = 60_000
 
 _EXPIRED = Statement(
-    select(uploads.c.id, uploads.c.location, uploads.c.driver_state, uploads.c.offset)
+    select(uploads.c.id)
     .where(uploads.c.expires_at <= now())
     .order_by(uploads.c.expires_at)
     .limit(_BATCH)
     .with_for_update(skip_locked=True)
+)
+_BURY_UPLOADS = Statement(
+    insert(gc_objects)
+    .from_select(
+        ["location", "driver_state", "size", "delete_after", "repeat_after"],
+        select(uploads.c.location, uploads.c.driver_state, uploads.c.offset, now(), now() + REPEAT).where(
+            in_list(uploads.c.id, "ids")
+        ),
+    )
+    .on_conflict_do_nothing()
 )
 _DELETE_UPLOADS = Statement(delete(uploads).where(in_list(uploads.c.id, "ids")))
 _DUE = Statement(
@@ -50,25 +64,20 @@ _LEASE = Statement(
     .where(in_list(gc_objects.c.location, "locations"))
     .values(delete_after=now() + _LEASE_MS, attempts=gc_objects.c.attempts + 1)
 )
-_repeats = gc_objects.c.repeat_after.is_not(None)
-_REPEAT = Statement(
-    update(gc_objects)
-    .where(in_list(gc_objects.c.location, "locations"), _repeats)
-    .values(delete_after=gc_objects.c.repeat_after, repeat_after=None, attempts=0, last_error=None)
-)
 _DONE = Statement(
     delete(gc_objects).where(
         in_list(gc_objects.c.location, "locations"), gc_objects.c.repeat_after.is_(None), gc_objects.c.attempts > 0
     )
 )
+_REPEAT = Statement(
+    update(gc_objects)
+    .where(in_list(gc_objects.c.location, "locations"), gc_objects.c.repeat_after.is_not(None))
+    .values(delete_after=gc_objects.c.repeat_after, repeat_after=None, attempts=0, last_error=None)
+)
 _FAILED = Statement(
     update(gc_objects)
     .where(gc_objects.c.location == bindparam("which"))
-    .values(
-        delete_after=now()
-        + case((gc_objects.c.attempts < 11, 60_000 * bindparam("factor", type_=BigInteger)), else_=24 * 3_600_000),
-        last_error=bindparam("error"),
-    )
+    .values(delete_after=now() + bindparam("pause", type_=BigInteger), last_error=bindparam("error"))
 )
 
 
@@ -80,6 +89,11 @@ class Swept:
     objects: int = 0
     size: int = 0
     failures: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is probably more to do at once."""
+        return self.uploads == _BATCH or self.objects + self.failures == _BATCH
 
 
 class Sweeper:
@@ -95,10 +109,15 @@ class Sweeper:
         while True:
             try:
                 swept = await self.sweep()
-            except (DatabaseError, StorageError):
+            except Exception:  # noqa: BLE001 - it goes on, whatever it was
                 _log.exception("sweeping failed")
                 swept = Swept()
-            pause = _SHORTEST_SLEEP if swept.uploads or swept.objects else min(pause * 2, _LONGEST_SLEEP)
+            if swept.is_full:
+                pause = 0
+            else:
+                pause = min(max(pause * 2, _SHORTEST_SLEEP), _LONGEST_SLEEP)
+                if swept.uploads or swept.objects:
+                    pause = _SHORTEST_SLEEP
             await asyncio.sleep(pause)
 
     async def sweep(self) -> Swept:
@@ -111,7 +130,7 @@ class Sweeper:
                 if driver_state is not None:
                     await self._storage.abort(UploadState.decode(driver_state))
                 await self._storage.delete(location)
-            except StorageError as error:
+            except Exception as error:  # noqa: BLE001 - whatever ails one object, the others go on
                 failures += 1
                 await self._note_failure(location, attempts + 1, error)
             else:
@@ -119,28 +138,29 @@ class Sweeper:
                 size += object_size
         if done:
             await self._database.unit(lambda tx: _forget(tx, done))
+        if given_up or done:
             _log.info("swept", extra={"uploads": given_up, "objects": len(done), "bytes": size})
         return Swept(given_up, len(done), size, failures)
 
-    async def _note_failure(self, location: str, attempts: int, error: StorageError) -> None:
+    async def _note_failure(self, location: str, attempts: int, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"[:1000]
         level = logging.ERROR if attempts >= _ALERT_AFTER else logging.WARNING
-        _log.log(
-            level, "deletion failed", extra={"location": location, "attempts": attempts, "reason": str(error)}
-        )
+        _log.log(level, "deletion failed", extra={"location": location, "attempts": attempts, "reason": reason})
+        # Later and later, and not all at the same time.
+        pause = min(2 ** min(attempts, 20) * _MINUTE, DAY) * random.uniform(0.75, 1.25)  # noqa: S311
 
         async def work(tx: Transaction) -> None:
-            await tx.execute(_FAILED, which=location, factor=2 ** min(attempts, 10), error=str(error)[:1000])
+            await tx.execute(_FAILED, which=location, pause=int(pause), error=reason)
 
         await self._database.unit(work)
 
 
 async def _give_up(tx: Transaction) -> int:
-    rows = await tx.fetch_all(_EXPIRED)
-    if rows:
-        await tx.execute(_DELETE_UPLOADS, ids=[row[0] for row in rows])
-        for _, location, driver_state, offset in rows:
-            await bury(tx, location, size=offset, driver_state=driver_state)
-    return len(rows)
+    ids = [row[0] for row in await tx.fetch_all(_EXPIRED)]
+    if ids:
+        await tx.execute(_BURY_UPLOADS, ids=ids)
+        await tx.execute(_DELETE_UPLOADS, ids=ids)
+    return len(ids)
 
 
 async def _claim(tx: Transaction) -> list[tuple[str, str | None, int, int]]:
