@@ -25,39 +25,34 @@ async def proxy(port: int, *, requests: Carry = carry, answers: Carry = carry) -
     `requests` and `answers` carry the bytes of a connection, each until it returns; then the connection is cut.
     """
     connections = set()
+    ended = asyncio.Event()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.add(asyncio.current_task())
         writers = [writer]
-        carrying: set[asyncio.Task[None]] = set()
-        try:
+        carrying = [asyncio.create_task(ended.wait())]
+        with suppress(OSError):
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
             writers.append(up_writer)
-            carrying = {
-                asyncio.create_task(_until_cut(requests(reader, up_writer))),
-                asyncio.create_task(_until_cut(answers(up_reader, writer))),
-            }
+            carrying.append(asyncio.create_task(_until_cut(requests(reader, up_writer))))
+            carrying.append(asyncio.create_task(_until_cut(answers(up_reader, writer))))
             await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            for one in carrying:
-                one.cancel()
-            await asyncio.gather(*carrying, return_exceptions=True)
-            for one in writers:
-                one.transport.abort()
+        for one in carrying:
+            one.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)
+        for one in writers:
+            one.transport.abort()
 
     listening = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:
         yield listening.sockets[0].getsockname()[1]
     finally:
         listening.close()
-        for connection in connections:
-            connection.cancel()
+        ended.set()
         await asyncio.gather(*connections)
         await listening.wait_closed()
 
 
-async def _until_cut(carrying: Awaitable[None]) -> None:
+async def _until_cut(carrying: Awaitable[object]) -> None:
     with suppress(OSError):
         await carrying

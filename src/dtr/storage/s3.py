@@ -91,6 +91,10 @@ class S3Settings:
             raise ValueError("part_size must be at least 5 MiB")
 
 
+class _BeyondTheEnd(StorageError):
+    """The object has no bytes there."""
+
+
 class S3:
     """A driver over one bucket, or over the keys below `root_directory` in it."""
 
@@ -174,15 +178,20 @@ class S3:
 
     async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
-        size = await self.stat(location)
-        end = size if length is None else min(size, offset + length)
-        if offset >= end:
+        if length == 0:
+            await self.stat(location)
             return
-        async with self._requests(location) as client:
-            answer = await client.get_object(
-                Bucket=self._settings.bucket, Key=self._key(location), Range=f"bytes={offset}-{end - 1}"
-            )
-        left = end - offset
+        last = "" if length is None else offset + length - 1
+        try:
+            async with self._requests(location) as client:
+                answer = await client.get_object(
+                    Bucket=self._settings.bucket, Key=self._key(location), Range=f"bytes={offset}-{last}"
+                )
+        except _BeyondTheEnd:
+            return
+        left = answer["ContentLength"]
+        if left and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
+            raise StorageError(f"the store gives other bytes of {location} than it was asked for")
         async with answer["Body"] as content:
             while left > 0:
                 async with self._requests(location):
@@ -384,6 +393,8 @@ def _translated(response: object, message: str, location: str) -> StorageError:
         return ObjectMissing(location)
     if code in _DENIED_CODES or status in {401, 403}:
         return AccessDenied(message)
+    if code == "InvalidRange":
+        return _BeyondTheEnd(message)
     if code in _FULL_CODES or status == 507:
         return StorageFull(message)
     if status >= 500 or status == 429:

@@ -225,6 +225,23 @@ async def test_an_answer_that_stops_in_the_middle_is_unavailable_and_never_short
         await driver.close()
 
 
+async def test_reading_is_one_request(s3_server, open_driver):
+    location = await upload(open_driver(), content := os.urandom(3 * MIB))
+    requests = []
+
+    async def noted(reader, writer):
+        while piece := await reader.read(65536):
+            requests.append(piece.partition(b" ")[0])
+            writer.write(piece)
+
+    async with proxy(urlsplit(s3_server.endpoint).port, requests=noted) as port:
+        driver = open_driver(endpoint=f"http://127.0.0.1:{port}")
+        assert await read(driver, location) == content
+        assert await read(driver, location, MIB, 10) == content[MIB : MIB + 10]
+        assert requests == [b"GET", b"GET"]
+        await driver.close()
+
+
 async def test_a_listing_of_more_than_a_page_is_whole_and_in_order(s3_server, open_driver, tmp_path):
     driver = open_driver()
     await driver.put_small("0/first", b"")
