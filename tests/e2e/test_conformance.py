@@ -85,3 +85,4 @@ def test_the_conformance_suite_finds_no_failure(
     assert {name.rpartition("/")[2] for name in names["skipped"]} == {NO_RANGE} | NOT_ASKED[run]
     assert sum(map(len, names.values())) == len(cases)
     assert len(names["passed"]) >= least
+    assert "Traceback" not in server.log
