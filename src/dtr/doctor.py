@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -17,6 +18,7 @@ from sqlalchemy import select
 from dtr.app import open_storage
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated, Statement, now, open_database
 from dtr.db.migrate import check
+from dtr.db.schema import blobs
 from dtr.pki import Certificate
 from dtr.pki import examine as examine_certificate
 from dtr.storage import StorageError, StorageFull
@@ -24,7 +26,9 @@ from dtr.storage import StorageError, StorageFull
 if TYPE_CHECKING:
     from dtr.config import Settings
 
+_SQLITE = "sqlite:///"
 _ASK = Statement(select(now()))
+_SOME_BLOB = Statement(select(blobs.c.digest).limit(1))
 _CLOCKS_MAY_DIFFER_MS = 5_000
 _LEAST_FREE_SHARE = 0.05
 _LEAST_FREE_BYTES = 1024**3
@@ -50,11 +54,16 @@ async def examine(settings: Settings) -> list[Checked]:
     ]
 
 
+def _lacks_database(settings: Settings) -> bool:
+    """Whether there is no file to open: opening would make one."""
+    url = settings.database_url
+    return url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists()
+
+
 async def _database(settings: Settings) -> list[Checked]:
-    kind, _, path = settings.database_url.partition(":///")
-    if kind == "sqlite" and not os.path.exists(path):  # noqa: ASYNC240, PTH110 - nothing else runs meanwhile
+    if _lacks_database(settings):
         advice = "`dtr serve` or `dtr migrate` makes it; --data-dir or database.url name another place"
-        return [Checked(False, "database", f"there is no {path}", advice)]
+        return [Checked(False, "database", f"there is no {settings.database_url.removeprefix(_SQLITE)}", advice)]
     try:
         database = open_database(settings.database_url)
     except DatabaseError as error:
@@ -89,7 +98,9 @@ async def _storage(settings: Settings) -> list[Checked]:
         root = settings.blob_directory
         advice = f"check the owner and the mode of {root}, and how it is mounted"
         if not root.is_dir():
-            advice = "if something was pushed already, mount or restore it; else `dtr serve` makes the default one"
+            if settings.storage.filesystem.root is None and not await _holds_blobs(settings):
+                return [Checked(True, "storage", f"`dtr serve` will make {root}")]
+            advice = f"make {root}; when something was pushed already, mount or restore it"
             return [Checked(False, "storage", f"there is no directory {root}", advice)]
     storage = open_storage(settings)
     try:
@@ -101,6 +112,21 @@ async def _storage(settings: Settings) -> list[Checked]:
     finally:
         await storage.close()
     return [Checked(True, "storage", f"{name}: wrote, read and deleted a small object")]
+
+
+async def _holds_blobs(settings: Settings) -> bool:
+    """Whether something was pushed, as far as is known: a database that does not answer is a finding of its own."""
+    if _lacks_database(settings):
+        return False
+    try:
+        database = open_database(settings.database_url)
+        try:
+            await check(database)
+            return await database.fetch_one(_SOME_BLOB) is not None
+        finally:
+            await database.close()
+    except DatabaseError:
+        return False
 
 
 def _certificates(settings: Settings) -> list[Checked]:

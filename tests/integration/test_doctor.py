@@ -107,8 +107,8 @@ def under_root(script: str, *arguments: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-ec", f'{script}\nexec "$@"', "sh", *arguments)
 
 
-def change_revision(server: Server, command: str) -> None:
-    """Run SQL on the table that holds the revision of the schema."""
+def change(server: Server, command: str) -> None:
+    """Run SQL on the database."""
     url = load(None, server.environment, {}).settings.database_url
     if url.startswith("sqlite"):
         with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
@@ -150,12 +150,17 @@ def test_blobs_in_s3_are_found_good(make_data: Callable[..., Server], s3_server:
 
 def test_where_there_is_no_data_nothing_is_made_and_the_advice_is_to_start(make_server: MakeServer):
     server = make_server(start=False)
-    report = Report(server)
-    assert set(report.bad) == {"database", "storage"}
-    assert "dtr serve" in report.advice["database"]
-    assert "dtr serve" in report.advice["storage"]
-    assert report.status == 1
+    Report(server).expect_bad("database", f"there is no {server.directory}/metadata.db", "`dtr serve`")
     assert not server.directory.exists()
+
+
+def test_before_the_first_start_the_storage_directory_may_be_missing(make_data: Callable[..., Server]):
+    server = make_data()
+    (server.directory / "blobs").rmdir()
+    report = Report(server)
+    assert ("ok", "storage", f"`dtr serve` will make {server.directory}/blobs") in report.lines
+    assert report.status == 0
+    assert not (server.directory / "blobs").exists()
 
 
 def test_a_database_that_nobody_serves(make_data: Callable[..., Server]):
@@ -186,8 +191,8 @@ def test_tables_of_an_older_version_and_the_advice_helps(make_data: Callable[...
             file.unlink()
         (server.directory / "metadata.db").touch()
     else:
-        change_revision(server, "DROP SCHEMA public CASCADE")
-        change_revision(server, "CREATE SCHEMA public")
+        change(server, "DROP SCHEMA public CASCADE")
+        change(server, "CREATE SCHEMA public")
     Report(server).expect_bad("database", "the tables are of revision None", "run `dtr migrate`")
     server.cli("migrate")
     Report(server).expect_good()
@@ -196,7 +201,7 @@ def test_tables_of_an_older_version_and_the_advice_helps(make_data: Callable[...
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_data_of_a_newer_version(make_data: Callable[..., Server], database: str):
     server = make_data(database=database)
-    change_revision(server, "UPDATE alembic_version SET version_num = '9999'")
+    change(server, "UPDATE alembic_version SET version_num = '9999'")
     Report(server).expect_bad(
         "database", "the data is of a newer version", "start the version that wrote the data"
     )
@@ -221,6 +226,7 @@ def test_a_storage_directory_that_is_gone_is_not_made_anew(
     place = tmp_path / "mount"
     server = make_data({"storage.filesystem.root": place} if named else {})
     gone = place if named else server.directory / "blobs"
+    change(server, "INSERT INTO blobs VALUES ('sha256:0', 1, 'location', 'present', 0)")
     shutil.rmtree(gone, ignore_errors=True)
     Report(server).expect_bad("storage", f"there is no directory {gone}", "mount or restore it")
     assert not gone.exists()
