@@ -115,7 +115,7 @@ async def _storage(settings: Settings) -> list[Checked]:
 
 
 async def _holds_blobs(settings: Settings) -> bool:
-    """Whether something was pushed, as far as is known: a database that does not answer is a finding of its own."""
+    """Whether something was pushed, as far as is known: a database that fails is a finding of its own."""
     if _lacks_database(settings):
         return False
     try:
