@@ -40,7 +40,9 @@ class AccountInUse(AccountError):
     """The account has repositories, which would lose their owner."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} has repositories; delete them first")
+        super().__init__(
+            f"{name} has repositories; delete them first, and wait until what is deleted is collected"
+        )
         self.name = name
 
 

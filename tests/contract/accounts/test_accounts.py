@@ -174,6 +174,10 @@ async def test_an_account_with_repositories_is_not_deleted(org: Accounts, reposi
     with pytest.raises(AccountInUse):
         await org.delete("ada")
     assert (await org.get("ada")).name == "ada"
+    # What is deleted still has content, which goes later, and an owner as long.
+    await repositories.delete("ada/hello")
+    with pytest.raises(AccountInUse, match="until what is deleted is collected"):
+        await org.delete("ada")
 
 
 async def test_nobody_is_deleted_twice(org: Accounts):
