@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -408,3 +409,20 @@ def test_docker_login_works_out(garant: Server, elsewhere: dict[str, str]) -> No
     ).expect(200)
     client.send("GET", "/v2/", headers={"Authorization": f"Bearer {answer.json['token']}"}).expect(200)
     log_in(garant, "ada", "wrong", elsewhere).expect(401)
+
+
+def test_newer_clients_log_in_by_post_first(garant: Server, post: Ask) -> None:
+    """As containerd and BuildKit do it, with the service and scope of the challenge."""
+    client = Client(garant, None)
+    challenge = client.send("GET", "/v2/ada/tools/tags/list").expect(401).headers["www-authenticate"]
+    parameters = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    answer = post(
+        (parameters["scope"],),
+        grant_type="password",
+        service=parameters["service"],
+        client_id="containerd-client",
+        username="ada",
+        password=PASSWORD,
+    ).expect(200)
+    bearer = {"Authorization": f"Bearer {answer.json['access_token']}"}
+    client.send("GET", "/v2/ada/tools/tags/list", headers=bearer).expect(200)

@@ -30,19 +30,16 @@ def pair(
     request: pytest.FixtureRequest, make_server: Callable[..., Server], postgresql_cluster: Cluster
 ) -> Iterator[tuple[Server, Server]]:
     """Two process trees over the same data, the second not started yet."""
-    settings = {}
-    if request.param == "postgresql":
-        settings["database.url"] = postgresql_cluster.create()
+    settings = {"database.url": postgresql_cluster.create()} if request.param == "postgresql" else {}
     first = make_server(settings, start=False)
     first.directory.mkdir()
+    first.cli("migrate")
+    first.start()
+    first.make_repository("admin/shared")
     shared = {
         "database.url": settings.get("database.url", f"sqlite:///{first.directory / 'metadata.db'}"),
         "storage.filesystem.root": first.directory / "blobs",
     }
-    first.environment |= {f"DTR_{name.upper().replace('.', '__')}": str(value) for name, value in shared.items()}
-    first.cli("migrate")
-    first.start()
-    first.make_repository("admin/shared")
     return first, make_server(shared, start=False)
 
 

@@ -39,7 +39,8 @@ def test_mounting_what_is_there_already_succeeds(client: Client, repository: str
 
 
 @pytest.mark.parametrize(
-    "origin", ["", "&from=admin/never-made", "&from=nobody/at-all", "&from=Not%20A%20Name", "&from="]
+    "origin",
+    ["", "&from=admin/never-made", "&from=nobody/at-all", "&from=Not%20A%20Name", "&from=a%00b", "&from="],
 )
 def test_what_cannot_be_mounted_is_uploaded_instead(client: Client, repository: str, origin: str) -> None:
     data = os.urandom(100)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dtr.accounts import Operation, TokenExpired, TokenInvalid, may
 from dtr.http.v2.errors import Refused
-from dtr.oci import parse_repository_name
+from dtr.oci import NameInvalid, parse_repository_name
 from dtr.registry import NamespaceUnknown, RepositoryExists, RepositoryUnknown, Settings
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ class Access:
         account = request.claims.account_id
         if not name:
             return await self._accounts.find_visible_holder(account, digest)
+        try:
+            parse_repository_name(name)
+        except NameInvalid:
+            return None
         standing = await self._accounts.find_standing(account, name)
         return name if standing.repository_id is not None and may(standing.facts, Operation.PULL) else None
 
