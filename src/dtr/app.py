@@ -59,7 +59,13 @@ class Application:
         )
         self.repositories = Repositories(self.database)
         self.blobs = Blobs(self.database, self.lifetimes)
-        self.uploads = Uploads(self.database, self.storage, self.lifetimes, blob_limit=registry.blob_limit)
+        self.uploads = Uploads(
+            self.database,
+            self.storage,
+            self.lifetimes,
+            blob_limit=registry.blob_limit,
+            inline_limit=registry.inline_limit,
+        )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=registry.sparse_manifests)
         self.sweeper = Sweeper(self.database, self.storage)
 

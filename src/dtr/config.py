@@ -148,6 +148,12 @@ class Registry(_Section):
 
     manifest_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Largest manifest, in bytes.")
     blob_limit: int | None = Field(None, ge=1, description="Largest blob, in bytes; by default any size.")
+    inline_limit: int = Field(
+        16 * 1024,
+        ge=0,
+        le=64 * 1024,
+        description="Blobs of at most so many bytes that come in one piece are kept in the database; 0: none.",
+    )
     chunk_minimum: int | None = Field(None, ge=1, description="The `OCI-Chunk-Min-Length` that clients are told.")
     sparse_manifests: bool = Field(
         False, description="Take manifests although blobs or manifests that they name are missing."

@@ -23,7 +23,7 @@ _RULES = {
     "a location is named once": """
         SELECT location, count(*) FROM (
             SELECT location FROM uploads
-            UNION ALL SELECT location FROM blobs
+            UNION ALL SELECT location FROM blobs WHERE location IS NOT NULL
             UNION ALL SELECT location FROM gc_objects
         ) AS named GROUP BY location HAVING count(*) > 1
     """,
@@ -110,7 +110,9 @@ async def find_violations(database: Database, storage: Driver, *, sparse: bool =
             if stored.location not in known:
                 found.append(f"an object is named by a row: not so for {stored.location}")
     for digest, size, location in await database.fetch_all(
-        Statement(text("SELECT digest, size, location FROM blobs WHERE state = 'present'"))
+        Statement(
+            text("SELECT digest, size, location FROM blobs WHERE state = 'present' AND location IS NOT NULL")
+        )
     ):
         if location not in sizes:
             found.append(f"a blob has an object: not so for {digest} at {location}")
@@ -121,6 +123,16 @@ async def find_violations(database: Database, storage: Driver, *, sparse: bool =
                 content = b"".join([piece async for piece in pieces])
             if Digest.of(content, digest.partition(":")[0]) != digest:
                 found.append(f"a blob's object has its content: not so for {digest}")
+    for digest, size, content in await database.fetch_all(
+        Statement(
+            text(
+                "SELECT b.digest, b.size, c.content FROM blobs b LEFT JOIN blob_contents c ON c.digest = b.digest"
+                " WHERE b.location IS NULL OR c.digest IS NOT NULL"
+            )
+        )
+    ):
+        if content is None or len(content) != size or Digest.of(content, digest.partition(":")[0]) != digest:
+            found.append(f"a blob without an object has its content: not so for {digest}")
     found += [
         f"a manifest has its content: not so for {digest} in repository {repository}"
         for repository, digest, payload in await database.fetch_all(

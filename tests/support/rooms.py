@@ -31,6 +31,7 @@ class Rooms:
         *,
         lifetimes: Lifetimes | None = None,
         blob_limit: int | None = None,
+        inline_limit: int = 0,
         sparse_manifests: bool = False,
         pool_size: int = 10,
     ) -> None:
@@ -43,7 +44,9 @@ class Rooms:
         self.accounts = Accounts(self.database, Passwords(memory_kib=8, passes=1))
         self.repositories = Repositories(self.database)
         self.blobs = Blobs(self.database, self.lifetimes)
-        self.uploads = Uploads(self.database, self.storage, self.lifetimes, blob_limit=blob_limit)
+        self.uploads = Uploads(
+            self.database, self.storage, self.lifetimes, blob_limit=blob_limit, inline_limit=inline_limit
+        )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=sparse_manifests)
         self.sweeper = Sweeper(self.database, self.storage)
         self.fsck = Fsck(self.database, self.storage)
@@ -94,8 +97,8 @@ class Rooms:
 
     async def read(self, path: str, digest: str) -> bytes:
         """The content of a blob, through the repository."""
-        blob = await self.blobs.get(path, digest)
-        return await read_object(self.storage, blob.location)
+        blob = await self.blobs.get(path, digest, content=True)
+        return blob.content if blob.location is None else await read_object(self.storage, blob.location)
 
     async def locations(self) -> list[str]:
         """Where the storage has objects."""

@@ -185,11 +185,18 @@ blobs = Table(  # a row lives exactly as long as it has a link
     metadata,
     Column("digest", _text, primary_key=True),
     Column("size", BigInteger, nullable=False),  # bytes
-    Column("location", _text, nullable=False, unique=True),
+    Column("location", _text, unique=True),  # NULL: its bytes are in `blob_contents`
     Column("state", _text, nullable=False),
     CheckConstraint("state IN ('present', 'missing')", "state"),
     Column("created_at", BigInteger, nullable=False),
     postgresql_with=_lively,
+)
+
+blob_contents = Table(  # small blobs: a row is the cheapest thing that can be made durable
+    "blob_contents",
+    metadata,
+    Column("digest", ForeignKey(blobs.c.digest, ondelete="CASCADE"), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )
 
 repository_blobs = Table(  # the links: access to a blob is decided here, never by its digest alone

@@ -134,7 +134,7 @@ async def unlink(tx: Transaction, repository: int, digest: str, *, size: int, de
         size=-size,
         whole_registry=gone is not None,
     )
-    if gone is not None:
+    if gone is not None and gone[0] is not None:
         await bury(tx, gone[0], size=size, delay=delete_delay)
 
 

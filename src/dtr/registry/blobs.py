@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, and_, bindparam, select, update
 
 from dtr.db import Statement, now
-from dtr.db.schema import blobs, manifest_references, repositories, repository_blobs
+from dtr.db.schema import blob_contents, blobs, manifest_references, repositories, repository_blobs
 from dtr.registry._links import link, unlink
 from dtr.registry.errors import BlobReferenced, BlobUnknown, RepositoryUnknown
 
@@ -40,6 +40,11 @@ _held_by_path = (
     )
 )
 _FIND = Statement(_held_by_path)
+_FIND_CONTENT = Statement(
+    _held_by_path.add_columns(blob_contents.c.content).outerjoin(
+        blob_contents, blob_contents.c.digest == blobs.c.digest
+    )
+)
 _RENEW = Statement(
     update(repository_blobs)
     .where(
@@ -88,12 +93,17 @@ _MARK_MISSING = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as a repository holds it: `size` in bytes, `location` in the storage."""
+    """
+    A blob as a repository holds it: `size` in bytes, `location` in the storage.
+
+    A small one may have no object there; then `content` has its bytes, when they were asked for.
+    """
 
     repository: int
     digest: str
     size: int
-    location: str
+    location: str | None
+    content: bytes | None = None
 
 
 class Blobs:
@@ -103,22 +113,25 @@ class Blobs:
         self._database = database
         self._lifetimes = lifetimes
 
-    async def get(self, path: str, digest: str, *, promise: bool = False) -> Blob:
+    async def get(self, path: str, digest: str, *, promise: bool = False, content: bool = False) -> Blob:
         """
-        The blob that the repository at `path` holds.
+        The blob that the repository at `path` holds, with its `content` when it has no object.
 
         With `promise` it stays there for one lease, for a client that may push and would not send it again.
         Raises BlobUnknown.
         """
         while True:
             row = await self._database.fetch_one(
-                _FIND, path=path, digest=digest, lease=self._lifetimes.lease if promise else 0
+                _FIND_CONTENT if content else _FIND,
+                path=path,
+                digest=digest,
+                lease=self._lifetimes.lease if promise else 0,
             )
             if row is None:
                 raise BlobUnknown(digest)
-            repository, size, location, due = row
+            repository, size, location, due, *found = row
             if not (promise and due) or await self._renew(repository, digest):
-                return Blob(repository, digest, size, location)
+                return Blob(repository, digest, size, location, *found)
 
     async def mount(self, source: Blob, repository: int) -> bool:
         """

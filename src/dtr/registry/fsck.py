@@ -39,6 +39,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, now
 from dtr.db.schema import (
+    blob_contents,
     blobs,
     gc_objects,
     manifest_references,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from dtr.storage import Driver, Stored
 
 _PAGE = 1000
+_PAGE_OF_CONTENTS = 100
 _BYTES_AT_ONCE = 4 * 1024 * 1024
 _YOUNG = timedelta(days=1)
 """An object that is younger may belong to an import that has not written its row yet."""
@@ -80,6 +82,19 @@ _BLOBS = Statement(
     .where(blobs.c.location > bindparam("after"))
     .order_by(blobs.c.location)
     .limit(_PAGE)
+)
+_CONTENTS = Statement(
+    select(
+        blobs.c.digest,
+        blobs.c.size,
+        blobs.c.state,
+        exists().where(repository_blobs.c.digest == blobs.c.digest),
+        blob_contents.c.content,
+    )
+    .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
+    .where(blobs.c.location.is_(None), blobs.c.digest > bindparam("after"))
+    .order_by(blobs.c.digest)
+    .limit(_PAGE_OF_CONTENTS)
 )
 _STILL_SO = Statement(
     select(blobs.c.digest).where(
@@ -204,7 +219,7 @@ _CORRECT_COUNTS = Statement(insert(usage_deltas).from_select(["scope", "bytes"],
 
 _MARK = Statement(
     update(blobs)
-    .where(blobs.c.digest == bindparam("which"), blobs.c.location == bindparam("at_location"))
+    .where(blobs.c.digest == bindparam("which"), blobs.c.location.is_not_distinct_from(bindparam("at_location")))
     .values(state=bindparam("new_state"))
 )
 _LOCK_BLOB = Statement(
@@ -285,6 +300,7 @@ class Fsck:
             # Before the blobs: some need a link more than a tombstone.
             self._check_references(repair=repair),
             self._check_storage(content=content, repair=repair),
+            self._check_contents(repair=repair),
             self._check_links(repair=repair),
             self._check_manifests(repair=repair),
             self._check_counts(repair=repair),
@@ -367,7 +383,7 @@ class Fsck:
     async def _look_at_unlinked(self, digest: str, *, repair: bool) -> Finding:
         async def work(tx: Transaction) -> None:
             gone = await tx.fetch_one(_DELETE_UNLINKED, digest=digest)
-            if gone is not None:
+            if gone is not None and gone[0] is not None:
                 await bury(tx, gone[0], size=gone[1], delay=self._lifetimes.delete_delay)
 
         if repair:
@@ -396,10 +412,35 @@ class Fsck:
                 await asyncio.to_thread(hasher.update, piece)
         return f"{algorithm}:{hasher.hexdigest()}"
 
-    async def _mark(self, digest: str, location: str, state: str) -> None:
+    async def _mark(self, digest: str, location: str | None, state: str) -> None:
         await self._change(_MARK, which=digest, at_location=location, new_state=state)
 
     # --- inside the database -------------------------------------------------------------------------------------
+
+    async def _check_contents(self, *, repair: bool) -> AsyncGenerator[Finding, None]:
+        """Blobs without an object; a row and its content change together, so there is nothing to look at again."""
+        after = ""
+        while page := await self._database.fetch_all(_CONTENTS, after=after):
+            for digest, size, state, is_linked, content in page:
+                after = digest
+                self._blobs += 1
+                finding = None if is_linked else await self._look_at_unlinked(digest, repair=repair)
+                is_whole = (
+                    content is not None
+                    and len(content) == size
+                    and Digest.of(content, digest.partition(":")[0]) == digest
+                )
+                if is_whole != (state == "present"):
+                    if repair:
+                        await self._mark(digest, None, "present" if is_whole else "missing")
+                    if is_whole:
+                        finding = Finding(False, f"blob {digest} was marked as missing and is there")
+                    else:
+                        finding = Finding(True, f"blob {digest} has not its content in the database")
+                elif not is_whole:
+                    self._missing += 1
+                if finding is not None:
+                    yield finding
 
     async def _check_references(self, *, repair: bool) -> AsyncGenerator[Finding, None]:
         if self._sparse_manifests:

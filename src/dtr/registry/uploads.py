@@ -30,10 +30,10 @@ import msgspec
 from sqlalchemy import BigInteger, bindparam, delete, exists, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import DatabaseError, DatabaseUnavailable, Statement, now
-from dtr.db.schema import blobs, repositories, repository_blobs, uploads
+from dtr.db import DatabaseBusy, DatabaseError, DatabaseUnavailable, Statement, now
+from dtr.db.schema import blob_contents, blobs, gc_objects, repositories, repository_blobs, uploads
 from dtr.oci import Digest
-from dtr.registry._links import bury, link
+from dtr.registry._links import REPEAT, bury, link
 from dtr.registry.errors import (
     BlobTooLarge,
     BodyFailed,
@@ -48,6 +48,7 @@ from dtr.storage import (
     LocalFiles,
     ObjectMissing,
     StorageFull,
+    StorageUnavailable,
     UploadBusy,
     UploadState,
     new_location,
@@ -140,13 +141,46 @@ _CLAIM_BLOB = Statement(
         created_at=now(),
     )
     # The update changes nothing: it locks the row that is there.
-    .on_conflict_do_update(index_elements=["digest"], set_={"digest": blobs.c.digest})
+    .on_conflict_do_update(index_elements=["digest"], set_={"size": blobs.c.size})
     .returning(blobs.c.location, blobs.c.state, blobs.c.size)
 )
 _HEAL_BLOB = Statement(
     update(blobs)
     .where(blobs.c.digest == bindparam("which"))
     .values(location=bindparam("location"), size=bindparam("size"), state="present")
+)
+_NEW_BLOB = Statement(  # without an object
+    insert(blobs)
+    .values(digest=bindparam("digest"), size=bindparam("size"), state="present", created_at=now())
+    .on_conflict_do_nothing()
+    .returning(blobs.c.digest)
+)
+_LOCK_BLOB = Statement(
+    select(blobs.c.location, blobs.c.state, blobs.c.size)
+    .where(blobs.c.digest == bindparam("digest"))
+    .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+)
+_PUT_CONTENT = Statement(insert(blob_contents).values(digest=bindparam("digest"), content=bindparam("content")))
+_DROP_CONTENT = Statement(delete(blob_contents).where(blob_contents.c.digest == bindparam("digest")))
+_CONSUME_EMPTY = Statement(delete(uploads).where(*_lives, uploads.c.offset == 0, uploads.c.writer_until <= now()))
+_LOCK_REPOSITORY = Statement(
+    select(repositories.c.id)
+    .where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None))
+    .with_for_update(read=True, key_share=True)
+)
+_BURY_UNKNOWN = Statement(
+    insert(gc_objects).from_select(
+        ["location", "driver_state", "size", "delete_after", "repeat_after"],
+        select(
+            bindparam("location", type_=gc_objects.c.location.type),
+            bindparam("driver_state", type_=gc_objects.c.driver_state.type),
+            bindparam("size", type_=BigInteger),
+            now(),
+            now() + REPEAT,
+        ).where(
+            *(~exists().where(table.c.location == bindparam("location")) for table in (blobs, uploads, gc_objects))
+        ),
+    )
 )
 _FINISHED = Statement(
     select(blobs.c.size)
@@ -228,14 +262,21 @@ class Uploads:
     """The upload sessions of all repositories."""
 
     def __init__(
-        self, database: Database, storage: Driver, lifetimes: Lifetimes, *, blob_limit: int | None = None
+        self,
+        database: Database,
+        storage: Driver,
+        lifetimes: Lifetimes,
+        *,
+        blob_limit: int | None = None,
+        inline_limit: int = 0,
     ) -> None:
-        """`blob_limit` is the largest size of a blob, in bytes."""
+        """`blob_limit` is the largest size of a blob, `inline_limit` of one that is kept in the database."""
         self._database = database
         self._storage = storage
         self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
         self._lifetimes = lifetimes
         self._blob_limit = blob_limit
+        self._inline_limit = min(inline_limit, SMALL)
         # Hash contexts cannot be stored. Whoever continues in another process hashes what is there again.
         self._hashers: OrderedDict[str, _Hasher] = OrderedDict()
 
@@ -288,6 +329,8 @@ class Uploads:
         what `append` raises.
         """
         try:
+            if upload.offset == 0 and not start and self._fits_inline(body):
+                return await self._store_inline(upload.repository, upload, digest, body)
             async with self._turn(upload) as turn:
                 if turn.upload.offset == 0 and _is_small(body):
                     return await self._finish_small(turn, digest, body, start)
@@ -306,6 +349,8 @@ class Uploads:
 
         Raises RepositoryUnknown and what `finish` raises.
         """
+        if self._fits_inline(body):
+            return await self._store_inline(repository, None, digest, body)
         upload = await self.start(repository, account, digest.algorithm)
         try:
             if _is_small(body):  # nobody else knows the session, so there is no turn to wait for
@@ -371,17 +416,58 @@ class Uploads:
             raise
         return msgspec.structs.replace(state, offset=state.offset + written)
 
-    async def _finish_small(self, turn: _Turn, digest: Digest, body: Body, start: int | None) -> int:
-        upload = turn.upload
-        if start:
-            raise UploadOutOfOrder(upload.id, upload.offset)
+    async def _store_inline(self, repository: int, upload: Upload | None, digest: Digest, body: Body) -> int:
+        """Make the whole body a blob without an object: one unit of work, and nothing in the storage."""
+        data = await self._read_small(upload, digest, body)
+        size = len(data)
+        lifetimes = self._lifetimes
+
+        async def work(tx: Transaction) -> None:
+            if upload is None:
+                if await tx.fetch_one(_LOCK_REPOSITORY, repository=repository) is None:
+                    raise RepositoryUnknown(str(repository))
+            elif not await tx.execute(_CONSUME_EMPTY, which=upload.id, repository=repository):
+                if await tx.fetch_one(_FIND, which=upload.id, repository=repository) is not None:
+                    raise UploadOccupied(upload.id)
+                raise UploadUnknown(upload.id)
+            is_new = await tx.fetch_one(_NEW_BLOB, digest=digest, size=size) is not None
+            if is_new:
+                await tx.execute(_PUT_CONTENT, digest=digest, content=data)
+            else:
+                found = await tx.fetch_one(_LOCK_BLOB, digest=digest)
+                if found is None:
+                    raise DatabaseBusy("the blob was collected at this moment")
+                location, state, known_size = found
+                if state == "missing":
+                    await tx.execute(_HEAL_BLOB, which=digest, location=None, size=size)
+                    await tx.execute(_DROP_CONTENT, digest=digest)
+                    await tx.execute(_PUT_CONTENT, digest=digest, content=data)
+                    if location is not None:
+                        await bury(tx, location, size=known_size, delay=lifetimes.delete_delay)
+            await link(tx, repository, digest, size=size, hold=lifetimes.hold, is_new=is_new)
+
+        await _to_its_end(self._database.unit(work))
+        return size
+
+    def _fits_inline(self, body: Body) -> bool:
+        return self._inline_limit > 0 and body.length is not None and body.length <= self._inline_limit
+
+    async def _read_small(self, upload: Upload | None, digest: Digest, body: Body) -> bytes:
         if self._blob_limit is not None and (body.length or 0) > self._blob_limit:
             raise BlobTooLarge(self._blob_limit)
         data = await body.read()
         actual = Digest.of(data, digest.algorithm)
         if actual != digest:
-            await self._give_up(upload)
+            if upload is not None:
+                await self._give_up(upload)
             raise DigestMismatch(digest, actual)
+        return data
+
+    async def _finish_small(self, turn: _Turn, digest: Digest, body: Body, start: int | None) -> int:
+        upload = turn.upload
+        if start:
+            raise UploadOutOfOrder(upload.id, upload.offset)
+        data = await self._read_small(upload, digest, body)
         await _to_its_end(self._storage.put_small(upload.state.location, data))
         await self._commit(turn, digest, len(data))
         return len(data)
@@ -420,7 +506,9 @@ class Uploads:
             if present != location:
                 if state == "missing":
                     await tx.execute(_HEAL_BLOB, which=digest, location=location, size=size)
-                    await bury(tx, present, size=known_size, delay=lifetimes.delete_delay)
+                    await tx.execute(_DROP_CONTENT, digest=digest)
+                    if present is not None:
+                        await bury(tx, present, size=known_size, delay=lifetimes.delete_delay)
                 else:
                     await bury(tx, location, size=size)
             await link(tx, upload.repository, digest, size=size, hold=lifetimes.hold, is_new=present == location)
@@ -445,6 +533,12 @@ class Uploads:
                 lease=0 if is_last else turn.lease,
                 ttl=self._lifetimes.upload_ttl,
             )
+            if not changed and await tx.fetch_one(_FIND, which=before.id, repository=before.repository) is None:
+                # Finished without these bytes, by a request that needed no turn: nobody else knows of them.
+                state = reached.state
+                await tx.execute(
+                    _BURY_UNKNOWN, location=state.location, driver_state=state.encode(), size=state.offset
+                )
             return changed > 0
 
         if not await _to_its_end(self._database.unit(work)):
@@ -480,7 +574,7 @@ class Uploads:
             file = await _to_its_end(opening, partial(_in_thread, os.close))
         except UploadBusy:
             raise UploadOccupied(upload.id) from None
-        except ObjectMissing:  # or just completed: then its end is not ours to decide
+        except ObjectMissing:  # its end is not ours to decide
             raise UploadUnknown(upload.id) from None
         turn = None
         try:
@@ -488,10 +582,18 @@ class Uploads:
             turn = _Turn(await self.get(upload.repository, upload.id), file=file)
             yield turn
         finally:
-            if turn is not None and turn.has_written:  # NFS sends what is still unwritten
-                await _in_thread(os.close, file)
+            if turn is not None and turn.has_written:
+                await self._close(file, upload)
             else:
                 os.close(file)
+
+    async def _close(self, file: int, upload: Upload) -> None:
+        """Close what was written. NFS sends what is still unwritten, and tells only once that this failed."""
+        try:
+            await _in_thread(os.close, file)
+        except OSError as error:
+            await self._give_up(upload)
+            raise StorageUnavailable(str(error)) from error
 
     @contextlib.asynccontextmanager
     async def _leased(self, upload: Upload) -> AsyncIterator[_Turn]:

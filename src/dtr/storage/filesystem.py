@@ -192,18 +192,14 @@ class FileSystem:
 
     def open_writer(self, state: UploadState) -> int:
         """See `LocalFiles`."""
-        path = self._path(state.location) + _PARTIAL
+        path = self._path(state.location)
         with self._translated(state.location):
-            descriptor = self._open_upload(path, state)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                raise UploadBusy(state.location) from None
-            except BaseException:
-                os.close(descriptor)
-                raise
-            return descriptor
+                descriptor = self._open_upload(path + _PARTIAL, state)
+            except FileNotFoundError:
+                # Completed, by somebody who died before the caller's database knew: it is the same file.
+                descriptor = self._open_upload(path, state)
+            return self._locked(descriptor, state)
 
     def position(self, descriptor: int, state: UploadState) -> None:
         """See `LocalFiles`."""
@@ -216,8 +212,22 @@ class FileSystem:
                 os.ftruncate(descriptor, state.offset)
             os.lseek(descriptor, state.offset, os.SEEK_SET)
 
+    @staticmethod
+    def _locked(descriptor: int, state: UploadState) -> int:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UploadBusy(state.location) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def _open_to_append(self, state: UploadState) -> int:
-        descriptor = self.open_writer(state)
+        with self._translated(state.location):
+            # Nobody looks again before the cut: never an object.
+            descriptor = self._locked(self._open_upload(self._path(state.location) + _PARTIAL, state), state)
         try:
             self.position(descriptor, state)
         except BaseException:
@@ -234,8 +244,18 @@ class FileSystem:
             # An earlier attempt has perhaps done it; or does it now, if nobody waited for it any more.
             if self._stat(state.location) != state.offset:
                 raise
+            self._sync_object(state, path)
         with self._translated(state.location):
             self._sync_directories([path])
+
+    def _sync_object(self, state: UploadState, path: str) -> None:
+        """Bytes may have come after that attempt."""
+        with self._translated(state.location):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _publish_upload(self, state: UploadState, path: str) -> None:
         # Without the lock: whoever completes may have it.

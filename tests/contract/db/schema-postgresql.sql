@@ -18,10 +18,17 @@ CREATE TABLE alembic_version (
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
+CREATE TABLE blob_contents (
+    digest text COLLATE "C" NOT NULL,
+    content bytea NOT NULL,
+    CONSTRAINT pk_blob_contents PRIMARY KEY (digest),
+    CONSTRAINT fk_blob_contents_digest_blobs FOREIGN KEY (digest) REFERENCES blobs(digest) ON DELETE CASCADE
+);
+
 CREATE TABLE blobs (
     digest text COLLATE "C" NOT NULL,
     size bigint NOT NULL,
-    location text COLLATE "C" NOT NULL,
+    location text COLLATE "C",
     state text COLLATE "C" NOT NULL,
     created_at bigint NOT NULL,
     CONSTRAINT pk_blobs PRIMARY KEY (digest),

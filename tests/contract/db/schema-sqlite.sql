@@ -18,10 +18,17 @@ CREATE TABLE alembic_version (
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
+CREATE TABLE blob_contents (
+    digest TEXT NOT NULL,
+    content BLOB NOT NULL,
+    CONSTRAINT pk_blob_contents PRIMARY KEY (digest),
+    CONSTRAINT fk_blob_contents_digest_blobs FOREIGN KEY(digest) REFERENCES blobs (digest) ON DELETE CASCADE
+);
+
 CREATE TABLE blobs (
     digest TEXT NOT NULL,
     size BIGINT NOT NULL,
-    location TEXT NOT NULL,
+    location TEXT,
     state TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     CONSTRAINT pk_blobs PRIMARY KEY (digest),

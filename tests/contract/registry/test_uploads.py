@@ -811,3 +811,16 @@ async def test_a_blob_in_one_request_costs_two_units(stored: Rooms):
     counter = Counter().watch(stored.database)
     await stored.uploads.store(repository, None, Digest.of(b"x"), make_body(b"x"))
     assert counter.seen == (0, 2)
+
+
+@pytest.mark.parametrize("more", [b"", b"and more"])
+async def test_an_upload_that_was_completed_by_somebody_who_died_goes_on(make_rooms, more: bytes):
+    rooms = make_rooms("filesystem")
+    _repository, upload = await begin(rooms)
+    content = os.urandom(100_000)
+    upload = await rooms.uploads.append(upload, make_body(content))
+    await rooms.storage.complete(upload.state)  # what happens before the row goes
+    digest = Digest.of(content + more)
+    assert await rooms.another().uploads.finish(upload, digest, make_body(more)) == len(content + more)
+    assert await rooms.read("acme/app", digest) == content + more
+    await assert_invariants(rooms)

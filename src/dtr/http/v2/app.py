@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dtr.http.front import Facts
     from dtr.http.types import Header, Receive, Scope, Send
     from dtr.http.v2.errors import Answer
-    from dtr.registry import Blob, Blobs, Manifests, Repositories, Upload, Uploads
+    from dtr.registry import Blobs, Manifests, Repositories, Upload, Uploads
     from dtr.storage import Driver
 
 _INDEX = b"application/vnd.oci.image.index.v1+json"
@@ -121,7 +121,7 @@ class RegistryAPI:
         request = Request(scope, receive, send, scope["method"], kind, name, argument, dict(scope["headers"]))
         facts: Facts | None = scope.get("dtr.facts")
         if facts is not None:
-            facts.route, facts.repository = kind or "other", name
+            facts.route, facts.repository = kind if kind in self._handlers else "other", name
         try:
             handlers = self._handlers.get(kind)
             if handlers is None:
@@ -292,7 +292,7 @@ class RegistryAPI:
         self._access.require(request, "pull")
         digest = Digest.parse(request.argument)
         promise = request.method == "HEAD" and "push" in request.claims.access[request.name]
-        blob = await self._blobs.get(request.name, digest, promise=promise)
+        blob = await self._blobs.get(request.name, digest, promise=promise, content=request.method == "GET")
         headers: list[Header] = [
             (b"content-type", b"application/octet-stream"),
             (b"docker-content-digest", digest.encode()),
@@ -314,8 +314,15 @@ class RegistryAPI:
             await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
             await request.send({"type": "http.response.body"})
             return
+        location = blob.location
+        if location is None:
+            data = blob.content or b""
+            if len(data) != blob.size:
+                raise OSError(f"blob {digest} is not whole in the database")
+            await respond(request, status, data[offset : offset + count], headers)
+            return
         if self._options.redirect_seconds is not None:
-            address = await self._storage.sign(blob.location, self._options.redirect_seconds)
+            address = await self._storage.sign(location, self._options.redirect_seconds)
             if address is not None:
                 await respond(
                     request, 307, b"", ((b"location", address.encode()), (b"cache-control", b"no-store"))
@@ -324,9 +331,9 @@ class RegistryAPI:
         headers.append((b"content-length", b"%d" % count))
         try:
             if self._files is not None:
-                await self._send_file(request, self._files, blob, status, headers, offset, count)
+                await self._send_file(request, self._files, location, status, headers, offset, count)
             else:
-                await self._send_stream(request, blob, status, headers, offset, count)
+                await self._send_stream(request, location, status, headers, offset, count)
         except ObjectMissing:
             await self._blobs.mark_missing(blob)
             raise BlobUnknown(digest) from None
@@ -335,18 +342,18 @@ class RegistryAPI:
         self,
         request: Request,
         files: LocalFiles,
-        blob: Blob,
+        location: str,
         status: int,
         headers: list[Header],
         offset: int,
         count: int,
     ) -> None:
-        file = files.open_reader(blob.location)
+        file = files.open_reader(location)
         try:
             if count <= SMALL:
                 data = os.pread(file, count, offset)
                 if len(data) < count:
-                    raise OSError(f"the object at {blob.location} is shorter than {blob.size} bytes")
+                    raise OSError(f"the object at {location} is shorter than its blob")
                 await start_response(request, status, headers)
                 await request.send({"type": "http.response.body", "body": data})
             else:
@@ -356,9 +363,9 @@ class RegistryAPI:
             os.close(file)
 
     async def _send_stream(
-        self, request: Request, blob: Blob, status: int, headers: list[Header], offset: int, count: int
+        self, request: Request, location: str, status: int, headers: list[Header], offset: int, count: int
     ) -> None:
-        pieces = self._storage.open(blob.location, offset, count)
+        pieces = self._storage.open(location, offset, count)
         try:
             # The first piece before the answer: a missing object is still an honest 404.
             piece = await anext(pieces, b"")
@@ -368,7 +375,7 @@ class RegistryAPI:
                 await request.send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await anext(pieces, b"")
             if count:
-                raise OSError(f"the object at {blob.location} is shorter than {blob.size} bytes")
+                raise OSError(f"the object at {location} is shorter than its blob")
             await request.send({"type": "http.response.body"})
         finally:
             await pieces.aclose()

@@ -35,13 +35,22 @@ def upgrade() -> None:
         "blobs",
         sa.Column("digest", text, nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
-        sa.Column("location", text, nullable=False),
+        sa.Column("location", text, nullable=True),
         sa.Column("state", text, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("state IN ('present', 'missing')", name=op.f("ck_blobs_state")),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_blobs")),
         sa.UniqueConstraint("location", name=op.f("uq_blobs_location")),
         postgresql_with=lively,
+    )
+    op.create_table(
+        "blob_contents",
+        sa.Column("digest", text, nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["digest"], ["blobs.digest"], name=op.f("fk_blob_contents_digest_blobs"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_blob_contents")),
     )
     op.create_table(
         "gc_objects",
