@@ -12,6 +12,7 @@ a date of review in the same transaction.
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import ConstraintViolated, Statement, in_list, now
+from dtr.db import Statement, in_list, now
 from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
 from dtr.registry._each import each
 from dtr.registry.errors import (
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from dtr.db import Database, Row, Transaction
     from dtr.oci import Digest, Manifest
     from dtr.registry.lifetimes import Lifetimes
-
-_ATTEMPTS = 5
 
 _hold = bindparam("hold", type_=BigInteger)
 _lease = bindparam("lease", type_=BigInteger)
@@ -215,12 +214,13 @@ _LET_GO = Statement(
 # --- deleting -------------------------------------------------------------------------------------------------
 
 _DELETE_TAGS = Statement(delete(tags).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names")))
-_TAGS_OF = Statement(
+_tags_of = (
     select(tags.c.name)
     .where(tags.c.repository_id == _repository, tags.c.manifest == bindparam("digest"))
     .order_by(tags.c.name)
-    .with_for_update()
 )
+_TAGS_OF = Statement(_tags_of)
+_LOCK_TAGS_OF = Statement(_tags_of.with_for_update())
 _RELATED = Statement(
     select(manifest_references.c.target)
     .where(
@@ -390,17 +390,10 @@ class Manifests:
                 raise TagImmutable(min(moved))
             surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
             old = {*moved.values(), *surplus.values()} - {digest}
-            there: set[str] = set()
-            if children or old or not names:
-                rows = await tx.fetch_all(
-                    _LOCK_MANIFESTS, repository=repository, digests=sorted({digest, *children, *old})
-                )
-                there = {row[0] for row in rows}
-            linked = await tx.fetch_all(_LOCK_LINKS, repository=repository, digests=needed) if needed else []
-            lacking_blobs = sorted(set(needed).difference(row[0] for row in linked))
-            lacking = sorted(set(children) - there)
-            if (lacking_blobs or lacking) and not self._sparse_manifests:
-                raise ManifestIncomplete(lacking_blobs, lacking)
+            # All manifests are locked in the order of their digests. This one, when it is new, by making it.
+            others = sorted({*children, *old} - {digest})
+            here = bisect(others, digest)
+            there = await _lock_manifests(tx, repository, others[:here])
             await tx.execute(
                 _PUT,
                 repository=repository,
@@ -416,10 +409,15 @@ class Manifests:
                 author=author,
                 hold=None if names else hold,
             )
-            if digest not in there:
-                await tx.execute(
-                    _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
-                )
+            there |= await _lock_manifests(tx, repository, others[here:])
+            linked = await tx.fetch_all(_LOCK_LINKS, repository=repository, digests=needed) if needed else []
+            lacking_blobs = sorted(set(needed).difference(row[0] for row in linked))
+            lacking = sorted(set(children) - there)
+            if (lacking_blobs or lacking) and not self._sparse_manifests:
+                raise ManifestIncomplete(lacking_blobs, lacking)
+            await tx.execute(
+                _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
+            )
             if moved:
                 await tx.execute(
                     _MOVE_TAGS, repository=repository, names=sorted(moved), digest=digest, author_now=author
@@ -448,36 +446,36 @@ class Manifests:
     async def delete(self, repository: int, digest: str) -> None:
         """Remove a manifest and the tags that name it. Raises ManifestUnknown, ManifestReferenced."""
 
-        async def work(tx: Transaction) -> None:
-            tagged = [row[0] for row in await tx.fetch_all(_TAGS_OF, repository=repository, digest=digest)]
-            related = [row[0] for row in await tx.fetch_all(_RELATED, repository=repository, digest=digest)]
-            locked = await tx.fetch_all(_LOCK_RELATED, repository=repository, digests=sorted({digest, *related}))
-            if digest not in {row[0] for row in locked}:
+        async def work(tx: Transaction) -> bool:
+            tagged = [row[0] for row in await tx.fetch_all(_LOCK_TAGS_OF, repository=repository, digest=digest)]
+            related = {row[0] for row in await tx.fetch_all(_RELATED, repository=repository, digest=digest)}
+            rows = await tx.fetch_all(_LOCK_RELATED, repository=repository, digests=sorted({digest, *related}))
+            locked = {row[0] for row in rows}
+            if digest not in locked:
                 raise ManifestUnknown(digest)
+            if len(await tx.fetch_all(_TAGS_OF, repository=repository, digest=digest)) != len(tagged):
+                return False  # one came before the lock; to wait for it now would be against the order of locks
             parent = await tx.fetch_one(_PARENT, repository=repository, digest=digest)
             if parent is not None:
                 raise ManifestReferenced(digest, parent[0])
             targets = sorted(row[0] for row in await tx.fetch_all(_BLOBS_OF, repository=repository, digest=digest))
-            await tx.execute(_DELETE_TAGS, repository=repository, names=tagged)
+            if tagged:
+                await tx.execute(_DELETE_TAGS, repository=repository, names=tagged)
             await tx.execute(_DELETE, repository=repository, digest=digest)
             if related:
                 await tx.execute(
                     _LET_GO,
                     repository=repository,
-                    digests=sorted(related),
+                    digests=sorted(locked - {digest}),
                     hold=self._lifetimes.hold_manifest,
                 )
             if targets:
                 await tx.fetch_all(_LOCK_LINKS_TO_LET_GO, repository=repository, digests=targets)
                 await tx.execute(_LET_LINKS_GO, repository=repository, digests=targets, hold=self._lifetimes.hold)
+            return True
 
-        for attempt in range(_ATTEMPTS):
-            try:
-                return await self._database.unit(work)
-            except ConstraintViolated:  # a tag came after we looked
-                if attempt + 1 == _ATTEMPTS:
-                    raise
-        return None
+        while not await self._database.unit(work):
+            pass
 
     async def list_tags(self, path: str, *, after: str = "", limit: int) -> list[str]:
         """At most `limit` names of tags behind `after`, in the order of their bytes. Raises RepositoryUnknown."""
@@ -516,6 +514,13 @@ class Manifests:
 
         # Not changed: collected or held meanwhile; the next look tells which.
         return await self._database.unit(work)
+
+
+async def _lock_manifests(tx: Transaction, repository: int, digests: list[str]) -> set[str]:
+    """Lock those that are there; which."""
+    if not digests:
+        return set()
+    return {row[0] for row in await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=digests)}
 
 
 async def _claim_tags(
