@@ -117,7 +117,7 @@ def test_a_lost_blob_is_found_as_the_page_says_and_a_push_brings_it_back(
     server = make_server()
     server.make_repository("admin/app")
     client = Client(server)
-    blob = b"precious" * 1000
+    blob = b"precious" * 3000
     digest = client.push_blob("admin/app", blob)
     (stored,) = (one for one in (server.directory / "blobs").rglob("*") if one.is_file())
     stored.unlink()

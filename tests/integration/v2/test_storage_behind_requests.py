@@ -25,7 +25,7 @@ def objects(server: Server, request: pytest.FixtureRequest) -> set[Path]:
     return {path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")}
 
 
-@pytest.mark.parametrize("size", [1000, 300_000])
+@pytest.mark.parametrize("size", [20_000, 300_000])
 def test_a_vanished_object_is_an_honest_404_and_a_push_heals_it(
     request: pytest.FixtureRequest, registry: Server, client: Client, repository: str, size: int
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_vanished_object_is_not_mounted_elsewhere(
     request: pytest.FixtureRequest, registry: Server, client: Client, repository: str
 ) -> None:
     before = objects(registry, request)
-    digest = client.push_blob(repository, os.urandom(1000))
+    digest = client.push_blob(repository, os.urandom(20_000))
     for made in objects(registry, request) - before:
         made.unlink()
     client.get_blob(repository, digest).expect(404)
@@ -56,15 +56,17 @@ def test_a_storage_that_is_away_is_not_taken_for_missing_blobs(make_server: Call
     server = make_server()
     server.make_repository("admin/r")
     client = Client(server)
-    digest = client.push_blob("admin/r", b"content")
+    data = os.urandom(20_000)
+    digest = client.push_blob("admin/r", data)
     blobs = server.directory / "blobs"
     blobs.rename(server.directory / "away")
     answer = client.get_blob("admin/r", digest).expect(503)
     assert answer.codes == ["UNAVAILABLE"]
     assert int(answer.headers["retry-after"]) > 0
-    assert client.call("POST", f"/v2/admin/r/blobs/uploads/?digest={digest_of(b'x')}", b"x").status == 503
+    more = os.urandom(20_000)
+    assert client.call("POST", f"/v2/admin/r/blobs/uploads/?digest={digest_of(more)}", more).status == 503
     (server.directory / "away").rename(blobs)
-    assert client.get_blob("admin/r", digest).expect(200).body == b"content"
+    assert client.get_blob("admin/r", digest).expect(200).body == data
 
 
 # --- redirects --------------------------------------------------------------------------------------------------
@@ -89,7 +91,7 @@ def fetch(method: str, address: str, headers: dict[str, str]) -> tuple[int, byte
     return response.status, body
 
 
-@pytest.mark.parametrize("size", [1000, 300_000])
+@pytest.mark.parametrize("size", [20_000, 300_000])
 def test_a_pull_is_sent_to_the_storage_with_an_address_that_ends(redirecting: Server, size: int) -> None:
     client, data = Client(redirecting), os.urandom(size)
     digest = client.push_blob("admin/private", data)
@@ -103,12 +105,20 @@ def test_a_pull_is_sent_to_the_storage_with_an_address_that_ends(redirecting: Se
 
 
 def test_the_address_is_for_reading_only(redirecting: Server) -> None:
-    client = Client(redirecting)
-    digest = client.push_blob("admin/private", b"read only")
+    client, data = Client(redirecting), os.urandom(20_000)
+    digest = client.push_blob("admin/private", data)
     address = client.get_blob("admin/private", digest).headers["location"]
     assert fetch("DELETE", address, {})[0] == 403
     assert fetch("PUT", address, {})[0] == 403
-    assert fetch("GET", address, {}) == (200, b"read only")
+    assert fetch("GET", address, {}) == (200, data)
+
+
+def test_a_small_blob_comes_from_the_database(redirecting: Server) -> None:
+    client = Client(redirecting)
+    digest = client.push_blob("admin/private", b"some content")
+    assert client.get_blob("admin/private", digest).expect(200).body == b"some content"
+    part = client.call("GET", f"/v2/admin/private/blobs/{digest}", headers={"Range": "bytes=5-6"}).expect(206)
+    assert part.body == b"co"
 
 
 def test_head_is_answered_without_redirect(redirecting: Server) -> None:
