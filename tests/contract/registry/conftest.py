@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from tests.support.disk import SmallDisk, small_disk
 from tests.support.rooms import Rooms
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY
 
+from dtr.db import open_database
+from dtr.db.migrate import migrate
 from dtr.db.schema import metadata
 from dtr.storage import S3, Driver, FileSystem, Memory, S3Settings
 
@@ -61,6 +66,11 @@ async def database_url(
         return
     url = _emptied.pop() if _emptied else await make_database_url("postgresql")
     yield url
+    await _empty(url)
+    _emptied.append(url)
+
+
+async def _empty(url: str) -> None:
     connection = await asyncpg.connect(url)
     names = [table.name for table in reversed(metadata.sorted_tables)]
     if await connection.fetchval("SELECT count(*) FROM blobs") < 1000:
@@ -68,7 +78,34 @@ async def database_url(
     else:
         await connection.execute(f"TRUNCATE {', '.join(names)}")
     await connection.close()
-    _emptied.append(url)
+
+
+@pytest.fixture
+def fresh_database_urls(tmp_path: Path, postgresql_cluster: Any) -> Callable[[str], str]:
+    """A function that gives, to tests without a loop of their own, the address of an empty database of a kind."""
+    made: dict[str, str] = {}
+
+    def fresh(kind: str) -> str:
+        url = made.get(kind)
+        if url is None:
+            url = f"sqlite:///{tmp_path}/template.db" if kind == "sqlite" else postgresql_cluster.create()
+            asyncio.run(_migrate(url))
+            made[kind] = url
+        elif kind == "postgresql":
+            asyncio.run(_empty(url))
+        if kind == "sqlite":
+            copy = tmp_path / f"{uuid.uuid4().hex}.db"
+            shutil.copyfile(url.removeprefix("sqlite:///"), copy)
+            return f"sqlite:///{copy}"
+        return url
+
+    return fresh
+
+
+async def _migrate(url: str) -> None:
+    database = open_database(url)
+    await migrate(database, url)
+    await database.close()
 
 
 @pytest.fixture
