@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -69,6 +71,12 @@ class Client:
             self._connection.close()
             self._connection = None
 
+    @property
+    def local_port(self) -> int:
+        """The client's end of the kept connection."""
+        assert self._connection is not None
+        return int(self._connection.sock.getsockname()[1])
+
     def connect(self) -> http.client.HTTPSConnection:
         """A connection of the caller's own."""
         return http.client.HTTPSConnection("localhost", self.port, context=self._tls, timeout=60)
@@ -100,9 +108,10 @@ class Client:
                 self._connection = self.connect()
                 attempt = 1  # noqa: PLW2901 - a fresh connection has no excuse
             try:
-                self._connection.request(
-                    method, path, body=body, headers=dict(headers or {}), encode_chunked=not repeat
-                )
+                with contextlib.suppress(BrokenPipeError, ssl.SSLEOFError):  # maybe answered before all was sent
+                    self._connection.request(
+                        method, path, body=body, headers=dict(headers or {}), encode_chunked=not repeat
+                    )
                 response = self._connection.getresponse()
                 content = response.read()
                 return Answer(

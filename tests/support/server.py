@@ -86,6 +86,18 @@ class Server:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(one) for one in children.split()]
 
+    def worker_of(self, client_port: int) -> int:
+        """The worker that has the connection from this loopback port, with TLS."""
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ends = [f"0100007F:{self.port:04X}", f"0100007F:{client_port:04X}"]
+        inode = next(line[9] for line in lines if line[1:3] == ends)
+        for worker in self.worker_pids:
+            for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(descriptor) == f"socket:[{inode}]":  # noqa: PTH115 - a name, not a path
+                        return worker
+        raise AssertionError("no worker has the connection")
+
     def start(self, *, prefix: tuple[str, ...] = (), seconds: float = 20) -> Server:
         """Start it and wait until it serves; `prefix` runs the program through another one (``ip netns exec``)."""
         with self.log_file.open("a") as log:
@@ -241,7 +253,7 @@ def wait_for_end(pid: int, seconds: float = 20) -> None:
     while True:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            threads = len(os.listdir(f"/proc/{pid}/task"))
+            threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
         except (FileNotFoundError, ProcessLookupError):
             return
         if state in "ZX" and threads <= 1:
