@@ -480,7 +480,9 @@ class _Transport(asyncio.Transport):
     """
     What uvicorn takes for the connection's transport.
 
-    It encrypts where there is TLS, and closes with care. What is written when it closes goes nowhere.
+    What is written in one turn of the loop goes out together: the head of an answer and its body would be two
+    system calls, each of which may wake the client. It encrypts where there is TLS, and closes with care. What is
+    written when it closes goes nowhere.
     """
 
     def __init__(
@@ -492,6 +494,8 @@ class _Transport(asyncio.Transport):
         self._tls = tls
         self._context = context
         self._closing = False
+        self._unsent: list[bytes] = []
+        self._unsent_size = 0
         self.is_paused = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -499,6 +503,22 @@ class _Transport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self.is_closing() or not data:
+            return
+        if not self._unsent:
+            self._protocol.loop.call_soon(self.flush)
+        self._unsent.append(bytes(data))
+        self._unsent_size += len(data)
+        if self._unsent_size >= _SMALL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if not self._unsent:
+            return
+        data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
+        self._unsent = []
+        self._unsent_size = 0
+        if self._raw.is_closing():
             return
         if self._tls is None:
             self._raw.write(data)
@@ -526,6 +546,7 @@ class _Transport(asyncio.Transport):
 
     def close(self) -> None:
         if not self.is_closing():
+            self.flush()
             self._closing = True
             self._protocol.take_leave()
 
@@ -578,6 +599,7 @@ class _Protocol(HttpToolsProtocol):
         self._limits = limits
         self._context = context
         self._tls = _TLS(context) if context else None
+        self._transport: _Transport = None  # type: ignore[assignment]  # until the connection is made
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
         self._is_fresh = True  # nothing arrived yet
         self._phase = _IDLE
@@ -602,9 +624,9 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         self._raw = transport
-        own = _Transport(self, transport, self._tls, self._context)
-        super().connection_made(own)
-        self.flow = _Flow(self, own, transport, self._limits)
+        self._transport = _Transport(self, transport, self._tls, self._context)
+        super().connection_made(self._transport)
+        self.flow = _Flow(self, self._transport, transport, self._limits)
         self._set_deadline(self._limits.head_seconds if self._tls is None else self._limits.handshake_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -857,6 +879,7 @@ class _Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As in uvicorn, but for the clock and what lies behind a body."""
         self.server_state.total_requests += 1
+        self._transport.flush()
         if self.transport.is_closing():
             return
         if self.pipeline:
@@ -880,6 +903,7 @@ class _Protocol(HttpToolsProtocol):
         held.is_taken = True
         if cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._transport.flush()  # before a thread has the TLS object
             cycle.waiting_for_100_continue = False
         step = _Receive(held.framing, descriptor, hasher, limit)
         try:
@@ -911,6 +935,7 @@ class _Protocol(HttpToolsProtocol):
             if cycle.disconnected or self.transport.is_closing():
                 return 0
             self.flow.pause_reading()
+            self._transport.flush()
             self._raw.set_write_buffer_limits(0)
             try:
                 await self.flow.drain()
