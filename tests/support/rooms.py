@@ -154,8 +154,8 @@ class Counter:
             else:
                 self.units += 1
 
-        async def counted(work: Any) -> Any:
-            return await unit(lambda tx: work(_CountingTransaction(tx, self)))
+        async def counted(work: Any, **how: bool) -> Any:
+            return await unit(lambda tx: work(_CountingTransaction(tx, self)), **how)
 
         database.observe = observe
         database.unit = counted  # type: ignore[method-assign]

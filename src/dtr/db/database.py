@@ -50,9 +50,12 @@ class Database(Reader, Protocol):
     observe: Callable[[str, float], None] | None
     """Called after each statement ("read") and unit ("write") with the seconds it took."""
 
-    async def unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], /) -> T:
+    async def unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], /, *, durable: bool = True) -> T:
         """
         Run a unit of work and commit it durably; its result.
+
+        One that is not `durable` may be lost with the power (never with a process): for what a client can be
+        told to begin again. It waits for no disk.
 
         Raises what `work` raises, and DatabaseUnavailable, DatabaseBusy, DatabaseFull, ConstraintViolated.
         """

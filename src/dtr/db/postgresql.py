@@ -70,10 +70,10 @@ class PostgreSQL:
         text, values = statement.prepare("postgresql", parameters)
         return await self._read(lambda connection: connection.fetch(text, *values))
 
-    async def unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], /) -> T:
+    async def unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], /, *, durable: bool = True) -> T:
         """See `Database`. A unit that has begun is finished even when its caller is cancelled."""
         # A cancelled commit could report success without having waited for the standby.
-        task = asyncio.create_task(self._unit(work))
+        task = asyncio.create_task(self._unit(work, durable=durable))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         started = perf_counter()
@@ -121,11 +121,11 @@ class PostgreSQL:
                 return result
         raise AssertionError("not reached")
 
-    async def _unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    async def _unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], *, durable: bool) -> T:
         for attempt in range(_ATTEMPTS):
             try:
                 async with self._connection() as connection:
-                    return await _run(connection, work)
+                    return await _run(connection, work, durable=durable)
             except DatabaseUnavailable:
                 if attempt + 1 == _ATTEMPTS:
                     raise
@@ -234,10 +234,10 @@ class _Transaction:
             await self._connection.executemany(statement.text("postgresql"), rows)
 
 
-async def _run(connection: Any, work: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+async def _run(connection: Any, work: Callable[[Transaction], Coroutine[Any, Any, T]], *, durable: bool) -> T:
     """Run a unit of work on a connection, and commit it."""
     with _translated():
-        await connection.execute("BEGIN")
+        await connection.execute("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit = off")
     try:
         result = await work(_Transaction(connection))
     except BaseException:

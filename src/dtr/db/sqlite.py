@@ -6,7 +6,8 @@ writes of a process go through one thread. It takes every unit that waits, gives
 them together: with 16 units a commit that is ten times the rate of single ones. Several processes take turns
 by a lock on a file, because SQLite's own waiting is sleeping and trying again.
 
-``synchronous=FULL``: a committed unit survives a loss of power.
+``synchronous=FULL``: a committed unit survives a loss of power, unless it needs not (`Database.unit`): then the
+commit is not synced, and the next one that is syncs it, too.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class SQLite:
             self.observe("read", perf_counter() - started)
         return rows
 
-    async def unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], /) -> T:
+    async def unit(self, work: Callable[[Transaction], Coroutine[Any, Any, T]], /, *, durable: bool = True) -> T:
         """See `Database`. A unit that the writer has is finished even when its caller is cancelled."""
         if self._closed:
             raise DatabaseUnavailable("the database is closed")
@@ -91,7 +92,7 @@ class SQLite:
             self._writer = threading.Thread(target=self._write, name="sqlite-writer", daemon=True)
             self._writer.start()
         loop = asyncio.get_running_loop()
-        unit = _Unit(work, loop, loop.create_future())
+        unit = _Unit(work, loop, loop.create_future(), durable=durable)
         started = perf_counter()
         self._waiting.put(unit)
         try:
@@ -171,15 +172,18 @@ class SQLite:
 class _Unit:
     """A unit of work that waits for the writer, and what became of it."""
 
-    __slots__ = ("done", "error", "loop", "result", "work")
+    __slots__ = ("done", "durable", "error", "loop", "result", "work")
 
     def __init__(
         self,
         work: Callable[[Transaction], Coroutine[Any, Any, Any]],
         loop: asyncio.AbstractEventLoop,
         done: asyncio.Future[Any],
+        *,
+        durable: bool,
     ) -> None:
         self.work = work
+        self.durable = durable
         self.loop = loop
         self.done = done
         self.result: Any = None
@@ -256,6 +260,8 @@ def _commit(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
     """Run the units of a batch and commit them together. When it raises, nothing was committed."""
     try:
         with _translated():
+            level = "FULL" if any(unit.durable for unit in batch) else "NORMAL"
+            connection.execute(f"PRAGMA synchronous = {level}").close()
             connection.execute("BEGIN IMMEDIATE")
             for unit in batch:
                 unit.error = None

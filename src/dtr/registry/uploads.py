@@ -275,6 +275,9 @@ class Uploads:
         self._storage = storage
         self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
         self._lifetimes = lifetimes
+        # Files: a failure of the power may take back the session and how far it came. The client begins again, and
+        # at worst a partial file stays. The parts of a forgotten upload to a store elsewhere would cost, unseen.
+        self._durable = self._files is None
         self._blob_limit = blob_limit
         self._inline_limit = min(inline_limit, SMALL)
         # Hash contexts cannot be stored. Whoever continues in another process hashes what is there again.
@@ -299,7 +302,7 @@ class Uploads:
             )
             return made > 0
 
-        if not await self._database.unit(work):
+        if not await self._database.unit(work, durable=self._durable):
             raise RepositoryUnknown(str(repository))
         return upload
 
@@ -541,7 +544,7 @@ class Uploads:
                 )
             return changed > 0
 
-        if not await _to_its_end(self._database.unit(work)):
+        if not await _to_its_end(self._database.unit(work, durable=self._durable)):
             found = await self.get(before.repository, before.id)
             if found.state != reached.state:  # the same: this unit ran before, and its answer was lost
                 raise UploadOutOfOrder(before.id, found.offset)
@@ -675,7 +678,7 @@ class Uploads:
             )
             return changed > 0
 
-        return await self._database.unit(work)
+        return await self._database.unit(work, durable=self._durable)
 
     async def _hash(self, location: str, algorithm: str) -> str:
         hasher = hashlib.new(algorithm)

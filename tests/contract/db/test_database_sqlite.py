@@ -11,11 +11,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, insert, select, text
 from tests.support.disk import small_disk
 from tests.support.stopping import stop
 
@@ -366,3 +367,25 @@ async def test_a_migration_that_was_killed_begins_again(tmp_path: Path, tables: 
     await migrate(database, url)
     assert await database.unit(add("a")) == "a"
     await database.close()
+
+
+async def test_a_commit_waits_for_the_disk_when_one_of_its_units_must(database: Database):
+    ask = Statement(text("PRAGMA synchronous"))
+    entered, go = threading.Event(), threading.Event()
+
+    async def block(tx: Transaction) -> None:
+        entered.set()
+        go.wait(30)
+
+    async def look(tx: Transaction) -> int:
+        row = await tx.fetch_one(ask)
+        assert row is not None
+        return int(row[0])
+
+    blocked = asyncio.create_task(database.unit(block))
+    await asyncio.to_thread(entered.wait, 30)
+    waiting = [asyncio.create_task(database.unit(look, durable=durable)) for durable in (False, True, False)]
+    await asyncio.sleep(0)
+    go.set()
+    await blocked
+    assert [await task for task in waiting] == [2, 2, 2]

@@ -187,12 +187,12 @@ async def test_the_sweeper_goes_on_after_the_database_failed(make_rooms, monkeyp
     calls = 0
     unit = failing.database.unit
 
-    async def fail_first(work):
+    async def fail_first(work, **how):
         nonlocal calls
         calls += 1
         if calls == 1:
             await rooms.query("SELECT * FROM no_such_table")
-        return await unit(work)
+        return await unit(work, **how)
 
     failing.database.unit = fail_first  # type: ignore[method-assign]
     task = asyncio.create_task(failing.sweeper.run())
