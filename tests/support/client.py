@@ -112,8 +112,8 @@ class Client:
                     self._connection.request(
                         method, path, body=body, headers=dict(headers or {}), encode_chunked=not repeat
                     )
-                response = self._connection.getresponse()
-                content = response.read()
+                with self._connection.getresponse() as response:
+                    content = response.read()
                 return Answer(
                     response.status, {name.lower(): value for name, value in response.getheaders()}, content
                 )
