@@ -141,6 +141,12 @@ def test_a_push_creates_nothing_elsewhere(
     assert repository not in as_user(creating, "admin").call("GET", "/v2/_catalog").json["repositories"]
 
 
+def test_a_namespace_alone_is_no_repository(creating: Server, as_user: Callable[..., Client]) -> None:
+    answer = as_user(creating, "outsider").call("POST", "/v2/outsider/blobs/uploads/").expect(400)
+    assert answer.codes == ["NAME_INVALID"]
+    assert "outsider" not in as_user(creating, "admin").call("GET", "/v2/_catalog").json["repositories"]
+
+
 def test_pulling_creates_nothing(creating: Server, as_user: Callable[..., Client]) -> None:
     client = as_user(creating, "outsider")
     client.get_manifest("outsider/pulled", "v1").expect(404)

@@ -52,6 +52,25 @@ def test_a_vanished_object_is_not_mounted_elsewhere(
         client.call("POST", f"/v2/{new_repository(registry)}/blobs/uploads/?mount={digest}{origin}").expect(202)
 
 
+def test_a_damaged_object_is_never_taken_for_whole(
+    request: pytest.FixtureRequest, registry: Server, repository: str
+) -> None:
+    """What was sent before it was noticed cannot be taken back; the connection breaks."""
+    before = objects(registry, request)
+    client = Client(registry)
+    digest = client.push_blob(repository, os.urandom(300_000))
+    for made in objects(registry, request) - before:
+        os.truncate(made, 100_000)
+    try:
+        answer = client.get_blob(repository, digest)
+    except (http.client.HTTPException, OSError):
+        pass
+    else:
+        assert answer.status >= 500
+    client.close()
+    Client(registry).call("GET", f"/v2/{repository}/tags/list").expect(200)
+
+
 def test_a_storage_that_is_away_is_not_taken_for_missing_blobs(make_server: Callable[..., Server]) -> None:
     server = make_server()
     server.make_repository("admin/r")
