@@ -288,8 +288,9 @@ _STANDINGS = Statement(
     .outerjoin(
         repositories,
         and_(
-            repositories.c.namespace_id == _owner.c.id,
             in_list(repositories.c.path, "paths"),
+            # No index serves this form: the one over paths is to be used, whatever the size of the namespace.
+            repositories.c.namespace_id.concat("") == _owner.c.id,
             repositories.c.deleted_at.is_(None),
         ),
     )

@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from dtr.accounts import accounts
 from dtr.db import Statement, open_database
 from dtr.registry import manifests, repositories
 
@@ -245,3 +246,12 @@ async def test_a_push_to_a_repository_with_a_tag_limit_walks_no_further_than_the
         assert '"Sort"' not in cost.plan
         assert "TEMP B-TREE" not in cost.plan
         assert cost.work < (1200 if cost.plan.startswith("{") else 40_000), cost
+
+
+async def test_what_somebody_may_do_costs_the_same_in_a_large_namespace(seeded: Seeded):
+    for cost in await seeded.cost(
+        accounts._STANDINGS, account="nobody", paths=["acme/r0050000"], namespaces=["acme"]
+    ):
+        assert cost.rows == 1
+        assert "uq_repositories_path" in cost.plan
+        assert cost.work < (20 if cost.plan.startswith("{") else 300), cost
