@@ -95,7 +95,7 @@ _lives = (
     exists().where(repositories.c.id == uploads.c.repository_id, repositories.c.deleted_at.is_(None)),
 )
 _columns = (uploads.c.driver_state, uploads.c.algorithm, uploads.c.digest)
-_writer = bindparam("writer", type_=uploads.c.writer.type)
+_me = bindparam("me", type_=uploads.c.writer.type)
 _lease = bindparam("lease", type_=BigInteger)
 _FIND = Statement(select(*_columns).where(*_lives, uploads.c.expires_at > now()))
 _CLAIM = Statement(
@@ -103,31 +103,34 @@ _CLAIM = Statement(
     .where(
         *_lives,
         uploads.c.expires_at > now(),
-        or_(uploads.c.writer_until <= now(), uploads.c.writer == bindparam("again", type_=uploads.c.writer.type)),
+        or_(uploads.c.writer_until <= now(), uploads.c.writer == _me),
     )
-    .values(writer=_writer, writer_until=now() + _lease, expires_at=now() + _ttl)
+    .values(writer=_me, writer_until=now() + _lease, expires_at=now() + _ttl)
     .returning(*_columns)
 )
 _KEEP = Statement(
     update(uploads)
-    .where(*_lives, uploads.c.writer == _writer)
+    .where(*_lives, uploads.c.writer == _me)
     .values(writer_until=now() + _lease, expires_at=now() + _ttl)
 )
 _LEAVE = Statement(
-    update(uploads).where(uploads.c.id == bindparam("which"), uploads.c.writer == _writer).values(writer_until=0)
+    update(uploads)
+    .where(uploads.c.id == bindparam("which"), uploads.c.writer == _me)
+    .values(writer="", writer_until=0)
 )
 _ADVANCE = Statement(
     update(uploads)
-    .where(*_lives, uploads.c.writer == _writer, uploads.c.offset == bindparam("expected"))
+    .where(*_lives, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
     .values(
         driver_state=bindparam("driver_state"),
         offset=bindparam("reached"),
         digest=bindparam("digest"),
+        writer=bindparam("next_writer"),  # nobody, when the turn is over: a late beat does not find it any more
         writer_until=now() + _lease,
         expires_at=now() + _ttl,
     )
 )
-_CONSUME = Statement(delete(uploads).where(*_lives, uploads.c.writer == _writer))
+_CONSUME = Statement(delete(uploads).where(*_lives, uploads.c.writer == _me))
 _CANCEL = Statement(
     delete(uploads).where(*_lives).returning(uploads.c.location, uploads.c.driver_state, uploads.c.offset)
 )
@@ -498,7 +501,7 @@ class Uploads:
         location = upload.state.location
 
         async def work(tx: Transaction) -> None:
-            if not await tx.execute(_CONSUME, which=upload.id, repository=upload.repository, writer=turn.writer):
+            if not await tx.execute(_CONSUME, which=upload.id, repository=upload.repository, me=turn.writer):
                 # Expired or cancelled; or this unit ran before, and its answer was lost.
                 if await tx.fetch_one(_FINISHED, repository=upload.repository, digest=digest) is None:
                     raise UploadUnknown(upload.id)
@@ -528,11 +531,12 @@ class Uploads:
                 _ADVANCE,
                 which=before.id,
                 repository=before.repository,
-                writer=turn.writer,
+                me=turn.writer,
                 expected=before.offset,
                 reached=reached.offset,
                 driver_state=reached.state.encode(),
                 digest=reached.digest,
+                next_writer="" if is_last else turn.writer,
                 lease=0 if is_last else turn.lease,
                 ttl=self._lifetimes.upload_ttl,
             )
@@ -607,8 +611,7 @@ class Uploads:
                 _CLAIM,
                 which=upload.id,
                 repository=upload.repository,
-                writer=writer,
-                again=writer,
+                me=writer,
                 lease=_LEASE_SECONDS * 1000,
                 ttl=self._lifetimes.upload_ttl,
             )
@@ -620,7 +623,7 @@ class Uploads:
 
         async def leave(_: object = None) -> None:
             with contextlib.suppress(DatabaseError):
-                await self._database.unit(lambda tx: tx.execute(_LEAVE, which=upload.id, writer=writer))
+                await self._database.unit(lambda tx: tx.execute(_LEAVE, which=upload.id, me=writer))
 
         row = await _to_its_end(self._database.unit(work), leave)
         turn = _Turn(_upload(upload.id, upload.repository, row), writer=writer)
@@ -672,13 +675,13 @@ class Uploads:
                 _KEEP,
                 which=turn.upload.id,
                 repository=turn.upload.repository,
-                writer=turn.writer,
+                me=turn.writer,
                 lease=turn.lease,
                 ttl=self._lifetimes.upload_ttl,
             )
             return changed > 0
 
-        return await self._database.unit(work, durable=self._durable)
+        return await _to_its_end(self._database.unit(work, durable=self._durable))
 
     async def _hash(self, location: str, algorithm: str) -> str:
         hasher = hashlib.new(algorithm)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.invariants import assert_invariants
 from tests.support.rooms import Counter, Rooms, SlowBody, make_body
 
+from dtr.db import DatabaseError
 from dtr.oci import Digest
 from dtr.registry import (
     SMALL,
@@ -577,6 +578,19 @@ async def test_an_upload_that_is_cancelled_stops_writing(make_rooms, kind: str, 
         await asyncio.wait_for(task, 30)
     await rooms.sweeper.sweep()
     assert await rooms.locations() == []
+
+
+async def test_a_writer_that_cannot_prolong_its_turn_stops(rooms: Rooms, monkeypatch):
+    monkeypatch.setattr("dtr.registry.uploads._BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("dtr.registry.uploads._LEASE_SECONDS", 0.5)
+    _repository, upload = await begin(rooms)
+    host = rooms.another()
+    slow = SlowBody()
+    task = asyncio.create_task(host.uploads.append(upload, slow.body))
+    await slow.send(b"content")
+    await host.database.close()  # as good as a network that is down
+    with pytest.raises(DatabaseError):
+        await asyncio.wait_for(task, 30)
 
 
 # --- S3 ------------------------------------------------------------------------------------------------------
