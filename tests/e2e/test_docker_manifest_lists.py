@@ -1,4 +1,8 @@
-"""docker manifest: a list of images, one a platform."""
+"""
+docker manifest: a list of images, one a platform.
+
+To a registry on the loopback interface docker pushes lists over plain HTTP, whatever is there.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.client import Client
 from tests.support.images import DOCKER_LIST
-from tests.support.server import PASSWORD, Server
+from tests.support.server import PASSWORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.engine import Docker
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that also serves plain HTTP: to a registry on the loopback interface docker pushes lists so."""
-    shared = Server(tmp_path_factory.mktemp("shared") / "dtr", {"http_serves": True}, workers=2).start()
-    yield shared
-    shared.close()
+    from tests.support.server import Server
 
 
 @pytest.fixture
 def address(server: Server) -> str:
     """Where docker finds the registry."""
-    return f"localhost:{server.http_port}"
+    return server.address
 
 
 @pytest.fixture

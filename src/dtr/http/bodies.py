@@ -20,6 +20,8 @@ RECEIVE_FILE = "dtr.receive_file"
 SEND_FILE = "dtr.send_file"
 IS_GONE = "dtr.is_gone"
 """Names of the server's extensions, in ``scope["extensions"]``."""
+MISDIRECTED = "dtr.misdirected"
+"""One without a call: the request came in the clear to an address of TLS."""
 _WRITE_SIZE = 1024 * 1024
 _READ_SIZE = 256 * 1024
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from dtr.http.bodies import IS_GONE, ClientGone
+from dtr.http.bodies import IS_GONE, MISDIRECTED, ClientGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ _SECURITY = [
     (b"referrer-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-_HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?:?")
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -102,7 +102,8 @@ class Front:
         secure = scope["scheme"] == "https"
         self._started()
         started = perf_counter()
-        is_gone: IsGone = (scope.get("extensions") or {}).get(IS_GONE, _never)
+        extensions = scope.get("extensions") or {}
+        is_gone: IsGone = extensions.get(IS_GONE, _never)
 
         async def counted() -> Message:
             message = await receive()
@@ -124,8 +125,10 @@ class Front:
 
         first = scope["path"].partition("/")[2].partition("/")[0]
         try:
-            if not secure and self._https_port is not None and first not in self._plain:
-                await self._redirect(scope, observed)
+            if MISDIRECTED in extensions:
+                await self._redirect(scope, observed, None)
+            elif not secure and self._https_port is not None and first not in self._plain:
+                await self._redirect(scope, observed, self._https_port)
             else:
                 application = self._routes.get(first, self._others)
                 await application(scope, counted, observed)
@@ -147,10 +150,15 @@ class Front:
             facts.seconds = perf_counter() - started
             self._finished(scope, facts)
 
-    async def _redirect(self, scope: Scope, send: Send) -> None:
+    @staticmethod
+    async def _redirect(scope: Scope, send: Send, https_port: int | None) -> None:
+        """Send a client to the TLS address on `https_port`; None: on the port that it used."""
         match = _HOST.fullmatch(dict(scope["headers"]).get(b"host", b""))
         name = match[1].decode("ascii") if match else "localhost"
-        port = "" if self._https_port == 443 else f":{self._https_port}"
+        if https_port is not None:
+            port = "" if https_port == 443 else f":{https_port}"
+        else:
+            port = match[2].decode("ascii") if match and match[2] else ""
         path = scope.get("raw_path", b"/").decode("latin-1")
         query = scope["query_string"].decode("latin-1")
         target = f"https://{name}{port}{path}{'?' + query if query else ''}"

@@ -40,6 +40,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dtr.http.bodies import (
     IS_GONE,
+    MISDIRECTED,
     RECEIVE_FILE,
     SEND_FILE,
     BodyCut,
@@ -528,6 +529,10 @@ class _Transport(asyncio.Transport):
         except ssl.SSLError:
             self._raw.abort()
 
+    def end_tls(self) -> None:
+        """It was none."""
+        self._tls = self._context = None
+
     def pause_reading(self) -> None:
         self.is_paused = True
         if not self.is_closing():
@@ -602,6 +607,7 @@ class _Protocol(HttpToolsProtocol):
         self._transport: _Transport = None  # type: ignore[assignment]  # until the connection is made
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
         self._is_fresh = True  # nothing arrived yet
+        self._is_misdirected = False
         self._phase = _IDLE
         self._waits = False  # for the first byte of a further request
         self._begun = b""  # the beginning of a head
@@ -645,9 +651,17 @@ class _Protocol(HttpToolsProtocol):
         if self._is_fresh:
             self._is_fresh = False
             is_hello = data[:1] == b"\x16"
-            if is_hello != (self._tls is not None):
-                self._refuse_scheme(is_hello)
+            if is_hello and self._tls is None:
+                self._refuse_hello()
                 return
+            if not is_hello and self._tls is not None:
+                # Docker pushes lists over plain HTTP to whatever is on a loopback address: the application tells
+                # it where to go.
+                self._tls = None
+                self._transport.end_tls()
+                self.scheme = "http"
+                self._is_misdirected = True
+                self._set_deadline(self._limits.head_seconds)
         if self._tls is None:
             self._received(data)
             return
@@ -655,12 +669,8 @@ class _Protocol(HttpToolsProtocol):
         if self._tls.is_open or self._shake_hands():
             self.decrypt()
 
-    def _refuse_scheme(self, is_hello: bool) -> None:
-        text = (
-            b"Client sent a TLS hello to an HTTP server.\n"
-            if is_hello
-            else b"Client sent an HTTP request to an HTTPS server.\n"
-        )
+    def _refuse_hello(self) -> None:
+        text = b"Client sent a TLS hello to an HTTP server.\n"
         self._raw.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(text), text)
@@ -825,6 +835,8 @@ class _Protocol(HttpToolsProtocol):
             SEND_FILE: partial(self._send_file, cycle),
             IS_GONE: lambda: cycle.disconnected or self.transport.is_closing(),
         }
+        if self._is_misdirected:
+            extensions[MISDIRECTED] = True
         self.scope["extensions"] = extensions
         if self._encoding is not None:
             self._prepare_body(cycle, None, extensions)

@@ -305,6 +305,16 @@ def test_https_is_never_redirected(site: Site, connect: Connect) -> None:
     assert connect(site).ask(request("GET", "/")).body == b"hello"
 
 
+@pytest.mark.parametrize("port", [None, 5443])
+def test_plain_http_at_an_address_of_tls_is_sent_to_tls_on_the_same_port(site: Site, port: int | None) -> None:
+    put_front(site, https_port=port, plain=("ca",))
+    for method, body in (("GET", b""), ("PUT", BIG)):
+        with Peer(site.tls_port) as peer:
+            got = peer.ask(request(method, "/ca?a=b", body, Host=f"localhost:{site.tls_port}"))
+            assert got.status == 308
+            assert got.headers["location"] == f"https://localhost:{site.tls_port}/ca?a=b"
+
+
 # --- proxies ---
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.wire import Peer, Site, answer, chunked, request, wait_until
 
 from dtr.http import protocol
-from dtr.http.bodies import receive_to_file
+from dtr.http.bodies import MISDIRECTED, receive_to_file
 from dtr.http.front import Front
 from dtr.http.protocol import Limits
 from dtr.pki import Certificate
@@ -518,14 +518,23 @@ def test_a_tls_hello_on_a_plain_port_is_answered_in_words(site: Site, certificat
         assert peer.is_ended()
 
 
-def test_plain_http_on_a_tls_port_is_answered_in_words(site: Site) -> None:
-    for whole in (request("GET", "/"), request("PUT", "/file", BIG)):
-        with Peer(site.tls_port) as peer:
-            got = peer.send(whole).answer()
-            assert got.status == 400
-            assert got.closes
-            assert b"HTTPS" in got.body
-            assert peer.is_ended()
+def test_plain_http_on_a_tls_port_is_served_and_marked(site: Site) -> None:
+    with Peer(site.tls_port) as peer:
+        assert peer.ask(request("PUT", "/file", BIG)).status == 201
+    with Peer(site.tls_port) as peer:
+        got = peer.send(b"neither TLS nor HTTP\r\n\r\n").answer()
+        assert got.status == 400
+        assert got.closes
+
+    async def tell(scope, receive, send) -> None:
+        await answer(send, 200, f"{scope['scheme']} {MISDIRECTED in scope['extensions']}".encode())
+
+    site.app = tell
+    with Peer(site.tls_port) as peer:
+        for _ in range(2):
+            assert peer.ask(request("GET", "/")).body == b"http True"
+    with Peer(site.plain_port) as peer:
+        assert peer.ask(request("GET", "/")).body == b"http False"
 
 
 def test_half_a_handshake_is_closed_after_its_time(make_site: MakeSite, certificate: Certificate) -> None:
