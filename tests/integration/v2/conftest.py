@@ -10,7 +10,14 @@ from tests.support.client import Client
 from tests.support.server import Server
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that says ``NEEDS_NO_BLOBS`` runs on both databases, but not on each storage."""
+    if "registry" in metafunc.fixturenames:
+        backends = BACKENDS[:2] if getattr(metafunc.module, "NEEDS_NO_BLOBS", False) else BACKENDS
+        metafunc.parametrize("registry", backends, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with two workers, on each backend in turn."""
     with run_server(request.param, request, tmp_path_factory, workers=2) as running:

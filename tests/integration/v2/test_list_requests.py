@@ -12,6 +12,8 @@ from tests.support.client import Client
 from tests.support.images import make_image
 from tests.support.server import Server
 
+NEEDS_NO_BLOBS = True
+
 
 def follow(client: Client, path: str, key: str) -> list[list[str]]:
     """The pages from this one on."""

@@ -24,6 +24,8 @@ from tests.support.images import (
 )
 from tests.support.server import Server
 
+NEEDS_NO_BLOBS = True
+
 
 def put(
     client: Client, repository: str, payload: bytes, media_type: str = OCI_MANIFEST, reference: str | None = None

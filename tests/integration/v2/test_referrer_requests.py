@@ -11,6 +11,8 @@ import pytest
 from tests.support.client import Client
 from tests.support.images import OCI_INDEX, OCI_MANIFEST, Image, digest_of, make_artifact, make_image, make_index
 
+NEEDS_NO_BLOBS = True
+
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.dev.cosign.artifact.sig.v1+json"
 
 

@@ -10,6 +10,8 @@ from tests.support.client import Client
 from tests.support.images import Image, digest_of, make_image
 from tests.support.server import Server
 
+NEEDS_NO_BLOBS = True
+
 
 def tags(client: Client, repository: str) -> list[str]:
     found: list[str] = client.call("GET", f"/v2/{repository}/tags/list").expect(200).json["tags"]
