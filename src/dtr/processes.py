@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +28,13 @@ _CRASHED_SOON_SECONDS = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _CRASHES = 5
 """So many crashes soon after the start end the tree: starting again and again hides what is wrong."""
+
+
+class Worker(Protocol):
+    """What a process of the tree does until it is told to end by SIGTERM."""
+
+    def __call__(self, number: int, parent: int, ready: Callable[[], None], /) -> None:
+        """`parent` is a descriptor that ends when the parent does; `ready` is to be called when it serves."""
 
 
 class AddressInUse(Exception):
@@ -90,25 +97,35 @@ def bind(address: Address, count: int) -> list[socket.socket]:
     return made
 
 
-def run(worker: Callable[[int, int, Callable[[], None]], None], count: int, ready: Callable[[], None]) -> None:
+def run(
+    worker: Worker, count: int, *, ready: Callable[[], None], stopping: Callable[[], None], patience: float
+) -> None:
     """
     Run `count` workers until SIGTERM or SIGINT, starting those again that die; then wait for their end.
 
-    `worker` gets its number, a descriptor that ends when the parent does, and what to call when it serves. When
-    all serve for the first time, `ready` is called. Raises WorkersFailed.
+    When all serve for the first time, `ready` is called; when they are told to end, `stopping`. Who has not ended
+    after `patience` seconds is killed. Raises WorkersFailed.
     """
-    _Tree(worker, count, ready).run()
+    _Tree(worker, count, ready, stopping, patience).run()
 
 
 class _Tree:
     def __init__(
-        self, worker: Callable[[int, int, Callable[[], None]], None], count: int, ready: Callable[[], None]
+        self,
+        worker: Worker,
+        count: int,
+        ready: Callable[[], None],
+        stopping: Callable[[], None],
+        patience: float,
     ) -> None:
         self._worker = worker
         self._count = count
         self._ready = ready
+        self._stopping = stopping
+        self._patience = patience
         self._children: dict[int, tuple[int, float]] = {}
-        self._stopping = False
+        self._was_told = False  # by a signal
+        self._deadline: float | None = None  # for the workers to end
         self._alive, self._parent = os.pipe()  # the writing end lives and dies with the parent
         self._news, self._tell = os.pipe()
         os.set_blocking(self._news, False)
@@ -120,7 +137,7 @@ class _Tree:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         for ending in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(ending, self._stop)
+            signal.signal(ending, self._note)
         signal.signal(signal.SIGCHLD, _nothing)
         serving = 0
         for number in range(self._count):
@@ -134,22 +151,26 @@ class _Tree:
                 if self._news in readable:
                     with contextlib.suppress(BlockingIOError):
                         before, serving = serving, serving + len(os.read(self._news, 4096))
-                        if before < self._count <= serving and not self._stopping:
+                        if before < self._count <= serving and not self._was_told:
                             self._ready()
+                if self._was_told and self._deadline is None:
+                    self._stop()
                 self._reap()
+                if self._deadline is not None and time.monotonic() > self._deadline and self._children:
+                    _log.error("workers did not end and are killed", extra={"workers": len(self._children)})
+                    self._signal_all(signal.SIGKILL)
         finally:
             self._signal_all(signal.SIGKILL)  # only after an error of our own are there any left
         if self._crashes >= _CRASHES:
             raise WorkersFailed("the workers end as soon as they are started; the log says why")
 
     def _start(self, number: int) -> None:
-        # A signal in the middle would find a child that nobody knows yet, or one that still has our handlers.
+        # A signal in the middle would find a child that still has our handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        child = -1 if self._stopping else os.fork()
+        child = os.fork()
         if child:
-            if child > 0:
-                self._children[child] = (number, time.monotonic())
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._children[child] = (number, time.monotonic())
             return
         status = 1
         try:
@@ -172,22 +193,27 @@ class _Tree:
             if child == 0:
                 return
             number, started = self._children.pop(child)
-            if self._stopping:
+            if self._was_told:
                 continue
             code = os.waitstatus_to_exitcode(status)
             _log.error("worker %d (process %d) ended with %d and is started again", number, child, code)
             if time.monotonic() - started < _CRASHED_SOON_SECONDS:
                 self._crashes += 1
                 if self._crashes >= _CRASHES:
-                    self._stop(signal.SIGTERM, None)
+                    self._was_told = True
+                    self._stop()
                     continue
                 time.sleep(0.2 * self._crashes)
             else:
                 self._crashes = 0
             self._start(number)
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._was_told = True
+
+    def _stop(self) -> None:
+        self._deadline = time.monotonic() + self._patience
+        self._stopping()
         self._signal_all(signal.SIGTERM)
 
     def _signal_all(self, number: int) -> None:

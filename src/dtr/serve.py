@@ -11,15 +11,16 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import secrets
 import signal
 import ssl
-import sys
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from dtr import logs, metrics, processes
+from dtr.accounts import PasswordInvalid
 from dtr.app import Application, background, preload
 from dtr.config import split_address
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.serve")
 
 _PASSWORD_BYTES = 16
+_CLEANING_SECONDS = 30.0
+"""So long a worker may take to end after its requests did."""
+_LOCAL = frozenset({"0.0.0.0", "::", "127.0.0.1", "::1", "localhost"})  # noqa: S104 - compared, not bound
+_HOST_OF = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]+)?")
+"""The host of ``HOST[:PORT]``, without brackets."""
 
 
 class ServeError(Exception):
@@ -49,15 +55,26 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
         settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         lock = _claim(settings)
         certificate = _certificate(settings)
-        context = server_context(certificate) if certificate else None
+        context = _context(certificate) if certificate else None
         metrics.prepare(_metrics_directory(settings))
+        https = _bind("https_address", settings.https_address, settings.workers)
+        http = _bind("http_address", settings.http_address, settings.workers)
+        # Nothing that can fail comes between making a password up and showing it.
         password = asyncio.run(_prepare(settings, environment))
-        https = _bind(settings.https_address, settings.workers)
-        http = _bind(settings.http_address, settings.workers)
+        if password is not None:
+            _print(
+                "A first account was made (this is shown once):",
+                "    user      admin",
+                f"    password  {password}",
+                "",
+            )
         preload(settings.components)
-    except (DatabaseError, processes.AddressInUse) as error:
+    except processes.AddressInUse as error:
         raise ServeError(str(error)) from error
-    except (OSError, ssl.SSLError) as error:
+    except DatabaseError as error:
+        where = "" if settings.database.url else f" {settings.data_dir / 'metadata.db'}"
+        raise ServeError(f"the metadata database{where}: {error}") from error
+    except OSError as error:
         raise ServeError(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")) from error
 
     def worker(number: int, parent: int, ready: Callable[[], None]) -> None:
@@ -69,7 +86,13 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
         _run(settings, sockets, certificate, parent, ready, jobs=jobs)
 
     try:
-        processes.run(worker, settings.workers, lambda: _greet(settings, https, http, password))
+        processes.run(
+            worker,
+            settings.workers,
+            ready=lambda: _greet(settings, https, http),
+            stopping=lambda: processes.close((*https, *http)),
+            patience=settings.drain_seconds + _CLEANING_SECONDS,
+        )
     except processes.WorkersFailed as error:
         raise ServeError(str(error)) from error
     finally:
@@ -95,11 +118,19 @@ def _certificate(settings: Settings) -> Certificate | None:
         return Certificate(settings.tls.certificate, settings.tls.key, settings.tls.ca)
     names = list(settings.tls.names)
     if settings.external_address:
-        names.append(settings.external_address.rpartition(":")[0] or settings.external_address)
+        names.append(_HOST_OF.sub(r"\1\2", settings.external_address))
     host, _ = split_address(settings.https_address)
     if host not in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
         names.append(host)
     return ensure_certificate(settings.data_dir / "tls", names)
+
+
+def _context(certificate: Certificate) -> ssl.SSLContext:
+    try:
+        return server_context(certificate)
+    except (OSError, ssl.SSLError) as error:
+        files = f"certificate {certificate.chain} with key {certificate.key}"
+        raise ServeError(f"{files}: {error.strerror or error}") from error
 
 
 async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | None:
@@ -117,10 +148,13 @@ async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | 
                 raise
             except SchemaOutdated as error:
                 raise ServeError(str(error)) from error
+        await application.tokens.keys.refresh()
         given = environment.get("DTR_ADMIN_PASSWORD")
         password = given or secrets.token_urlsafe(_PASSWORD_BYTES)
-        made = await application.ensure_admin(password)
-        await application.tokens.keys.refresh()
+        try:
+            made = await application.ensure_admin(password)
+        except PasswordInvalid as error:
+            raise ServeError(f"DTR_ADMIN_PASSWORD: {error}") from None
         return password if made and not given else None
     finally:
         await application.close()
@@ -130,11 +164,14 @@ def _metrics_directory(settings: Settings) -> Path:
     return settings.data_dir / "run" / "metrics"
 
 
-def _bind(address: str | None, count: int) -> list[socket.socket]:
+def _bind(setting: str, address: str | None, count: int) -> list[socket.socket]:
     if address is None:
         return []
     host, port = split_address(address)
-    return processes.bind(processes.Address(host, port), count)
+    try:
+        return processes.bind(processes.Address(host, port), count)
+    except OSError as error:
+        raise ServeError(f"{setting} {address}: {error.strerror or error}") from error
 
 
 def _run(
@@ -153,8 +190,13 @@ def _run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        # The end of the parent, however it came, is the end of its workers.
-        loop.add_reader(parent, stop.set)
+
+        def orphaned() -> None:
+            """The end of the parent, however it came, is the end of its workers."""
+            loop.remove_reader(parent)  # the end of a pipe can be read again and again
+            stop.set()
+
+        loop.add_reader(parent, orphaned)
         application = Application(settings)
         counted = metrics.Metrics(_metrics_directory(settings))
         front = application.front(certificate, counted)
@@ -175,23 +217,16 @@ def _run(
     uvloop.run(main())
 
 
-def _greet(
-    settings: Settings, https: list[socket.socket], http: list[socket.socket], password: str | None
-) -> None:
+def _greet(settings: Settings, https: list[socket.socket], http: list[socket.socket]) -> None:
     """The address to open, and three commands to try."""
     listening = (https or http)[0]
     port = listening.getsockname()[1]
     scheme = "https" if https else "http"
-    address = settings.external_address or f"localhost:{port}"
-    lines = [f"dtr is ready: {scheme}://{address}/"]
-    if password is not None:
-        lines += [
-            "",
-            "A first account was made (this is shown once):",
-            "    user      admin",
-            f"    password  {password}",
-        ]
-    lines += [
+    host, _ = split_address(settings.https_address or settings.http_address or "")
+    name = "localhost" if host in _LOCAL else f"[{host}]" if ":" in host else host
+    address = settings.external_address or f"{name}:{port}"
+    lines = [
+        f"dtr is ready: {scheme}://{address}/",
         "",
         "Try it:",
         f"    docker login {address} -u admin",
@@ -203,6 +238,9 @@ def _greet(
     ]
     if https and settings.tls.certificate is None:
         lines += ["", f"The certificate is by an authority of its own: curl -k {scheme}://{address}/ca"]
+    _print(*lines)
+
+
+def _print(*lines: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads the output
-        print("\n".join(lines), flush=True)  # noqa: T201 - it is for the operator
-        sys.stdout.flush()
+        print(*lines, sep="\n", flush=True)  # noqa: T201 - it is for the operator

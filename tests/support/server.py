@@ -56,7 +56,7 @@ class Server:
             **{f"DTR_{name.upper().replace('.', '__')}": str(value) for name, value in (settings or {}).items()},
         }
         self.process: subprocess.Popen[str] | None = None
-        self.greeting = ""
+        self._printed: list[str] = []
         self.clients: list[Closable] = []
         """What talks to it, closed with it."""
 
@@ -67,6 +67,11 @@ class Server:
     @property
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    @property
+    def greeting(self) -> str:
+        """What it printed since it was started last."""
+        return "".join(self._printed)
 
     @property
     def ca(self) -> Path:
@@ -98,11 +103,15 @@ class Server:
                         return worker
         raise AssertionError("no worker has the connection")
 
-    def start(self, *, prefix: tuple[str, ...] = (), seconds: float = 20) -> Server:
-        """Start it and wait until it serves; `prefix` runs the program through another one (``ip netns exec``)."""
+    def start(self, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), seconds: float = 20) -> Server:
+        """
+        Start it and wait until it serves.
+
+        `prefix` runs the program through another one (``ip netns exec``).
+        """
         with self.log_file.open("a") as log:
             self.process = subprocess.Popen(
-                [*prefix, DTR, "serve"],
+                [*prefix, DTR, "serve", *options],
                 env={**_clean_environment(), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -110,7 +119,7 @@ class Server:
                 text=True,
                 cwd="/",
             )
-        lines: list[str] = []
+        lines = self._printed = []
         ready = threading.Event()
         process = self.process
 
@@ -128,7 +137,6 @@ class Server:
             self.kill()
             raise AssertionError(f"dtr did not start:\n{''.join(lines)}\n{self.log}")
         time.sleep(0.02)  # the rest of the greeting
-        self.greeting = "".join(lines)
         return self
 
     def stop(self, *, seconds: float = 40) -> int:

@@ -152,6 +152,10 @@ class Peer:
             except ssl.SSLError:  # a goodbye, none, or an alert
                 return b""
 
+    def unread(self, data: bytes) -> None:
+        """Put back what was received."""
+        self._buffer = data + self._buffer
+
     def _receive_raw(self, size: int) -> bytes:
         try:
             return self.socket.recv(size)
