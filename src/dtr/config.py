@@ -177,7 +177,7 @@ class Auth(_Section):
 
     service: str = Field("dtr", min_length=1, description="The name of the service in tokens and challenges.")
     token_seconds: int = Field(
-        300, ge=30, le=300, description="Life of a token: so long may reading go on after a right was removed."
+        300, ge=60, le=300, description="Life of a token: so long may reading go on after a right was removed."
     )
     key_days: int = Field(30, ge=1, description="After so many days tokens are signed with a new key.")
     hash_memory_kib: int = Field(19_456, ge=8, description="Memory of a password hash (Argon2id), in KiB.")

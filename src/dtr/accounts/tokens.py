@@ -246,7 +246,7 @@ class Tokens:
         try:
             header = msgspec.json.decode(_base64(token.partition(".")[0]), type=dict[str, Any])
             key_id = header.get("kid")
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, RecursionError, msgspec.MsgspecError):
             raise TokenInvalid("not a token") from None
         key = await self.keys.find(key_id) if isinstance(key_id, str) else None
         if key is None:

@@ -833,7 +833,7 @@ class _Protocol(HttpToolsProtocol):
             self._running = cycle
         extensions: dict[str, Any] = {
             SEND_FILE: partial(self._send_file, cycle),
-            IS_GONE: lambda: cycle.disconnected or self.transport.is_closing(),
+            IS_GONE: partial(self._is_gone, cycle),
         }
         if self._is_misdirected:
             extensions[MISDIRECTED] = True
@@ -842,6 +842,11 @@ class _Protocol(HttpToolsProtocol):
             self._prepare_body(cycle, None, extensions)
         elif self._length is not None and (length := int(self._length)):
             self._prepare_body(cycle, length, extensions)
+
+    def _is_gone(self, cycle: Any) -> bool:
+        if self.transport.is_closing():
+            cycle.disconnected = True  # uvicorn does not miss its answer
+        return bool(cycle.disconnected)
 
     def _prepare_body(self, cycle: Any, length: int | None, extensions: dict[str, Any]) -> None:
         """Make a request ready whose body is so long; None: it comes in chunks."""

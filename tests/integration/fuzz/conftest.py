@@ -127,6 +127,7 @@ class Target:
         log = self.server.log
         assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:5000]
         assert not re.search(r'"status":5\d\d', log)
+        assert '"level":"error"' not in log
 
 
 @pytest.fixture(scope="session", params=BACKENDS[:2])

@@ -371,3 +371,13 @@ def test_no_form_makes_the_token_service_fail(target: Target, data: st.DataObjec
 
 def test_nothing_of_all_this_did_any_harm(target: Target) -> None:
     target.assert_well()
+
+
+def test_no_depth_of_a_token_makes_the_server_fail(target: Target) -> None:
+    for depth in (10, 500, 1000, 5000):
+        for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+            nested = opening * depth + b"1" + closing * depth
+            for header in (nested, b'{"alg":"ES256","kid":' + nested + b"}"):
+                token = f"{b64(header)}.{b64(nested)}.{b64(b'x' * 64)}"
+                answer = target.ask("GET", "/v2/", {"Authorization": f"Bearer {token}"})
+                assert answer.status in {400, 401}
