@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +37,6 @@ class Cluster:
 
     def start(self) -> None:
         data = self.directory / "data"
-        for parent in self.directory.parents:  # the server is not root and must reach its directory
-            if parent.stat().st_uid == os.getuid() and str(parent).startswith("/tmp/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
         if not data.exists():
             self.directory.chmod(0o755)
             if os.getuid() == 0:
@@ -98,22 +97,30 @@ class Cluster:
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
 
 
+@contextmanager
+def run_cluster() -> Iterator[Cluster]:
+    # Not below pytest's own directory, whose mode every session sets back: the server is not root.
+    with tempfile.TemporaryDirectory(prefix="dtr-postgresql-") as directory:
+        cluster = Cluster(Path(directory))
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop("immediate")
+
+
 @pytest.fixture(scope="session")
-def postgresql_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def postgresql_cluster() -> Iterator[Cluster]:
     """A running PostgreSQL server."""
-    cluster = Cluster(tmp_path_factory.mktemp("postgresql"))
-    cluster.start()
-    yield cluster
-    cluster.stop("immediate")
+    with run_cluster() as running:
+        yield running
 
 
 @pytest.fixture
-def own_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def own_postgresql() -> Iterator[Cluster]:
     """A running PostgreSQL server that the test may stop and start."""
-    cluster = Cluster(tmp_path_factory.mktemp("own_postgresql"))
-    cluster.start()
-    yield cluster
-    cluster.stop("immediate")
+    with run_cluster() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Integer, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from tests.conftest import Cluster
+from tests.conftest import run_cluster
 from tests.support.proxy import carry, proxy
 
 from dtr.db import (
@@ -45,13 +45,11 @@ async def migrate_at(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def other_cluster(tmp_path_factory):
+def other_cluster():
     """A server that may be stopped and started; its databases have current tables."""
-    cluster = Cluster(tmp_path_factory.mktemp("other"))
-    cluster.start()
-    asyncio.run(migrate_at(cluster.url("template1")))
-    yield cluster
-    cluster.stop("immediate")
+    with run_cluster() as cluster:
+        asyncio.run(migrate_at(cluster.url("template1")))
+        yield cluster
 
 
 @asynccontextmanager
