@@ -65,6 +65,9 @@ class TLS(_Section):
     names: tuple[str, ...] = Field(
         (), description="Further DNS names and IP addresses for the certificate that dtr makes itself."
     )
+    reload_seconds: int = Field(
+        60, ge=1, description="How often to look whether the certificate was renewed; connections to come use it."
+    )
 
     @model_validator(mode="after")
     def _both(self) -> TLS:

@@ -13,8 +13,10 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import ssl
+import sys
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -202,19 +204,46 @@ def _run(
         front = application.front(certificate, counted)
         server = Server(front, [Listener(one, tls) for one, tls in sockets], drain_seconds=settings.drain_seconds)
         await application.tokens.keys.refresh()
-        saving = asyncio.create_task(counted.keep_saved())
+        beside = [asyncio.create_task(counted.keep_saved())]
+        context = next((tls for _, tls in sockets if tls is not None), None)
+        if certificate is not None and context is not None:
+            beside.append(asyncio.create_task(_keep_certificate(settings, certificate, context)))
         side = asyncio.create_task(background(application, stop)) if jobs else None
         try:
             await server.run(stop, ready)
         finally:
             loop.remove_reader(parent)
-            saving.cancel()
+            for one in beside:
+                one.cancel()
             await counted.save()
             if side is not None:
                 await side
             await application.close()
 
     uvloop.run(main())
+
+
+async def _keep_certificate(settings: Settings, certificate: Certificate, context: ssl.SSLContext) -> None:
+    """Take over a certificate that was renewed, by its owner or, in time, by dtr itself."""
+    known = _changed_at(certificate)
+    while True:
+        await asyncio.sleep(settings.tls.reload_seconds)
+        try:
+            await asyncio.to_thread(_certificate, settings)
+            changed_at = _changed_at(certificate)
+            if changed_at == known:
+                continue
+            server_context(certificate)  # when half of it is there, the one in use stays
+            context.load_cert_chain(certificate.chain, certificate.key)
+            known = changed_at
+        except (OSError, ssl.SSLError) as error:
+            _log.error("certificate not reloaded", extra={"reason": str(error)})
+        else:
+            _log.info("certificate reloaded", extra={"file": str(certificate.chain)})
+
+
+def _changed_at(certificate: Certificate) -> tuple[int, int]:
+    return certificate.chain.stat().st_mtime_ns, certificate.key.stat().st_mtime_ns
 
 
 def _greet(settings: Settings, https: list[socket.socket], http: list[socket.socket]) -> None:
@@ -228,17 +257,20 @@ def _greet(settings: Settings, https: list[socket.socket], http: list[socket.soc
     lines = [
         f"dtr is ready: {scheme}://{address}/",
         "",
-        "Try it:",
+        "Try it, after making a repository:",
+        f"    {_program()} repository create --data-dir {settings.data_dir} admin/hello",
         f"    docker login {address} -u admin",
         f"    docker tag hello-world {address}/admin/hello && docker push {address}/admin/hello",
         f"    docker pull {address}/admin/hello",
-        "",
-        "A repository must exist before it is pushed to:",
-        f"    dtr repository create --data-dir {settings.data_dir} admin/hello",
     ]
     if https and settings.tls.certificate is None:
         lines += ["", f"The certificate is by an authority of its own: curl -k {scheme}://{address}/ca"]
     _print(*lines)
+
+
+def _program() -> str:
+    """What to type for this program."""
+    return "dtr" if shutil.which("dtr") else sys.argv[0]
 
 
 def _print(*lines: str) -> None:
