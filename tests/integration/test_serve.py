@@ -266,14 +266,6 @@ def test_a_database_that_is_not_there_is_named_without_its_password(make_server:
     assert "a-secret" not in message
 
 
-def test_a_database_that_never_answers_ends_the_start(make_server: MakeServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://dtr:a-secret@127.0.0.1:{silent.getsockname()[1]}/dtr"
-        message = refusal(make_server({"database.url": url}, start=False))
-    assert "database" in message
-    assert "a-secret" not in message
-
-
 def test_a_database_that_is_none_is_refused(make_server: MakeServer) -> None:
     server = make_server(start=False)
     server.directory.mkdir()
@@ -714,3 +706,28 @@ def test_settings_with_secrets_are_not_logged(make_server: MakeServer, postgresq
     os.kill(server.worker_pids[0], signal.SIGTERM)
     assert server.stop() == 0
     assert "the-password-of-the-database" not in server.log + server.greeting
+
+
+# --- what takes long ---
+
+
+@pytest.fixture(scope="module", autouse=True)
+def vain_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A start with a database that takes connections and never answers; it waits beside the other tests."""
+    server = Server(tmp_path_factory.mktemp("vain") / "dtr")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server.environment["DTR_DATABASE__URL"] = (
+            f"postgresql://dtr:a-secret@127.0.0.1:{silent.getsockname()[1]}/d"
+        )
+        environment = {**_clean_environment(), **server.environment}
+        with subprocess.Popen([DTR, "serve"], env=environment, stderr=subprocess.PIPE, text=True) as process:
+            yield process
+            process.kill()
+
+
+def test_a_database_that_never_answers_ends_the_start(vain_start: subprocess.Popen[str]) -> None:
+    _, message = vain_start.communicate(timeout=120)
+    assert vain_start.returncode == 1
+    assert "metadata database" in message
+    assert "Traceback" not in message
+    assert "a-secret" not in message

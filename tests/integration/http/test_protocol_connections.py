@@ -197,6 +197,7 @@ def _drip(peer: Peer, pause: float) -> None:
         time.sleep(pause)
 
 
+@on_uvloop
 @targets
 @framings
 def test_a_body_that_stalls_is_cut(make_site: MakeSite, connect: Connect, framing: str, path: str) -> None:
@@ -207,6 +208,7 @@ def test_a_body_that_stalls_is_cut(make_site: MakeSite, connect: Connect, framin
     assert site.failures[0] in {"BodyCut", "disconnect"}
 
 
+@on_uvloop
 @targets
 def test_a_small_body_that_stalls_is_cut(make_site: MakeSite, connect: Connect, path: str) -> None:
     site = make_site(STALLED)
@@ -272,6 +274,7 @@ def test_a_connection_that_says_nothing_is_closed(make_site: MakeSite, connect: 
     assert connect(site).is_ended()
 
 
+@on_uvloop
 def test_an_idle_connection_is_closed_after_its_time(make_site: MakeSite, connect: Connect) -> None:
     site = make_site(Limits(keep_alive_seconds=0.3, head_seconds=60))
     peer = connect(site)
@@ -320,6 +323,7 @@ def test_a_head_that_drips_is_cut(make_site: MakeSite, connect: Connect, before:
     assert site.tasks == 0
 
 
+@on_uvloop
 def test_the_rest_of_a_body_that_nobody_read_does_not_keep_a_connection(
     make_site: MakeSite, connect: Connect
 ) -> None:
@@ -330,6 +334,7 @@ def test_the_rest_of_a_body_that_nobody_read_does_not_keep_a_connection(
         _drip(peer, 0.05)
 
 
+@on_uvloop
 def test_who_does_not_read_the_early_answer_is_cut_after_a_while(make_site: MakeSite, connect: Connect) -> None:
     site = make_site(Limits(linger_seconds=0.3))
     peer = connect(site).send(request("PUT", "/early", BIG[:1000], Content_Length="5000000"))
@@ -341,6 +346,7 @@ def test_who_does_not_read_the_early_answer_is_cut_after_a_while(make_site: Make
 # --- threads and cancellation ---
 
 
+@on_uvloop
 @framings
 def test_a_cancelled_upload_lets_go_of_everything(
     site: Site, connect: Connect, no_leak: None, framing: str
@@ -363,13 +369,13 @@ def test_a_cancelled_upload_lets_go_of_everything(
             os.close(descriptor)
 
     site.routes["/hasty"] = hasty
-    for _ in range(3):
+    for _ in range(2):
         peer = connect(site).send(framed("PUT", "/hasty", BIG, framing)[:-1000])
         got = peer.answer()
         assert got.status == 503
         assert got.closes
         peer.close()
-    assert site.failures == ["too late"] * 3
+    assert site.failures == ["too late"] * 2
 
 
 def test_a_cancelled_download_lets_go_of_everything(site: Site, connect: Connect, no_leak: None) -> None:
@@ -463,6 +469,7 @@ def test_idle_connections_end_at_once_with_the_server(make_site: MakeSite, conne
     site.stop()
 
 
+@on_uvloop
 @framings
 @targets
 def test_what_is_not_finished_in_time_is_cut(
@@ -537,6 +544,7 @@ def test_plain_http_on_a_tls_port_is_served_and_marked(site: Site) -> None:
         assert peer.ask(request("GET", "/")).body == b"http False"
 
 
+@on_uvloop
 def test_half_a_handshake_is_closed_after_its_time(make_site: MakeSite, certificate: Certificate) -> None:
     site = make_site(Limits(handshake_seconds=0.3, head_seconds=60))
     hello = _hello(certificate)

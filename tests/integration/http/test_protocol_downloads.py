@@ -14,6 +14,7 @@ from dtr.http.protocol import Limits
 
 Connect = Callable[..., Peer]
 MakeSite = Callable[..., Site]
+on_uvloop = pytest.mark.parametrize("loop_kind", ["uvloop"], indirect=True)
 BIG = os.urandom(5_000_000)
 IMPATIENT = Limits(stall_seconds=0.3, grace_seconds=0.5, lowest_rate=1 << 20)
 
@@ -135,6 +136,7 @@ def test_an_upload_by_http_1_0_is_taken(site: Site, connect: Connect) -> None:
 # --- clients that do not take it ---
 
 
+@on_uvloop
 def test_a_client_that_stops_taking_a_file_is_cut(make_site: MakeSite, connect: Connect) -> None:
     site = make_site(IMPATIENT)
     with site.blob.open("wb") as file:
@@ -144,6 +146,7 @@ def test_a_client_that_stops_taking_a_file_is_cut(make_site: MakeSite, connect: 
     assert len(peer.read_all()) < 100 << 20
 
 
+@on_uvloop
 def test_a_client_that_stops_taking_a_stream_is_cut(make_site: MakeSite, connect: Connect) -> None:
     site = make_site(IMPATIENT)
     peer = connect(site, buffer=4096).send(request("GET", "/stream?10000"))
@@ -151,6 +154,7 @@ def test_a_client_that_stops_taking_a_stream_is_cut(make_site: MakeSite, connect
     assert len(peer.read_all()) < 100 << 20
 
 
+@on_uvloop
 def test_a_client_that_does_not_take_the_end_is_cut(make_site: MakeSite, connect: Connect) -> None:
     async def whole(scope, receive, send) -> None:
         await answer(send, 200, b"x" * (32 << 20))
@@ -163,6 +167,7 @@ def test_a_client_that_does_not_take_the_end_is_cut(make_site: MakeSite, connect
         wait_until(lambda site=site: site.connections == 0)
 
 
+@on_uvloop
 def test_a_client_that_takes_a_file_slowly_gets_it(make_site: MakeSite, connect: Connect) -> None:
     site = make_site(Limits(stall_seconds=10, grace_seconds=10, lowest_rate=1024))
     site.blob.write_bytes(BIG)
