@@ -34,16 +34,20 @@ def make_pushers(server: Server, seed: int, **how: Any) -> list[Pusher]:
 
 
 def find_damage(server: Server) -> list[str]:
-    """What breaks a rule in database and storage; unfinished files that no row knows, too."""
+    """What breaks a rule in database and storage."""
+    return server.do(lambda application: find_violations(application.database, application.storage))
+
+
+def find_unknown_files(server: Server) -> list[str]:
+    """Unfinished files that no row names: nobody would ever delete them."""
 
     async def find(application: Application) -> list[str]:
-        found = await find_violations(application.database, application.storage)
         tables = ("uploads", "blobs", "gc_objects")
         query = " UNION ".join(f"SELECT location FROM {table}" for table in tables)
         known = {row[0] for row in await application.database.fetch_all(Statement(text(query)))}
         root = server.directory / "blobs"
         files = [str(path.relative_to(root)) for path in root.rglob("*.part")]
-        return found + [f"nobody knows {name}" for name in files if name.removesuffix(".part") not in known]
+        return [name for name in files if name.removesuffix(".part") not in known]
 
     return server.do(find)
 
@@ -93,6 +97,7 @@ def test_nothing_acknowledged_is_lost_when_all_processes_are_killed_at_random_mo
     assert sum(pusher.ledger.resumed for pusher in pushers) > 0
     assert any(pusher.ledger.tags for pusher in pushers)
     check_everything(server, pushers)
+    assert find_unknown_files(server) == []
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
@@ -125,7 +130,8 @@ def test_nothing_acknowledged_is_lost_when_postgresql_crashes(
     server = make_server({"database.url": own_postgresql.create()}, workers=2, start=False)
     server.cli("migrate")
     server.start()
-    pushers = make_pushers(server, seed, patient=True)
+    # How far an upload came is not synced: PostgreSQL may lose the last of it, and no client loses more than that.
+    pushers = make_pushers(server, seed, patient=True, forgiving=True)
     for _ in range(3):
         with pushing(pushers) as wait_for:
             wait_for(10)
