@@ -394,6 +394,19 @@ def test_plain_http_is_redirected_but_for_what_has_to_be_plain(make_server: Make
     assert ask(server.http_port, "/metrics")[0] == 308
 
 
+def test_plain_http_at_the_address_of_tls_is_sent_to_tls(make_server: MakeServer) -> None:
+    server = make_server()
+    for whole in (
+        request("GET", "/v2/?a=b", Host=server.address),
+        request("PUT", "/v2/", BIG, Host=server.address),
+    ):
+        with Peer(server.port) as peer:
+            answer = peer.ask(whole)
+            assert answer.status == 308
+            assert answer.headers["location"].startswith(f"https://{server.address}/v2/")
+            assert "www-authenticate" not in answer.headers
+
+
 def test_plain_http_is_served_when_a_proxy_is_in_front(make_server: MakeServer) -> None:
     server = make_server({"http_serves": "true", "trusted_proxies": "127.0.0.1"})
     assert ask(server.http_port, "/v2/")[0] == 401

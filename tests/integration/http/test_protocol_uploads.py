@@ -6,10 +6,12 @@ import hashlib
 import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.disk import small_disk
 from tests.support.wire import Answer, Peer, Site, chunked, request, wait_until
 
 Connect = Callable[..., Peer]
@@ -267,3 +269,26 @@ def test_an_upgrade_with_a_body_where_none_is_expected_is_refused(site: Site, co
     assert answer.status in {200, 400}
     assert answer.closes
     assert peer.is_ended()
+
+
+# --- disks ---
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_body_that_the_disk_has_no_room_for_is_refused(
+    site: Site, connect: Connect, tmp_path: Path, framing: str
+) -> None:
+    with small_disk(tmp_path / "disk", 2) as disk:
+        site.directory = disk.path
+        peer = connect(site)
+        if framing == "length":
+            peer.send(request("PUT", "/file", BIG))
+        else:
+            peer.send(request("PUT", "/file", chunked(BIG), Transfer_Encoding="chunked"))
+        answer = peer.answer()
+        assert answer.status == 507
+        assert answer.closes
+        assert 0 < answer.json["written"] < len(BIG)
+        assert peer.is_ended()
+        assert_received(connect(site).ask(request("PUT", "/file", BIG[:1_000_000])), BIG[:1_000_000])
+    site.directory = tmp_path
