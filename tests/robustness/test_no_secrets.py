@@ -1,0 +1,364 @@
+"""No secret that is used in any way, right or wrong, is found afterwards where it has no place to be."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from tests.support.client import Answer, Client
+from tests.support.commands import Commands
+from tests.support.images import digest_of, make_image
+from tests.support.s3 import SECRET_KEY, run_s3_server
+from tests.support.server import Server
+from tests.support.wire import wait_until
+
+from dtr.app import Application
+from dtr.db import Statement
+
+DATABASE_PASSWORD = "pl4nted-d4tabase-password"
+USER_PASSWORD = "pl4nted:user/password ü&="
+WRONG_PASSWORD = "pl4nted-wr0ng-password"
+MISTYPED = "pl4nted-password-as-name"
+WRONG_TOKEN = "dtra_pl4nted-acce55-token-that-is-wr0ng"
+WRONG_KEY = "pl4nted-s3-key-that-is-wr0ng"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@dataclass
+class Exposed:
+    """A server that secrets were used on, and all that it gave away."""
+
+    server: Server
+    secrets: dict[str, str] = field(default_factory=dict)
+    answers: list[Answer] = field(default_factory=list)
+    """All but those that are meant to carry a token."""
+    request_ids: list[str] = field(default_factory=list)
+    """Of requests of ann on acme/app."""
+    shown: list[str] = field(default_factory=list)
+    """What commands printed."""
+
+    def assert_hidden(self, found: str, where: str) -> None:
+        assert found, where
+        for name, secret in self.secrets.items():
+            for form in forms(secret):
+                assert form not in found, f"{name} as {form!r} is in {where}: {around(found, form)}"
+
+
+def forms(secret: str) -> set[str]:
+    """The secret, and what it looks like in headers, addresses and JSON."""
+    basic = base64.b64encode(f"ann:{secret}".encode()).decode().rstrip("=")
+    return {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], basic}
+
+
+def around(found: str, form: str) -> str:
+    position = found.index(form)
+    return found[max(0, position - 300) : position + 300]
+
+
+def execute(url: str, *commands: str) -> None:
+    async def work() -> None:
+        connection = await asyncpg.connect(url)
+        for command in commands:
+            await connection.execute(command)
+        await connection.close()
+
+    asyncio.run(work())
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def exposed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exposed]:
+    directory = tmp_path_factory.mktemp("exposed")
+    settings: dict[str, Any] = {"log.level": "debug"}
+    cluster = None
+    if request.param == "postgresql":
+        cluster = request.getfixturevalue("postgresql_cluster")
+        url = cluster.create()
+        user, _, rest = url.partition("@")
+        settings["database.url"] = f"{user}:{DATABASE_PASSWORD}@{rest}"
+    with run_s3_server(directory) as s3:
+        server = Server(directory / "dtr", {**settings, **s3.settings}, workers=1)
+        server.cli("migrate")
+        found = Exposed(server.start(), {"S3 key": SECRET_KEY, "wrong S3 key": WRONG_KEY})
+        if cluster is not None:
+            found.secrets["database password"] = DATABASE_PASSWORD
+        use(found)
+        if cluster is not None:
+            break_database(found, cluster)
+        break_storage(found, s3)
+        for command in (
+            ("config", "show"),
+            ("doctor",),
+            ("account", "list"),
+            ("account", "tokens", "ann"),
+            ("fsck",),
+        ):
+            found.shown.append(Commands(server).run(*command).output)
+        yield found
+        server.close()
+
+
+def use(exposed: Exposed) -> None:
+    server, secrets = exposed.server, exposed.secrets
+    server.cli("account", "create", "ann", "--password-stdin", stdin=f"{USER_PASSWORD}\n")
+    server.cli("account", "create", "acme", "--organization")
+    server.cli("account", "member", "acme", "ann", "--owner")
+    server.cli("repository", "create", "acme/app")
+    access = server.cli("account", "token", "ann", "--label", "planted").stdout.strip()
+    client = Client(server, "ann", USER_PASSWORD)
+    scope = "repository:acme/app:pull,push"
+    # Log-ins as clients do them.
+    answer = client.send(
+        "GET",
+        f"/auth/token?service=dtr&offline_token=true&client_id=docker&scope={quote(scope)}",
+        headers={"Authorization": client.basic()},
+    ).expect(200)
+    refresh, token = answer.json["refresh_token"], answer.json["token"]
+    password = {"grant_type": "password", "username": "ann", "password": USER_PASSWORD, "access_type": "offline"}
+    answer = client.send("POST", "/auth/token", urlencode({**password, "service": "dtr"}).encode(), FORM).expect(
+        200
+    )
+    second_refresh = answer.json["refresh_token"]
+    renew = {"grant_type": "refresh_token", "refresh_token": refresh, "service": "dtr", "scope": scope}
+    client.send("POST", "/auth/token", urlencode(renew).encode(), FORM).expect(200)
+    with_token = Client(server, "ann", access)
+    with_token.push("acme/app", make_image(size=100_000), "v1")
+    secrets |= {
+        "password": USER_PASSWORD,
+        "wrong password": WRONG_PASSWORD,
+        "password as a name": MISTYPED,
+        "access token": access,
+        "wrong access token": WRONG_TOKEN,
+        "refresh token": refresh,
+        "second refresh token": second_refresh,
+        "token": token,
+        "token of a push": with_token.token("repository:acme/app:pull,push,delete"),
+    }
+    keep(exposed, client.send("GET", "/v2/acme/app/tags/list", headers={"Authorization": f"Bearer {token}"}))
+    exposed.request_ids.append(exposed.answers[-1].expect(200).headers["x-request-id"])
+    client.token(scope)
+    # Log-ins that are wrong.
+    for name, secret in (
+        ("ann", WRONG_PASSWORD),
+        ("ann", WRONG_TOKEN),
+        (MISTYPED, "x"),
+        ("ann", token),
+        ("bob", access),
+    ):
+        wrong = Client(server, name, secret)
+        keep(exposed, wrong.send("GET", "/auth/token?service=dtr", headers={"Authorization": wrong.basic()}))
+        form = {"grant_type": "password", "username": name, "password": secret}
+        keep(exposed, wrong.send("POST", "/auth/token", urlencode(form).encode(), FORM))
+        wrong.close()
+    for secret in (*secrets.values(), refresh + "x"):
+        forget_failures(server)
+        misuse(exposed, client, secret)
+    forget_failures(server)
+    client.close()
+
+
+def forget_failures(server: Server) -> None:
+    """As if time had passed: whoever guesses so much is not listened to any more."""
+
+    async def work(application: Application) -> None:
+        statement = Statement(text("DELETE FROM login_failures"))
+        await application.database.unit(lambda tx: tx.execute(statement))
+
+    server.do(work)
+
+
+def misuse(exposed: Exposed, client: Client, secret: str) -> None:
+    """Send a secret where it does not belong."""
+    wire = secret.encode().decode("latin-1")  # what a header carries
+    basic = base64.b64encode(f"ann:{secret}".encode()).decode()
+    form = {"grant_type": "refresh_token", "refresh_token": secret[:-1] + "!"}
+    keep(exposed, client.send("POST", "/auth/token", urlencode(form).encode(), FORM))
+    form = {"grant_type": secret, "refresh_token": secret, "password": secret, "client_id": "c", "scope": secret}
+    keep(exposed, client.send("POST", "/auth/token", urlencode(form).encode(), FORM))
+    keep(exposed, client.send("POST", "/auth/token", secret.encode(), {"Content-Type": "application/json"}))
+    query = urlencode({"access_token": secret, "password": secret, "token": secret})
+    for path in ("/v2/", "/v2/acme/app/tags/list", "/auth/token", "/", "/health", "/nothing"):
+        keep(exposed, client.send("GET", f"{path}?{query}"))
+    keep(exposed, client.send("GET", f"/auth/token?scope={quote(f'repository:acme/{secret}:pull')}"))
+    for scheme in ("Bearer", "Basic", "Digest", "Token", "bearer", ""):
+        for path in ("/v2/", "/v2/acme/app/manifests/v1", "/auth/token"):
+            keep(exposed, client.send("GET", path, headers={"Authorization": f"{scheme} {wire}".strip()}))
+    for path in ("/v2/", "/v2/acme/app/manifests/v1"):
+        keep(exposed, client.send("GET", path, headers={"Authorization": f"Basic {basic}"}))
+    for name in ("User-Agent", "Referer", "Cookie", "X-Registry-Auth", "X-Forwarded-For", "Range", "Content-Type"):
+        keep(exposed, client.send("GET", "/v2/acme/app/tags/list", headers={name: wire}))
+    authorized = {"Authorization": f"Bearer {client.token('repository:acme/app:pull,push')}"}
+    for name in ("Range", "If-None-Match", "Accept"):
+        path = f"/v2/acme/app/blobs/{digest_of(b'nothing')}"
+        keep(exposed, client.send("GET", path, headers={**authorized, name: wire}))
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": secret, "config": {"digest": secret}}).encode()
+    for body in (manifest, manifest[:-5]):
+        kind = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
+        answer = client.send("PUT", "/v2/acme/app/manifests/v2", body, {**authorized, **kind})
+        assert answer.status == 400
+    if secret.startswith(("dtr", "ey")):  # a path is logged, and what looks like a token is masked there
+        for path in (
+            f"/v2/{secret}",
+            f"/v2/acme/app/manifests/{secret}",
+            f"/v2/acme/{secret}/tags/list",
+            f"/{secret}",
+        ):
+            client.send("GET", path, headers=authorized)
+
+
+def break_database(exposed: Exposed, cluster: Any) -> None:
+    """Let the database fail under requests that carry secrets."""
+    server = exposed.server
+    name = urlsplit(server.environment["DTR_DATABASE__URL"]).path[1:]
+    client = Client(server, "ann", USER_PASSWORD)
+    client.token("repository:acme/app:pull,push,delete")
+    execute(
+        cluster.url("postgres"),
+        f"UPDATE pg_database SET datallowconn = false WHERE datname = '{name}'",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+    try:
+        keep(exposed, client.call("GET", "/v2/acme/app/tags/list")).expect(503)
+        keep(exposed, client.call("POST", "/v2/acme/app/blobs/uploads/")).expect(503)
+        keep(exposed, client.send("GET", "/auth/token", headers={"Authorization": client.basic()})).expect(503)
+        wait_until(lambda: keep(exposed, client.send("GET", "/health")).status == 503)
+        for command in (("doctor",), ("account", "list"), ("migrate",)):
+            result = Commands(server).run(*command)
+            assert result.exit_code == 1
+            exposed.shown.append(result.output)
+    finally:
+        execute(cluster.url("postgres"), f"UPDATE pg_database SET datallowconn = true WHERE datname = '{name}'")
+    client.call("GET", "/v2/acme/app/tags/list").expect(200)
+    client.close()
+
+
+def break_storage(exposed: Exposed, s3: Any) -> None:
+    """Let the storage fail: by a wrong key, and by its absence."""
+    server = exposed.server
+    wrong = Server(server.directory.with_name("wrong"), {**s3.settings, "log.level": "debug"}, workers=1)
+    wrong.environment |= {
+        name: value
+        for name, value in server.environment.items()
+        if name.startswith(("DTR_DATABASE", "DTR_STORAGE")) or name == "DTR_ADMIN_PASSWORD"
+    }
+    wrong.environment["DTR_STORAGE__S3__SECRET_KEY"] = WRONG_KEY
+    if "DTR_DATABASE__URL" not in wrong.environment:
+        wrong.environment["DTR_DATABASE__URL"] = f"sqlite:///{server.directory}/metadata.db"
+    wrong.start()
+    for secret in (USER_PASSWORD, exposed.secrets["access token"]):
+        client = Client(wrong, "ann", secret)
+        for data in (os.urandom(50_000), os.urandom(100_000)):
+            path = f"/v2/acme/app/blobs/uploads/?digest={quote(digest_of(data))}"
+            keep(exposed, client.call("POST", path, data)).expect(503)
+        wait_until(lambda c=client: keep(exposed, c.send("GET", "/health")).status == 503)
+        client.close()
+    exposed.shown += [Commands(wrong).run("doctor").output, wrong.greeting]
+    wrong.close()
+    exposed.shown.append(wrong.log)
+    s3.process.terminate()
+    s3.process.wait(20)
+    client = Client(server, "ann", USER_PASSWORD)
+    data = os.urandom(50_000)
+    keep(exposed, client.call("POST", f"/v2/acme/app/blobs/uploads/?digest={digest_of(data)}", data)).expect(503)
+    image = client.get_manifest("acme/app", "v1").expect(200).json
+    keep(exposed, client.get_blob("acme/app", image["layers"][0]["digest"])).expect(503)
+    client.close()
+
+
+def keep(exposed: Exposed, answer: Answer) -> Answer:
+    exposed.answers.append(answer)
+    return answer
+
+
+def test_not_in_the_log(exposed: Exposed) -> None:
+    for line in exposed.server.log.splitlines():
+        exposed.assert_hidden(line, "the log")
+
+
+def test_not_in_the_greeting(exposed: Exposed) -> None:
+    exposed.assert_hidden(exposed.server.greeting, "the greeting")
+
+
+def test_not_in_what_commands_print(exposed: Exposed) -> None:
+    assert any("storage.s3.secret_key" in shown for shown in exposed.shown)
+    for shown in exposed.shown:
+        exposed.assert_hidden(shown, "what a command printed")
+
+
+def test_not_in_answers(exposed: Exposed) -> None:
+    assert {answer.status for answer in exposed.answers} >= {200, 400, 401, 404, 503}
+    for answer in exposed.answers:
+        exposed.assert_hidden(f"{answer.headers} {answer.body.decode('utf-8', 'replace')}", "an answer")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/_ping", "/", "/auth/jwks.json", "/ca"])
+def test_not_in_what_anybody_may_ask_for(exposed: Exposed, path: str) -> None:
+    answer = Client(exposed.server, None).send("GET", path).expect(200, 503)
+    exposed.assert_hidden(f"{answer.headers} {answer.body.decode()}", path)
+
+
+def test_not_in_the_database(exposed: Exposed) -> None:
+    """Only hashes of passwords and tokens are kept."""
+    url = exposed.server.environment.get("DTR_DATABASE__URL")
+    if url is None:
+        file = exposed.server.directory / "metadata.db"
+        with sqlite3.connect(file) as connection:
+            content = "\n".join(connection.iterdump())
+        connection.close()
+        raw = [path.read_bytes() for path in file.parent.glob("metadata.db*")]
+        assert len(raw) > 1
+        content += "".join(one.decode("latin-1") for one in raw)
+    else:
+        content = asyncio.run(dump(url))
+    assert "$argon2id$" in content
+    assert "acme/app" in content
+    exposed.assert_hidden(content, "the database")
+
+
+async def dump(url: str) -> str:
+    connection = await asyncpg.connect(url)
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    rows = [await connection.fetch(f"SELECT t::text FROM {table['tablename']} t") for table in tables]
+    await connection.close()
+    return "\n".join(row[0] for of_table in rows for row in of_table)
+
+
+def test_not_in_the_data_directory(exposed: Exposed) -> None:
+    files = [path for path in exposed.server.directory.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        exposed.assert_hidden(path.read_bytes().decode("latin-1") or "empty", str(path))
+
+
+def test_not_in_the_list_of_processes(exposed: Exposed) -> None:
+    for pid in (exposed.server.pid, *exposed.server.worker_pids):
+        exposed.assert_hidden(Path(f"/proc/{pid}/cmdline").read_text(), "the list of processes")
+
+
+def test_every_line_of_the_log_is_json_with_what_is_known_of_a_request(exposed: Exposed) -> None:
+    def logged() -> dict[str, Any]:
+        lines = [json.loads(line) for line in exposed.server.log.splitlines()]
+        for line in lines:
+            assert {"time", "level", "logger", "event"} <= set(line)
+        return {line["request_id"]: line for line in lines if line["event"] == "request"}
+
+    wait_until(lambda: set(exposed.request_ids) <= set(logged()))
+    for number in exposed.request_ids:
+        line = logged()[number]
+        assert (line["actor"], line["repository"]) == ("ann", "acme/app")
+        assert (line["method"], line["path"], line["status"]) == ("GET", "/v2/acme/app/tags/list", 200)
+
+
+def test_every_answer_names_its_request(exposed: Exposed) -> None:
+    numbers = [answer.headers["x-request-id"] for answer in exposed.answers]
+    assert len(set(numbers)) == len(numbers)
