@@ -92,6 +92,8 @@ def access(scope: Scope, facts: Facts) -> None:
     fields["bytes_in"] = facts.bytes_in
     fields["bytes_out"] = facts.bytes_out
     fields["ms"] = round(facts.seconds * 1000, 2)
+    if facts.reason:
+        fields["reason"] = mask(facts.reason)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Output):
             handler.append("info", "dtr.access", "request", fields)

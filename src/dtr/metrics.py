@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from bisect import bisect_left
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from dtr.http.front import Facts
     from dtr.http.types import Scope
+
+_log = logging.getLogger("dtr.metrics")
 
 _BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600)
 _LABELS = [*map(str, _BOUNDS), "+Inf"]
@@ -98,6 +101,7 @@ class Metrics:
         self._counted = Counted()
         self._names: dict[_Key, str] = {}
         self._saved = b""
+        self._can_save = True
 
     def request_started(self) -> None:
         """A request is under way."""
@@ -129,10 +133,18 @@ class Metrics:
             await self.save()
 
     async def save(self) -> None:
-        """Save what was counted, when that changed."""
+        """Save what was counted, when that changed. What cannot be saved, on a full disk, is saved later."""
         content = msgspec.json.encode(self._counted)
-        if content != self._saved:
+        if content == self._saved:
+            return
+        try:
             await asyncio.to_thread(self._write, content)
+        except OSError as error:
+            if self._can_save:
+                _log.warning("metrics not saved", extra={"reason": error.strerror})
+            self._can_save = False
+        else:
+            self._can_save = True
             self._saved = content
 
     async def render(self) -> bytes:

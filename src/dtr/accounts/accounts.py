@@ -7,6 +7,7 @@ SHA-256: it has 256 bits, nobody guesses it, and it needs no slow hash.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -43,7 +44,7 @@ from dtr.accounts.errors import (
 from dtr.accounts.passwords import Passwords
 from dtr.accounts.permissions import Facts, Level
 from dtr.accounts.throttle import Throttle
-from dtr.db import ConstraintViolated, Statement, in_list, now
+from dtr.db import ConstraintViolated, DatabaseError, Statement, in_list, now
 from dtr.db.schema import (
     accounts,
     blobs,
@@ -58,7 +59,7 @@ from dtr.db.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     from dtr.db import Database, Row, Transaction
 
@@ -597,7 +598,7 @@ class Accounts:
                 await self._throttle.failed(name, address)
                 raise BadCredentials
             if noteworthy:
-                await self._throttle.succeeded(name, address)
+                await self._note(self._throttle.succeeded(name, address))
         return found
 
     async def authenticate_token(self, secret: str, kind: TokenKind, address: str) -> Account:
@@ -645,6 +646,12 @@ class Accounts:
 
         return await self._database.unit(work)
 
+    @staticmethod
+    async def _note(writing: Awaitable[None]) -> None:
+        """Write down something about a right log-in, which it stays when that fails, on a full disk."""
+        with contextlib.suppress(DatabaseError):
+            await writing
+
     async def _check_password(self, name: str, secret: str) -> Account | None:
         row = await self._database.fetch_one(_FIND_SECRET, name=_findable(name))
         right, outdated = await self._passwords.verify(row[6] if row else None, secret)
@@ -659,7 +666,7 @@ class Accounts:
             async def work(tx: Transaction) -> None:
                 await tx.execute(_SET_PASSWORD, which=found.id, password_hash=hashed)
 
-            await self._database.unit(work)
+            await self._note(self._database.unit(work))
         return found
 
     async def _check_token(self, secret: str, kind: TokenKind) -> Account | None:
@@ -675,7 +682,7 @@ class Accounts:
             async def work(tx: Transaction) -> None:
                 await tx.execute(_TOUCH, which=token)
 
-            await self._database.unit(work)
+            await self._note(self._database.unit(work))
         return found
 
     # --- what somebody may do ---

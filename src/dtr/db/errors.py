@@ -11,6 +11,10 @@ class DatabaseUnavailable(DatabaseError):
     """The database does not answer, or its answer got lost: a write may or may not have happened."""
 
 
+class DatabaseRefused(DatabaseError):
+    """The database does not let us in, or is not there: waiting does not heal that."""
+
+
 class DatabaseBusy(DatabaseUnavailable):
     """Others held the rows, or the whole database, for longer than a request may wait."""
 

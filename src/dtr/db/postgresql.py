@@ -22,6 +22,7 @@ from dtr.db.errors import (
     DatabaseBusy,
     DatabaseError,
     DatabaseFull,
+    DatabaseRefused,
     DatabaseUnavailable,
 )
 
@@ -134,9 +135,14 @@ class PostgreSQL:
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        with _translated():
-            pool = self._pool or await self._connect()
-            connection = await pool.acquire(timeout=_CONNECT_SECONDS)
+        try:
+            with _translated():
+                pool = self._pool or await self._connect()
+                connection = await pool.acquire(timeout=_CONNECT_SECONDS)
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError as error:  # whatever keeps us out: a changed password, a database that is gone
+            raise DatabaseRefused(str(error)) from error
         try:
             yield connection
         finally:

@@ -55,6 +55,8 @@ class Facts:
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0
+    reason: str = ""
+    """Why it was not served, for the operator: what the database or the storage said."""
 
 
 Finished: TypeAlias = "Callable[[Scope, Facts], None]"

@@ -540,11 +540,14 @@ class _Transport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.is_paused = False
-        if not self.is_closing():
+        if self.is_closing():
+            return
+        if self._tls is None:
             self._raw.resume_reading()
-            if self._tls is not None:
-                # No event of the socket announces what the TLS object still holds.
-                self._protocol.loop.call_soon(self._protocol.decrypt)
+        else:
+            # First what the TLS object still holds: no event of the socket announces that, and more from the
+            # socket would only pile up before it.
+            self._protocol.loop.call_soon(self._protocol.decrypt)
 
     def is_closing(self) -> bool:
         return self._closing or self._raw.is_closing()
@@ -702,6 +705,7 @@ class _Protocol(HttpToolsProtocol):
                 data = b""
             if data is None:
                 self._raw.write(self._tls.pending())  # TLS has words of its own: a warning, a new key
+                self._raw.resume_reading()
                 return
             if not data:
                 transport.close()

@@ -14,6 +14,7 @@ from tests.support.client import Client
 from tests.support.images import digest_of
 from tests.support.s3 import S3Server
 from tests.support.server import Server
+from tests.support.wire import wait_until
 
 
 def objects(server: Server, request: pytest.FixtureRequest) -> set[Path]:
@@ -84,6 +85,7 @@ def test_a_storage_that_is_away_is_not_taken_for_missing_blobs(make_server: Call
     assert int(answer.headers["retry-after"]) > 0
     more = os.urandom(20_000)
     assert client.call("POST", f"/v2/admin/r/blobs/uploads/?digest={digest_of(more)}", more).status == 503
+    wait_until(lambda: '"reason":"the storage directory' in server.log)  # for the operator alone
     (server.directory / "away").rename(blobs)
     assert client.get_blob("admin/r", digest).expect(200).body == data
 

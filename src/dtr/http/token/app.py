@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from dtr.accounts import BadCredentials, Facts, Operation, TooManyAttempts, may
-from dtr.db import DatabaseError
+from dtr.db import DatabaseError, DatabaseFull
 from dtr.http.bodies import BodyError, BodyTooLarge, read_body
 from dtr.oci import NameInvalid, parse_repository_name
 
@@ -75,7 +75,12 @@ class TokenService:
         except _Refused as refused:
             status, headers = refused.status, refused.headers
             document = {"errors": [{"code": refused.code, "message": str(refused), "detail": None}]}
-        except DatabaseError:
+        except DatabaseFull:
+            status = 507
+            document = {"errors": [{"code": "TOOMANYREQUESTS", "message": "the registry's database is full"}]}
+        except DatabaseError as error:
+            if facts is not None:
+                facts.reason = str(error)
             status, headers = 503, ((b"retry-after", b"5"),)
             document = {"errors": [{"code": "UNAVAILABLE", "message": "the metadata database does not answer"}]}
         body = msgspec.json.encode(document)

@@ -138,6 +138,8 @@ class RegistryAPI:
             refusal = _refusal(error, request)
             if refusal is None or request.is_answered:
                 raise
+            if refusal.status >= 500 and facts is not None:
+                facts.reason = str(error)
             await respond(request, refusal.status, refusal.body(), (*refusal.headers, (b"content-type", _JSON)))
 
     # --- small endpoints -----------------------------------------------------------------------------------
@@ -397,17 +399,16 @@ class RegistryAPI:
             if await self._mount(request, repository, digest, query.get("from", [""])[0]):
                 await self._answer_blob(request, digest)
                 return
+        if "digest" in query:
+            expected = Digest.parse(query["digest"][0])
+            body = RequestBody(request.scope, request.receive)
+            await self._uploads.store(repository, request.claims.account_id, expected, body)
+            await self._answer_blob(request, expected)
+            return
         algorithm = query.get("digest-algorithm", ["sha256"])[0]
         if algorithm not in Digest.ALGORITHMS:
             raise DigestInvalid(algorithm)
-        expected = Digest.parse(query["digest"][0]) if "digest" in query else None
-        upload = await self._uploads.start(
-            repository, request.claims.account_id, expected.algorithm if expected else algorithm
-        )
-        if expected is not None:
-            await self._uploads.finish(upload, expected, RequestBody(request.scope, request.receive))
-            await self._answer_blob(request, expected)
-            return
+        upload = await self._uploads.start(repository, request.claims.account_id, algorithm)
         headers = self._upload_headers(request, upload)
         if self._options.chunk_minimum:
             headers.append((b"oci-chunk-min-length", b"%d" % self._options.chunk_minimum))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dtr.db import DatabaseBusy, DatabaseFull, DatabaseUnavailable
+from dtr.db import DatabaseBusy, DatabaseFull, DatabaseRefused, DatabaseUnavailable
 from dtr.oci import (
     ContentRangeInvalid,
     DigestInvalid,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RETRY = ((b"retry-after", b"5"),)
+_NO_DATABASE = "the registry's database does not answer"
 
 
 class Refused(Exception):
@@ -138,9 +139,8 @@ _TABLE: dict[type[Exception], Callable[[Any], Answer]] = {
     StorageError: lambda _: Answer(503, "UNAVAILABLE", "the registry's storage does not answer", headers=_RETRY),
     DatabaseFull: lambda _: Answer(507, "TOOMANYREQUESTS", "the registry's database is full"),
     DatabaseBusy: lambda _: Answer(503, "UNAVAILABLE", "the registry is busy", headers=_RETRY),
-    DatabaseUnavailable: lambda _: Answer(
-        503, "UNAVAILABLE", "the registry's database does not answer", headers=_RETRY
-    ),
+    DatabaseUnavailable: lambda _: Answer(503, "UNAVAILABLE", _NO_DATABASE, headers=_RETRY),
+    DatabaseRefused: lambda _: Answer(503, "UNAVAILABLE", _NO_DATABASE, headers=_RETRY),
 }
 
 
