@@ -131,6 +131,13 @@ class Rooms:
     async def expire_uploads(self) -> None:
         await self.change("UPDATE uploads SET expires_at = 0")
 
+    async def make_due(self) -> None:
+        """Let all tombstones be due that no sweeper is busy with."""
+        free = "" if self.database.dialect == "sqlite" else " ORDER BY location FOR UPDATE SKIP LOCKED"
+        await self.change(
+            f"UPDATE gc_objects SET delete_after = 0 WHERE location IN (SELECT location FROM gc_objects{free})"
+        )
+
     async def upload_again(self, upload: Upload) -> Upload:
         """The session as another request sees it."""
         return await self.uploads.get(upload.repository, upload.id)

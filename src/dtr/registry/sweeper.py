@@ -64,6 +64,12 @@ _LEASE = Statement(
     .where(in_list(gc_objects.c.location, "locations"))
     .values(delete_after=now() + _LEASE_MS, attempts=gc_objects.c.attempts + 1)
 )
+_STILL_THERE = Statement(
+    select(gc_objects.c.location)
+    .where(in_list(gc_objects.c.location, "locations"))
+    .order_by(gc_objects.c.location)
+    .with_for_update(skip_locked=True)
+)
 _DONE = Statement(
     delete(gc_objects).where(
         in_list(gc_objects.c.location, "locations"), gc_objects.c.repeat_after.is_(None), gc_objects.c.attempts > 0
@@ -171,5 +177,7 @@ async def _claim(tx: Transaction) -> list[tuple[str, str | None, int, int]]:
 
 
 async def _forget(tx: Transaction, locations: list[str]) -> None:
+    # What another sweeper has locked, it took over because we were too slow.
+    locations = [row[0] for row in await tx.fetch_all(_STILL_THERE, locations=locations)]
     await tx.execute(_DONE, locations=locations)
     await tx.execute(_REPEAT, locations=locations)

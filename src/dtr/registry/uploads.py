@@ -130,7 +130,9 @@ _ADVANCE = Statement(
         expires_at=now() + _ttl,
     )
 )
-_CONSUME = Statement(delete(uploads).where(*_lives, uploads.c.writer == _me))
+_CONSUME = Statement(
+    delete(uploads).where(*_lives, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
+)
 _CANCEL = Statement(
     delete(uploads).where(*_lives).returning(uploads.c.location, uploads.c.driver_state, uploads.c.offset)
 )
@@ -338,7 +340,9 @@ class Uploads:
             if upload.offset == 0 and not start and self._fits_inline(body):
                 return await self._store_inline(upload.repository, upload, digest, body)
             async with self._turn(upload) as turn:
-                if turn.upload.offset == 0 and _is_small(body):
+                # Not with files: whoever opens one while another takes its place has a turn, too. There the
+                # offset in the row decides before anything gets its name.
+                if turn.file is None and turn.upload.offset == 0 and _is_small(body):
                     return await self._finish_small(turn, digest, body, start)
                 if body.length != 0 or start is not None:
                     await self._append(turn, body, start)
@@ -501,7 +505,13 @@ class Uploads:
         location = upload.state.location
 
         async def work(tx: Transaction) -> None:
-            if not await tx.execute(_CONSUME, which=upload.id, repository=upload.repository, me=turn.writer):
+            if not await tx.execute(
+                _CONSUME,
+                which=upload.id,
+                repository=upload.repository,
+                me=turn.writer,
+                expected=upload.offset,
+            ):
                 # Expired or cancelled; or this unit ran before, and its answer was lost.
                 if await tx.fetch_one(_FINISHED, repository=upload.repository, digest=digest) is None:
                     raise UploadUnknown(upload.id)
@@ -540,12 +550,6 @@ class Uploads:
                 lease=0 if is_last else turn.lease,
                 ttl=self._lifetimes.upload_ttl,
             )
-            if not changed and await tx.fetch_one(_FIND, which=before.id, repository=before.repository) is None:
-                # Finished without these bytes, by a request that needed no turn: nobody else knows of them.
-                state = reached.state
-                await tx.execute(
-                    _BURY_UNKNOWN, location=state.location, driver_state=state.encode(), size=state.offset
-                )
             return changed > 0
 
         if not await _to_its_end(self._database.unit(work, durable=self._durable)):
@@ -575,24 +579,39 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def _locked_file(self, upload: Upload) -> AsyncIterator[_Turn]:
-        assert self._files is not None
+        current, file = await self._open_file(upload)
+        turn = _Turn(current, file=file)
         try:
-            opening = asyncio.get_running_loop().run_in_executor(None, self._files.open_writer, upload.state)
-            file = await _to_its_end(opening, partial(_in_thread, os.close))
-        except UploadBusy:
-            raise UploadOccupied(upload.id) from None
-        except ObjectMissing:  # its end is not ours to decide
-            raise UploadUnknown(upload.id) from None
-        turn = None
-        try:
-            # Another request may have gone on between the caller's look and the lock.
-            turn = _Turn(await self.get(upload.repository, upload.id), file=file)
             yield turn
         finally:
-            if turn is not None and turn.has_written:
+            if turn.has_written:
                 await self._close(file, upload)
             else:
                 os.close(file)
+            if not turn.is_over:
+                await self._leave(upload)
+
+    async def _open_file(self, upload: Upload) -> tuple[Upload, int]:
+        """The session as it is now, and its file, locked."""
+        assert self._files is not None
+        opening = asyncio.get_running_loop().run_in_executor(None, self._files.open_writer, upload.state)
+        try:
+            file = await _to_its_end(opening, partial(_in_thread, os.close))
+        except UploadBusy:
+            now_at = await self.get(upload.repository, upload.id)  # by now it may have come to its end
+            if now_at.offset and not upload.offset:
+                return await self._open_file(now_at)
+            raise UploadOccupied(upload.id) from None
+        except ObjectMissing:  # its end is not ours to decide
+            raise UploadUnknown(upload.id) from None
+        try:
+            # Another request may have gone on between the caller's look and the lock.
+            current = await self.get(upload.repository, upload.id)
+        except BaseException:
+            os.close(file)
+            await self._leave(upload)
+            raise
+        return current, file
 
     async def _close(self, file: int, upload: Upload) -> None:
         """Close what was written. NFS sends what is still unwritten, and tells only once that this failed."""
@@ -621,17 +640,30 @@ class Uploads:
                 raise UploadUnknown(upload.id)
             raise UploadOccupied(upload.id)
 
-        async def leave(_: object = None) -> None:
-            with contextlib.suppress(DatabaseError):
-                await self._database.unit(lambda tx: tx.execute(_LEAVE, which=upload.id, me=writer))
-
-        row = await _to_its_end(self._database.unit(work), leave)
+        row = await _to_its_end(self._database.unit(work), lambda _: self._leave(upload, writer))
         turn = _Turn(_upload(upload.id, upload.repository, row), writer=writer)
         try:
             yield turn
         finally:
             if not turn.is_over:
-                await leave()
+                await self._leave(upload, writer)
+
+    async def _leave(self, upload: Upload, writer: str = "") -> None:
+        """
+        End a turn that did not come to its end.
+
+        Another request, which needed none, may have ended the session: then nobody else knows of our bytes.
+        """
+        state = upload.state
+
+        async def work(tx: Transaction) -> None:
+            if not await tx.execute(_LEAVE, which=upload.id, me=writer):
+                await tx.execute(
+                    _BURY_UNKNOWN, location=state.location, driver_state=state.encode(), size=state.offset
+                )
+
+        with contextlib.suppress(DatabaseError):
+            await _to_its_end(self._database.unit(work))
 
     @contextlib.asynccontextmanager
     async def _kept(self, turn: _Turn) -> AsyncIterator[None]:

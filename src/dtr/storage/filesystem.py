@@ -199,7 +199,13 @@ class FileSystem:
             except FileNotFoundError:
                 # Completed, by somebody who died before the caller's database knew: it is the same file.
                 descriptor = self._open_upload(path, state)
-            return self._locked(descriptor, state)
+            descriptor = self._locked(descriptor, state)
+            if not state.offset and os.path.exists(path):  # noqa: PTH110
+                # Completed at this moment: what was opened is a new file, which must not take its place.
+                os.close(descriptor)
+                os.unlink(path + _PARTIAL)  # noqa: PTH108
+                raise UploadBusy(state.location)
+            return descriptor
 
     def position(self, descriptor: int, state: UploadState) -> None:
         """See `LocalFiles`."""

@@ -261,7 +261,7 @@ async def test_a_blob_pushed_again_after_its_deletion_gets_a_new_object(stored: 
     await stored.push_blob(repository, b"content")
     after = await stored.blobs.get("acme/app", digest)
     assert after.location != before.location
-    await stored.change("UPDATE gc_objects SET delete_after = 0")
+    await stored.make_due()
     await stored.sweeper.sweep()
     assert await stored.read("acme/app", digest) == b"content"
     assert await stored.locations() == [after.location]

@@ -104,7 +104,7 @@ async def test_a_damaged_object_is_found_marked_and_healed_by_a_push(store: Stor
     for where in ("acme/app", "beta/other"):
         assert await store.rooms.read(where, store.digest) == store.layer
     assert await store.find(content=True) == []
-    await store.rooms.change("UPDATE gc_objects SET delete_after = 0")
+    await store.rooms.make_due()
     await store.rooms.sweeper.sweep()
     assert not path.exists()
     await assert_invariants(store.rooms)
@@ -141,7 +141,7 @@ async def test_a_stray_object_is_found_when_it_is_old_and_buried(store: Store):
     assert await store.find() == []
     await store.rooms.sweeper.sweep()
     assert path.exists(), "for a day"
-    await store.rooms.change("UPDATE gc_objects SET delete_after = 0")
+    await store.rooms.make_due()
     await store.rooms.sweeper.sweep()
     assert not path.exists()
     assert await store.find() == []
@@ -291,7 +291,7 @@ async def test_an_audit_during_pushes_deletions_and_sweeping_finds_nothing(store
                     await host.blobs.delete(repositories[path], Digest.of(content))
             except (ManifestUnknown, BlobUnknown):
                 pass
-            await host.change("UPDATE gc_objects SET delete_after = 0")
+            await host.make_due()
             await host.sweeper.sweep()
 
     working = [asyncio.create_task(work(host, path)) for host, path in zip(hosts, repositories, strict=True)]
@@ -342,7 +342,7 @@ async def test_an_object_that_is_swept_after_it_was_listed_is_no_stray(rooms: Ro
 
     async def delete_and_sweep() -> None:
         await rooms.blobs.delete(repository, Digest.of(b"content"))
-        await rooms.change("UPDATE gc_objects SET delete_after = 0")
+        await rooms.make_due()
         assert (await rooms.sweeper.sweep()).objects == 1
 
     storage = Moving(rooms.storage, before_list=push, during_list=delete_and_sweep)
@@ -356,7 +356,7 @@ async def test_a_blob_that_is_deleted_while_it_is_looked_at_is_no_damage(rooms: 
 
     async def delete_and_sweep() -> None:
         await rooms.blobs.delete(repository, digest)
-        await rooms.change("UPDATE gc_objects SET delete_after = 0")
+        await rooms.make_due()
         await rooms.sweeper.sweep()
         with pytest.raises(ObjectMissing):
             await rooms.storage.stat(location)

@@ -90,7 +90,7 @@ class Registry(RuleBasedStateMachine):
         self._runner = asyncio.Runner()
         shared = Memory()
         self.rooms = Rooms(type(self).fresh_url(), lambda: Memory(shared))
-        self.other = self.rooms.another()
+        self.other = self.rooms.another(inline_limit=16384)
         self._hosts = itertools.cycle((self.rooms, self.other))
         self.repositories: dict[str, Repository] = {}
         self.sessions: list[Session] = []
@@ -299,7 +299,7 @@ class Registry(RuleBasedStateMachine):
     @rule(at_once=st.booleans())
     def sweep(self, at_once: bool) -> None:
         if at_once:
-            self.wait(self.rooms.change("UPDATE gc_objects SET delete_after = 0"))
+            self.wait(self.rooms.make_due())
         assert self.wait(self.host.sweeper.sweep()).failures == 0
 
     @rule()

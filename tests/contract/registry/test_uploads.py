@@ -305,7 +305,8 @@ async def test_a_small_closing_request_that_breaks_off_keeps_the_session(stored:
     with pytest.raises(BodyFailed):
         await stored.uploads.finish(upload, Digest.of(b"12345"), make_body(b"123", length=5, cut=True))
     upload = await stored.upload_again(upload)
-    await stored.uploads.finish(upload, Digest.of(b"12345"), make_body(b"12345"))
+    rest = b"12345"[upload.offset :]
+    await stored.uploads.finish(upload, Digest.of(b"12345"), make_body(rest))
     assert await stored.read("acme/app", Digest.of(b"12345")) == b"12345"
 
 
@@ -490,6 +491,60 @@ async def test_the_same_blob_again_in_the_same_repository_is_stored_once(stored:
     await stored.sweeper.sweep()
     assert len(await stored.locations()) == 1
     assert await stored.read("acme/app", digest) == b"content"
+    await assert_invariants(stored)
+
+
+class Commits:
+    """Holds back the commits of finished uploads of a process until they are let go."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.reached, self._gate = asyncio.Event(), asyncio.Event()
+        self._unit = rooms.database.unit
+        rooms.database.unit = self._commit  # type: ignore[method-assign]
+
+    async def _commit(self, work, **how):
+        if "_commit" in work.__qualname__:
+            self.reached.set()
+            await self._gate.wait()
+        return await self._unit(work, **how)
+
+    async def held(self, task: asyncio.Task) -> None:
+        """Until the task waits for its commit, or has ended without."""
+        waiting = asyncio.create_task(self.reached.wait())
+        await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+    def let_go(self) -> None:
+        self._gate.set()
+
+
+@pytest.mark.parametrize("who", ["first", "second"])
+@pytest.mark.parametrize("size", [0, 50, 2 * SMALL])
+@pytest.mark.parametrize("other", [0, 60, 3 * SMALL])
+async def test_nobody_takes_the_place_of_an_object_before_its_row_is_committed(
+    stored: Rooms, size: int, other: int, who: str
+):
+    repository = await stored.make_repository()
+    hosts = [stored.another(), stored.another()]
+    upload = await stored.uploads.start(repository, None)
+    commits = [Commits(host) for host in hosts]
+    contents = [b"a" * size, b"b" * other]
+    tasks = []
+    for host, commit, content in zip(hosts, commits, contents, strict=True):
+        task = asyncio.create_task(host.uploads.finish(upload, Digest.of(content), make_body(content)))
+        await commit.held(task)
+        tasks.append(task)
+    for number in (0, 1) if who == "first" else (1, 0):
+        commits[number].let_go()
+        await asyncio.wait([tasks[number]])
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome, content in zip(outcomes, contents, strict=True):
+        if isinstance(outcome, int):
+            assert await stored.read("acme/app", Digest.of(content)) == content
+        else:
+            assert isinstance(outcome, UploadOccupied | UploadUnknown | UploadOutOfOrder | DigestMismatch), outcome
+    assert any(isinstance(outcome, int) for outcome in outcomes), outcomes
+    assert contents[0] == contents[1] or not all(isinstance(outcome, int) for outcome in outcomes)
     await assert_invariants(stored)
 
 
@@ -782,7 +837,7 @@ async def test_after_a_crash_between_completion_and_commit_the_blob_can_be_pushe
     await stored.storage.complete(upload.state)
     await stored.storage.put_small(small.state.location, b"small")
     host = stored.another()
-    await host.uploads.finish(small, Digest.of(b"small"), make_body(b"small"))
+    await host.push_blob(repository, b"small")
     await host.push_blob(repository, b"x" * MIB)
     assert await host.read("acme/app", Digest.of(b"small")) == b"small"
     assert await host.read("acme/app", Digest.of(b"x" * MIB)) == b"x" * MIB
