@@ -143,6 +143,7 @@ class Dtr(Server):
             "DTR_HTTP_ADDRESS": f"127.0.0.1:{self.port}",
             "DTR_HTTP_SERVES": "true",
             "DTR_REGISTRY__CREATE_ON_PUSH": "true",
+            "DTR_REGISTRY__PAGE_SIZE": "10000",  # the peer gives all tags at once
             **({"DTR_WORKERS": str(self._workers)} if self._workers else {}),
             **({"DTR_DATABASE__URL": self._database} if self._database else {}),
         }

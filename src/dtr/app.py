@@ -98,9 +98,11 @@ class Application:
                 create_on_push=settings.registry.create_on_push,
             )
         if "api" in settings.components:
+            from dtr.http.api import API
             from dtr.http.start_page import StartPage
 
             routes[""] = StartPage(settings.external_address)
+            routes["api"] = routes["enzi"] = API(self._api)
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
@@ -150,6 +152,21 @@ class Application:
                 redirect_seconds=settings.storage.redirect_seconds,
                 page_size=settings.registry.page_size,
             ),
+        )
+
+    def _api(self) -> ASGIApp:
+        from dtr.http.api.app import build
+        from dtr.http.api.rooms import Rooms
+
+        return build(
+            Rooms(
+                database=self.database,
+                storage=self.storage,
+                accounts=self.accounts,
+                repositories=self.repositories,
+                manifests=self.manifests,
+                blobs=self.blobs,
+            )
         )
 
     @staticmethod

@@ -49,7 +49,7 @@ class Commands:
 
         async def ask(application: Any) -> Level:
             account = await application.accounts.get(user)
-            level: Level = (await application.accounts.find_standing(account.id, path)).facts.level
+            level: Level = (await application.accounts.standings.find(account.id, path)).facts.level
             return level
 
         return self.server.do(ask)

@@ -247,10 +247,12 @@ class Server:
 
         async def work(application: Application) -> None:
             with contextlib.suppress(NameTaken):
-                await application.accounts.create_team(organization, name)
+                await application.accounts.organizations.create_team(organization, name)
             for user in users:
-                await application.accounts.put_team_member(organization, name, user)
-            await application.accounts.grant(organization, name, Level.of(level), repository=repository)
+                await application.accounts.organizations.put_team_member(organization, name, user)
+            await application.accounts.grants.grant_team(
+                organization, name, Level.of(level), repository=repository
+            )
 
         self.do(work)
 

@@ -1,13 +1,15 @@
 """
 Accounts: who somebody is, and the one answer to "may X do A on R?".
 
-`Accounts` knows users, organisations, teams and grants; `may` is the rule; `Tokens` issues and verifies what
-clients carry.
+`Accounts` knows users and organisations, and has one attribute for each of what belongs to them: `logins`,
+`tokens`, `organizations` (members and teams), `grants`, `standings`. `may` is the rule; `Tokens` issues and
+verifies what clients of the registry carry.
 """
 
 from __future__ import annotations
 
-from dtr.accounts.accounts import SHARED_ORGANIZATION, AccessToken, Account, Accounts, Standing
+from dtr.accounts.access_tokens import AccessToken
+from dtr.accounts.accounts import Accounts
 from dtr.accounts.errors import (
     AccountError,
     AccountInUse,
@@ -22,8 +24,11 @@ from dtr.accounts.errors import (
     TokenInvalid,
     TooManyAttempts,
 )
+from dtr.accounts.logins import Login
 from dtr.accounts.passwords import Passwords
-from dtr.accounts.permissions import Facts, Level, Operation, may
+from dtr.accounts.permissions import Action, Facts, Level, Operation, TokenScope, may
+from dtr.accounts.records import SHARED_ORGANIZATION, Account
+from dtr.accounts.standings import Standing
 from dtr.accounts.tokens import Claims, SigningKeys, Tokens
 
 __all__ = [
@@ -35,10 +40,12 @@ __all__ = [
     "AccountNameInvalid",
     "AccountUnknown",
     "Accounts",
+    "Action",
     "BadCredentials",
     "Claims",
     "Facts",
     "Level",
+    "Login",
     "NameTaken",
     "NotGrantable",
     "Operation",
@@ -49,6 +56,7 @@ __all__ = [
     "TeamUnknown",
     "TokenExpired",
     "TokenInvalid",
+    "TokenScope",
     "Tokens",
     "TooManyAttempts",
     "may",

@@ -10,6 +10,13 @@ What somebody may do follows from where access comes from:
   future repositories included; the grant `admin` on a namespace also allows to make repositories in it;
 * a public repository can be read by everybody.
 
+Beyond DTR:
+
+* single users, and robots of an organisation, are granted levels like teams: a personal namespace can be shared;
+* an auditor sees everything that there is to be seen, and changes and pulls nothing by that;
+* a token may be good for some repositories and actions only (`TokenScope`): then its holder may do what is in
+  both, the account's rights and the scope, and what everybody may.
+
 Rights only add up: the highest level wins, nothing takes away. Whoever may do something anonymously may do it
 logged in, too. A user who is not active is nobody.
 
@@ -25,6 +32,7 @@ Where DTR's documents are silent or disagree:
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +64,7 @@ class Level(enum.IntEnum):
         raise ValueError(f"{label!r} is no level: read-only, read-write, admin")
 
 
+_PATTERN = re.compile(r"[a-z0-9._/-]{1,255}|[a-z0-9._/-]{0,254}\*")
 _LABELS = {Level.NONE: "none", Level.READ: "read-only", Level.WRITE: "read-write", Level.ADMIN: "admin"}
 
 
@@ -66,10 +75,13 @@ class Facts:
     is_user: bool = False
     """Logged in, and active."""
     is_system_admin: bool = False
+    is_auditor: bool = False
     owns_namespace: bool = False
     repository_level: Level = Level.NONE
     namespace_level: Level = Level.NONE
     is_public: bool = False
+    actions: frozenset[Action] | None = None
+    """What the token that was shown is good for here; None: for everything."""
 
     @property
     def granted(self) -> Level:
@@ -87,6 +99,16 @@ class Facts:
     def manages_namespace(self) -> bool:
         """May make repositories in the namespace, and watch it as a whole."""
         return self.is_system_admin or self.owns_namespace or self.namespace_level is Level.ADMIN
+
+
+class Action(enum.Enum):
+    """What a token can be good for, on the repositories that it is good for."""
+
+    PULL = "pull"
+    PUSH = "push"
+    DELETE = "delete"
+    ADMIN = "admin"
+    """The settings, grants, policies and webhooks of a repository, and its deletion."""
 
 
 class Operation(enum.Enum):
@@ -134,15 +156,29 @@ class Operation(enum.Enum):
     SEE_FEATURES = enum.auto()
     CREATE_ACCOUNTS = enum.auto()
     MANAGE_ORGANIZATION = enum.auto()
+    SEE_SYSTEM = enum.auto()
+    """What administrators decide, without deciding it: settings, alerts, jobs, status, all accounts' records."""
+    SEE_ACCOUNTS = enum.auto()
+    """Users, organisations and their public records."""
 
 
 def may(facts: Facts, operation: Operation) -> bool:
     """Whether an account of which these facts hold may do it."""
-    return _RULES[operation](facts if facts.is_user else Facts(is_public=facts.is_public))
+    rule = _RULES[operation]
+    everybody = Facts(is_public=facts.is_public)
+    if not facts.is_user:
+        return rule(everybody)
+    if facts.actions is not None and _ACTIONS.get(operation) not in facts.actions:
+        return rule(everybody)
+    return rule(facts)
 
 
 def _reads(facts: Facts) -> bool:
     return facts.level >= Level.READ
+
+
+def _sees(facts: Facts) -> bool:
+    return facts.level >= Level.READ or facts.is_auditor
 
 
 def _writes(facts: Facts) -> bool:
@@ -153,12 +189,24 @@ def _administers(facts: Facts) -> bool:
     return facts.level >= Level.ADMIN
 
 
+def _audits(facts: Facts) -> bool:
+    return facts.is_system_admin or facts.is_auditor
+
+
+def _administers_or_audits(facts: Facts) -> bool:
+    return facts.level >= Level.ADMIN or facts.is_auditor
+
+
 def _was_granted_reading(facts: Facts) -> bool:
     return facts.granted >= Level.READ
 
 
-def _reads_as_user(facts: Facts) -> bool:
-    return facts.is_user and facts.level >= Level.READ
+def _was_granted_seeing(facts: Facts) -> bool:
+    return facts.granted >= Level.READ or facts.is_auditor
+
+
+def _sees_as_user(facts: Facts) -> bool:
+    return facts.is_user and _sees(facts)
 
 
 def _is_user(facts: Facts) -> bool:
@@ -178,9 +226,9 @@ def _owns_namespace(facts: Facts) -> bool:
 
 
 _RULES: dict[Operation, Callable[[Facts], bool]] = {
-    Operation.SEE: _reads,
+    Operation.SEE: _sees,
     Operation.PULL: _reads,
-    Operation.SEE_TAGS: _reads,
+    Operation.SEE_TAGS: _sees,
     Operation.PUSH: _writes,
     Operation.START_SCAN: _writes,
     Operation.DELETE_TAG: _writes,
@@ -192,7 +240,7 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.DELETE_REPOSITORY: _administers,
     Operation.CREATE_REPOSITORY: _manages_namespace,
     Operation.CREATE_ON_PUSH: _manages_namespace,
-    Operation.LIST_POLICIES: _was_granted_reading,
+    Operation.LIST_POLICIES: _was_granted_seeing,
     Operation.EDIT_POLICIES: _administers,
     Operation.PROMOTE_FROM: _was_granted_reading,
     Operation.PROMOTE_TO: _writes,
@@ -201,11 +249,11 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.MANAGE_REPOSITORY_WEBHOOKS: _administers,
     Operation.MANAGE_NAMESPACE_WEBHOOKS: _manages_namespace,
     Operation.MANAGE_GLOBAL_WEBHOOKS: _is_system_admin,
-    Operation.SEE_EVENTS: _reads_as_user,
-    Operation.SEE_ALL_EVENTS: _administers,
-    Operation.SEE_GLOBAL_EVENTS: _is_system_admin,
-    Operation.SEE_TRUST_CHANGES: _reads_as_user,
-    Operation.SEE_GLOBAL_TRUST_CHANGES: _is_system_admin,
+    Operation.SEE_EVENTS: _sees_as_user,
+    Operation.SEE_ALL_EVENTS: _administers_or_audits,
+    Operation.SEE_GLOBAL_EVENTS: _audits,
+    Operation.SEE_TRUST_CHANGES: _sees_as_user,
+    Operation.SEE_GLOBAL_TRUST_CHANGES: _audits,
     Operation.MANAGE_OWN_TOKENS: _is_user,
     Operation.MANAGE_OTHERS_TOKENS: _is_system_admin,
     Operation.MANAGE_OWN_SETTINGS: _is_user,
@@ -216,4 +264,68 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.SEE_FEATURES: _is_user,
     Operation.CREATE_ACCOUNTS: _is_system_admin,
     Operation.MANAGE_ORGANIZATION: _owns_namespace,
+    Operation.SEE_SYSTEM: _audits,
+    Operation.SEE_ACCOUNTS: _is_user,
 }
+# What a token must be good for; what is not here, no token with a scope is.
+_ACTIONS = {
+    Operation.SEE: Action.PULL,
+    Operation.PULL: Action.PULL,
+    Operation.SEE_TAGS: Action.PULL,
+    Operation.SEE_EVENTS: Action.PULL,
+    Operation.SEE_TRUST_CHANGES: Action.PULL,
+    Operation.LIST_POLICIES: Action.PULL,
+    Operation.PROMOTE_FROM: Action.PULL,
+    Operation.MIRROR_TAG: Action.PULL,
+    Operation.PUSH: Action.PUSH,
+    Operation.START_SCAN: Action.PUSH,
+    Operation.PROMOTE_TO: Action.PUSH,
+    Operation.CREATE_ON_PUSH: Action.PUSH,
+    Operation.DELETE_TAG: Action.DELETE,
+    Operation.DELETE_MANIFEST: Action.DELETE,
+    Operation.CHANGE_SCAN_MODE: Action.ADMIN,
+    Operation.EDIT_DESCRIPTION: Action.ADMIN,
+    Operation.CHANGE_SETTINGS: Action.ADMIN,
+    Operation.MANAGE_TEAM_ACCESS: Action.ADMIN,
+    Operation.DELETE_REPOSITORY: Action.ADMIN,
+    Operation.CREATE_REPOSITORY: Action.ADMIN,
+    Operation.EDIT_POLICIES: Action.ADMIN,
+    Operation.MANAGE_REPOSITORY_WEBHOOKS: Action.ADMIN,
+    Operation.SEE_ALL_EVENTS: Action.ADMIN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScope:
+    """
+    What a token is good for: `actions`, on the repositories whose path a pattern of `repositories` matches.
+
+    A pattern is a path (`acme/app`), or a beginning and a star (`acme/*`, `acme/ci-*`, `*`): such patterns a
+    database can look for, too.
+    """
+
+    repositories: tuple[str, ...]
+    actions: frozenset[Action]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a pattern that is none."""
+        if not self.repositories or not self.actions:
+            raise ValueError("a scope names repositories and actions")
+        for pattern in self.repositories:
+            if _PATTERN.fullmatch(pattern) is None:
+                raise ValueError(f"{pattern!r} is no pattern: a repository, or a beginning and *")
+
+    @property
+    def paths(self) -> list[str]:
+        """The patterns that name one repository."""
+        return [one for one in self.repositories if not one.endswith("*")]
+
+    @property
+    def prefixes(self) -> list[str]:
+        """What the paths of the other patterns begin with."""
+        return [one.removesuffix("*") for one in self.repositories if one.endswith("*")]
+
+    def on(self, path: str) -> frozenset[Action]:
+        """What it is good for on the repository at `path`."""
+        matches = path in self.paths or any(path.startswith(one) for one in self.prefixes)
+        return self.actions if matches else frozenset()

@@ -129,7 +129,7 @@ def create_token(loaded: Loaded, name: str, label: str) -> None:
     """
 
     async def work(application: Application) -> None:
-        click.echo(await application.accounts.create_token(name, label))
+        click.echo(await application.accounts.tokens.create(name, label))
 
     run_with(loaded, work)
 
@@ -145,7 +145,7 @@ def list_tokens(loaded: Loaded, name: str) -> None:
     """
 
     async def work(application: Application) -> None:
-        for one in await application.accounts.list_tokens(name):
+        for one in await application.accounts.tokens.list_tokens(name):
             used = "never" if one.last_used_at is None else _time(one.last_used_at)
             click.echo(f"{one.id}\t{_time(one.created_at)}\t{used}\t{one.label}")
 
@@ -164,7 +164,7 @@ def revoke_token(loaded: Loaded, name: str, token_id: str) -> None:
     """
 
     async def work(application: Application) -> None:
-        if not await application.accounts.delete_token(name, token_id):
+        if not await application.accounts.tokens.delete(name, token_id):
             raise Failure(f"{name} has no token of this id")
 
     run_with(loaded, work)
@@ -183,9 +183,9 @@ def member(loaded: Loaded, organization: str, user: str, owner: bool, remove: bo
 
     async def work(application: Application) -> None:
         if remove:
-            await application.accounts.remove_member(organization, user)
+            await application.accounts.organizations.remove_member(organization, user)
         else:
-            await application.accounts.put_member(organization, user, is_admin=owner)
+            await application.accounts.organizations.put_member(organization, user, is_admin=owner)
 
     run_with(loaded, work)
 
@@ -204,14 +204,14 @@ def change_team(loaded: Loaded, organization: str, team: str, users: tuple[str, 
         accounts = application.accounts
         if remove:
             for user in users:
-                await accounts.remove_team_member(organization, team, user)
+                await accounts.organizations.remove_team_member(organization, team, user)
             if not users:
-                await accounts.delete_team(organization, team)
+                await accounts.organizations.delete_team(organization, team)
             return
         with contextlib.suppress(NameTaken):
-            await accounts.create_team(organization, team)
+            await accounts.organizations.create_team(organization, team)
         for user in users:
-            await accounts.put_team_member(organization, team, user)
+            await accounts.organizations.put_team_member(organization, team, user)
 
     run_with(loaded, work)
 

@@ -121,7 +121,9 @@ def grant(loaded: Loaded, name: str, team: str, level: str) -> None:
         raise Failure("a team is ORGANISATION/TEAM, and belongs to the organisation that owns what is granted")
 
     async def work(application: Application) -> None:
-        await application.accounts.grant(organization, team_name, Level.of(level), repository=repository_name)
+        await application.accounts.grants.grant_team(
+            organization, team_name, Level.of(level), repository=repository_name
+        )
 
     run_with(loaded, work)
 

@@ -7,6 +7,7 @@ The metadata database: connections, units of work, tables and their migrations.
 from __future__ import annotations
 
 from dtr.db.database import Database, Reader, Transaction
+from dtr.db.each import each
 from dtr.db.errors import (
     ConstraintViolated,
     DatabaseBusy,
@@ -33,6 +34,7 @@ __all__ = [
     "SchemaOutdated",
     "Statement",
     "Transaction",
+    "each",
     "in_list",
     "now",
     "open_database",

@@ -27,6 +27,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -54,9 +55,11 @@ accounts = Table(
     Column("id", _text, primary_key=True),  # uuid
     Column("name", _text, nullable=False, unique=True),
     Column("kind", _text, nullable=False),
-    CheckConstraint("kind IN ('user', 'organization')", "kind"),
+    CheckConstraint("kind IN ('user', 'organization', 'robot')", "kind"),
+    Column("organization_id", ForeignKey("accounts.id", ondelete="CASCADE"), index=True),  # of a robot
     Column("full_name", _text, nullable=False, server_default=""),
     Column("is_admin", Boolean, nullable=False),
+    Column("is_auditor", Boolean, nullable=False, server_default=false()),  # sees everything, changes nothing
     Column("is_active", Boolean, nullable=False),
     Column("is_imported", Boolean, nullable=False),
     Column("password_hash", _text),  # Argon2, in its own notation; NULL: no password opens this account
@@ -105,6 +108,39 @@ tokens = Table(  # what opens an account beside its password
     Column("expires_at", BigInteger),
     Column("generated_by", _text, nullable=False),  # account name
     Column("creator_user_agent", _text, nullable=False, server_default=""),
+    Column("scope", _text),  # JSON, what it is good for; NULL: everything that the account may
+)
+
+sessions = Table(  # of browsers, and of scripts that logged in
+    "sessions",
+    metadata,
+    Column("id", _text, primary_key=True),  # SHA-256 of the secret, hexadecimal; the secret is not kept
+    Column("account_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("address", _text, nullable=False, server_default=""),
+    Column("user_agent", _text, nullable=False, server_default=""),
+)
+
+public_keys = Table(  # of users, for content trust
+    "public_keys",
+    metadata,
+    Column("account_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False),
+    Column("id", _text, nullable=False),  # SHA-256 of the key's DER, hexadecimal
+    Column("public_key", _text, nullable=False),  # PEM
+    Column("label", _text, nullable=False, server_default=""),
+    Column("certificates", _text, nullable=False, server_default="[]"),  # JSON: label and PEM of each
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("account_id", "id"),
+)
+
+user_settings = Table(
+    "user_settings",
+    metadata,
+    Column("account_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("language", _text),  # NULL: what the browser asks for
+    Column("content_cache", _text),  # uuid
 )
 
 signing_keys = Table(  # of the token service
@@ -140,6 +176,7 @@ repositories = Table(
     Column("long_description", _text, nullable=False, server_default=""),
     Column("scan_on_push", Boolean, nullable=False),
     Column("immutable_tags", Boolean, nullable=False),
+    Column("immutable_patterns", _text, nullable=False, server_default="[]"),  # JSON: those tags alone
     Column("tag_limit", Integer, nullable=False),  # 0: none
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),  # its name is free from then on, its content goes later
@@ -176,6 +213,34 @@ namespace_grants = Table(
     Column("level", _text, nullable=False),
     CheckConstraint(f"level IN {_LEVELS}", "level"),
     PrimaryKeyConstraint("namespace_id", "team_id"),
+)
+
+repository_user_grants = Table(
+    "repository_user_grants",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False),
+    Column("user_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("level", _text, nullable=False),
+    CheckConstraint(f"level IN {_LEVELS}", "level"),
+    PrimaryKeyConstraint("repository_id", "user_id"),
+)
+
+namespace_user_grants = Table(
+    "namespace_user_grants",
+    metadata,
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False),
+    Column("user_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("level", _text, nullable=False),
+    CheckConstraint(f"level IN {_LEVELS}", "level"),
+    PrimaryKeyConstraint("namespace_id", "user_id"),
+)
+
+repository_redirects = Table(  # a name that a repository had; gone when another one takes it
+    "repository_redirects",
+    metadata,
+    Column("path", _text, primary_key=True),
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 # --- content ------------------------------------------------------------------------------------------------
@@ -323,8 +388,10 @@ usage_deltas = Table(  # append only, folded from time to time into `usage`
     "usage_deltas",
     metadata,
     Column("id", _counted, Identity(), primary_key=True),
-    Column("scope", _text, nullable=False),  # `*`, `namespace:ID` or `repository:ID`
-    Column("bytes", BigInteger, nullable=False),
+    Column("scope", _text, nullable=False, index=True),  # `*`, `namespace:ID` or `repository:ID`
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("pulls", BigInteger, nullable=False, server_default="0"),
+    Column("pushes", BigInteger, nullable=False, server_default="0"),
     postgresql_with=_lively,
 )
 
@@ -333,6 +400,86 @@ usage = Table(
     metadata,
     Column("scope", _text, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
+    Column("pulls", BigInteger, nullable=False, server_default="0"),
+    Column("pushes", BigInteger, nullable=False, server_default="0"),
+)
+
+pulls = Table(  # by tag and by digest, as they were asked for; written in batches
+    "pulls",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False),
+    Column("reference", _text, nullable=False),
+    Column("pulls", BigInteger, nullable=False),
+    Column("last_pulled_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "reference"),
+    sqlite_with_rowid=False,
+    postgresql_with=_lively,
+)
+
+image_configs = Table(  # what the configs of images say, read once
+    "image_configs",
+    metadata,
+    Column("digest", ForeignKey(blobs.c.digest, ondelete="CASCADE"), primary_key=True),
+    Column("os", _text, nullable=False),
+    Column("os_version", _text, nullable=False),
+    Column("architecture", _text, nullable=False),
+    Column("variant", _text, nullable=False),
+    Column("history", _text, nullable=False),  # JSON: `created_by` and `empty_layer` of each step
+    Column("labels", _text, nullable=False),  # JSON
+)
+
+# --- the whole installation -----------------------------------------------------------------------------------
+
+events = Table(  # what happened; written in the transaction of what it tells
+    "events",
+    metadata,
+    Column("id", _counted, Identity(), primary_key=True),
+    Column("published_at", BigInteger, nullable=False, index=True),
+    Column("type", _text, nullable=False),
+    Column("actor", _text, nullable=False),  # id of an account or policy; empty: anonymous, or the program
+    Column("actor_name", _text, nullable=False),
+    Column("actor_type", _text, nullable=False),
+    Column("address", _text, nullable=False),  # of the client; empty: unknown
+    Column("repository_id", BigInteger),  # NULL: not about a repository; it may be gone
+    Column("repository", _text, nullable=False),  # its path then
+    Column("object_type", _text, nullable=False),
+    Column("object_id", _text, nullable=False),
+    Column("object_name", _text, nullable=False),
+    Column("object_content", _text, nullable=False),
+    Column("target_type", _text),
+    Column("target_id", _text),
+    Column("target_name", _text),
+    Column("target_content", _text),
+    Index(None, "repository_id", "id"),
+    Index(None, "actor", "id"),
+)
+
+settings = Table(  # those that change while the program runs
+    "settings",
+    metadata,
+    Column("name", _text, primary_key=True),
+    Column("value", _text, nullable=False),  # JSON
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+revisions = Table(  # counted up by whoever changes what others keep in memory
+    "revisions",
+    metadata,
+    Column("name", _text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+replicas = Table(  # the process trees of this installation, as they report themselves
+    "replicas",
+    metadata,
+    Column("id", _text, primary_key=True),  # 12 hexadecimal digits, kept in the data directory
+    Column("node", _text, nullable=False),
+    Column("version", _text, nullable=False),
+    Column("components", _text, nullable=False),  # JSON
+    Column("http_port", Integer),
+    Column("https_port", Integer),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
 )
 
 for _table, _columns in (

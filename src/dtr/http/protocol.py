@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from dtr.http.bodies import (
     IS_GONE,
@@ -51,7 +51,7 @@ from dtr.http.bodies import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState
@@ -76,6 +76,7 @@ _MANY_PIPELINED = 64
 _CLOCK_TICK = 0.001
 _NEVER = float("inf")
 _IDLE, _HEAD, _BODY = "between messages", "in a head", "in a body"
+_FRAMING = frozenset({b"connection", b"transfer-encoding"})
 _SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _PEER_ERRORS = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
@@ -592,6 +593,38 @@ class _Held:
         self.is_taken = False
 
 
+async def _send(cycle: Any, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+    """
+    `RequestResponseCycle.send`, with the usual head of an answer made at a quarter of the cost.
+
+    Header names are ours and in lower case. Values are checked all at once: none holds the end of a line.
+    """
+    if message["type"] != "http.response.start" or cycle.response_started or cycle.disconnected:
+        await send(message)
+        return
+    headers = [*cycle.default_headers, *message.get("headers", ())]
+    lines = [STATUS_LINE[message["status"]]]
+    length = None
+    for name, value in headers:
+        if name == b"content-length":
+            length = value
+        elif name in _FRAMING:
+            length = None
+            break
+        lines += (name, b": ", value, b"\r\n")
+    head = b"".join(lines)
+    is_clean = head.count(b"\n") == head.count(b"\r") == len(headers) and b"\0" not in head
+    if length is None or cycle.flow.write_paused or not is_clean:
+        await send(message)  # which knows the other cases, and refuses what is no header
+        return
+    cycle.response_started = True
+    cycle.waiting_for_100_continue = False
+    cycle.expected_content_length = int(length)
+    cycle.chunked_encoding = False
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    cycle.transport.write(b"%bcontent-length: %b\r\n%b" % (head, length, end))
+
+
 class _Protocol(HttpToolsProtocol):
     """
     A connection.
@@ -833,6 +866,7 @@ class _Protocol(HttpToolsProtocol):
         self._waits = False
         self._deadline = _NEVER
         cycle = self.cycle
+        cycle.send = partial(_send, cycle, cycle.send)  # type: ignore[method-assign]  # this one cycle only
         if not self.pipeline:
             self._running = cycle
         extensions: dict[str, Any] = {

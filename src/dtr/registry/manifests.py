@@ -33,9 +33,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, in_list, now
+from dtr.db import Statement, each, in_list, now
 from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
-from dtr.registry._each import each
 from dtr.registry.errors import (
     ManifestIncomplete,
     ManifestReferenced,

@@ -32,14 +32,14 @@ TEAM_MEMBERS = Statement(select(team_members.c.user_id))
 async def org(accounts: Accounts) -> Accounts:
     """An organisation `org` with a team `devs`, and a user `ada` who belongs to nothing."""
     await accounts.create_organization("org")
-    await accounts.create_team("org", "devs")
+    await accounts.organizations.create_team("org", "devs")
     await accounts.create_user("ada", "password")
     return accounts
 
 
 async def facts(accounts: Accounts, user: str, path: str) -> Facts:
     account = await accounts.get(user)
-    return (await accounts.find_standing(account.id, path)).facts
+    return (await accounts.standings.find(account.id, path)).facts
 
 
 async def make(repositories: Repositories, path: str, **settings) -> int:
@@ -138,10 +138,10 @@ async def test_what_is_for_users_is_not_for_organizations(org: Accounts):
         org.set_password("org", "password"),
         org.set_active("org", False),
         org.set_admin("org", True),
-        org.create_token("org", "label"),
-        org.put_member("org", "org"),
-        org.put_member("ada", "ada"),
-        org.put_team_member("org", "devs", "org"),
+        org.tokens.create("org", "label"),
+        org.organizations.put_member("org", "org"),
+        org.organizations.put_member("ada", "ada"),
+        org.organizations.put_team_member("org", "devs", "org"),
     ):
         with pytest.raises(AccountUnknown):
             await attempt
@@ -151,22 +151,22 @@ async def test_what_is_for_users_is_not_for_organizations(org: Accounts):
 
 
 async def test_a_deleted_account_frees_its_name_and_leaves_nothing(org: Accounts, database: Database):
-    await org.put_team_member("org", "devs", "ada")
-    await org.create_token("ada", "label")
+    await org.organizations.put_team_member("org", "devs", "ada")
+    await org.tokens.create("ada", "label")
     await org.delete("ada")
     assert await org.find("ada") is None
     assert await database.fetch_all(MEMBERS) == []
     assert await database.fetch_all(TEAM_MEMBERS) == []
     await org.create_user("ada", None)
-    assert await org.list_tokens("ada") == []
+    assert await org.tokens.list_tokens("ada") == []
 
 
 async def test_a_deleted_organization_takes_its_teams_with_it(org: Accounts):
-    await org.put_team_member("org", "devs", "ada")
+    await org.organizations.put_team_member("org", "devs", "ada")
     await org.delete("org")
     await org.create_organization("org")
     with pytest.raises(TeamUnknown):
-        await org.delete_team("org", "devs")
+        await org.organizations.delete_team("org", "devs")
 
 
 async def test_an_account_with_repositories_is_not_deleted(org: Accounts, repositories: Repositories):
@@ -197,41 +197,41 @@ async def test_a_repository_and_the_end_of_its_namespace_do_not_meet(org: Accoun
 
 
 async def test_an_owner_owns_what_is_in_the_organization_and_a_member_nothing(org: Accounts):
-    await org.put_member("org", "ada")
+    await org.organizations.put_member("org", "ada")
     assert (await facts(org, "ada", "org/hello")).owns_namespace is False
-    await org.put_member("org", "ada", is_admin=True)
+    await org.organizations.put_member("org", "ada", is_admin=True)
     assert (await facts(org, "ada", "org/hello")).owns_namespace is True
-    await org.put_member("org", "ada")
+    await org.organizations.put_member("org", "ada")
     assert (await facts(org, "ada", "org/hello")).owns_namespace is False
 
 
 async def test_whoever_is_put_into_a_team_belongs_to_the_organization(org: Accounts, database: Database):
-    await org.put_team_member("org", "devs", "ada")
-    await org.put_team_member("org", "devs", "ada")
+    await org.organizations.put_team_member("org", "devs", "ada")
+    await org.organizations.put_team_member("org", "devs", "ada")
     assert len(await database.fetch_all(MEMBERS)) == 1
     assert len(await database.fetch_all(TEAM_MEMBERS)) == 1
 
 
 async def test_an_owner_who_is_put_into_a_team_stays_an_owner(org: Accounts):
-    await org.put_member("org", "ada", is_admin=True)
-    await org.put_team_member("org", "devs", "ada")
+    await org.organizations.put_member("org", "ada", is_admin=True)
+    await org.organizations.put_team_member("org", "devs", "ada")
     assert (await facts(org, "ada", "org/hello")).owns_namespace is True
 
 
 async def test_whoever_leaves_a_team_stays_in_the_organization(org: Accounts, database: Database):
-    await org.put_team_member("org", "devs", "ada")
-    await org.remove_team_member("org", "devs", "ada")
+    await org.organizations.put_team_member("org", "devs", "ada")
+    await org.organizations.remove_team_member("org", "devs", "ada")
     assert len(await database.fetch_all(MEMBERS)) == 1
     assert await database.fetch_all(TEAM_MEMBERS) == []
 
 
 async def test_whoever_leaves_the_organization_leaves_its_teams_but_not_others(org: Accounts):
     await org.create_organization("other")
-    await org.create_team("other", "devs")
+    await org.organizations.create_team("other", "devs")
     for organization in ("org", "other"):
-        await org.put_team_member(organization, "devs", "ada")
-        await org.grant(organization, "devs", Level.READ)
-    await org.remove_member("org", "ada")
+        await org.organizations.put_team_member(organization, "devs", "ada")
+        await org.grants.grant_team(organization, "devs", Level.READ)
+    await org.organizations.remove_member("org", "ada")
     assert (await facts(org, "ada", "org/hello")).namespace_level is Level.NONE
     assert (await facts(org, "ada", "other/hello")).namespace_level is Level.READ
 
@@ -240,48 +240,49 @@ async def test_nobody_is_in_a_team_without_being_in_its_organization_whoever_act
     org: Accounts, database: Database
 ):
     for _ in range(10):
-        await org.put_member("org", "ada")
-        await asyncio.gather(org.put_team_member("org", "devs", "ada"), org.remove_member("org", "ada"))
+        await org.organizations.put_member("org", "ada")
+        rooms = org.organizations
+        await asyncio.gather(rooms.put_team_member("org", "devs", "ada"), rooms.remove_member("org", "ada"))
         in_organization = bool(await database.fetch_all(MEMBERS))
         in_team = bool(await database.fetch_all(TEAM_MEMBERS))
         assert in_organization or not in_team
-        await org.remove_member("org", "ada")
+        await org.organizations.remove_member("org", "ada")
 
 
 async def test_a_team_has_its_name_once_in_its_organization(org: Accounts):
     with pytest.raises(NameTaken):
-        await org.create_team("org", "devs")
+        await org.organizations.create_team("org", "devs")
     await org.create_organization("other")
-    await org.create_team("other", "devs")
+    await org.organizations.create_team("other", "devs")
 
 
 async def test_a_team_with_a_bad_name_is_refused(org: Accounts):
     for name in ("", "Devs", "a b", "a/b", "\ud800", "a\0"):
         with pytest.raises(AccountNameInvalid):
-            await org.create_team("org", name)
+            await org.organizations.create_team("org", name)
 
 
 async def test_a_user_has_no_teams(org: Accounts):
     with pytest.raises(AccountUnknown):
-        await org.create_team("ada", "devs")
+        await org.organizations.create_team("ada", "devs")
 
 
 async def test_what_is_done_to_a_team_that_is_not_there_is_refused(org: Accounts):
     for team in ("ops", "\ud800", "a\0"):
         for attempt in (
-            org.delete_team("org", team),
-            org.put_team_member("org", team, "ada"),
-            org.remove_team_member("org", team, "ada"),
-            org.grant("org", team, Level.READ),
+            org.organizations.delete_team("org", team),
+            org.organizations.put_team_member("org", team, "ada"),
+            org.organizations.remove_team_member("org", team, "ada"),
+            org.grants.grant_team("org", team, Level.READ),
         ):
             with pytest.raises(TeamUnknown):
                 await attempt
 
 
 async def test_a_deleted_team_grants_nothing(org: Accounts):
-    await org.put_team_member("org", "devs", "ada")
-    await org.grant("org", "devs", Level.WRITE)
-    await org.delete_team("org", "devs")
+    await org.organizations.put_team_member("org", "devs", "ada")
+    await org.grants.grant_team("org", "devs", Level.WRITE)
+    await org.organizations.delete_team("org", "devs")
     assert (await facts(org, "ada", "org/hello")).namespace_level is Level.NONE
 
 
@@ -291,8 +292,8 @@ async def test_a_deleted_team_grants_nothing(org: Accounts):
 async def test_a_grant_on_a_repository_holds_there_only(org: Accounts, repositories: Repositories):
     await make(repositories, "org/one")
     await make(repositories, "org/two")
-    await org.put_team_member("org", "devs", "ada")
-    await org.grant("org", "devs", Level.WRITE, repository="org/one")
+    await org.organizations.put_team_member("org", "devs", "ada")
+    await org.grants.grant_team("org", "devs", Level.WRITE, repository="org/one")
     assert (await facts(org, "ada", "org/one")).repository_level is Level.WRITE
     assert (await facts(org, "ada", "org/two")).level is Level.NONE
 
@@ -301,8 +302,8 @@ async def test_a_grant_on_the_namespace_holds_for_present_and_future_repositorie
     org: Accounts, repositories: Repositories
 ):
     await make(repositories, "org/one")
-    await org.put_team_member("org", "devs", "ada")
-    await org.grant("org", "devs", Level.READ)
+    await org.organizations.put_team_member("org", "devs", "ada")
+    await org.grants.grant_team("org", "devs", Level.READ)
     await make(repositories, "org/two/deep")
     for path in ("org/one", "org/two/deep", "org/not/there"):
         assert (await facts(org, "ada", path)).namespace_level is Level.READ
@@ -310,10 +311,10 @@ async def test_a_grant_on_the_namespace_holds_for_present_and_future_repositorie
 
 async def test_a_grant_that_is_given_again_replaces_the_old_one(org: Accounts, repositories: Repositories):
     await make(repositories, "org/one")
-    await org.put_team_member("org", "devs", "ada")
+    await org.organizations.put_team_member("org", "devs", "ada")
     for level in (Level.ADMIN, Level.READ, Level.NONE, Level.NONE, Level.WRITE):
-        await org.grant("org", "devs", level, repository="org/one")
-        await org.grant("org", "devs", level)
+        await org.grants.grant_team("org", "devs", level, repository="org/one")
+        await org.grants.grant_team("org", "devs", level)
         found = await facts(org, "ada", "org/one")
         assert (found.repository_level, found.namespace_level) == (level, level)
 
@@ -322,9 +323,9 @@ async def test_the_highest_of_several_grants_wins(org: Accounts, repositories: R
     await make(repositories, "org/one")
     for team, level in (("ops", Level.ADMIN), ("readers", Level.READ), ("devs", Level.WRITE)):
         if team != "devs":
-            await org.create_team("org", team)
-        await org.put_team_member("org", team, "ada")
-        await org.grant("org", team, level, repository="org/one")
+            await org.organizations.create_team("org", team)
+        await org.organizations.put_team_member("org", team, "ada")
+        await org.grants.grant_team("org", team, level, repository="org/one")
     assert (await facts(org, "ada", "org/one")).repository_level is Level.ADMIN
 
 
@@ -336,21 +337,21 @@ async def test_a_team_is_granted_nothing_on_what_its_organization_does_not_own(
     await make(repositories, "ada/one")
     for path in ("other/one", "ada/one"):
         with pytest.raises(NotGrantable):
-            await org.grant("org", "devs", Level.READ, repository=path)
+            await org.grants.grant_team("org", "devs", Level.READ, repository=path)
 
 
 async def test_nothing_is_granted_on_a_repository_that_is_not_there(org: Accounts):
     for path in ("org/missing", "", "\ud800", "a\0b"):
         with pytest.raises(AccountUnknown):
-            await org.grant("org", "devs", Level.READ, repository=path)
+            await org.grants.grant_team("org", "devs", Level.READ, repository=path)
 
 
 async def test_a_grant_does_not_come_back_with_the_name_of_a_deleted_repository(
     org: Accounts, repositories: Repositories
 ):
     await make(repositories, "org/one")
-    await org.put_team_member("org", "devs", "ada")
-    await org.grant("org", "devs", Level.ADMIN, repository="org/one")
+    await org.organizations.put_team_member("org", "devs", "ada")
+    await org.grants.grant_team("org", "devs", Level.ADMIN, repository="org/one")
     await repositories.delete("org/one")
     await make(repositories, "org/one")
     assert (await facts(org, "ada", "org/one")).level is Level.NONE

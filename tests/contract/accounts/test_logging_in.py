@@ -6,7 +6,7 @@ import argon2
 import pytest
 from sqlalchemy import BigInteger, bindparam, select, update
 
-from dtr.accounts import Accounts, AccountUnknown, BadCredentials, Passwords
+from dtr.accounts import Accounts, AccountUnknown, BadCredentials, Login, Passwords
 from dtr.db import Database, Statement, Transaction, now
 from dtr.db.schema import accounts as accounts_table
 from dtr.db.schema import tokens as tokens_table
@@ -29,7 +29,7 @@ async def ada(accounts: Accounts) -> Accounts:
 
 async def refused(accounts: Accounts, name: str, secret: str) -> None:
     with pytest.raises(BadCredentials) as caught:
-        await accounts.authenticate(name, secret, HERE)
+        await accounts.logins.authenticate(name, secret, HERE)
     assert str(caught.value) == "the user name or the password is not right"
 
 
@@ -44,8 +44,8 @@ async def run(database: Database, statement: Statement, **parameters) -> None:
 
 
 async def test_the_right_password_opens_the_account(ada: Accounts):
-    found = await ada.authenticate("ada", "right", HERE)
-    assert found == await ada.get("ada")
+    found = await ada.logins.authenticate("ada", "right", HERE)
+    assert found == Login(await ada.get("ada"), "password")
 
 
 async def test_wrong_names_and_passwords_are_refused_alike(ada: Accounts):
@@ -69,14 +69,14 @@ async def test_wrong_names_and_passwords_are_refused_alike(ada: Accounts):
     )
     for number, (name, secret) in enumerate(wrong):
         with pytest.raises(BadCredentials) as caught:
-            await ada.authenticate(name, secret, f"198.51.100.{number}")
+            await ada.logins.authenticate(name, secret, f"198.51.100.{number}")
         assert str(caught.value) == "the user name or the password is not right"
 
 
 async def test_a_password_may_be_any_text(ada: Accounts):
     for password in ("ä☃", "\ud800", "with spaces ", "a\0b", "a:b", "x" * 1024, "dtra_looks-like-a-token"):
         await ada.set_password("ada", password)
-        assert (await ada.authenticate("ada", password, HERE)).name == "ada"
+        assert (await ada.logins.authenticate("ada", password, HERE)).account.name == "ada"
 
 
 async def test_a_password_that_only_begins_like_the_right_one_is_wrong(ada: Accounts):
@@ -89,13 +89,13 @@ async def test_a_deactivated_user_cannot_log_in_until_activated(ada: Accounts):
     await ada.set_active("ada", False)
     await refused(ada, "ada", "right")
     await ada.set_active("ada", True)
-    assert (await ada.authenticate("ada", "right", HERE)).name == "ada"
+    assert (await ada.logins.authenticate("ada", "right", HERE)).account.name == "ada"
 
 
 async def test_a_new_password_takes_the_place_of_the_old_one(ada: Accounts):
     await ada.set_password("ada", "new")
     await refused(ada, "ada", "right")
-    assert (await ada.authenticate("ada", "new", HERE)).name == "ada"
+    assert (await ada.logins.authenticate("ada", "new", HERE)).account.name == "ada"
 
 
 async def test_no_password_is_kept(ada: Accounts, database: Database):
@@ -107,14 +107,14 @@ async def test_no_password_is_kept(ada: Accounts, database: Database):
 async def test_a_hash_of_another_cost_is_made_anew_at_the_next_log_in(ada: Accounts, database: Database):
     ((before,),) = await database.fetch_all(HASHES)
     dearer = Accounts(database, Passwords(memory_kib=16, passes=2))
-    await ada.authenticate("ada", "right", HERE)
+    await ada.logins.authenticate("ada", "right", HERE)
     await refused(dearer, "ada", "wrong")
     ((still,),) = await database.fetch_all(HASHES)
     assert still == before
-    await dearer.authenticate("ada", "right", HERE)
+    await dearer.logins.authenticate("ada", "right", HERE)
     ((after,),) = await database.fetch_all(HASHES)
     assert after.startswith("$argon2id$v=19$m=16,t=2,p=1$")
-    assert (await dearer.authenticate("ada", "right", HERE)).name == "ada"
+    assert (await dearer.logins.authenticate("ada", "right", HERE)).account.name == "ada"
 
 
 async def test_the_same_work_is_done_whether_or_not_there_is_such_a_user(
@@ -153,84 +153,84 @@ async def test_the_same_work_is_done_whether_or_not_there_is_such_a_user(
 
 
 async def test_an_access_token_works_where_the_password_does(ada: Accounts):
-    secret = await ada.create_token("ada", "laptop")
-    assert (await ada.authenticate("ada", secret, HERE)).name == "ada"
-    assert (await ada.authenticate("ada", "right", HERE)).name == "ada"
+    secret = await ada.tokens.create("ada", "laptop")
+    assert (await ada.logins.authenticate("ada", secret, HERE)).account.name == "ada"
+    assert (await ada.logins.authenticate("ada", "right", HERE)).account.name == "ada"
 
 
 async def test_an_access_token_opens_the_account_of_its_user_only(ada: Accounts):
     await ada.create_user("bob", "right")
-    secret = await ada.create_token("ada", "laptop")
+    secret = await ada.tokens.create("ada", "laptop")
     for name in ("bob", "nobody", "", "Ada", "\ud800"):
         await refused(ada, name, secret)
 
 
 async def test_a_secret_that_is_nearly_a_token_is_refused(ada: Accounts):
-    secret = await ada.create_token("ada", "laptop")
+    secret = await ada.tokens.create("ada", "laptop")
     for wrong in (secret[:-1], secret + "=", secret.removeprefix("dtra_"), "dtra_", "dtra_" + "A" * 43):
         await refused(ada, "ada", wrong)
 
 
 async def test_a_deactivated_user_has_no_use_of_tokens(ada: Accounts):
-    access = await ada.create_token("ada", "laptop")
-    refresh = await ada.create_token("ada", "log-in", kind="refresh")
+    access = await ada.tokens.create("ada", "laptop")
+    refresh = await ada.tokens.create("ada", "log-in", kind="refresh")
     await ada.set_active("ada", False)
     await refused(ada, "ada", access)
     with pytest.raises(BadCredentials):
-        await ada.authenticate_token(refresh, "refresh", HERE)
+        await ada.logins.authenticate_token(refresh, "refresh", HERE)
     await ada.set_active("ada", True)
-    assert (await ada.authenticate("ada", access, HERE)).name == "ada"
+    assert (await ada.logins.authenticate("ada", access, HERE)).account.name == "ada"
     with pytest.raises(BadCredentials):  # it ended with the deactivation
-        await ada.authenticate_token(refresh, "refresh", HERE)
+        await ada.logins.authenticate_token(refresh, "refresh", HERE)
 
 
 async def test_tokens_of_one_kind_are_of_no_use_as_the_other(ada: Accounts):
-    access = await ada.create_token("ada", "laptop")
-    refresh = await ada.create_token("ada", "log-in", kind="refresh")
+    access = await ada.tokens.create("ada", "laptop")
+    refresh = await ada.tokens.create("ada", "log-in", kind="refresh")
     await refused(ada, "ada", refresh)
     for secret, kind in ((access, "refresh"), (refresh, "access")):
         with pytest.raises(BadCredentials):
-            await ada.authenticate_token(secret, kind, HERE)
+            await ada.logins.authenticate_token(secret, kind, HERE)
     for secret, kind in ((access, "access"), (refresh, "refresh")):
-        assert (await ada.authenticate_token(secret, kind, HERE)).name == "ada"
+        assert (await ada.logins.authenticate_token(secret, kind, HERE)).account.name == "ada"
 
 
 async def test_a_password_change_ends_refresh_tokens_and_leaves_access_tokens(ada: Accounts):
-    access = await ada.create_token("ada", "laptop")
-    refresh = await ada.create_token("ada", "log-in", kind="refresh")
+    access = await ada.tokens.create("ada", "laptop")
+    refresh = await ada.tokens.create("ada", "log-in", kind="refresh")
     await ada.create_user("bob", "right")
-    other = await ada.create_token("bob", "log-in", kind="refresh")
+    other = await ada.tokens.create("bob", "log-in", kind="refresh")
     await ada.set_password("ada", "new")
     with pytest.raises(BadCredentials):
-        await ada.authenticate_token(refresh, "refresh", HERE)
-    assert (await ada.authenticate("ada", access, HERE)).name == "ada"
-    assert (await ada.authenticate_token(other, "refresh", HERE)).name == "bob"
+        await ada.logins.authenticate_token(refresh, "refresh", HERE)
+    assert (await ada.logins.authenticate("ada", access, HERE)).account.name == "ada"
+    assert (await ada.logins.authenticate_token(other, "refresh", HERE)).account.name == "bob"
 
 
 async def test_a_token_that_is_switched_off_or_expired_opens_nothing(ada: Accounts, database: Database):
-    secret = await ada.create_token("ada", "laptop")
+    secret = await ada.tokens.create("ada", "laptop")
     await run(database, EXPIRE, left=60_000)
-    assert (await ada.authenticate("ada", secret, HERE)).name == "ada"
+    assert (await ada.logins.authenticate("ada", secret, HERE)).account.name == "ada"
     await run(database, EXPIRE, left=-1)
     await refused(ada, "ada", secret)
-    secret = await ada.create_token("ada", "laptop")
+    secret = await ada.tokens.create("ada", "laptop")
     await run(database, SWITCH_OFF)
     await refused(ada, "ada", secret)
 
 
 async def test_the_secret_of_a_token_is_not_kept_and_differs_each_time(ada: Accounts, database: Database):
-    secrets = {await ada.create_token("ada", "laptop") for _ in range(5)}
+    secrets = {await ada.tokens.create("ada", "laptop") for _ in range(5)}
     assert len(secrets) == 5
     for row in await database.fetch_all(TOKEN_IDS):
         assert all(row[0] not in secret and secret not in row[0] for secret in secrets)
 
 
 async def test_the_list_of_tokens_shows_labels_and_use_and_no_refresh_tokens(ada: Accounts):
-    used = await ada.create_token("ada", "used")
-    await ada.create_token("ada", "unused")
-    await ada.create_token("ada", "log-in", kind="refresh")
-    await ada.authenticate("ada", used, HERE)
-    listed = {one.label: one for one in await ada.list_tokens("ada")}
+    used = await ada.tokens.create("ada", "used")
+    await ada.tokens.create("ada", "unused")
+    await ada.tokens.create("ada", "log-in", kind="refresh")
+    await ada.logins.authenticate("ada", used, HERE)
+    listed = {one.label: one for one in await ada.tokens.list_tokens("ada")}
     assert set(listed) == {"used", "unused"}
     assert listed["used"].is_active
     assert listed["used"].last_used_at is not None
@@ -239,26 +239,30 @@ async def test_the_list_of_tokens_shows_labels_and_use_and_no_refresh_tokens(ada
 
 
 async def test_the_use_of_a_token_is_noted_once_a_minute(ada: Accounts, database: Database):
-    secret = await ada.create_token("ada", "laptop")
-    await ada.authenticate("ada", secret, HERE)
+    secret = await ada.tokens.create("ada", "laptop")
+    await ada.logins.authenticate("ada", secret, HERE)
     writes: list[str] = []
     database.observe = lambda kind, _: writes.append(kind)
-    await ada.authenticate("ada", secret, HERE)
+    await ada.logins.authenticate("ada", secret, HERE)
     assert writes == ["read"]
 
 
 async def test_a_deleted_token_opens_nothing_and_is_deleted_once(ada: Accounts):
-    secret = await ada.create_token("ada", "laptop")
+    secret = await ada.tokens.create("ada", "laptop")
     await ada.create_user("bob", None)
-    (token,) = await ada.list_tokens("ada")
-    assert not await ada.delete_token("bob", token.id)
-    assert (await ada.authenticate("ada", secret, HERE)).name == "ada"
-    assert await ada.delete_token("ada", token.id)
-    assert not await ada.delete_token("ada", token.id)
+    (token,) = await ada.tokens.list_tokens("ada")
+    assert not await ada.tokens.delete("bob", token.id)
+    assert (await ada.logins.authenticate("ada", secret, HERE)).account.name == "ada"
+    assert await ada.tokens.delete("ada", token.id)
+    assert not await ada.tokens.delete("ada", token.id)
     await refused(ada, "ada", secret)
 
 
 async def test_nobody_has_tokens_who_is_not_there(ada: Accounts):
-    for attempt in (ada.create_token("nobody", "x"), ada.list_tokens("nobody"), ada.delete_token("nobody", "x")):
+    for attempt in (
+        ada.tokens.create("nobody", "x"),
+        ada.tokens.list_tokens("nobody"),
+        ada.tokens.delete("nobody", "x"),
+    ):
         with pytest.raises(AccountUnknown):
             await attempt

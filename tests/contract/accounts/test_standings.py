@@ -95,17 +95,17 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
         await accounts.create_organization(organization)
         for user in chance.sample(names, 3):
             is_admin = chance.random() < 0.4
-            await accounts.put_member(organization, user, is_admin=is_admin)
+            await accounts.organizations.put_member(organization, user, is_admin=is_admin)
             if is_admin:
                 world.owners.add((organization, user))
         for team in ("devs", "ops", "readers"):
-            await accounts.create_team(organization, team)
+            await accounts.organizations.create_team(organization, team)
             members = world.teams[organization, team] = set(chance.sample(names, 3))
             for user in members:
-                await accounts.put_team_member(organization, team, user)
+                await accounts.organizations.put_team_member(organization, team, user)
             if chance.random() < 0.3:
                 level = world.namespace_grants[organization, team] = chance.choice(levels)
-                await accounts.grant(organization, team, level)
+                await accounts.grants.grant_team(organization, team, level)
     for number in range(60):
         namespace = chance.choice([*world.organizations, *names[:5]])
         path = f"{namespace}/{chance.choice(['a', 'a/b', 'z', 'm-n'])}{number}"
@@ -117,7 +117,7 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
         for team in ("devs", "ops", "readers"):
             if namespace in world.organizations and chance.random() < 0.25:
                 level = world.repository_grants[namespace, team, path] = chance.choice(levels)
-                await accounts.grant(namespace, team, level, repository=path)
+                await accounts.grants.grant_team(namespace, team, level, repository=path)
     for path in chance.sample(sorted(world.repositories), 5):
         await repositories.delete(path)
         del world.repositories[path]
@@ -141,19 +141,23 @@ async def test_what_is_found_is_what_the_model_says_for_everybody_and_every_repo
     paths = [*world.repositories, *world.public, *extra]
     for user in (None, *world.users):
         account = None if user is None else world.users[user]
-        found = await accounts.find_standings(account, paths)
+        found = await accounts.standings.find_all(account, paths)
         assert found == {path: world.standing(user, path) for path in paths}, user
     mine = world.users["user1"]
-    assert await accounts.find_standing(mine, paths[0]) == world.standing("user1", paths[0])
+    assert await accounts.standings.find(mine, paths[0]) == world.standing("user1", paths[0])
+
+
+async def list_visible(accounts: Accounts, account: str | None, **how) -> list[str]:
+    return [path for _, path in await accounts.standings.list_visible(account, **how)]
 
 
 async def test_the_list_of_the_visible_holds_exactly_what_may_be_pulled(world: World, accounts: Accounts):
     for user in (None, *world.users):
         account = None if user is None else world.users[user]
         expected = world.visible(user)
-        assert await accounts.list_visible(account, limit=1000) == expected
+        assert await list_visible(accounts, account, limit=1000) == expected
         paged: list[str] = []
-        while page := await accounts.list_visible(account, after=paged[-1] if paged else "", limit=7):
+        while page := await list_visible(accounts, account, after=paged[-1] if paged else "", limit=7):
             assert len(page) == min(7, len(expected) - len(paged))
             paged += page
         assert paged == expected
@@ -184,17 +188,17 @@ async def test_a_holder_of_a_blob_is_found_exactly_when_one_may_be_pulled_from(
         account = None if user is None else world.users[user]
         for digest, paths in holders.items():
             visible = paths & set(world.visible(user))
-            found = await accounts.find_visible_holder(account, digest)
+            found = await accounts.standings.find_pullable_holder(account, digest)
             assert (found in visible) if visible else (found is None), (user, digest)
-        assert await accounts.find_visible_holder(account, "sha256:missing") is None
-        assert await accounts.find_visible_holder(account, "sha256:unknown") is None
+        assert await accounts.standings.find_pullable_holder(account, "sha256:missing") is None
+        assert await accounts.standings.find_pullable_holder(account, "sha256:unknown") is None
 
 
 async def test_who_has_no_account_is_anonymous(world: World, accounts: Accounts):
-    anonymous = await accounts.find_standings(None, world.repositories)
+    anonymous = await accounts.standings.find_all(None, world.repositories)
     for account in ("", "no-such-id", "user0"):
-        assert await accounts.find_standings(account, world.repositories) == anonymous
-        assert await accounts.list_visible(account, limit=1000) == world.visible(None)
+        assert await accounts.standings.find_all(account, world.repositories) == anonymous
+        assert await list_visible(accounts, account, limit=1000) == world.visible(None)
 
 
 async def test_fifty_repositories_are_one_query(
@@ -204,7 +208,7 @@ async def test_fifty_repositories_are_one_query(
     paths = [*sorted(world.repositories)[:40], *(f"nobody{n}/x" for n in range(10))]
     statements: list[str] = []
     database.observe = lambda kind, _: statements.append(kind)
-    found = await accounts.find_standings(world.users["user1"], paths)
+    found = await accounts.standings.find_all(world.users["user1"], paths)
     assert statements == ["read"]
     assert list(found) == paths
 
@@ -215,6 +219,6 @@ async def test_the_visible_and_their_holders_are_one_query(
     world = await fill(1, accounts, repositories)
     statements: list[str] = []
     database.observe = lambda kind, _: statements.append(kind)
-    await accounts.list_visible(world.users["user1"], limit=50)
-    await accounts.find_visible_holder(world.users["user1"], "sha256:x")
+    await accounts.standings.list_visible(world.users["user1"], limit=50)
+    await accounts.standings.find_pullable_holder(world.users["user1"], "sha256:x")
     assert statements == ["read", "read"]

@@ -37,7 +37,7 @@ class Attempts:
     async def attempt(self, name: str, secret: str, address: str) -> bool | int:
         """Whether it was right; or the seconds to wait."""
         try:
-            await self.accounts.authenticate(name, secret, address)
+            await self.accounts.logins.authenticate(name, secret, address)
         except BadCredentials:
             return False
         except TooManyAttempts as error:
@@ -244,7 +244,7 @@ async def test_who_shares_the_victims_address_gets_a_hundred_guesses_a_day_and_t
 
 
 async def test_a_right_access_token_is_never_slowed_down(attempts: Attempts, accounts: Accounts):
-    secret = await accounts.create_token("ada", "laptop")
+    secret = await accounts.tokens.create("ada", "laptop")
     await attempts.hammer(lambda _: VICTIM, FREE_BY_PAIR + 10)
     await attempts.hammer(each_another, FREE_BY_ACCOUNT + 15)
     assert await attempts.right(VICTIM) > 0
@@ -261,16 +261,16 @@ async def test_wrong_access_tokens_count_like_wrong_passwords(attempts: Attempts
 async def test_wrong_refresh_tokens_slow_down_their_address_and_no_right_token(
     attempts: Attempts, accounts: Accounts
 ):
-    refresh = await accounts.create_token("ada", "log-in", kind="refresh")
+    refresh = await accounts.tokens.create("ada", "log-in", kind="refresh")
     for _ in range(FREE_BY_ADDRESS):
         with pytest.raises(BadCredentials):
-            await accounts.authenticate_token("dtrr_wrong", "refresh", ATTACKER)
+            await accounts.logins.authenticate_token("dtrr_wrong", "refresh", ATTACKER)
     for number in range(2):
         await attempts.hammer(one, FREE_BY_PAIR, f"user{number}")
     with pytest.raises(TooManyAttempts):
-        await accounts.authenticate_token("dtrr_wrong", "refresh", ATTACKER)
-    assert (await accounts.authenticate_token(refresh, "refresh", ATTACKER)).name == "ada"
-    assert (await accounts.authenticate_token(refresh, "refresh", VICTIM)).name == "ada"
+        await accounts.logins.authenticate_token("dtrr_wrong", "refresh", ATTACKER)
+    assert (await accounts.logins.authenticate_token(refresh, "refresh", ATTACKER)).account.name == "ada"
+    assert (await accounts.logins.authenticate_token(refresh, "refresh", VICTIM)).account.name == "ada"
     assert await attempts.right(ATTACKER) > 0
     assert await attempts.right(VICTIM) is True
 

@@ -2,16 +2,21 @@ CREATE TABLE accounts (
     id TEXT NOT NULL,
     name TEXT NOT NULL,
     kind TEXT NOT NULL,
+    organization_id TEXT,
     full_name TEXT DEFAULT '' NOT NULL,
     is_admin BOOLEAN NOT NULL,
+    is_auditor BOOLEAN DEFAULT 0 NOT NULL,
     is_active BOOLEAN NOT NULL,
     is_imported BOOLEAN NOT NULL,
     password_hash TEXT,
     created_at BIGINT NOT NULL,
     CONSTRAINT pk_accounts PRIMARY KEY (id),
-    CONSTRAINT ck_accounts_kind CHECK (kind IN ('user', 'organization')),
+    CONSTRAINT ck_accounts_kind CHECK (kind IN ('user', 'organization', 'robot')),
+    CONSTRAINT fk_accounts_organization_id_accounts FOREIGN KEY(organization_id) REFERENCES accounts (id) ON DELETE CASCADE,
     CONSTRAINT uq_accounts_name UNIQUE (name)
 );
+
+CREATE INDEX ix_accounts_organization_id ON accounts (organization_id);
 
 CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
@@ -36,6 +41,33 @@ CREATE TABLE blobs (
     CONSTRAINT uq_blobs_location UNIQUE (location)
 );
 
+CREATE TABLE events (
+    id INTEGER NOT NULL,
+    published_at BIGINT NOT NULL,
+    type TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    actor_name TEXT NOT NULL,
+    actor_type TEXT NOT NULL,
+    address TEXT NOT NULL,
+    repository_id BIGINT,
+    repository TEXT NOT NULL,
+    object_type TEXT NOT NULL,
+    object_id TEXT NOT NULL,
+    object_name TEXT NOT NULL,
+    object_content TEXT NOT NULL,
+    target_type TEXT,
+    target_id TEXT,
+    target_name TEXT,
+    target_content TEXT,
+    CONSTRAINT pk_events PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_events_actor_id ON events (actor, id);
+
+CREATE INDEX ix_events_published_at ON events (published_at);
+
+CREATE INDEX ix_events_repository_id_id ON events (repository_id, id);
+
 CREATE TABLE gc_objects (
     location TEXT NOT NULL,
     driver_state TEXT,
@@ -48,6 +80,18 @@ CREATE TABLE gc_objects (
 );
 
 CREATE INDEX ix_gc_objects_delete_after ON gc_objects (delete_after);
+
+CREATE TABLE image_configs (
+    digest TEXT NOT NULL,
+    os TEXT NOT NULL,
+    os_version TEXT NOT NULL,
+    architecture TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    history TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    CONSTRAINT pk_image_configs PRIMARY KEY (digest),
+    CONSTRAINT fk_image_configs_digest_blobs FOREIGN KEY(digest) REFERENCES blobs (digest) ON DELETE CASCADE
+);
 
 CREATE TABLE login_failures (
     subject TEXT NOT NULL,
@@ -110,6 +154,18 @@ CREATE TABLE namespace_grants (
 
 CREATE INDEX ix_namespace_grants_team_id ON namespace_grants (team_id);
 
+CREATE TABLE namespace_user_grants (
+    namespace_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    level TEXT NOT NULL,
+    CONSTRAINT pk_namespace_user_grants PRIMARY KEY (namespace_id, user_id),
+    CONSTRAINT ck_namespace_user_grants_level CHECK (level IN ('read-only', 'read-write', 'admin')),
+    CONSTRAINT fk_namespace_user_grants_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_namespace_user_grants_user_id_accounts FOREIGN KEY(user_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_namespace_user_grants_user_id ON namespace_user_grants (user_id);
+
 CREATE TABLE organization_members (
     organization_id TEXT NOT NULL,
     user_id TEXT NOT NULL,
@@ -121,6 +177,41 @@ CREATE TABLE organization_members (
 
 CREATE INDEX ix_organization_members_user_id ON organization_members (user_id);
 
+CREATE TABLE public_keys (
+    account_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    public_key TEXT NOT NULL,
+    label TEXT DEFAULT '' NOT NULL,
+    certificates TEXT DEFAULT '[]' NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_public_keys PRIMARY KEY (account_id, id),
+    CONSTRAINT fk_public_keys_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE TABLE pulls (
+    repository_id INTEGER NOT NULL,
+    reference TEXT NOT NULL,
+    pulls BIGINT NOT NULL,
+    last_pulled_at BIGINT NOT NULL,
+    CONSTRAINT pk_pulls PRIMARY KEY (repository_id, reference),
+    CONSTRAINT fk_pulls_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE replicas (
+    id TEXT NOT NULL,
+    node TEXT NOT NULL,
+    version TEXT NOT NULL,
+    components TEXT NOT NULL,
+    http_port INTEGER,
+    https_port INTEGER,
+    started_at BIGINT NOT NULL,
+    seen_at BIGINT NOT NULL,
+    CONSTRAINT pk_replicas PRIMARY KEY (id)
+);
+
 CREATE TABLE repositories (
     id INTEGER NOT NULL,
     namespace_id TEXT NOT NULL,
@@ -130,6 +221,7 @@ CREATE TABLE repositories (
     long_description TEXT DEFAULT '' NOT NULL,
     scan_on_push BOOLEAN NOT NULL,
     immutable_tags BOOLEAN NOT NULL,
+    immutable_patterns TEXT DEFAULT '[]' NOT NULL,
     tag_limit INTEGER NOT NULL,
     created_at BIGINT NOT NULL,
     deleted_at BIGINT,
@@ -171,6 +263,57 @@ CREATE TABLE repository_grants (
 );
 
 CREATE INDEX ix_repository_grants_team_id ON repository_grants (team_id);
+
+CREATE TABLE repository_redirects (
+    path TEXT NOT NULL,
+    repository_id INTEGER NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_repository_redirects PRIMARY KEY (path),
+    CONSTRAINT fk_repository_redirects_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_repository_redirects_repository_id ON repository_redirects (repository_id);
+
+CREATE TABLE repository_user_grants (
+    repository_id INTEGER NOT NULL,
+    user_id TEXT NOT NULL,
+    level TEXT NOT NULL,
+    CONSTRAINT pk_repository_user_grants PRIMARY KEY (repository_id, user_id),
+    CONSTRAINT ck_repository_user_grants_level CHECK (level IN ('read-only', 'read-write', 'admin')),
+    CONSTRAINT fk_repository_user_grants_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE,
+    CONSTRAINT fk_repository_user_grants_user_id_accounts FOREIGN KEY(user_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_repository_user_grants_user_id ON repository_user_grants (user_id);
+
+CREATE TABLE revisions (
+    name TEXT NOT NULL,
+    value BIGINT NOT NULL,
+    CONSTRAINT pk_revisions PRIMARY KEY (name)
+);
+
+CREATE TABLE sessions (
+    id TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    last_used_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    address TEXT DEFAULT '' NOT NULL,
+    user_agent TEXT DEFAULT '' NOT NULL,
+    CONSTRAINT pk_sessions PRIMARY KEY (id),
+    CONSTRAINT fk_sessions_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_sessions_account_id ON sessions (account_id);
+
+CREATE INDEX ix_sessions_expires_at ON sessions (expires_at);
+
+CREATE TABLE settings (
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT pk_settings PRIMARY KEY (name)
+);
 
 CREATE TABLE signing_keys (
     id TEXT NOT NULL,
@@ -231,6 +374,7 @@ CREATE TABLE tokens (
     expires_at BIGINT,
     generated_by TEXT NOT NULL,
     creator_user_agent TEXT DEFAULT '' NOT NULL,
+    scope TEXT,
     CONSTRAINT pk_tokens PRIMARY KEY (id),
     CONSTRAINT ck_tokens_kind CHECK (kind IN ('access', 'refresh')),
     CONSTRAINT fk_tokens_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
@@ -263,12 +407,26 @@ CREATE INDEX ix_uploads_repository_id ON uploads (repository_id);
 CREATE TABLE usage (
     scope TEXT NOT NULL,
     bytes BIGINT NOT NULL,
+    pulls BIGINT DEFAULT '0' NOT NULL,
+    pushes BIGINT DEFAULT '0' NOT NULL,
     CONSTRAINT pk_usage PRIMARY KEY (scope)
 );
 
 CREATE TABLE usage_deltas (
     id INTEGER NOT NULL,
     scope TEXT NOT NULL,
-    bytes BIGINT NOT NULL,
+    bytes BIGINT DEFAULT '0' NOT NULL,
+    pulls BIGINT DEFAULT '0' NOT NULL,
+    pushes BIGINT DEFAULT '0' NOT NULL,
     CONSTRAINT pk_usage_deltas PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_usage_deltas_scope ON usage_deltas (scope);
+
+CREATE TABLE user_settings (
+    account_id TEXT NOT NULL,
+    language TEXT,
+    content_cache TEXT,
+    CONSTRAINT pk_user_settings PRIMARY KEY (account_id),
+    CONSTRAINT fk_user_settings_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
 );

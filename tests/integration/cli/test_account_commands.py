@@ -22,7 +22,7 @@ PASSWORD = "a new secret"
 def can_log_in(dtr: Commands, name: str, secret: str) -> bool:
     async def ask(application: Any) -> bool:
         try:
-            await application.accounts.authenticate(name, secret, "127.0.0.1")
+            await application.accounts.logins.authenticate(name, secret, "127.0.0.1")
         except BadCredentials:
             return False
         return True

@@ -198,7 +198,7 @@ def test_credentials_that_cannot_be_read_are_refused(ask: Ask, header: str) -> N
 
 
 def test_an_access_token_is_as_good_as_the_password(garant: Server, post: Ask, elsewhere: dict[str, str]) -> None:
-    secret = garant.do(lambda application: application.accounts.create_token("ada", "a robot"))
+    secret = garant.do(lambda application: application.accounts.tokens.create("ada", "a robot"))
     client = Client(garant, "ada", secret)
     image = make_image()
     client.push("ada/tools", image, "robot")
@@ -209,13 +209,13 @@ def test_an_access_token_is_as_good_as_the_password(garant: Server, post: Ask, e
 
 
 def test_a_deleted_access_token_opens_nothing(garant: Server, elsewhere: dict[str, str]) -> None:
-    secret = garant.do(lambda application: application.accounts.create_token("ada", "short-lived"))
+    secret = garant.do(lambda application: application.accounts.tokens.create("ada", "short-lived"))
     log_in(garant, "ada", secret, elsewhere).expect(200)
 
     async def end(application: Any) -> None:
-        for one in await application.accounts.list_tokens("ada"):
+        for one in await application.accounts.tokens.list_tokens("ada"):
             if one.label == "short-lived":
-                await application.accounts.delete_token("ada", one.id)
+                await application.accounts.tokens.delete("ada", one.id)
 
     garant.do(end)
     log_in(garant, "ada", secret, elsewhere).expect(401)
@@ -245,7 +245,7 @@ def test_a_refresh_token_is_no_password_and_an_access_token_no_refresh_token(
 ) -> None:
     refresh = ask(offline_token="true").json["refresh_token"]
     log_in(garant, "ada", refresh, elsewhere).expect(401)
-    secret = garant.do(lambda application: application.accounts.create_token("ada", "a label"))
+    secret = garant.do(lambda application: application.accounts.tokens.create("ada", "a label"))
     post(grant_type="refresh_token", refresh_token=secret).expect(401)
 
 

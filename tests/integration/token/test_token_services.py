@@ -124,5 +124,5 @@ def test_guessing_is_slowed_down_and_the_client_told_for_how_long(make_server: C
     guesser.send("POST", "/auth/token", body, form).expect(429)
     # Others are not concerned, and neither is a right access token of the same user.
     Client(server).token()
-    secret = server.do(lambda application: application.accounts.create_token("victim", "a robot"))
+    secret = server.do(lambda application: application.accounts.tokens.create("victim", "a robot"))
     Client(server, "victim", secret).token()

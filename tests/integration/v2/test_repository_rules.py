@@ -88,7 +88,9 @@ def creating(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         for user in ("owner", "manager", "writer", "outsider"):
             running.make_user(user)
         running.make_organization("org")
-        running.do(lambda application: application.accounts.put_member("org", "owner", is_admin=True))
+        running.do(
+            lambda application: application.accounts.organizations.put_member("org", "owner", is_admin=True)
+        )
         running.grant("org/managers", "admin", users=("manager",))
         running.grant("org/writers", "read-write", users=("writer",))
         yield running

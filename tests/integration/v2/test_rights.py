@@ -61,9 +61,9 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             for user in USERS:
                 await application.accounts.create_user(user, "admin-password")
             await application.accounts.create_organization("org")
-            await application.accounts.put_member("org", "owner", is_admin=True)
+            await application.accounts.organizations.put_member("org", "owner", is_admin=True)
             for user in ("reader", "stranger"):
-                await application.accounts.put_member("org", user)
+                await application.accounts.organizations.put_member("org", user)
 
         server.do(people)
         for name, visibility in (("public", "public"), ("private", "private"), ("other", "private")):
@@ -373,13 +373,13 @@ def test_writes_stop_at_once_when_a_right_ends(world: World, leaver: tuple[Clien
     async def end(application: Application) -> None:
         accounts = application.accounts
         if how == "grant":
-            await accounts.grant("org", user, Level.NONE, repository=repository)
+            await accounts.grants.grant_team("org", user, Level.NONE, repository=repository)
         elif how == "team":
-            await accounts.delete_team("org", user)
+            await accounts.organizations.delete_team("org", user)
         elif how == "team member":
-            await accounts.remove_team_member("org", user, user)
+            await accounts.organizations.remove_team_member("org", user, user)
         elif how == "member":
-            await accounts.remove_member("org", user)
+            await accounts.organizations.remove_member("org", user)
         elif how == "deactivation":
             await accounts.set_active(user, False)
         else:
@@ -448,7 +448,7 @@ def test_the_life_of_a_token_is_the_setting_and_at_most_five_minutes(
 def test_a_deactivated_user_gets_no_token_by_any_secret(world: World, leaver: tuple[Client, str]) -> None:
     client, _ = leaver
     user = str(client.user)
-    access = world.server.do(lambda application: application.accounts.create_token(user, "a label"))
+    access = world.server.do(lambda application: application.accounts.tokens.create(user, "a label"))
     headers = {"Authorization": client.basic()}
     refresh = client.send("GET", "/auth/token?service=dtr&offline_token=true", headers=headers).json[
         "refresh_token"

@@ -59,6 +59,8 @@ MATRIX = """
 | Features                                      |     | x   | x | x  | x | x  | x | x |
 | Create users and organizations                |     |     |   |    |   |    |   | x |
 | Manage organization members, teams            |     |     |   |    |   |    | x | x |
+| See what administrators decide                |     |     |   |    |   |    |   | x |
+| See accounts                                  |     | x   | x | x  | x | x  | x | x |
 """
 OPERATIONS = {
     "See, browse, search the repository": Operation.SEE,
@@ -103,6 +105,8 @@ OPERATIONS = {
     "Features": Operation.SEE_FEATURES,
     "Create users and organizations": Operation.CREATE_ACCOUNTS,
     "Manage organization members, teams": Operation.MANAGE_ORGANIZATION,
+    "See what administrators decide": Operation.SEE_SYSTEM,
+    "See accounts": Operation.SEE_ACCOUNTS,
 }
 # Who is in a column: R, RW and A come from a grant on the repository or from one on its namespace, but for `admin`
 # on the namespace, which is the column NA.

@@ -26,7 +26,7 @@ from dtr.oci import NameInvalid, parse_repository_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dtr.accounts import Account, Accounts, Standing, Tokens
+    from dtr.accounts import Accounts, Login, Standing, Tokens
     from dtr.http.types import Receive, Scope, Send
 
 _LARGEST_FORM = 64 * 1024
@@ -115,16 +115,16 @@ class TokenService:
     async def _get(self, scope: Scope) -> dict[str, Any]:
         query = _form(scope["query_string"])
         headers = dict(scope["headers"])
-        account = None
+        login = None
         if b"authorization" in headers:
             credentials = _basic(headers[b"authorization"])
             if credentials is None:
                 raise self._unauthorized("the credentials cannot be read")
-            account = await self._log_in(scope, *credentials)
-        answer = await self._issue(scope, account, _scopes(query))
+            login = await self._log_in(scope, *credentials)
+        answer = await self._issue(scope, login, _scopes(query))
         answer["token"] = answer["access_token"]
-        if account is not None and query.get("offline_token", [""])[0] == "true":
-            answer["refresh_token"] = await self._refresh_token(account, headers, query)
+        if login is not None and query.get("offline_token", [""])[0] == "true":
+            answer["refresh_token"] = await self._refresh_token(login, headers, query)
         return answer
 
     async def _post(self, scope: Scope, receive: Receive) -> dict[str, Any]:
@@ -142,29 +142,31 @@ class TokenService:
         refresh = None
         if grant == "password":
             name, secret = form.get("username", [""])[0], form.get("password", [""])[0]
-            account = await self._log_in(scope, name, secret)
+            login = await self._log_in(scope, name, secret)
             if form.get("access_type", [""])[0] == "offline":
-                refresh = await self._refresh_token(account, headers, form)
+                refresh = await self._refresh_token(login, headers, form)
         elif grant == "refresh_token":
             given = form.get("refresh_token", [""])[0]
-            account = await self._authenticate(
-                scope, lambda remote: self._accounts.authenticate_token(given, "refresh", remote)
+            login = await self._authenticate(
+                scope, lambda remote: self._accounts.logins.authenticate_token(given, "refresh", remote)
             )
             refresh = given
         else:
             raise _Refused(400, "UNSUPPORTED", "grant_type is password or refresh_token")
-        answer = await self._issue(scope, account, _scopes(form))
+        answer = await self._issue(scope, login, _scopes(form))
         if refresh is not None:
             answer["refresh_token"] = refresh
         return answer
 
-    async def _log_in(self, scope: Scope, name: str, secret: str) -> Account:
-        return await self._authenticate(scope, lambda remote: self._accounts.authenticate(name, secret, remote))
+    async def _log_in(self, scope: Scope, name: str, secret: str) -> Login:
+        return await self._authenticate(
+            scope, lambda remote: self._accounts.logins.authenticate(name, secret, remote)
+        )
 
-    async def _authenticate(self, scope: Scope, check: Callable[[str], Any]) -> Account:
+    async def _authenticate(self, scope: Scope, check: Callable[[str], Any]) -> Login:
         client = scope.get("client")
         try:
-            account: Account = await check(client[0] if client else "")
+            login: Login = await check(client[0] if client else "")
         except BadCredentials as error:
             raise self._unauthorized(str(error)) from None
         except TooManyAttempts as error:
@@ -172,30 +174,30 @@ class TokenService:
             raise _Refused(429, "TOOMANYREQUESTS", str(error), retry) from None
         facts = scope.get("dtr.facts")
         if facts is not None:
-            facts.actor = account.name
-        return account
+            facts.actor = login.account.name
+        return login
 
     def _unauthorized(self, message: str) -> _Refused:
         challenge = f'Basic realm="{self._service}"'.encode()
         return _Refused(401, "UNAUTHORIZED", message, [(b"www-authenticate", challenge)])
 
-    async def _refresh_token(
-        self, account: Account, headers: dict[bytes, bytes], form: dict[str, list[str]]
-    ) -> str:
+    async def _refresh_token(self, login: Login, headers: dict[bytes, bytes], form: dict[str, list[str]]) -> str:
         client = form.get("client_id", [""])[0]
-        return await self._accounts.create_token(
-            account.name,
+        return await self._accounts.tokens.create(
+            login.account.name,
             f"log-in of {_printable(client) or 'a client'}",
             kind="refresh",
             user_agent=_printable(headers.get(b"user-agent", b"").decode("latin-1")),
         )
 
-    async def _issue(self, scope: Scope, account: Account | None, texts: list[str]) -> dict[str, Any]:
+    async def _issue(self, scope: Scope, login: Login | None, texts: list[str]) -> dict[str, Any]:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         wanted, catalog = _parse(texts, host)
+        account = login.account if login else None
         account_id = account.id if account else None
+        limits = login.scope if login else None
         paths = {one.path for one in wanted}
-        standings = await self._accounts.find_standings(account_id, paths) if paths else {}
+        standings = await self._accounts.standings.find_all(account_id, paths, scope=limits) if paths else {}
         access: dict[str, frozenset[str]] = {}
         for one in wanted:
             granted = one.actions & self._actions(standings[one.path])

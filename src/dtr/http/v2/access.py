@@ -72,7 +72,7 @@ class Access:
         A push may make it. Raises Refused, RepositoryUnknown (to whoever could make it).
         """
         self.require(request, action)
-        standing = await self._accounts.find_standing(request.claims.account_id, request.name)
+        standing = await self._accounts.standings.find(request.claims.account_id, request.name)
         if standing.repository_id is None:
             if operation is Operation.PUSH and self._create_on_push:
                 if may(standing.facts, Operation.CREATE_ON_PUSH):
@@ -88,12 +88,12 @@ class Access:
         """Where to mount from, that the caller may pull now: `name`, or, when that is empty, any with the blob."""
         account = request.claims.account_id
         if not name:
-            return await self._accounts.find_visible_holder(account, digest)
+            return await self._accounts.standings.find_pullable_holder(account, digest)
         try:
             parse_repository_name(name)
         except NameInvalid:
             return None
-        standing = await self._accounts.find_standing(account, name)
+        standing = await self._accounts.standings.find(account, name)
         return name if standing.repository_id is not None and may(standing.facts, Operation.PULL) else None
 
     async def _create_repository(self, name: str) -> int:

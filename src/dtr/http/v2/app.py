@@ -150,7 +150,9 @@ class RegistryAPI:
     async def _catalog(self, request: Request) -> None:
         self._access.require_catalog(request)
         limit, after = self._page(request)
-        names = await self._accounts.list_visible(request.claims.account_id, after=after, limit=limit + 1)
+        account = request.claims.account_id
+        found = await self._accounts.standings.list_visible(account, after=after, limit=limit + 1)
+        names = [path for _, path in found]
         await self._answer_page(request, "repositories", names, limit, {})
 
     async def _list_tags(self, request: Request) -> None:

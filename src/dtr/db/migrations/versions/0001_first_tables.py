@@ -21,16 +21,25 @@ def upgrade() -> None:
         sa.Column("id", text, nullable=False),
         sa.Column("name", text, nullable=False),
         sa.Column("kind", text, nullable=False),
+        sa.Column("organization_id", text, nullable=True),
         sa.Column("full_name", text, server_default="", nullable=False),
         sa.Column("is_admin", sa.Boolean(), nullable=False),
+        sa.Column("is_auditor", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("is_imported", sa.Boolean(), nullable=False),
         sa.Column("password_hash", text, nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("kind IN ('user', 'organization')", name=op.f("ck_accounts_kind")),
+        sa.CheckConstraint("kind IN ('user', 'organization', 'robot')", name=op.f("ck_accounts_kind")),
+        sa.ForeignKeyConstraint(
+            ["organization_id"],
+            ["accounts.id"],
+            name=op.f("fk_accounts_organization_id_accounts"),
+            ondelete="CASCADE",
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
     )
+    op.create_index(op.f("ix_accounts_organization_id"), "accounts", ["organization_id"], unique=False)
     op.create_table(
         "blobs",
         sa.Column("digest", text, nullable=False),
@@ -89,16 +98,21 @@ def upgrade() -> None:
         "usage",
         sa.Column("scope", text, nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("pulls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pushes", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("scope", name=op.f("pk_usage")),
     )
     op.create_table(
         "usage_deltas",
         sa.Column("id", counted, sa.Identity(always=False), nullable=False),
         sa.Column("scope", text, nullable=False),
-        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pulls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pushes", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_deltas")),
         postgresql_with=lively,
     )
+    op.create_index(op.f("ix_usage_deltas_scope"), "usage_deltas", ["scope"], unique=False)
     op.create_table(
         "organization_members",
         sa.Column("organization_id", text, nullable=False),
@@ -130,6 +144,7 @@ def upgrade() -> None:
         sa.Column("long_description", text, server_default="", nullable=False),
         sa.Column("scan_on_push", sa.Boolean(), nullable=False),
         sa.Column("immutable_tags", sa.Boolean(), nullable=False),
+        sa.Column("immutable_patterns", text, server_default="[]", nullable=False),
         sa.Column("tag_limit", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
@@ -184,6 +199,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("generated_by", text, nullable=False),
         sa.Column("creator_user_agent", text, server_default="", nullable=False),
+        sa.Column("scope", text, nullable=True),
         sa.CheckConstraint("kind IN ('access', 'refresh')", name=op.f("ck_tokens_kind")),
         sa.ForeignKeyConstraint(
             ["account_id"], ["accounts.id"], name=op.f("fk_tokens_account_id_accounts"), ondelete="CASCADE"
@@ -396,9 +412,201 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(op.f("ix_tags_repository_id_manifest"), "tags", ["repository_id", "manifest"], unique=False)
+    op.create_table(
+        "events",
+        sa.Column("id", counted, sa.Identity(always=False), nullable=False),
+        sa.Column("published_at", sa.BigInteger(), nullable=False),
+        sa.Column("type", text, nullable=False),
+        sa.Column("actor", text, nullable=False),
+        sa.Column("actor_name", text, nullable=False),
+        sa.Column("actor_type", text, nullable=False),
+        sa.Column("address", text, nullable=False),
+        sa.Column("repository_id", sa.BigInteger(), nullable=True),
+        sa.Column("repository", text, nullable=False),
+        sa.Column("object_type", text, nullable=False),
+        sa.Column("object_id", text, nullable=False),
+        sa.Column("object_name", text, nullable=False),
+        sa.Column("object_content", text, nullable=False),
+        sa.Column("target_type", text, nullable=True),
+        sa.Column("target_id", text, nullable=True),
+        sa.Column("target_name", text, nullable=True),
+        sa.Column("target_content", text, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
+    )
+    op.create_index(op.f("ix_events_actor_id"), "events", ["actor", "id"], unique=False)
+    op.create_index(op.f("ix_events_published_at"), "events", ["published_at"], unique=False)
+    op.create_index(op.f("ix_events_repository_id_id"), "events", ["repository_id", "id"], unique=False)
+    op.create_table(
+        "replicas",
+        sa.Column("id", text, nullable=False),
+        sa.Column("node", text, nullable=False),
+        sa.Column("version", text, nullable=False),
+        sa.Column("components", text, nullable=False),
+        sa.Column("http_port", sa.Integer(), nullable=True),
+        sa.Column("https_port", sa.Integer(), nullable=True),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_replicas")),
+    )
+    op.create_table(
+        "revisions",
+        sa.Column("name", text, nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_revisions")),
+    )
+    op.create_table(
+        "settings",
+        sa.Column("name", text, nullable=False),
+        sa.Column("value", text, nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_settings")),
+    )
+    op.create_table(
+        "image_configs",
+        sa.Column("digest", text, nullable=False),
+        sa.Column("os", text, nullable=False),
+        sa.Column("os_version", text, nullable=False),
+        sa.Column("architecture", text, nullable=False),
+        sa.Column("variant", text, nullable=False),
+        sa.Column("history", text, nullable=False),
+        sa.Column("labels", text, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["digest"], ["blobs.digest"], name=op.f("fk_image_configs_digest_blobs"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_image_configs")),
+    )
+    op.create_table(
+        "namespace_user_grants",
+        sa.Column("namespace_id", text, nullable=False),
+        sa.Column("user_id", text, nullable=False),
+        sa.Column("level", text, nullable=False),
+        sa.CheckConstraint(
+            "level IN ('read-only', 'read-write', 'admin')", name=op.f("ck_namespace_user_grants_level")
+        ),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["accounts.id"],
+            name=op.f("fk_namespace_user_grants_namespace_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["accounts.id"],
+            name=op.f("fk_namespace_user_grants_user_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("namespace_id", "user_id", name=op.f("pk_namespace_user_grants")),
+    )
+    op.create_index(op.f("ix_namespace_user_grants_user_id"), "namespace_user_grants", ["user_id"], unique=False)
+    op.create_table(
+        "public_keys",
+        sa.Column("account_id", text, nullable=False),
+        sa.Column("id", text, nullable=False),
+        sa.Column("public_key", text, nullable=False),
+        sa.Column("label", text, server_default="", nullable=False),
+        sa.Column("certificates", text, server_default="[]", nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_public_keys_account_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", "id", name=op.f("pk_public_keys")),
+    )
+    op.create_table(
+        "sessions",
+        sa.Column("id", text, nullable=False),
+        sa.Column("account_id", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_used_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("address", text, server_default="", nullable=False),
+        sa.Column("user_agent", text, server_default="", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_sessions_account_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
+    )
+    op.create_index(op.f("ix_sessions_account_id"), "sessions", ["account_id"], unique=False)
+    op.create_index(op.f("ix_sessions_expires_at"), "sessions", ["expires_at"], unique=False)
+    op.create_table(
+        "user_settings",
+        sa.Column("account_id", text, nullable=False),
+        sa.Column("language", text, nullable=True),
+        sa.Column("content_cache", text, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_user_settings_account_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("account_id", name=op.f("pk_user_settings")),
+    )
+    op.create_table(
+        "pulls",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("reference", text, nullable=False),
+        sa.Column("pulls", sa.BigInteger(), nullable=False),
+        sa.Column("last_pulled_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_pulls_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "reference", name=op.f("pk_pulls")),
+        postgresql_with=lively,
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "repository_redirects",
+        sa.Column("path", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_repository_redirects_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("path", name=op.f("pk_repository_redirects")),
+    )
+    op.create_index(
+        op.f("ix_repository_redirects_repository_id"), "repository_redirects", ["repository_id"], unique=False
+    )
+    op.create_table(
+        "repository_user_grants",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("user_id", text, nullable=False),
+        sa.Column("level", text, nullable=False),
+        sa.CheckConstraint(
+            "level IN ('read-only', 'read-write', 'admin')", name=op.f("ck_repository_user_grants_level")
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_repository_user_grants_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["accounts.id"],
+            name=op.f("fk_repository_user_grants_user_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "user_id", name=op.f("pk_repository_user_grants")),
+    )
+    op.create_index(op.f("ix_repository_user_grants_user_id"), "repository_user_grants", ["user_id"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table("namespace_user_grants")
+    op.drop_table("repository_user_grants")
+    op.drop_table("repository_redirects")
+    op.drop_table("pulls")
+    op.drop_table("image_configs")
+    op.drop_table("user_settings")
+    op.drop_table("sessions")
+    op.drop_table("public_keys")
+    op.drop_table("events")
+    op.drop_table("settings")
+    op.drop_table("revisions")
+    op.drop_table("replicas")
     op.drop_table("tags")
     op.drop_table("manifest_references")
     op.drop_table("uploads")

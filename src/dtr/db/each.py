@@ -1,4 +1,4 @@
-"""Rows from a list parameter, so that one statement writes any number of them."""
+"""Rows from a list parameter, so that one statement writes or matches any number of them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,82 @@
+"""What the database keeps of an account, and how accounts are called."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from dtr.accounts.errors import AccountNameInvalid
+from dtr.db.schema import accounts
+from dtr.events import Actor
+
+if TYPE_CHECKING:
+    from dtr.db import Row
+
+AccountKind: TypeAlias = Literal["user", "organization", "robot"]
+
+SHARED_ORGANIZATION = "docker-datacenter"
+"""There from the start, as in DTR."""
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_LONGEST_NAME = 100
+
+ACCOUNT_COLUMNS = (
+    accounts.c.id,
+    accounts.c.name,
+    accounts.c.kind,
+    accounts.c.full_name,
+    accounts.c.is_admin,
+    accounts.c.is_active,
+    accounts.c.is_auditor,
+    accounts.c.is_imported,
+    accounts.c.organization_id,
+)
+"""What `account_of` reads, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user, an organisation, or a robot of an organisation, which is called ``organisation+robot``."""
+
+    id: str
+    name: str
+    kind: AccountKind
+    full_name: str
+    is_admin: bool
+    is_active: bool
+    is_auditor: bool = False
+    is_imported: bool = False
+    organization_id: str | None = None
+
+    def acting(self, address: str = "") -> Actor:
+        """The account as the one who does something, from `address`."""
+        return Actor("robot" if self.kind == "robot" else "user", self.id, self.name, address)
+
+
+def account_of(row: Row) -> Account:
+    """The account of a row that begins with `ACCOUNT_COLUMNS`."""
+    number, name, kind, full_name, is_admin, is_active, is_auditor, is_imported, organization, *_ = row
+    return Account(
+        number,
+        name,
+        kind,
+        full_name,
+        bool(is_admin),
+        bool(is_active),
+        bool(is_auditor),
+        bool(is_imported),
+        organization,
+    )
+
+
+def check_name(name: str) -> None:
+    """Raise AccountNameInvalid for what can be the name of no account or team."""
+    if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None:
+        raise AccountNameInvalid(
+            f"a name is lower-case letters and digits with single '.', '_', '-' between, at most {_LONGEST_NAME}"
+        )
+
+
+def findable(name: str) -> str:
+    """`name`, or what nothing is called: not every text can be sent to a database."""
+    return name if name.isascii() and name.isprintable() else ""

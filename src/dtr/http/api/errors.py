@@ -1,0 +1,135 @@
+"""
+What the API refuses, and how it says so: one table from the rooms' exceptions to DTR's codes.
+
+The body of every refusal is ``{"errors": [{"code", "message", "detail"}]}``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dtr.accounts import (
+    AccountInUse,
+    AccountNameInvalid,
+    AccountUnknown,
+    BadCredentials,
+    NameTaken,
+    NotGrantable,
+    PasswordInvalid,
+    TeamUnknown,
+    TooManyAttempts,
+)
+from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
+from dtr.oci import DigestInvalid, NameInvalid
+from dtr.registry import (
+    InvalidSettings,
+    ManifestReferenced,
+    ManifestUnknown,
+    NamespaceUnknown,
+    RepositoryExists,
+    RepositoryUnknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_CODES: dict[str, tuple[int, str]] = {
+    "INVALID_JSON": (400, "The body cannot be read as the JSON that this operation takes."),
+    "INVALID_PARAMETERS": (400, "The parameters cannot be read."),
+    "INVALID_DIGEST": (400, "The digest is not one."),
+    "INVALID_TAG_NAME": (400, "The name of the tag is too long, or has characters that it must not have."),
+    "INVALID_REPOSITORY_NAME": (400, "The repository cannot be called so."),
+    "INVALID_REPOSITORY_VISIBILITY": (400, "A repository is public or private."),
+    "INVALID_SETTINGS": (400, "The settings have values that they cannot have."),
+    "INVALID_USER_SETTINGS": (400, "The settings of the user have values that they cannot have."),
+    "INVALID_ACCOUNT_NAME": (400, "The account cannot be called so."),
+    "INVALID_TEAM_NAME": (400, "The team cannot be called so."),
+    "INVALID_PASSWORD": (400, "This cannot be a password."),
+    "INVALID_TOKEN_SCOPE": (400, "A token cannot be good for that."),
+    "REPOSITORY_EXISTS": (400, "There is a repository of this name."),
+    "ACCOUNT_EXISTS": (400, "There is an account of this name."),
+    "TEAM_EXISTS": (400, "The organization has a team of this name."),
+    "NOT_GRANTABLE": (400, "This cannot be granted."),
+    "NOT_AUTHENTICATED": (401, "The client is not authenticated."),
+    "NOT_AUTHORIZED": (403, "The client is not authorized."),
+    "NO_SUCH_ACCOUNT": (404, "There is no such account."),
+    "NO_SUCH_USER": (404, "There is no such user."),
+    "NO_SUCH_TEAM": (404, "There is no such team in the organization."),
+    "NO_SUCH_MEMBER": (404, "The user is not a member."),
+    "NO_SUCH_REPOSITORY": (404, "There is no such repository."),
+    "NO_SUCH_TAG": (404, "The repository has no such tag."),
+    "NO_SUCH_REF": (404, "The repository has no such tag or digest."),
+    "NO_SUCH_API_TOKEN": (404, "There is no such token."),
+    "NO_SUCH_PUBLIC_KEY": (404, "The account has no such key."),
+    "NO_SUCH_NAMESPACE_TEAM_ACCESS": (404, "The team was granted nothing on the namespace."),
+    "NO_SUCH_OPERATION": (404, "There is no such operation."),
+    "NOT_ALLOWED": (405, "The method is not allowed here."),
+    "NOT_ACCEPTABLE": (406, "The answer is JSON, which the client does not accept."),
+    "ACCOUNT_IN_USE": (409, "The account has repositories."),
+    "MANIFEST_REFERENCED": (409, "Another manifest names this one."),
+    "TOO_LARGE": (413, "The body is too large."),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "The body has to be JSON, and to say so."),
+    "TOO_MANY_REQUESTS": (429, "Too many wrong log-ins; try again later."),
+    "INTERNAL_ERROR": (500, "The server failed. Its administrator finds more in the log."),
+    "UNAVAILABLE": (503, "The metadata database does not answer."),
+    "STORAGE_FULL": (507, "The server has no room left."),
+}
+"""Status and message by code: DTR's, and those of what DTR had not."""
+
+
+class ApiError(Exception):
+    """A refusal: a code of the table, and what in this request it concerns."""
+
+    def __init__(self, code: str, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.message = _CODES[code]
+        super().__init__(self.message)
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body of the answer."""
+        return {"errors": [{"code": self.code, "message": self.message, "detail": self.detail}]}
+
+
+def _code(code: str) -> Callable[[Any], ApiError]:
+    return lambda error: ApiError(code, str(error))
+
+
+_ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
+    AccountUnknown: _code("NO_SUCH_ACCOUNT"),
+    TeamUnknown: _code("NO_SUCH_TEAM"),
+    NameTaken: _code("ACCOUNT_EXISTS"),
+    AccountNameInvalid: _code("INVALID_ACCOUNT_NAME"),
+    AccountInUse: _code("ACCOUNT_IN_USE"),
+    PasswordInvalid: _code("INVALID_PASSWORD"),
+    NotGrantable: _code("NOT_GRANTABLE"),
+    BadCredentials: _code("NOT_AUTHENTICATED"),
+    TooManyAttempts: lambda error: ApiError("TOO_MANY_REQUESTS", None, {"Retry-After": str(error.retry_after)}),
+    RepositoryUnknown: _code("NO_SUCH_REPOSITORY"),
+    RepositoryExists: _code("REPOSITORY_EXISTS"),
+    NamespaceUnknown: _code("NO_SUCH_ACCOUNT"),
+    InvalidSettings: _code("INVALID_SETTINGS"),
+    NameInvalid: _code("INVALID_REPOSITORY_NAME"),
+    DigestInvalid: _code("INVALID_DIGEST"),
+    ManifestUnknown: _code("NO_SUCH_REF"),
+    ManifestReferenced: _code("MANIFEST_REFERENCED"),
+    DatabaseFull: _code("STORAGE_FULL"),
+    DatabaseRefused: _code("INVALID_PARAMETERS"),
+    DatabaseError: lambda _error: ApiError("UNAVAILABLE", None, {"Retry-After": "5"}),
+}
+
+
+def refusal(error: Exception) -> ApiError | None:
+    """The refusal that says what a room raised; None: that is a failure of ours."""
+    if isinstance(error, ApiError):
+        return error
+    for kind in type(error).__mro__:
+        if kind in _ERRORS:
+            return _ERRORS[kind](error)
+    return None
+
+
+EXCEPTIONS: tuple[type[Exception], ...] = (ApiError, *_ERRORS)
+"""What `refusal` knows."""

@@ -1,0 +1,72 @@
+"""What the API's records share: names in camelCase, moments in RFC 3339, and the record of an account."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from dtr.accounts import Account
+
+NEVER = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
+"""How DTR writes a moment that has not come."""
+
+
+class Record(BaseModel):
+    """Something that the API answers."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Form(BaseModel):
+    """Something that the API is given; what it does not know it leaves aside, as DTR did."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, strict=True)
+
+
+def moment(milliseconds: int | None) -> dt.datetime:
+    """A moment of the database, milliseconds since 1970 UTC; None is `NEVER`."""
+    if milliseconds is None:
+        return NEVER
+    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+
+
+class AccountRecord(Record):
+    """A user, an organization or a robot of one."""
+
+    name: str = Field(description="Its name, which is a namespace.")
+    id: str
+    full_name: str
+    is_org: bool
+    is_admin: bool | None = Field(None, description="Users: administers the whole system.")
+    is_active: bool | None = Field(None, description="Users: may log in.")
+    is_imported: bool | None = Field(None, description="Users: came from a directory service.")
+    is_auditor: bool | None = Field(None, description="Users: sees everything, and changes nothing.")
+    members_count: int | None = Field(None, description="Organizations: how many members it has.")
+    teams_count: int | None = Field(None, description="Organizations: how many teams it has.")
+
+    @classmethod
+    def of(cls, account: Account, *, members: int | None = None, teams: int | None = None) -> AccountRecord:
+        """The record of an account; `members` and `teams` of an organization."""
+        if account.kind == "organization":
+            return cls(
+                name=account.name,
+                id=account.id,
+                full_name=account.full_name,
+                is_org=True,
+                members_count=members or 0,
+                teams_count=teams or 0,
+            )
+        return cls(
+            name=account.name,
+            id=account.id,
+            full_name=account.full_name,
+            is_org=False,
+            is_admin=account.is_admin,
+            is_active=account.is_active,
+            is_imported=account.is_imported,
+            is_auditor=account.is_auditor,
+        )

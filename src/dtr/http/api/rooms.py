@@ -1,0 +1,34 @@
+"""The rooms that the API's operations call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+if TYPE_CHECKING:
+    from dtr.accounts import Accounts
+    from dtr.db import Database
+    from dtr.registry import Blobs, Manifests, Repositories
+    from dtr.storage import Driver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """One of each."""
+
+    database: Database
+    storage: Driver
+    accounts: Accounts
+    repositories: Repositories
+    manifests: Manifests
+    blobs: Blobs
+
+
+def _rooms(request: Request) -> Rooms:
+    rooms: Rooms = request.app.state.rooms
+    return rooms
+
+
+RoomsDep = Annotated[Rooms, Depends(_rooms)]
