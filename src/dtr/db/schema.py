@@ -98,7 +98,9 @@ tokens = Table(  # what opens an account beside its password
     "tokens",
     metadata,
     Column("id", _text, primary_key=True),  # SHA-256 of the secret, hexadecimal; the secret is not kept
-    Column("account_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("account_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False),
+    # The access token that a client logged in with: what is left behind has its scope, and ends with it.
+    Column("parent_id", ForeignKey("tokens.id", ondelete="CASCADE"), index=True),
     Column("kind", _text, nullable=False),
     CheckConstraint("kind IN ('access', 'refresh')", "kind"),
     Column("label", _text, nullable=False),
@@ -106,9 +108,10 @@ tokens = Table(  # what opens an account beside its password
     Column("created_at", BigInteger, nullable=False),
     Column("last_used_at", BigInteger),
     Column("expires_at", BigInteger),
-    Column("generated_by", _text, nullable=False),  # account name
+    Column("generated_by", _text, nullable=False),  # `user`, or `auto`: left behind by a log-in
     Column("creator_user_agent", _text, nullable=False, server_default=""),
     Column("scope", _text),  # JSON, what it is good for; NULL: everything that the account may
+    Index(None, "account_id", "id"),
 )
 
 sessions = Table(  # of browsers, and of scripts that logged in

@@ -354,6 +354,7 @@ CREATE TABLE teams (
 CREATE TABLE tokens (
     id text COLLATE "C" NOT NULL,
     account_id text COLLATE "C" NOT NULL,
+    parent_id text COLLATE "C",
     kind text COLLATE "C" NOT NULL,
     label text COLLATE "C" NOT NULL,
     is_active boolean NOT NULL,
@@ -365,10 +366,13 @@ CREATE TABLE tokens (
     scope text COLLATE "C",
     CONSTRAINT pk_tokens PRIMARY KEY (id),
     CONSTRAINT ck_tokens_kind CHECK ((kind = ANY (ARRAY['access'::text, 'refresh'::text]))),
-    CONSTRAINT fk_tokens_account_id_accounts FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE CASCADE
+    CONSTRAINT fk_tokens_account_id_accounts FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE CASCADE,
+    CONSTRAINT fk_tokens_parent_id_tokens FOREIGN KEY (parent_id) REFERENCES tokens(id) ON DELETE CASCADE
 );
 
-CREATE INDEX ix_tokens_account_id ON public.tokens USING btree (account_id);
+CREATE INDEX ix_tokens_account_id_id ON public.tokens USING btree (account_id, id);
+
+CREATE INDEX ix_tokens_parent_id ON public.tokens USING btree (parent_id);
 
 CREATE TABLE uploads (
     id text COLLATE "C" NOT NULL,

@@ -366,6 +366,7 @@ CREATE TABLE teams (
 CREATE TABLE tokens (
     id TEXT NOT NULL,
     account_id TEXT NOT NULL,
+    parent_id TEXT,
     kind TEXT NOT NULL,
     label TEXT NOT NULL,
     is_active BOOLEAN NOT NULL,
@@ -377,10 +378,13 @@ CREATE TABLE tokens (
     scope TEXT,
     CONSTRAINT pk_tokens PRIMARY KEY (id),
     CONSTRAINT ck_tokens_kind CHECK (kind IN ('access', 'refresh')),
-    CONSTRAINT fk_tokens_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
+    CONSTRAINT fk_tokens_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_tokens_parent_id_tokens FOREIGN KEY(parent_id) REFERENCES tokens (id) ON DELETE CASCADE
 );
 
-CREATE INDEX ix_tokens_account_id ON tokens (account_id);
+CREATE INDEX ix_tokens_account_id_id ON tokens (account_id, id);
+
+CREATE INDEX ix_tokens_parent_id ON tokens (parent_id);
 
 CREATE TABLE uploads (
     id TEXT NOT NULL,

@@ -191,6 +191,7 @@ def upgrade() -> None:
         "tokens",
         sa.Column("id", text, nullable=False),
         sa.Column("account_id", text, nullable=False),
+        sa.Column("parent_id", text, nullable=True),
         sa.Column("kind", text, nullable=False),
         sa.Column("label", text, nullable=False),
         sa.Column("is_active", sa.Boolean(), nullable=False),
@@ -204,9 +205,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["account_id"], ["accounts.id"], name=op.f("fk_tokens_account_id_accounts"), ondelete="CASCADE"
         ),
+        sa.ForeignKeyConstraint(
+            ["parent_id"], ["tokens.id"], name=op.f("fk_tokens_parent_id_tokens"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
     )
-    op.create_index(op.f("ix_tokens_account_id"), "tokens", ["account_id"], unique=False)
+    op.create_index(op.f("ix_tokens_account_id_id"), "tokens", ["account_id", "id"], unique=False)
+    op.create_index(op.f("ix_tokens_parent_id"), "tokens", ["parent_id"], unique=False)
 
     op.create_table(
         "manifests",
