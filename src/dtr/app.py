@@ -16,6 +16,7 @@ from dtr.db import open_database
 from dtr.http.front import Front
 from dtr.http.operations import Operations
 from dtr.registry import Blobs, Lifetimes, Manifests, Repositories, Sweeper, Uploads
+from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Application:
             untagged_after=registry.untagged_seconds * 1000,
             delete_delay=registry.delete_delay_seconds * 1000,
             upload_ttl=registry.upload_seconds * 1000,
+        )
+        self.live = LiveSettings(
+            self.database,
+            Values(create_repository_on_push=registry.create_on_push, dtr_host=settings.external_address or ""),
         )
         self.accounts = Accounts(
             self.database,
@@ -94,14 +99,14 @@ class Application:
             routes["auth"] = TokenService(
                 self.accounts,
                 self.tokens,
+                self.live,
                 service=settings.auth.service,
-                create_on_push=settings.registry.create_on_push,
             )
         if "api" in settings.components:
             from dtr.http.api import API
             from dtr.http.start_page import StartPage
 
-            routes[""] = StartPage(settings.external_address)
+            routes[""] = StartPage(self.live)
             routes["api"] = routes["enzi"] = API(self._api)
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
@@ -143,11 +148,11 @@ class Application:
             uploads=self.uploads,
             manifests=self.manifests,
             storage=self.storage,
+            settings=self.live,
             options=Options(
                 service=settings.auth.service,
                 manifest_limit=settings.registry.manifest_limit,
                 chunk_minimum=settings.registry.chunk_minimum,
-                create_on_push=settings.registry.create_on_push,
                 delete_enabled=settings.registry.delete,
                 redirect_seconds=settings.storage.redirect_seconds,
                 page_size=settings.registry.page_size,
@@ -166,6 +171,7 @@ class Application:
                 repositories=self.repositories,
                 manifests=self.manifests,
                 blobs=self.blobs,
+                live=self.live,
             )
         )
 

@@ -204,7 +204,8 @@ def _run(
         front = application.front(certificate, counted)
         server = Server(front, [Listener(one, tls) for one, tls in sockets], drain_seconds=settings.drain_seconds)
         await application.tokens.keys.refresh()
-        beside = [asyncio.create_task(counted.keep_saved())]
+        await application.live.refresh()
+        beside = [asyncio.create_task(counted.keep_saved()), asyncio.create_task(application.live.keep_fresh())]
         context = next((tls for _, tls in sockets if tls is not None), None)
         if certificate is not None and context is not None:
             beside.append(asyncio.create_task(_keep_certificate(settings, certificate, context)))

@@ -55,7 +55,7 @@ def _requests() -> set[tuple[str, str]]:
 
 def _handlers() -> Mapping[str, Mapping[str, object]]:
     """Of the registry's API, by kind and method."""
-    nothing: Any = SimpleNamespace(service="", create_on_push=False)
+    nothing: Any = SimpleNamespace(service="")
     return v2.RegistryAPI(
         tokens=nothing,
         accounts=nothing,
@@ -64,6 +64,7 @@ def _handlers() -> Mapping[str, Mapping[str, object]]:
         uploads=nothing,
         manifests=nothing,
         storage=nothing,
+        settings=nothing,
         options=nothing,
     )._handlers
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dtr.http.types import Receive, Scope, Send
+    from dtr.settings import LiveSettings
 
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 _PAGE = """<!doctype html>
@@ -38,9 +39,9 @@ docker push {address}/NAMESPACE/REPOSITORY</pre>
 class StartPage:
     """The ASGI application of ``/``."""
 
-    def __init__(self, external_address: str | None) -> None:
-        """`external_address` is what clients use, ``HOST[:PORT]``; None: what the request says."""
-        self._address = external_address
+    def __init__(self, settings: LiveSettings) -> None:
+        """`settings` have the address that clients use; when they have none, it is what the request says."""
+        self._settings = settings
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -50,7 +51,7 @@ class StartPage:
         headers: list[tuple[bytes, bytes]] = []
         status, body = 200, b""
         if scope["method"] in {"GET", "HEAD"}:
-            body = _PAGE.format(address=html.escape(self._address or _host(scope))).encode()
+            body = _PAGE.format(address=html.escape(self._settings.current.dtr_host or _host(scope))).encode()
             policy = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
             headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", policy)]
         else:

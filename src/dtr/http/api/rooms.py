@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dtr.accounts import Accounts
     from dtr.db import Database
     from dtr.registry import Blobs, Manifests, Repositories
+    from dtr.settings import LiveSettings
     from dtr.storage import Driver
 
 
@@ -24,6 +25,7 @@ class Rooms:
     repositories: Repositories
     manifests: Manifests
     blobs: Blobs
+    live: LiveSettings
 
 
 def _rooms(request: Request) -> Rooms:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from dtr.accounts import Accounts, Login, Standing, Tokens
     from dtr.http.types import Receive, Scope, Send
+    from dtr.settings import LiveSettings
 
 _LARGEST_FORM = 64 * 1024
 _MOST_SCOPES = 100
@@ -58,11 +59,11 @@ class _Wanted:
 class TokenService:
     """The ASGI application of ``/auth/token`` and ``/auth/jwks.json``."""
 
-    def __init__(self, accounts: Accounts, tokens: Tokens, *, service: str, create_on_push: bool = False) -> None:
+    def __init__(self, accounts: Accounts, tokens: Tokens, settings: LiveSettings, *, service: str) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._service = service
-        self._create_on_push = create_on_push
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -229,7 +230,7 @@ class TokenService:
         if standing.repository_id is None:
             # Whoever may make it is told that it is missing; for the others it looks as any private one.
             may_make = may(facts, Operation.CREATE_REPOSITORY) or (
-                self._create_on_push and may(facts, Operation.CREATE_ON_PUSH)
+                self._settings.current.create_repository_on_push and may(facts, Operation.CREATE_ON_PUSH)
             )
             return _ALL if may_make else frozenset()
         granted = set()

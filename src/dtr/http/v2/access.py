@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dtr.http.front import Facts
     from dtr.http.v2.request import Request
     from dtr.registry import Repositories
+    from dtr.settings import LiveSettings
+
+_READ_ONLY = "the registry is read-only at present: pulls go on, pushes and deletions do not"
 
 
 class Access:
@@ -30,15 +33,15 @@ class Access:
         tokens: Tokens,
         accounts: Accounts,
         repositories: Repositories,
+        settings: LiveSettings,
         *,
         service: str,
-        create_on_push: bool,
     ) -> None:
         self._tokens = tokens
         self._accounts = accounts
         self._repositories = repositories
         self._service = service
-        self._create_on_push = create_on_push
+        self._settings = settings
 
     async def authenticate(self, request: Request) -> None:
         """Verify the token, and note in the request what it says. Raises Refused, NameInvalid."""
@@ -72,9 +75,11 @@ class Access:
         A push may make it. Raises Refused, RepositoryUnknown (to whoever could make it).
         """
         self.require(request, action)
+        if self._settings.current.read_only_registry:
+            raise Refused(405, "UNSUPPORTED", _READ_ONLY)
         standing = await self._accounts.standings.find(request.claims.account_id, request.name)
         if standing.repository_id is None:
-            if operation is Operation.PUSH and self._create_on_push:
+            if operation is Operation.PUSH and self._settings.current.create_repository_on_push:
                 if may(standing.facts, Operation.CREATE_ON_PUSH):
                     return await self._create_repository(request.name)
             elif may(standing.facts, Operation.CREATE_REPOSITORY):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dtr.http.types import Header, Receive, Scope, Send
     from dtr.http.v2.errors import Answer
     from dtr.registry import Blobs, Manifests, Repositories, Upload, Uploads
+    from dtr.settings import LiveSettings
     from dtr.storage import Driver
 
 _INDEX = b"application/vnd.oci.image.index.v1+json"
@@ -59,7 +60,6 @@ class Options:
     service: str = "dtr"
     manifest_limit: int = 4 * 1024 * 1024
     chunk_minimum: int | None = None
-    create_on_push: bool = False
     delete_enabled: bool = True
     redirect_seconds: int | None = None
     """Pulls are sent to a signed address of the storage that is good for so long; None: they are not."""
@@ -80,11 +80,10 @@ class RegistryAPI:
         uploads: Uploads,
         manifests: Manifests,
         storage: Driver,
+        settings: LiveSettings,
         options: Options,
     ) -> None:
-        self._access = Access(
-            tokens, accounts, repositories, service=options.service, create_on_push=options.create_on_push
-        )
+        self._access = Access(tokens, accounts, repositories, settings, service=options.service)
         self._accounts = accounts
         self._blobs = blobs
         self._uploads = uploads
