@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from dtr import __version__
-from dtr.http.api import accounts, meta
+from dtr.http.api import accounts, docs, meta
 from dtr.http.api.errors import EXCEPTIONS, ApiError, refusal
+from dtr.http.api.openapi import describe
+from dtr.http.api.paths import Paths
 from dtr.http.bodies import BodyTooLarge
 
 if TYPE_CHECKING:
@@ -28,30 +30,24 @@ _ROUTERS = (accounts.router, meta.router)
 
 def build(rooms: Rooms) -> ASGIApp:
     """The application over `rooms`."""
-    app = FastAPI(
-        title="dtr",
-        version=__version__,
-        openapi_url="/api/v0/openapi.json",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
+    app = FastAPI(title="dtr", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.rooms = rooms
-    for router in _ROUTERS:
-        app.include_router(router)
+    paths = Paths(route for router in _ROUTERS for route in router.routes)
+    app.router.routes[:] = [*docs.routes(lambda: describe(paths.routes)), *paths.routes]
     for kind in EXCEPTIONS:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_form)
     app.add_exception_handler(HTTPException, _refuse_route)
-    app.add_middleware(_Guard)
+    app.add_middleware(_Guard, paths=paths)
     return app
 
 
 class _Guard:
-    """What holds for every operation: JSON in and out, bodies of a bounded size, an answer to every failure."""
+    """What holds for every operation: how it is found, what goes in and out, an answer to every failure."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, paths: Paths) -> None:
         self._app = app
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # the framework's own start and end
@@ -60,6 +56,9 @@ class _Guard:
         facts = scope.get("dtr.facts")
         if facts is not None:
             facts.route = "api"
+        head = scope["method"] == "HEAD"
+        if head:
+            scope = {**scope, "method": "GET"}
         started = False
         received = 0
 
@@ -73,41 +72,67 @@ class _Guard:
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = True
+            if message["type"] == "http.response.start":
+                started = True
+                headers = message.get("headers", ())
+                if not any(name == b"cache-control" for name, _ in headers):
+                    message = {**message, "headers": [*headers, (b"cache-control", b"no-store")]}
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
-        headers = dict(scope["headers"])
         try:
-            wrong = _media_type_problem(headers)
-            if wrong is not None:
-                await _answer(wrong)(scope, receive, send)
-                return
-            await self._app(scope, bounded, watched)
-        except Exception as error:
+            refused = self._refused(scope)
+            if refused is not None:
+                await _answer(refused)(scope, receive, watched)
+            else:
+                await self._app(scope, bounded, watched)
+        except Exception:
             if started:
                 raise
-            if not isinstance(error, BodyTooLarge):
-                _log.exception("operation failed", extra={"request_id": facts.id if facts else ""})
-            code = "TOO_LARGE" if isinstance(error, BodyTooLarge) else "INTERNAL_ERROR"
-            await _answer(ApiError(code))(scope, receive, send)
+            _log.exception("operation failed", extra={"request_id": facts.id if facts else ""})
+            await _answer(ApiError("INTERNAL_ERROR"))(scope, receive, watched)
+
+    def _refused(self, scope: Scope) -> ApiError | None:
+        """Why the request is not given to an operation at all."""
+        path = self._paths.find(scope["path"])
+        if path is None:  # the documents, or nothing
+            return None
+        operation = path.operations.get(scope["method"])
+        if operation is None:
+            return ApiError("NOT_ALLOWED", None, {"Allow": path.allowed})
+        headers = _joined(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if length != b"0" or b"transfer-encoding" in headers:
+            given = headers.get(b"content-type", b"").decode("latin-1")
+            if not operation.takes(given):
+                return ApiError("UNSUPPORTED_MEDIA_TYPE", given)
+            if int(length) > _LARGEST_BODY:
+                return ApiError("TOO_LARGE")
+        accepted = headers.get(b"accept", b"*/*").decode("latin-1")
+        return None if operation.gives(accepted) else ApiError("NOT_ACCEPTABLE", accepted)
 
 
-def _media_type_problem(headers: dict[bytes, bytes]) -> ApiError | None:
-    has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-    given = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if has_body and not (given == b"application/json" or given.endswith(b"+json")):
-        return ApiError("UNSUPPORTED_MEDIA_TYPE", given.decode("latin-1"))
-    accepted = headers.get(b"accept", b"*/*").lower()
-    if not any(kind in accepted for kind in (b"*/*", b"application/json", b"application/*", b"text/")):
-        return ApiError("NOT_ACCEPTABLE", accepted.decode("latin-1"))
-    return None
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers; what is said several times is one list (RFC 9110, section 5.3)."""
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        joined[name] = joined[name] + b"," + value if name in joined else value
+    return joined
+
+
+class _Refusal(JSONResponse):
+    """What a client sent may come back in it, also what is no text: half a pair of surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
 
 
 def _answer(error: ApiError) -> JSONResponse:
-    headers = {"Cache-Control": "no-store", **error.headers}
+    headers = dict(error.headers)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="dtr"'
-    return JSONResponse(error.document, error.status, headers)
+    return _Refusal(error.document, error.status, headers)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
@@ -121,23 +146,20 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _refuse_form(_request: Request, error: Exception) -> JSONResponse:
+    found = error.errors() if isinstance(error, RequestValidationError) else []
     problems: list[dict[str, Any]] = [
-        {"field": ".".join(str(part) for part in one["loc"][1:]), "message": one["msg"]}
-        for one in (error.errors() if isinstance(error, RequestValidationError) else [])
+        {"field": ".".join(str(part) for part in one["loc"][1:]), "message": one["msg"]} for one in found
     ]
-    in_body = isinstance(error, RequestValidationError) and any(one["loc"][0] == "body" for one in error.errors())
+    in_body = any(one["loc"][0] == "body" for one in found)
     return _answer(ApiError("INVALID_JSON" if in_body else "INVALID_PARAMETERS", problems))
 
 
 async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
-    """No such path, or not with this method: then the answer lists those of all routes that match."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == 405:
-        methods: set[str] = set()
-        for route in request.app.routes:
-            if route.matches(request.scope)[0] is not Match.NONE:
-                methods |= set(getattr(route, "methods", None) or ())
-        return _answer(ApiError("NOT_ALLOWED", None, {"Allow": ", ".join(sorted(methods))}))
-    if status == 404:
+    """No such path, or a body that cannot be read."""
+    if isinstance(error, HTTPException) and error.status_code == 404:
         return _answer(ApiError("NO_SUCH_OPERATION", request.url.path))
+    if isinstance(error, HTTPException) and error.status_code == 405:  # of a document
+        return _answer(ApiError("NOT_ALLOWED", None, error.headers))
+    if isinstance(error.__cause__, BodyTooLarge):
+        return _answer(ApiError("TOO_LARGE"))
     return _answer(ApiError("INVALID_JSON", getattr(error, "detail", None)))

@@ -6,7 +6,10 @@ The body of every refusal is ``{"errors": [{"code", "message", "detail"}]}``.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
 
 from dtr.accounts import (
     AccountInUse,
@@ -133,3 +136,36 @@ def refusal(error: Exception) -> ApiError | None:
 
 EXCEPTIONS: tuple[type[Exception], ...] = (ApiError, *_ERRORS)
 """What `refusal` knows."""
+
+
+class Problem(BaseModel):
+    """One reason why a request was refused."""
+
+    code: str = Field(description="A word for programs.")
+    message: str = Field(description="The same for people.")
+    detail: Any = Field(description="What in this request it concerns.")
+
+
+class Problems(BaseModel):
+    """The body of every refusal."""
+
+    errors: list[Problem] = Field(description="The reasons; today always one.")
+
+
+def errors(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """
+    For `responses` of an operation: the codes that it refuses with, beside those of every operation.
+
+    What every operation refuses with is in `dtr.http.api.openapi`.
+    """
+    by_status = defaultdict(list)
+    for code in codes:
+        by_status[_CODES[code][0]].append(code)
+    return {status: _described(found) for status, found in by_status.items()}
+
+
+def _described(codes: list[str]) -> dict[str, Any]:
+    words = "\n\n".join(f"`{code}`: {_CODES[code][1]}" for code in codes)
+    narrowed = {"errors": {"items": {"properties": {"code": {"enum": codes}}}}}
+    schema = {"allOf": [{"$ref": "#/components/schemas/Problems"}], "properties": narrowed}
+    return {"description": words, "content": {"application/json": {"schema": schema}}}
