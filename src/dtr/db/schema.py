@@ -58,12 +58,14 @@ accounts = Table(
     CheckConstraint("kind IN ('user', 'organization', 'robot')", "kind"),
     Column("organization_id", ForeignKey("accounts.id", ondelete="CASCADE"), index=True),  # of a robot
     Column("full_name", _text, nullable=False, server_default=""),
+    Column("folded", _text, nullable=False, server_default=""),  # both names, to be searched whatever their case
     Column("is_admin", Boolean, nullable=False),
     Column("is_auditor", Boolean, nullable=False, server_default=false()),  # sees everything, changes nothing
     Column("is_active", Boolean, nullable=False),
     Column("is_imported", Boolean, nullable=False),
     Column("password_hash", _text),  # Argon2, in its own notation; NULL: no password opens this account
     Column("created_at", BigInteger, nullable=False),
+    Index(None, "full_name", "name"),
 )
 
 organization_members = Table(
@@ -108,7 +110,6 @@ tokens = Table(  # what opens an account beside its password
     Column("created_at", BigInteger, nullable=False),
     Column("last_used_at", BigInteger),
     Column("expires_at", BigInteger),
-    Column("generated_by", _text, nullable=False),  # `user`, or `auto`: left behind by a log-in
     Column("creator_user_agent", _text, nullable=False, server_default=""),
     Column("scope", _text),  # JSON, what it is good for; NULL: everything that the account may
     Index(None, "account_id", "id"),
@@ -171,7 +172,10 @@ repositories = Table(
     "repositories",
     metadata,
     Column("id", _counted, Identity(), primary_key=True),
-    Column("namespace_id", ForeignKey(accounts.c.id), nullable=False, index=True),
+    # The account that owns it. NULL when that has gone: only a deleted repository outlives its owner, until its
+    # content is collected.
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="SET NULL"), index=True),
+    CheckConstraint("namespace_id IS NOT NULL OR deleted_at IS NOT NULL", "owned"),
     Column("path", _text, nullable=False),  # namespace/name[/...]
     Column("visibility", _text, nullable=False),
     CheckConstraint("visibility IN ('public', 'private')", "visibility"),
@@ -395,6 +399,8 @@ usage_deltas = Table(  # append only, folded from time to time into `usage`
     Column("bytes", BigInteger, nullable=False, server_default="0"),
     Column("pulls", BigInteger, nullable=False, server_default="0"),
     Column("pushes", BigInteger, nullable=False, server_default="0"),
+    Column("pulled_at", BigInteger),  # the last of its pulls
+    Column("pushed_at", BigInteger),
     postgresql_with=_lively,
 )
 
@@ -405,6 +411,8 @@ usage = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("pulls", BigInteger, nullable=False, server_default="0"),
     Column("pushes", BigInteger, nullable=False, server_default="0"),
+    Column("pulled_at", BigInteger),
+    Column("pushed_at", BigInteger),
 )
 
 pulls = Table(  # by tag and by digest, as they were asked for; written in batches

@@ -4,6 +4,7 @@ CREATE TABLE accounts (
     kind TEXT NOT NULL,
     organization_id TEXT,
     full_name TEXT DEFAULT '' NOT NULL,
+    folded TEXT DEFAULT '' NOT NULL,
     is_admin BOOLEAN NOT NULL,
     is_auditor BOOLEAN DEFAULT 0 NOT NULL,
     is_active BOOLEAN NOT NULL,
@@ -15,6 +16,8 @@ CREATE TABLE accounts (
     CONSTRAINT fk_accounts_organization_id_accounts FOREIGN KEY(organization_id) REFERENCES accounts (id) ON DELETE CASCADE,
     CONSTRAINT uq_accounts_name UNIQUE (name)
 );
+
+CREATE INDEX ix_accounts_full_name_name ON accounts (full_name, name);
 
 CREATE INDEX ix_accounts_organization_id ON accounts (organization_id);
 
@@ -214,7 +217,7 @@ CREATE TABLE replicas (
 
 CREATE TABLE repositories (
     id INTEGER NOT NULL,
-    namespace_id TEXT NOT NULL,
+    namespace_id TEXT,
     path TEXT NOT NULL,
     visibility TEXT NOT NULL,
     short_description TEXT DEFAULT '' NOT NULL,
@@ -226,8 +229,9 @@ CREATE TABLE repositories (
     created_at BIGINT NOT NULL,
     deleted_at BIGINT,
     CONSTRAINT pk_repositories PRIMARY KEY (id),
+    CONSTRAINT ck_repositories_owned CHECK (namespace_id IS NOT NULL OR deleted_at IS NOT NULL),
     CONSTRAINT ck_repositories_visibility CHECK (visibility IN ('public', 'private')),
-    CONSTRAINT fk_repositories_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id)
+    CONSTRAINT fk_repositories_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE SET NULL
 );
 
 CREATE INDEX ix_repositories_deleted_at ON repositories (deleted_at) WHERE deleted_at IS NOT NULL;
@@ -373,7 +377,6 @@ CREATE TABLE tokens (
     created_at BIGINT NOT NULL,
     last_used_at BIGINT,
     expires_at BIGINT,
-    generated_by TEXT NOT NULL,
     creator_user_agent TEXT DEFAULT '' NOT NULL,
     scope TEXT,
     CONSTRAINT pk_tokens PRIMARY KEY (id),
@@ -413,6 +416,8 @@ CREATE TABLE usage (
     bytes BIGINT NOT NULL,
     pulls BIGINT DEFAULT '0' NOT NULL,
     pushes BIGINT DEFAULT '0' NOT NULL,
+    pulled_at BIGINT,
+    pushed_at BIGINT,
     CONSTRAINT pk_usage PRIMARY KEY (scope)
 );
 
@@ -422,6 +427,8 @@ CREATE TABLE usage_deltas (
     bytes BIGINT DEFAULT '0' NOT NULL,
     pulls BIGINT DEFAULT '0' NOT NULL,
     pushes BIGINT DEFAULT '0' NOT NULL,
+    pulled_at BIGINT,
+    pushed_at BIGINT,
     CONSTRAINT pk_usage_deltas PRIMARY KEY (id)
 );
 

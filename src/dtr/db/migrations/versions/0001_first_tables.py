@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("kind", text, nullable=False),
         sa.Column("organization_id", text, nullable=True),
         sa.Column("full_name", text, server_default="", nullable=False),
+        sa.Column("folded", text, server_default="", nullable=False),
         sa.Column("is_admin", sa.Boolean(), nullable=False),
         sa.Column("is_auditor", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("is_active", sa.Boolean(), nullable=False),
@@ -39,6 +40,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
     )
+    op.create_index(op.f("ix_accounts_full_name_name"), "accounts", ["full_name", "name"], unique=False)
     op.create_index(op.f("ix_accounts_organization_id"), "accounts", ["organization_id"], unique=False)
     op.create_table(
         "blobs",
@@ -100,6 +102,8 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("pulls", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("pushes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pulled_at", sa.BigInteger(), nullable=True),
+        sa.Column("pushed_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("scope", name=op.f("pk_usage")),
     )
     op.create_table(
@@ -109,6 +113,8 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("pulls", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("pushes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pulled_at", sa.BigInteger(), nullable=True),
+        sa.Column("pushed_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_deltas")),
         postgresql_with=lively,
     )
@@ -137,7 +143,7 @@ def upgrade() -> None:
     op.create_table(
         "repositories",
         sa.Column("id", counted, sa.Identity(always=False), nullable=False),
-        sa.Column("namespace_id", text, nullable=False),
+        sa.Column("namespace_id", text, nullable=True),
         sa.Column("path", text, nullable=False),
         sa.Column("visibility", text, nullable=False),
         sa.Column("short_description", text, server_default="", nullable=False),
@@ -148,9 +154,15 @@ def upgrade() -> None:
         sa.Column("tag_limit", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint(
+            "namespace_id IS NOT NULL OR deleted_at IS NOT NULL", name=op.f("ck_repositories_owned")
+        ),
         sa.CheckConstraint("visibility IN ('public', 'private')", name=op.f("ck_repositories_visibility")),
         sa.ForeignKeyConstraint(
-            ["namespace_id"], ["accounts.id"], name=op.f("fk_repositories_namespace_id_accounts")
+            ["namespace_id"],
+            ["accounts.id"],
+            name=op.f("fk_repositories_namespace_id_accounts"),
+            ondelete="SET NULL",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repositories")),
     )
@@ -198,7 +210,6 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_used_at", sa.BigInteger(), nullable=True),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
-        sa.Column("generated_by", text, nullable=False),
         sa.Column("creator_user_agent", text, server_default="", nullable=False),
         sa.Column("scope", text, nullable=True),
         sa.CheckConstraint("kind IN ('access', 'refresh')", name=op.f("ck_tokens_kind")),
