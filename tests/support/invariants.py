@@ -65,6 +65,7 @@ _RULES = {
             SELECT 'namespace:' || once.namespace_id, sum(once.size) FROM (
                 SELECT DISTINCT r.namespace_id, b.digest, b.size FROM repository_blobs l
                 JOIN blobs b ON b.digest = l.digest JOIN repositories r ON r.id = l.repository_id
+                WHERE r.namespace_id IS NOT NULL
             ) AS once GROUP BY once.namespace_id
             UNION ALL
             SELECT '*', sum(size) FROM blobs

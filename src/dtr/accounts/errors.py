@@ -40,9 +40,7 @@ class AccountInUse(AccountError):
     """The account has repositories, which would lose their owner."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name} has repositories; delete them first, and wait until what is deleted is collected"
-        )
+        super().__init__(f"{name} has repositories; delete them first")
         self.name = name
 
 
@@ -52,6 +50,30 @@ class PasswordInvalid(AccountError):
 
 class NotGrantable(AccountError):
     """A grant that the permission model does not know."""
+
+
+class TeamElsewhere(NotGrantable):
+    """The team is one of another organisation."""
+
+
+class NotAnOrganization(NotGrantable):
+    """What belongs to a user has no teams."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not owned by an organization")
+        self.name = name
+
+
+class TokenUnknown(AccountError):
+    """There is no such access token."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"there is no token {token}")
+        self.token = token
+
+
+class TokenUnusable(AccountError):
+    """An access token cannot be made so."""
 
 
 class BadCredentials(AccountError):

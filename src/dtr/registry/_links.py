@@ -62,6 +62,7 @@ _COUNT = Statement(
             # A namespace counts a blob once, in however many of its repositories it is.
             select(literal("namespace:") + _mine.c.namespace_id, _size).where(
                 _mine.c.id == bindparam("repository"),
+                _mine.c.namespace_id.is_not(None),
                 ~exists().where(
                     repository_blobs.c.digest == bindparam("digest"),
                     repository_blobs.c.repository_id == _sibling.c.id,

@@ -205,7 +205,9 @@ _changes = union_all(
         (literal("repository:") + cast(repository_blobs.c.repository_id, Text)).label("scope"),
         blobs.c.size.label("bytes"),
     ).select_from(_held_blobs),
-    select(literal("namespace:") + _in_namespaces.c.namespace_id, _in_namespaces.c.size),
+    select(literal("namespace:") + _in_namespaces.c.namespace_id, _in_namespaces.c.size).where(
+        _in_namespaces.c.namespace_id.is_not(None)
+    ),
     select(literal("*"), blobs.c.size),
     select(usage.c.scope, -usage.c.bytes),
     select(usage_deltas.c.scope, -usage_deltas.c.bytes),

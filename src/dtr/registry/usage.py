@@ -1,0 +1,209 @@
+"""
+What is counted: bytes, pulls and pushes of repositories and namespaces.
+
+Whoever counts adds a row to `usage_deltas`, in the transaction of what it counts, and waits for nobody; `Usage.fold`
+adds them up in `usage` from time to time. What is read is the sum of both in one statement, hence exact at every
+moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, bindparam, case, cast, delete, func, or_, select, union_all
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.db import Statement, in_list
+from dtr.db.schema import usage, usage_deltas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from sqlalchemy import ColumnElement
+
+    from dtr.db import Database, Row, Transaction
+
+_log = logging.getLogger("dtr.usage")
+
+_BATCH = 1000
+"""Rows in a unit: the writer of SQLite is busy with them for some milliseconds."""
+_PAUSE_SECONDS = 5.0
+
+WHOLE = "*"
+"""The scope of the whole registry."""
+
+_COUNT = Statement(
+    insert(usage_deltas).values(
+        scope=bindparam("scope"),
+        bytes=bindparam("bytes", type_=BigInteger),
+        pulls=bindparam("pulls", type_=BigInteger),
+        pushes=bindparam("pushes", type_=BigInteger),
+        pulled_at=bindparam("pulled_at", type_=BigInteger),
+        pushed_at=bindparam("pushed_at", type_=BigInteger),
+    )
+)
+_counted = union_all(
+    *(
+        select(
+            table.c.scope, table.c.bytes, table.c.pulls, table.c.pushes, table.c.pulled_at, table.c.pushed_at
+        ).where(in_list(table.c.scope, "scopes"))
+        for table in (usage, usage_deltas)
+    )
+).subquery("counted")
+_TOTALS = Statement(
+    select(
+        _counted.c.scope,
+        cast(func.sum(_counted.c.bytes), BigInteger),
+        cast(func.sum(_counted.c.pulls), BigInteger),
+        cast(func.sum(_counted.c.pushes), BigInteger),
+        func.max(_counted.c.pulled_at),
+        func.max(_counted.c.pushed_at),
+    ).group_by(_counted.c.scope)
+)
+
+# --- folding --------------------------------------------------------------------------------------------------
+
+_SOME = Statement(
+    select(
+        usage_deltas.c.id,
+        usage_deltas.c.scope,
+        usage_deltas.c.bytes,
+        usage_deltas.c.pulls,
+        usage_deltas.c.pushes,
+        usage_deltas.c.pulled_at,
+        usage_deltas.c.pushed_at,
+    )
+    .order_by(usage_deltas.c.id)
+    .limit(_BATCH)
+    .with_for_update(skip_locked=True)
+)
+_sum = insert(usage).values(
+    scope=bindparam("scope"),
+    bytes=bindparam("bytes", type_=BigInteger),
+    pulls=bindparam("pulls", type_=BigInteger),
+    pushes=bindparam("pushes", type_=BigInteger),
+    pulled_at=bindparam("pulled_at", type_=BigInteger),
+    pushed_at=bindparam("pushed_at", type_=BigInteger),
+)
+
+
+def _later(before: ColumnElement[Any], after: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((or_(before.is_(None), before < after), after), else_=before)
+
+
+_ADD = Statement(
+    _sum.on_conflict_do_update(
+        index_elements=["scope"],
+        set_={
+            "bytes": usage.c.bytes + _sum.excluded.bytes,
+            "pulls": usage.c.pulls + _sum.excluded.pulls,
+            "pushes": usage.c.pushes + _sum.excluded.pushes,
+            "pulled_at": _later(usage.c.pulled_at, _sum.excluded.pulled_at),
+            "pushed_at": _later(usage.c.pushed_at, _sum.excluded.pushed_at),
+        },
+    )
+)
+_FORGET = Statement(delete(usage_deltas).where(in_list(usage_deltas.c.id, "ids")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What was counted, or is to be added; moments in milliseconds since 1970 UTC, None: never."""
+
+    bytes: int = 0
+    pulls: int = 0
+    pushes: int = 0
+    pulled_at: int | None = None
+    pushed_at: int | None = None
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            bytes=self.bytes + other.bytes,
+            pulls=self.pulls + other.pulls,
+            pushes=self.pushes + other.pushes,
+            pulled_at=_latest(self.pulled_at, other.pulled_at),
+            pushed_at=_latest(self.pushed_at, other.pushed_at),
+        )
+
+
+_NOTHING = Counts()
+
+
+def of_repository(repository: int) -> str:
+    """The scope of a repository."""
+    return f"repository:{repository}"
+
+
+def of_namespace(account: str) -> str:
+    """The scope of all repositories of an account, by its id; it counts a blob once."""
+    return f"namespace:{account}"
+
+
+async def count(tx: Transaction, counts: dict[str, Counts]) -> None:
+    """Add something to what is counted of some scopes: one row each, which waits for nobody."""
+    await tx.execute_many(_COUNT, [_parameters(scope, one) for scope, one in counts.items()])
+
+
+class Usage:
+    """What was counted."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, scopes: Iterable[str]) -> dict[str, Counts]:
+        """What was counted of each scope, in one query."""
+        wanted = list(scopes)
+        rows = await self._database.fetch_all(_TOTALS, scopes=wanted)
+        return dict.fromkeys(wanted, _NOTHING) | {row[0]: _counts(row[1:]) for row in rows}
+
+    async def fold(self) -> int:
+        """Add up a batch of rows; how many there were. Several may do so at the same time."""
+
+        async def work(tx: Transaction) -> int:
+            rows = await tx.fetch_all(_SOME)
+            sums: dict[str, Counts] = {}
+            for _, scope, *counted in rows:
+                sums[scope] = sums.get(scope, _NOTHING) + _counts(counted)
+            # In one order, so that two who fold never wait for each other in a circle.
+            await tx.execute_many(_ADD, [_parameters(scope, sums[scope]) for scope in sorted(sums)])
+            if rows:
+                await tx.execute(_FORGET, ids=[row[0] for row in rows])
+            return len(rows)
+
+        return await self._database.unit(work)
+
+    async def run(self) -> None:
+        """Fold until cancelled."""
+        while True:
+            try:
+                folded = await self.fold()
+            except Exception:  # noqa: BLE001 - it goes on, whatever it was
+                _log.exception("folding of usage failed")
+                folded = 0
+            await asyncio.sleep(0 if folded == _BATCH else _PAUSE_SECONDS)
+
+
+def _counts(values: Row) -> Counts:
+    size, pulls, pushes, pulled_at, pushed_at = values
+    return Counts(bytes=size, pulls=pulls, pushes=pushes, pulled_at=pulled_at, pushed_at=pushed_at)
+
+
+def _parameters(scope: str, counts: Counts) -> dict[str, object]:
+    return {
+        "scope": scope,
+        "bytes": counts.bytes,
+        "pulls": counts.pulls,
+        "pushes": counts.pushes,
+        "pulled_at": counts.pulled_at,
+        "pushed_at": counts.pushed_at,
+    }
+
+
+def _latest(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
