@@ -7,6 +7,7 @@ script are files beside this one, which the policy of the page allows, and nothi
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import lru_cache
 from importlib import resources
@@ -31,20 +32,18 @@ _FILES = {"docs.css": "text/css", "docs.js": "text/javascript"}
 
 
 def routes(describe: Callable[[], dict[str, Any]]) -> list[Route]:
-    """The routes of what `describe` makes, which is made once."""
+    """The routes of what `describe` makes: once, in a thread, as it takes a moment."""
     document = lru_cache(1)(describe)
-
-    @lru_cache(1)
-    def text() -> str:
-        return json.dumps(document(), separators=(",", ":"))
+    text = lru_cache(1)(lambda: json.dumps(document(), separators=(",", ":")))
+    page = lru_cache(8)(lambda address: render(document(), address))
 
     async def get_document(_request: Request) -> Response:
-        return Response(text(), media_type="application/json")
+        return Response(await asyncio.to_thread(text), media_type="application/json")
 
     async def get_page(request: Request) -> Response:
-        address = f"{request.url.scheme}://{request.url.netloc}"
+        content = await asyncio.to_thread(page, f"{request.url.scheme}://{request.url.netloc}")
         headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
-        return Response(render(document(), address), media_type="text/html", headers=headers)
+        return Response(content, media_type="text/html", headers=headers)
 
     async def get_file(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
