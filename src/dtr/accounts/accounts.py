@@ -21,7 +21,7 @@ from dtr.accounts.passwords import Passwords
 from dtr.accounts.records import ACCOUNT_COLUMNS, Account, AccountKind, account_of, check_name, findable
 from dtr.accounts.standings import Standings
 from dtr.db import ConstraintViolated, Statement, now
-from dtr.db.schema import accounts, repositories, tokens
+from dtr.db.schema import accounts, repositories, tokens, usage, usage_deltas
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
@@ -61,8 +61,13 @@ _SET_ADMIN = Statement(
     update(accounts).where(accounts.c.id == bindparam("which")).values(is_admin=bindparam("admin", type_=Boolean))
 )
 _DELETE = Statement(delete(accounts).where(accounts.c.id == bindparam("which")))
+_FORGET_USAGE = tuple(
+    Statement(delete(table).where(table.c.scope == bindparam("scope"))) for table in (usage_deltas, usage)
+)
 _OWNS_REPOSITORIES = Statement(
-    select(repositories.c.id).where(repositories.c.namespace_id == bindparam("id")).limit(1)
+    select(repositories.c.id)
+    .where(repositories.c.namespace_id == bindparam("id"), repositories.c.deleted_at.is_(None))
+    .limit(1)
 )
 _END_TOKENS = Statement(
     delete(tokens).where(tokens.c.account_id == bindparam("account"), tokens.c.kind == bindparam("kind"))
@@ -152,6 +157,8 @@ class Accounts:
             if await tx.fetch_one(_OWNS_REPOSITORIES, id=account.id):
                 raise AccountInUse(name)
             await tx.execute(_DELETE, which=account.id)
+            for statement in _FORGET_USAGE:
+                await tx.execute(statement, scope=f"namespace:{account.id}")
 
         try:
             await self._database.unit(work)
