@@ -14,9 +14,11 @@ from tests.support.images import Image
 
 from dtr.accounts import Accounts, Passwords
 from dtr.db import Database, Statement, open_database
+from dtr.events import Actor
 from dtr.http.v2.body import RequestBody
 from dtr.oci import Digest, parse_manifest, parse_repository_name
-from dtr.registry import Blobs, Lifetimes, Manifests, Repositories, Settings, Sweeper, Upload, Uploads
+from dtr.registry import Blobs, Collector, Lifetimes, Manifests, Repositories, Settings, Sweeper, Upload, Uploads
+from dtr.registry.collector import Collected
 from dtr.registry.fsck import Fsck
 from dtr.storage import Driver
 
@@ -49,6 +51,7 @@ class Rooms:
         )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=sparse_manifests)
         self.sweeper = Sweeper(self.database, self.storage)
+        self.collector = Collector(self.database, self.lifetimes)
         self.fsck = Fsck(self.database, self.storage)
 
     def another(self, **changes: Any) -> Rooms:
@@ -90,7 +93,9 @@ class Rooms:
         """The manifest alone."""
         manifest = parse_manifest(image.payload, image.media_type)
         digest = Digest.of(image.payload)
-        await self.manifests.put(repository, manifest, image.payload, digest, tags, author)
+        await self.manifests.put(
+            repository, manifest, image.payload, digest, tags, by=Actor("user", f"id of {author}", author)
+        )
         return digest
 
     # --- looking ---
@@ -130,6 +135,21 @@ class Rooms:
 
     async def expire_uploads(self) -> None:
         await self.change("UPDATE uploads SET expires_at = 0")
+
+    async def make_reviews_due(self) -> None:
+        """Let the time of every review come that is still to come."""
+        for table in ("manifests", "repository_blobs"):
+            await self.change(f"UPDATE {table} SET review_at = 0 WHERE review_at > 0")
+
+    async def collect_all(self) -> Collected:
+        """Let time pass, and collect until there is nothing more to do."""
+        total = Collected()
+        while True:
+            await self.make_reviews_due()
+            done = await self.collector.collect()
+            total += done
+            if not (done.repositories or done.manifests or done.links or done.kept):
+                return total
 
     async def make_due(self) -> None:
         """Let all tombstones be due that no sweeper is busy with."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sqlalchemy import BigInteger, bindparam
+from sqlalchemy import BigInteger, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, now
-from dtr.db.schema import events
+from dtr.db.schema import events, repositories
 
 if TYPE_CHECKING:
     from dtr.db import Transaction
@@ -74,10 +74,12 @@ class Event:
     object: Object
     target: Object | None = None
     repository: str = ""
-    """Path of the repository in which it happened; empty: in none."""
+    """Path of the repository in which it happened; empty: what the one of this id is called now, or none."""
     repository_id: int | None = None
 
 
+_repository_id = bindparam("repository_id", type_=BigInteger)
+_path = select(repositories.c.path).where(repositories.c.id == _repository_id).scalar_subquery()
 _INSERT = Statement(
     insert(events).values(
         published_at=now(),
@@ -86,8 +88,8 @@ _INSERT = Statement(
         actor_name=bindparam("actor_name"),
         actor_type=bindparam("actor_type"),
         address=bindparam("address"),
-        repository_id=bindparam("repository_id", type_=BigInteger),
-        repository=bindparam("repository"),
+        repository_id=_repository_id,
+        repository=func.coalesce(bindparam("repository", type_=events.c.repository.type), _path, ""),
         object_type=bindparam("object_type"),
         object_id=bindparam("object_id"),
         object_name=bindparam("object_name"),
@@ -114,7 +116,7 @@ def _parameters(event: Event) -> dict[str, object]:
         "actor_type": event.actor.type,
         "address": event.actor.address,
         "repository_id": event.repository_id,
-        "repository": event.repository,
+        "repository": event.repository or None,
         "object_type": event.object.kind,
         "object_id": event.object.id,
         "object_name": event.object.name,

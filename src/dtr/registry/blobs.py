@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, and_, bindparam, select, update
 
 from dtr.db import Statement, now
 from dtr.db.schema import blob_contents, blobs, manifest_references, repositories, repository_blobs
+from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.registry._links import link, unlink
 from dtr.registry.errors import BlobReferenced, BlobUnknown, RepositoryUnknown
 
@@ -151,7 +152,7 @@ class Blobs:
 
         return await self._database.unit(work)
 
-    async def delete(self, repository: int, digest: str) -> None:
+    async def delete(self, repository: int, digest: str, *, by: Actor = SYSTEM) -> None:
         """Take the blob from the repository. Raises BlobUnknown, BlobReferenced."""
 
         async def work(tx: Transaction) -> None:
@@ -162,6 +163,9 @@ class Blobs:
             if holder is not None:
                 raise BlobReferenced(digest, holder[0])
             await unlink(tx, repository, digest, size=blob[0], delete_delay=self._lifetimes.delete_delay)
+            await record(
+                tx, Event(type="DELETE", actor=by, object=Object("blob", digest), repository_id=repository)
+            )
 
         await self._database.unit(work)
 

@@ -35,6 +35,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each, in_list, now
 from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
+from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.registry.errors import (
     ManifestIncomplete,
     ManifestReferenced,
@@ -109,7 +110,7 @@ _CLAIM_TAGS = Statement(
     )
     # The update changes nothing: it locks the row that is there, and tells where it points.
     .on_conflict_do_update(index_elements=["repository_id", "name"], set_={"manifest": tags.c.manifest})
-    .returning(tags.c.name, tags.c.manifest)
+    .returning(tags.c.name, tags.c.manifest, tags.c.created_at == now())
 )
 _MOVE_TAGS = Statement(
     update(tags)
@@ -180,7 +181,7 @@ _PUT = Statement(
         },
         # Bytes that are not those of the digest are damage, which a push heals.
         where=or_(_is_later, manifests.c.payload != _new.excluded.payload),
-    )
+    ).returning(manifests.c.created_at == now())
 )
 _PUT_REFERENCES = Statement(
     insert(manifest_references)
@@ -364,10 +365,13 @@ class Manifests:
         payload: bytes,
         digest: Digest,
         new_tags: tuple[str, ...],
-        author: str,
+        *,
+        by: Actor = SYSTEM,
     ) -> None:
         """
         Store `payload`, which reads as `manifest` and has `digest`; let `new_tags` name it.
+
+        Its author is the name of `by`.
 
         Raises RepositoryUnknown, ManifestIncomplete, TagImmutable.
         """
@@ -384,7 +388,8 @@ class Manifests:
             if found is None:
                 raise RepositoryUnknown(str(repository))
             immutable, tag_limit = found
-            moved = await _claim_tags(tx, repository, names, digest, author) if names else {}
+            claimed = await _claim_tags(tx, repository, names, digest, by.name) if names else {}
+            moved = {name: before for name, (before, _) in claimed.items() if before != digest}
             if moved and immutable:
                 raise TagImmutable(min(moved))
             surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
@@ -393,7 +398,7 @@ class Manifests:
             others = sorted({*children, *old} - {digest})
             here = bisect(others, digest)
             there = await _lock_manifests(tx, repository, others[:here])
-            await tx.execute(
+            made = await tx.fetch_one(
                 _PUT,
                 repository=repository,
                 digest=digest,
@@ -405,7 +410,7 @@ class Manifests:
                 annotations=json.dumps(dict(manifest.annotations)) if manifest.annotations else None,
                 content_size=manifest.size,
                 payload=payload,
-                author=author,
+                author=by.name,
                 hold=None if names else hold,
             )
             there |= await _lock_manifests(tx, repository, others[here:])
@@ -419,16 +424,22 @@ class Manifests:
             )
             if moved:
                 await tx.execute(
-                    _MOVE_TAGS, repository=repository, names=sorted(moved), digest=digest, author_now=author
+                    _MOVE_TAGS, repository=repository, names=sorted(moved), digest=digest, author_now=by.name
                 )
             if surplus:
                 await tx.execute(_DELETE_TAGS, repository=repository, names=sorted(surplus))
             if old:
                 await tx.execute(_LET_GO, repository=repository, digests=sorted(old), hold=hold)
+            happened = [_made(repository, digest, manifest.media_type, by)] if made and made[0] else []
+            happened += [_pushed(repository, name, *was, digest, by) for name, was in claimed.items()]
+            happened += [
+                _pushed_out(repository, name, surplus[name], names[0], digest, by) for name in sorted(surplus)
+            ]
+            await record(tx, *happened)
 
         await self._database.unit(work)
 
-    async def delete_tag(self, repository: int, tag: str) -> None:
+    async def delete_tag(self, repository: int, tag: str, *, by: Actor = SYSTEM) -> None:
         """Remove a tag; what it named stays until nothing holds it. Raises ManifestUnknown."""
 
         async def work(tx: Transaction) -> None:
@@ -439,10 +450,11 @@ class Manifests:
             await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=[digest])
             await tx.execute(_DELETE_TAGS, repository=repository, names=[tag])
             await tx.execute(_LET_GO, repository=repository, digests=[digest], hold=self._lifetimes.hold_manifest)
+            await record(tx, _gone(repository, Object("tag", tag, tag, digest), by))
 
         await self._database.unit(work)
 
-    async def delete(self, repository: int, digest: str) -> None:
+    async def delete(self, repository: int, digest: str, *, by: Actor = SYSTEM) -> None:
         """Remove a manifest and the tags that name it. Raises ManifestUnknown, ManifestReferenced."""
 
         async def work(tx: Transaction) -> bool:
@@ -471,6 +483,11 @@ class Manifests:
             if targets:
                 await tx.fetch_all(_LOCK_LINKS_TO_LET_GO, repository=repository, digests=targets)
                 await tx.execute(_LET_LINKS_GO, repository=repository, digests=targets, hold=self._lifetimes.hold)
+            await record(
+                tx,
+                *(_gone(repository, Object("tag", name, name, digest), by) for name in tagged),
+                _gone(repository, Object("manifest", digest), by),
+            )
             return True
 
         while not await self._database.unit(work):
@@ -524,10 +541,10 @@ async def _lock_manifests(tx: Transaction, repository: int, digests: list[str]) 
 
 async def _claim_tags(
     tx: Transaction, repository: int, names: list[str], digest: str, author: str
-) -> dict[str, str]:
-    """Lock the tags, new or not; those that name another manifest, and which."""
+) -> dict[str, tuple[str, bool]]:
+    """Lock the tags, new or not; by name, which manifest each names, and whether it is new."""
     rows = await tx.fetch_all(_CLAIM_TAGS, repository=repository, names=names, digest=digest, author=author)
-    return {name: manifest for name, manifest in rows if manifest != digest}
+    return {name: (manifest, bool(is_new) and manifest == digest) for name, manifest, is_new in sorted(rows)}
 
 
 async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit: int) -> dict[str, str]:
@@ -543,6 +560,41 @@ async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit
         return {}
     locked = await tx.fetch_all(_LOCK_FREE_TAGS, repository=repository, names=sorted(row[0] for row in rows))
     return {row[0]: row[1] for row in locked}
+
+
+def _made(repository: int, digest: str, media_type: str, by: Actor) -> Event:
+    return Event(
+        type="CREATE",
+        actor=by,
+        object=Object("manifest", digest, content=media_type),
+        repository_id=repository,
+    )
+
+
+def _pushed(repository: int, tag: str, before: str, is_new: bool, digest: str, by: Actor) -> Event:
+    """A tag was pushed; what it named `before` is the event's target, when that is another manifest."""
+    return Event(
+        type="CREATE" if is_new else "UPDATE",
+        actor=by,
+        object=Object("tag", tag, tag, digest),
+        target=Object("manifest", before) if before != digest else None,
+        repository_id=repository,
+    )
+
+
+def _pushed_out(repository: int, tag: str, digest: str, pushed: str, its_digest: str, by: Actor) -> Event:
+    """The tag limit took a tag: not who pushed did, but the rule; the target is the tag that was one too many."""
+    return Event(
+        type="DELETE",
+        actor=Actor("policy", "tag-limit", "tag limit", by.address),
+        object=Object("tag", tag, tag, digest),
+        target=Object("tag", pushed, pushed, its_digest),
+        repository_id=repository,
+    )
+
+
+def _gone(repository: int, what: Object, by: Actor) -> Event:
+    return Event(type="DELETE", actor=by, object=what, repository_id=repository)
 
 
 def _referrer(row: Row) -> Referrer:

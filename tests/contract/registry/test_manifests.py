@@ -96,7 +96,7 @@ async def test_a_manifest_named_by_a_sha512_digest_is_stored_under_it(rooms: Roo
     image = make_image()
     await rooms.push(repository, image)
     digest = Digest.of(image.payload, "sha512")
-    await rooms.manifests.put(repository, parse_manifest(image.payload), image.payload, digest, (), "ada")
+    await rooms.manifests.put(repository, parse_manifest(image.payload), image.payload, digest, ())
     assert (await rooms.manifests.get("acme/app", digest)).payload == image.payload
     await assert_invariants(rooms)
 
@@ -560,23 +560,25 @@ async def test_a_push_costs_the_same_whatever_the_number_of_layers_and_tags(room
         await rooms.push(repository, image)
         await rooms.manifests.delete(repository, image.digest)
     counter = Counter().watch(rooms.database)
-    await rooms.put(repository, small, "small")
-    cost = counter.statements
-    assert cost <= 5
-    counter.reset()
-    await rooms.put(repository, large, *(f"v{n}" for n in range(50)))
-    assert counter.statements == cost
-    assert counter.seen == (0, 1)
-    other = annotated(large, again="yes")
-    await rooms.put(repository, other, *(f"v{n}" for n in range(50)))
-    assert counter.statements <= cost + 3
-    assert counter.seen == (0, 1)
+
+    async def cost(image: Image, *names: str) -> int:
+        """The statements of a push, without its events: those are the rows of one more."""
+        events = await rooms.count("events")
+        counter.reset()
+        await rooms.put(repository, image, *names)
+        statements, seen = counter.statements, counter.seen
+        assert seen == (0, 1)
+        return statements - (await rooms.count("events") - events)
+
+    usual = await cost(small, "small")
+    assert usual <= 5
+    names = [f"v{n}" for n in range(50)]
+    assert await cost(large, *names) == usual
+    assert await cost(annotated(large, again="yes"), *names) <= usual + 3
     index = make_index(*(annotated(small, n=str(n)) for n in range(30)))
     for child in index.children:
         await rooms.put(repository, child)
-    counter.reset()
-    await rooms.put(repository, index, "index")
-    assert counter.statements <= cost + 1
+    assert await cost(index, "index") <= usual + 1
     await assert_invariants(rooms)
 
 
@@ -588,7 +590,7 @@ async def test_deleting_costs_the_same_whatever_the_number_of_layers_and_tags(ro
         digest = await rooms.push(repository, image, *names)
         counter.reset()
         await rooms.manifests.delete(repository, digest)
-        costs.append(counter.statements)
+        costs.append(counter.statements - len(names) - 1)  # an event for each tag, and for the manifest
     assert costs[0] == costs[1] <= 10
     assert await rooms.count("tags") == 0
 

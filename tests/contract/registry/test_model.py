@@ -64,6 +64,18 @@ class Repository:
             name for name, image in self.manifests.items() if digest in {Digest.of(one) for one in image.blobs}
         }
 
+    def forget_what_nothing_holds(self) -> None:
+        """A tag holds its manifest, an index its children, a subject its referrers, a manifest its blobs."""
+        held: set[str] = set()
+        more = set(self.tags.values())
+        while more:
+            held |= more
+            children = {child.digest for name in held for child in self.manifests[name].children}
+            referrers = {name for name, image in self.manifests.items() if _subject(image) in held}
+            more = (children | referrers) - held
+        self.manifests = {name: image for name, image in self.manifests.items() if name in held}
+        self.blobs = {Digest.of(one) for image in self.manifests.values() for one in image.blobs}
+
     def index_holders(self, digest: str) -> set[str]:
         return {
             name for name, image in self.manifests.items() if digest in {child.digest for child in image.children}
@@ -256,7 +268,7 @@ class Registry(RuleBasedStateMachine):
         digest = Digest.of(image.payload)
         work = self.host.manifests.put(
             repository.number, parse_manifest(image.payload, image.media_type), image.payload, digest,
-            tuple(names), "ada",
+            tuple(names),
         )  # fmt: skip
         lacking_blobs = {Digest.of(one) for one in image.blobs} - repository.blobs
         lacking = {child.digest for child in image.children} - set(repository.manifests)
@@ -301,6 +313,15 @@ class Registry(RuleBasedStateMachine):
         if at_once:
             self.wait(self.rooms.make_due())
         assert self.wait(self.host.sweeper.sweep()).failures == 0
+
+    @rule()
+    def collect(self) -> None:
+        """Let time pass. What nothing holds goes, but not from repositories to which somebody uploads."""
+        self.wait(self.host.collect_all())
+        busy = {session.path for session in self.sessions}
+        for path, repository in self.repositories.items():
+            if path not in busy:
+                repository.forget_what_nothing_holds()
 
     @rule()
     def audit(self) -> None:

@@ -254,7 +254,7 @@ class RegistryAPI:
         else:
             manifest = await asyncio.to_thread(parse_manifest, payload, kind)
         await self._manifests.put(
-            repository, manifest, payload, digest, tuple(str(tag) for tag in tags), request.claims.account_name
+            repository, manifest, payload, digest, tuple(str(tag) for tag in tags), by=request.actor
         )
         headers: list[Header] = [
             (b"location", f"/v2/{request.name}/manifests/{digest}".encode()),
@@ -280,9 +280,9 @@ class RegistryAPI:
         reference = parse_reference(request.argument)
         repository = await self._access.repository_to_change(request, "delete", Operation.DELETE_TAG)
         if isinstance(reference, Digest):
-            await self._manifests.delete(repository, reference)
+            await self._manifests.delete(repository, reference, by=request.actor)
         else:
-            await self._manifests.delete_tag(repository, reference)
+            await self._manifests.delete_tag(repository, reference, by=request.actor)
         await respond(request, 202, b"")
 
     def _require_deletion(self) -> None:
@@ -387,7 +387,7 @@ class RegistryAPI:
         self._require_deletion()
         digest = Digest.parse(request.argument)
         repository = await self._access.repository_to_change(request, "delete", Operation.DELETE_TAG)
-        await self._blobs.delete(repository, digest)
+        await self._blobs.delete(repository, digest, by=request.actor)
         await respond(request, 202, b"")
 
     # --- uploads -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+from dtr.events import Actor
 from dtr.http.v2.errors import Refused
 
 if TYPE_CHECKING:
@@ -45,6 +46,16 @@ class Request:
         """The registry's address as the client uses it; what could break out of a header is not repeated."""
         host = self.headers.get(b"host", b"").decode("latin-1")
         return host if _HOST.fullmatch(host) else "localhost"
+
+    @property
+    def actor(self) -> Actor:
+        """Who sent it, for events, once its token was verified."""
+        client = self.scope.get("client")
+        address = client[0] if client else ""
+        account_id, name = self.claims.account_id, self.claims.account_name
+        if account_id is None:
+            return Actor("anonymous", address=address)
+        return Actor("robot" if "+" in name else "user", account_id, name, address)
 
     @property
     def query(self) -> dict[str, list[str]]:
