@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dtr.config import Settings
     from dtr.db import Database
+    from dtr.http.api import API
     from dtr.http.front import Facts
     from dtr.http.types import ASGIApp, Scope
     from dtr.metrics import Metrics
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from dtr.storage import Driver
 
 _log = logging.getLogger("dtr.app")
+
+_QUIET_SECONDS = 3
+"""So long after its start a process does only what it is asked for."""
 
 
 class Application:
@@ -73,6 +77,7 @@ class Application:
         )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=registry.sparse_manifests)
         self.sweeper = Sweeper(self.database, self.storage)
+        self._lazy: API | None = None
 
     async def ensure_admin(self, password: str) -> bool:
         """Make the first accounts when there are none; whether it did."""
@@ -107,7 +112,8 @@ class Application:
             from dtr.http.start_page import StartPage
 
             routes[""] = StartPage(self.live)
-            routes["api"] = routes["enzi"] = API(self._api)
+            self._lazy = API(self._api)
+            routes["api"] = routes["enzi"] = self._lazy
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
@@ -126,6 +132,12 @@ class Application:
             trusted_proxies=settings.trusted_proxies,
             plain=("_ping", "health", "ca"),
         )
+
+    async def warm_up(self) -> None:
+        """Build what takes a while to build, when the first requests are answered and before it is asked for."""
+        await asyncio.sleep(_QUIET_SECONDS)
+        if self._lazy is not None:
+            await self._lazy.prepare()
 
     async def run_background(self) -> None:
         """What goes on beside the requests, until it is cancelled."""

@@ -205,7 +205,10 @@ def _run(
         server = Server(front, [Listener(one, tls) for one, tls in sockets], drain_seconds=settings.drain_seconds)
         await application.tokens.keys.refresh()
         await application.live.refresh()
-        beside = [asyncio.create_task(counted.keep_saved()), asyncio.create_task(application.live.keep_fresh())]
+        beside = [
+            asyncio.create_task(work)
+            for work in (counted.keep_saved(), application.live.keep_fresh(), application.warm_up())
+        ]
         context = next((tls for _, tls in sockets if tls is not None), None)
         if certificate is not None and context is not None:
             beside.append(asyncio.create_task(_keep_certificate(settings, certificate, context)))
