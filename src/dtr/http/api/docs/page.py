@@ -28,6 +28,7 @@ def render(document: dict[str, Any], address: str) -> str:
     return _template().render(
         info=document["info"],
         tags=[tag for tag in tags if tag["operations"]],
+        refusals=document["components"]["responses"].values(),
         records=sorted(document["components"]["schemas"].items()),
         fields=described.fields,
     )
@@ -51,7 +52,7 @@ class _Description:
         self._document = document
 
     def operations(self, address: str) -> Iterator[dict[str, Any]]:
-        """All of them, with what is referred to in its place."""
+        """All of them, with what the template needs."""
         for path, methods in self._document["paths"].items():
             for method, operation in methods.items():
                 body = self._content(operation.get("requestBody", {}))
@@ -61,9 +62,11 @@ class _Description:
                     "path": path,
                     "body": body,
                     "answers": [
-                        (status, self._resolved(answer), self._content(self._resolved(answer)))
+                        (status, answer, self._content(answer))
                         for status, answer in operation["responses"].items()
+                        if "$ref" not in answer
                     ],
+                    "common": [status for status, answer in operation["responses"].items() if "$ref" in answer],
                     "curl": self._curl(address, method, path, operation, body),
                 }
 
