@@ -37,7 +37,9 @@ dtr reads its settings once, when it starts, from four places. Later ones win:
 A setting that is unknown or wrong stops the program with a message that names it and where it was given.
 `dtr config show` prints every setting with its value and its source, secrets masked.
 
-`DTR_ADMIN_PASSWORD` is no setting: it is the password of the user `admin` when the first start makes it.
+`DTR_ADMIN_PASSWORD` is no setting: it is the password of the user `admin` when the first start makes it. Nor are
+`DTR_SERVER`, `DTR_USER`, `DTR_TOKEN` and `DTR_CA`: they tell the commands that [ask a
+server](../how-to/command-line.md) which one, and who you are.
 
 A file in TOML, and the same in YAML:
 
@@ -57,9 +59,12 @@ database:
 _COMMANDS = f"""{_NOTE}
 # Commands
 
-Every command but `dtr config` and the help works on the data of one registry: the settings say where they are, as
-[Settings](settings.md) explains. The commands may run while the server does. Whoever can read the settings and
-reach the data may run them; they do not ask who you are.
+There are two kinds. `dtr serve`, `migrate`, `doctor`, `fsck`, `config`, `account` and `repository` work on the
+data of one registry, on its machine: the settings say where they are, as [Settings](settings.md) explains. They
+may run while the server does. Whoever can read the settings and reach the data may run them; they do not ask who you are.
+
+The others ask a server over its API, from anywhere, as the user who logged in with `dtr login`, and may do what
+that user may: [Administer from the command line](../how-to/command-line.md) shows how.
 
 A command ends with status 0 when all went well, with 1 when it failed or found something wrong, and with 2 when
 it was not understood. A failure is one line on the standard error output that begins with `dtr:`.

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 PREFIX = "DTR_"
-SPECIAL = frozenset({"DTR_ADMIN_PASSWORD"})
-"""Variables that begin with the prefix and are no settings."""
+SPECIAL = frozenset({"DTR_ADMIN_PASSWORD", "DTR_SERVER", "DTR_USER", "DTR_TOKEN", "DTR_CA"})
+"""Variables that begin with the prefix and are no settings: the first password, and those of a client."""
 
 Component = Literal["registry", "garant", "api", "jobrunner"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)

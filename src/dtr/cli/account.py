@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def account() -> None:
-    """Manage users, organisations, teams and their access tokens."""
+    """Accounts and access tokens, in the data on this machine."""
 
 
 _password_option = click.option(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def repository() -> None:
-    """Manage repositories and grants."""
+    """Repositories and grants, in the data on this machine."""
 
 
 @repository.command("create")

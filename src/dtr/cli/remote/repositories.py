@@ -1,0 +1,321 @@
+"""``dtr repo`` and ``dtr tag``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtr.cli._common import Failure
+from dtr.cli.remote.options import (
+    RepositoryName,
+    TagName,
+    confirm,
+    with_list,
+    with_record,
+    with_remote,
+    yes_option,
+)
+from dtr.cli.remote.output import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dtr.cli.remote.client import Remote
+    from dtr.cli.remote.output import Output, Record
+
+LEVELS = click.Choice(["read-only", "read-write", "admin"])
+_REPOSITORY = "/api/v0/repositories/{repository}"
+_TAGS = "/api/v0/repositories/{repository}/tags"
+
+repository_argument = click.argument("repository", type=RepositoryName())
+
+
+def path_of(record: Record) -> str:
+    """The path of a repository's record."""
+    return f"{record['namespace']}/{record['name']}"
+
+
+_COLUMNS = (
+    Column("REPOSITORY", path_of),
+    Column("VISIBILITY", "visibility"),
+    Column("PULLS", "pulls", "number"),
+    Column("PUSHES", "pushes", "number"),
+    Column("DESCRIPTION", "shortDescription"),
+)
+_DETAILS = (
+    *_COLUMNS,
+    Column("ID", "id"),
+    Column("TAGS CANNOT BE OVERWRITTEN", "immutableTags"),
+    Column("TAG LIMIT", lambda record: record.get("tagLimit") or "none"),
+    Column("SCAN ON PUSH", "scanOnPush"),
+    Column("README", "longDescription"),
+)
+
+
+@click.group()
+def repo() -> None:
+    """Repositories on a server, over its API."""
+
+
+@repo.command("list")
+@with_remote
+@with_list
+@click.argument("namespace", required=False)
+def list_repositories(remote: Remote, namespace: str | None, output: Output, limit: int | None) -> None:
+    """
+    List the repositories that you may see.
+
+    All, or those of one NAMESPACE.
+    """
+    path = "/api/v0/repositories/{namespace}" if namespace else "/api/v0/repositories"
+    names = {"namespace": namespace} if namespace else {}
+    output.listing(remote.records(path, names, key="repositories", limit=limit), _COLUMNS, name=path_of)
+
+
+@repo.command("show")
+@with_remote
+@with_record
+@repository_argument
+def show_repository(remote: Remote, repository: str, output: Output) -> None:
+    """Show a repository."""
+    output.record(remote.call("GET", _REPOSITORY, {"repository": repository}), _DETAILS)
+
+
+def _settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Options for the settings of a repository; those that are not given are None."""
+    for option in (
+        click.option("--public/--private", default=None, help="Whether everybody may pull."),
+        click.option("--immutable/--mutable", default=None, help="Whether tags cannot be overwritten."),
+        click.option("--tag-limit", type=click.IntRange(min=0), help="Keep at most so many tags; 0: all."),
+        click.option("--scan-on-push/--scan-by-hand", default=None, help="Whether each push is scanned."),
+        click.option("--description", help="A short description."),
+        click.option("--readme", type=click.File(encoding="utf-8"), help="A file with the long description."),
+    ):
+        function = option(function)
+    return function
+
+
+def _body(
+    *,
+    public: bool | None,
+    immutable: bool | None,
+    tag_limit: int | None,
+    scan_on_push: bool | None,
+    description: str | None,
+    readme: Any,
+) -> dict[str, Any]:
+    """The form of the API for what was given."""
+    try:
+        long_description = None if readme is None else readme.read()
+    except UnicodeDecodeError:
+        raise Failure(f"{readme.name} is not in UTF-8") from None
+    given = {
+        "visibility": None if public is None else "public" if public else "private",
+        "immutableTags": immutable,
+        "tagLimit": tag_limit,
+        "scanOnPush": scan_on_push,
+        "shortDescription": description,
+        "longDescription": long_description,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@repo.command("create")
+@with_remote
+@with_record
+@repository_argument
+@_settings
+def create_repository(remote: Remote, repository: str, output: Output, **settings: Any) -> None:
+    """Make a repository, private unless told otherwise."""
+    namespace, _, name = repository.partition("/")
+    body = {"name": name, "visibility": "private", **_body(**settings)}
+    made = remote.call("POST", "/api/v0/repositories/{namespace}", {"namespace": namespace}, body=body)
+    if output.as_json:
+        output.record(made, _DETAILS)
+
+
+@repo.command("edit")
+@with_remote
+@with_record
+@repository_argument
+@_settings
+def edit_repository(remote: Remote, repository: str, output: Output, **settings: Any) -> None:
+    """
+    Change the settings of a repository.
+
+    What is not given stays as it is.
+    """
+    body = _body(**settings)
+    if not body:
+        raise Failure("nothing to change: `dtr repo edit --help` lists what can be")
+    changed = remote.call("PATCH", _REPOSITORY, {"repository": repository}, body=body)
+    if output.as_json:
+        output.record(changed, _DETAILS)
+
+
+@repo.command("delete")
+@with_remote
+@repository_argument
+@yes_option
+def delete_repository(remote: Remote, repository: str, yes: bool) -> None:
+    """Delete a repository with all its tags and grants."""
+    remote.call("GET", _REPOSITORY, {"repository": repository})
+    if not yes:
+        tags = remote.count(_TAGS, {"repository": repository})
+        confirm(f"delete {repository} with {tags} tag{'' if tags == 1 else 's'}", yes=yes)
+    remote.call("DELETE", _REPOSITORY, {"repository": repository})
+
+
+# --- grants ---------------------------------------------------------------------------------------------------
+
+_ACCESS_COLUMNS = (
+    Column("WHO", "who"),
+    Column("KIND", "kind"),
+    Column("LEVEL", "accessLevel"),
+)
+
+
+def grant_path(on: str, who: str) -> tuple[str, dict[str, str]]:
+    """
+    The operation for a grant to `who`, a user or ``ORGANIZATION/TEAM``, and the names in its path.
+
+    `on` is a repository or a namespace. Raises Failure.
+    """
+    place, names = _granted_on(on)
+    organization, slash, team = who.partition("/")
+    if not slash:
+        return f"{place}/userAccess/{{user}}", {**names, "user": who}
+    if organization != on.partition("/")[0]:
+        raise Failure(f"{who} can be granted something in {organization} only, where it belongs")
+    return f"{place}/teamAccess/{{team}}", {**names, "organization": organization, "team": team}
+
+
+def _granted_on(on: str) -> tuple[str, dict[str, str]]:
+    if "/" in on:
+        return _REPOSITORY, {"repository": on}
+    return "/api/v0/repositoryNamespaces/{namespace}", {"namespace": on}
+
+
+@repo.command("grant")
+@with_remote
+@click.argument("on", metavar="REPOSITORY|NAMESPACE", type=click.UNPROCESSED)
+@click.argument("who", metavar="USER|ORGANIZATION/TEAM")
+@click.argument("level", type=LEVELS)
+def grant(remote: Remote, on: str, who: str, level: str) -> None:
+    """
+    Let a user or a team use a repository, or all in a namespace.
+
+    A grant replaces the one that was there.
+    """
+    path, names = grant_path(on, who)
+    remote.call("PUT", path, names, body={"accessLevel": level})
+
+
+@repo.command("revoke")
+@with_remote
+@click.argument("on", metavar="REPOSITORY|NAMESPACE")
+@click.argument("who", metavar="USER|ORGANIZATION/TEAM")
+def revoke(remote: Remote, on: str, who: str) -> None:
+    """Take a grant away."""
+    path, names = grant_path(on, who)
+    remote.call("DELETE", path, names)
+
+
+@repo.command("access")
+@with_remote
+@with_list
+@click.argument("on", metavar="REPOSITORY|NAMESPACE")
+def access(remote: Remote, on: str, output: Output, limit: int | None) -> None:
+    """List who was granted what, on a repository or a namespace."""
+    place, names = _granted_on(on)
+
+    def both() -> Iterator[Record]:
+        for kind in ("team", "user"):
+            for one in remote.records(f"{place}/{kind}Access", names, key=f"{kind}AccessList", limit=limit):
+                yield one if output.as_json else {"kind": kind, "who": _who(on, kind, one), **one}
+
+    output.listing(both(), _ACCESS_COLUMNS, name="who")
+
+
+def _who(on: str, kind: str, record: Record) -> str:
+    known: Record = record[kind]
+    name = known.get("name") or known["id"]
+    return f"{on.partition('/')[0]}/{name}" if kind == "team" else str(name)
+
+
+# --- tags -----------------------------------------------------------------------------------------------------
+
+
+def _manifest(field: str) -> Callable[[Record], Any]:
+    return lambda record: (record.get("manifest") or {}).get(field)
+
+
+def _platform(record: Record) -> str:
+    manifest = record.get("manifest") or {}
+    return "/".join(filter(None, (manifest.get("os"), manifest.get("architecture"))))
+
+
+_TAG_COLUMNS = (
+    Column("TAG", "name"),
+    Column("DIGEST", lambda record: str(record.get("digest", ""))[:19]),
+    Column("PLATFORM", _platform),
+    Column("SIZE", _manifest("size"), "size"),
+    Column("PUSHED", "updatedAt", "time"),
+    Column("BY", "author"),
+)
+_TAG_DETAILS = (
+    Column("TAG", "name"),
+    Column("DIGEST", _manifest("digest")),
+    Column("PLATFORM", _platform),
+    Column("MEDIA TYPE", _manifest("mediaType")),
+    Column("SIZE", _manifest("size"), "size"),
+    Column("MADE", "createdAt", "time"),
+    Column("PUSHED", "updatedAt", "time"),
+    Column("BY", "author"),
+)
+
+
+@click.group()
+def tag() -> None:
+    """Tags on a server, over its API."""
+
+
+@tag.command("list")
+@with_remote
+@with_list
+@repository_argument
+def list_tags(remote: Remote, repository: str, output: Output, limit: int | None) -> None:
+    """List the tags of a repository."""
+    query = {"includeManifests": True}
+    output.listing(remote.records(_TAGS, {"repository": repository}, limit=limit, query=query), _TAG_COLUMNS)
+
+
+@tag.command("show")
+@with_remote
+@with_record
+@repository_argument
+@click.argument("tag", metavar="TAG|DIGEST", type=TagName())
+def show_tag(remote: Remote, repository: str, tag: str, output: Output) -> None:
+    """Show what a tag names; of several platforms, each."""
+    found = remote.call("GET", f"{_TAGS}/{{tag}}", {"repository": repository, "tag": tag})
+    for place, one in enumerate(found):
+        if place and not output.as_json:
+            click.echo()
+        output.record(one, _TAG_DETAILS)
+
+
+@tag.command("delete")
+@with_remote
+@repository_argument
+@click.argument("tags", metavar="TAG...", type=TagName(), nargs=-1, required=True)
+@yes_option
+def delete_tags(remote: Remote, repository: str, tags: tuple[str, ...], yes: bool) -> None:
+    """
+    Delete tags.
+
+    What nothing else names goes with them, after a while.
+    """
+    confirm(f"delete {', '.join(tags)} of {repository}", yes=yes)
+    for one in tags:
+        remote.call("DELETE", f"{_TAGS}/{{tag}}", {"repository": repository, "tag": one})
