@@ -40,6 +40,10 @@ class InvalidSettings(RegistryError):
     """The settings of a repository do not go together."""
 
 
+class VisibilityInvalid(InvalidSettings):
+    """A repository is public or private, and nothing else."""
+
+
 class BlobUnknown(RegistryError):
     """The repository holds no such blob."""
 
@@ -84,11 +88,12 @@ class ManifestReferenced(RegistryError):
 
 
 class TagImmutable(RegistryError):
-    """The repository does not let an existing tag go elsewhere."""
+    """The repository does not let an existing tag go elsewhere: no tag, or none that `pattern` matches."""
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, pattern: str | None = None) -> None:
         super().__init__(f"tag {tag} cannot be overwritten")
         self.tag = tag
+        self.pattern = pattern
 
 
 class DigestMismatch(RegistryError):

@@ -1,9 +1,9 @@
 """
 What is counted: bytes, pulls and pushes of repositories and namespaces.
 
-Whoever counts adds a row to `usage_deltas`, in the transaction of what it counts, and waits for nobody; `Usage.fold`
-adds them up in `usage` from time to time. What is read is the sum of both in one statement, hence exact at every
-moment.
+Whoever counts adds a row to `usage_deltas`, in the transaction of what it counts, and waits for nobody;
+`Usage.fold` adds them up in `usage` from time to time. What is read is the sum of both in one statement, hence exact
+at every moment.
 """
 
 from __future__ import annotations

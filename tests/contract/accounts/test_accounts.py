@@ -174,10 +174,13 @@ async def test_an_account_with_repositories_is_not_deleted(org: Accounts, reposi
     with pytest.raises(AccountInUse):
         await org.delete("ada")
     assert (await org.get("ada")).name == "ada"
-    # What is deleted still has content, which goes later, and an owner as long.
+
+
+async def test_an_account_whose_repositories_were_deleted_is_deleted(org: Accounts, repositories: Repositories):
+    await make(repositories, "ada/hello")
     await repositories.delete("ada/hello")
-    with pytest.raises(AccountInUse, match="until what is deleted is collected"):
-        await org.delete("ada")
+    await org.delete("ada")
+    assert await org.find("ada") is None
 
 
 async def test_nobody_is_deleted_twice(org: Accounts):
