@@ -1,7 +1,9 @@
 """
 Tokens that open an account beside its password.
 
-Access tokens are carried by people and robots, refresh tokens are what log-ins of clients leave behind.
+Access tokens are carried by people and robots, refresh tokens are what log-ins of clients leave behind. A client
+that logged in with an access token leaves a refresh token that is its child: it is good for the same, and ends
+with its parent, however that ends.
 
 A token is stored as its SHA-256: it has 256 bits, nobody guesses it, and it needs no slow hash.
 """
@@ -12,54 +14,149 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import BigInteger, Boolean, Text, and_, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from dtr.accounts.errors import AccountUnknown, TokenUnknown, TokenUnusable
 from dtr.accounts.permissions import Action, TokenScope
-from dtr.db import Statement, now
-from dtr.db.schema import tokens
+from dtr.db import Statement, in_list, now
+from dtr.db.schema import accounts, tokens
+from dtr.events import SYSTEM, Actor, Event, Object, record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, FromClause
+
     from dtr.accounts.accounts import Accounts
-    from dtr.db import Database, Transaction
+    from dtr.accounts.records import Account
+    from dtr.db import Database, Row, Transaction
+    from dtr.events import EventType
 
 TokenKind: TypeAlias = Literal["access", "refresh"]
 
 PREFIXES: dict[TokenKind, str] = {"access": "dtra_", "refresh": "dtrr_"}
+_LONGEST_LABEL = 1_000
+_ALL_KINDS: tuple[TokenKind, ...] = ("access", "refresh")
+_DELETED_AT_ONCE = 1_000
 
-_INSERT_TOKEN = Statement(
-    insert(tokens).values(
+# --- which tokens open their accounts -------------------------------------------------------------------------
+
+PARENTS = tokens.alias("parent")
+"""To be joined by `IS_CHILD_OF` where a token is looked for."""
+IS_CHILD_OF: ColumnElement[bool] = tokens.c.parent_id == PARENTS.c.id
+
+
+def _is_good(which: FromClause) -> ColumnElement[bool]:
+    return and_(which.c.is_active.is_(True), or_(which.c.expires_at.is_(None), which.c.expires_at > now()))
+
+
+OPENS: ColumnElement[bool] = and_(_is_good(tokens), or_(tokens.c.parent_id.is_(None), _is_good(PARENTS)))
+"""Whether a token opens its account now."""
+SCOPE: ColumnElement[str] = func.coalesce(tokens.c.scope, PARENTS.c.scope)
+EXPIRES_AT: ColumnElement[int] = func.coalesce(tokens.c.expires_at, PARENTS.c.expires_at)
+
+
+def opens(parameter: str) -> ColumnElement[bool]:
+    """Whether the token whose id is this parameter opens its account now; an empty id is no token, and does."""
+    token = bindparam(parameter, type_=Text())
+    found = select(tokens.c.id).outerjoin_from(tokens, PARENTS, IS_CHILD_OF).where(tokens.c.id == token, OPENS)
+    return or_(token == "", exists(found))
+
+
+# --- statements -----------------------------------------------------------------------------------------------
+
+_INSERT = Statement(
+    insert(tokens)
+    .values(
         id=bindparam("id"),
         account_id=bindparam("account"),
+        parent_id=bindparam("parent"),
         kind=bindparam("kind"),
         label=bindparam("label"),
         is_active=True,
         created_at=now(),
-        generated_by=bindparam("generated_by"),
+        expires_at=bindparam("expires_at", type_=BigInteger),
         creator_user_agent=bindparam("user_agent"),
+        scope=bindparam("scope"),
     )
+    .on_conflict_do_nothing()  # the unit of work is run again
 )
-_LIST_TOKENS = Statement(
-    select(tokens.c.id, tokens.c.label, tokens.c.is_active, tokens.c.created_at, tokens.c.last_used_at)
-    .where(tokens.c.account_id == bindparam("account"), tokens.c.kind == "access")
-    .order_by(tokens.c.created_at, tokens.c.id)
+_EXPIRES_LATER = Statement(
+    select(bindparam("expires_at", type_=BigInteger) > now())  # by the clock that it will expire by
 )
-_DELETE_TOKEN = Statement(
-    delete(tokens).where(tokens.c.account_id == bindparam("account"), tokens.c.id == bindparam("id"))
+_columns = (
+    tokens.c.id,
+    accounts.c.id,
+    accounts.c.name,
+    tokens.c.kind,
+    tokens.c.label,
+    tokens.c.is_active,
+    tokens.c.created_at,
+    tokens.c.last_used_at,
+    EXPIRES_AT,
+    tokens.c.creator_user_agent,
+    SCOPE,
 )
+_tokens = (
+    select(*_columns)
+    .join_from(tokens, accounts, tokens.c.account_id == accounts.c.id)
+    .outerjoin(PARENTS, IS_CHILD_OF)
+)
+_of_account = tokens.c.account_id == bindparam("account", type_=Text())
+_of_kinds = in_list(tokens.c.kind, "kinds")
+_page = (
+    _tokens.where(tokens.c.id >= bindparam("start"), _of_kinds)
+    .order_by(tokens.c.id)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_used_before = (
+    _tokens.where(
+        tokens.c.id > bindparam("after"),
+        _of_kinds,
+        func.coalesce(tokens.c.last_used_at, tokens.c.created_at) < bindparam("before", type_=BigInteger),
+    )
+    .order_by(tokens.c.id)
+    .limit(_DELETED_AT_ONCE)
+)
+_count = select(func.count()).select_from(tokens).where(_of_kinds)
+_FIND = Statement(_tokens.where(tokens.c.id == bindparam("id")))
+_LIST = Statement(_page)
+_LIST_OF_ACCOUNT = Statement(_page.where(_of_account))
+_COUNT = Statement(_count)
+_COUNT_OF_ACCOUNT = Statement(_count.where(_of_account))
+_USED_BEFORE = Statement(_used_before)
+_USED_BEFORE_OF_ACCOUNT = Statement(_used_before.where(_of_account))
+_UPDATE = Statement(
+    update(tokens)
+    .where(tokens.c.id == bindparam("which"))
+    .values(label=bindparam("label"), is_active=bindparam("active", type_=Boolean))
+)
+_DELETE = Statement(delete(tokens).where(tokens.c.id == bindparam("which")))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """What is known of an access token; times in milliseconds since 1970."""
+    """
+    What is known of a token; times in milliseconds since 1970.
+
+    `id` is its hash, `account` the name of the account that it opens; `scope` None: it is good for everything.
+    """
 
     id: str
+    account_id: str
+    account: str
+    kind: TokenKind
     label: str
     is_active: bool
     created_at: int
     last_used_at: int | None
+    expires_at: int | None
+    user_agent: str
+    """Of the client that made it."""
+    scope: TokenScope | None
 
 
 class AccessTokens:
@@ -70,40 +167,162 @@ class AccessTokens:
         self._accounts = accounts
 
     async def create(
-        self, name: str, label: str, *, kind: TokenKind = "access", generated_by: str = "", user_agent: str = ""
+        self,
+        name: str,
+        label: str,
+        *,
+        kind: TokenKind = "access",
+        scope: TokenScope | None = None,
+        expires_at: int | None = None,
+        parent: str | None = None,
+        user_agent: str = "",
+        by: Actor = SYSTEM,
     ) -> str:
-        """A new secret that opens the account; it is not kept. Raises AccountUnknown."""
-        user = await self._accounts.get(name, "user")
+        """
+        A new secret that opens the account of a user or robot; it is not kept.
+
+        `parent` is the id of the token that a client logged in with. Raises AccountUnknown, TokenUnusable.
+        """
+        account = await self._accounts.get(name)
+        if account.kind == "organization":
+            raise AccountUnknown(name)
+        _check_label(label)
         secret = PREFIXES[kind] + secrets.token_urlsafe(32)
+        token = token_id(secret)
 
         async def work(tx: Transaction) -> None:
-            await tx.execute(
-                _INSERT_TOKEN,
-                id=token_id(secret),
-                account=user.id,
+            if expires_at is not None:
+                row = await tx.fetch_one(_EXPIRES_LATER, expires_at=expires_at)
+                if row is None or not row[0]:
+                    raise TokenUnusable("a token expires in the future")
+            made = await tx.execute(
+                _INSERT,
+                id=token,
+                account=account.id,
+                parent=parent,
                 kind=kind,
                 label=label,
-                generated_by=generated_by or name,
+                expires_at=expires_at,
                 user_agent=user_agent[:500],
+                scope=write_scope(scope),
             )
+            if made and kind == "access":  # what a log-in leaves behind is part of the log-in
+                await record(tx, _event("CREATE", by, token, label, account.id, account.name))
 
         await self._database.unit(work)
         return secret
 
-    async def list_tokens(self, name: str) -> list[AccessToken]:
-        """The access tokens of a user, oldest first. Raises AccountUnknown."""
-        user = await self._accounts.get(name, "user")
-        rows = await self._database.fetch_all(_LIST_TOKENS, account=user.id)
-        return [AccessToken(row[0], row[1], bool(row[2]), row[3], row[4]) for row in rows]
+    async def find(self, token: str) -> AccessToken | None:
+        """The token of this id."""
+        row = await self._database.fetch_one(_FIND, id=token)
+        return _token(row) if row else None
 
-    async def delete(self, name: str, token: str) -> bool:
-        """End a token by its id; whether it was there. Raises AccountUnknown."""
-        user = await self._accounts.get(name, "user")
+    async def list_tokens(
+        self,
+        name: str | None = None,
+        *,
+        kinds: Sequence[TokenKind] = ("access",),
+        start: str = "",
+        limit: int = 10_000,
+    ) -> list[AccessToken]:
+        """
+        At most `limit` tokens from the id `start` on, by id: of one account, or (None) of all.
 
-        async def work(tx: Transaction) -> bool:
-            return await tx.execute(_DELETE_TOKEN, account=user.id, id=token) > 0
+        Raises AccountUnknown.
+        """
+        parameters: dict[str, Any] = {"kinds": list(kinds), "start": start, "limit": limit}
+        if name is None:
+            rows = await self._database.fetch_all(_LIST, **parameters)
+        else:
+            account = await self._accounts.get(name)
+            rows = await self._database.fetch_all(_LIST_OF_ACCOUNT, account=account.id, **parameters)
+        return [_token(row) for row in rows]
+
+    async def count_tokens(self, name: str | None = None, *, kinds: Sequence[TokenKind] = ("access",)) -> int:
+        """How many tokens `list_tokens` lists in the end. Raises AccountUnknown."""
+        if name is None:
+            row = await self._database.fetch_one(_COUNT, kinds=list(kinds))
+        else:
+            account = await self._accounts.get(name)
+            row = await self._database.fetch_one(_COUNT_OF_ACCOUNT, account=account.id, kinds=list(kinds))
+        return int(row[0]) if row else 0
+
+    async def update(
+        self, token: str, *, label: str | None = None, active: bool | None = None, by: Actor = SYSTEM
+    ) -> AccessToken:
+        """
+        Rename a token, switch it off or on again; None: it stays as it is. What it is good for never changes.
+
+        Raises TokenUnknown, TokenUnusable.
+        """
+        if label is not None:
+            _check_label(label)
+
+        async def work(tx: Transaction) -> AccessToken:
+            row = await tx.fetch_one(_FIND, id=token)
+            if row is None:
+                raise TokenUnknown(token)
+            before = _token(row)
+            new_label = before.label if label is None else label
+            is_active = before.is_active if active is None else active
+            await tx.execute(_UPDATE, which=token, label=new_label, active=is_active)
+            state = "active" if is_active else "inactive"
+            await record(tx, _event("UPDATE", by, token, new_label, before.account_id, before.account, state))
+            row = await tx.fetch_one(_FIND, id=token)
+            assert row is not None
+            return _token(row)
 
         return await self._database.unit(work)
+
+    async def delete(self, name: str, token: str, *, by: Actor = SYSTEM) -> bool:
+        """End a token of an account by its id; whether it was there. Raises AccountUnknown."""
+        account = await self._accounts.get(name)
+
+        async def work(tx: Transaction) -> bool:
+            row = await tx.fetch_one(_FIND, id=token)
+            if row is None or _token(row).account_id != account.id:
+                return False
+            await self._delete(tx, _token(row), by)
+            return True
+
+        return await self._database.unit(work)
+
+    async def delete_used_before(
+        self,
+        name: str | None = None,
+        *,
+        kinds: Sequence[TokenKind] = _ALL_KINDS,
+        before: int,
+        by: Actor = SYSTEM,
+    ) -> int:
+        """
+        End the tokens of one account, or (None) of all, that were last used (or else made) before a moment.
+
+        How many; those that go on being used meanwhile may stay. Raises AccountUnknown.
+        """
+        parameters: dict[str, Any] = {"kinds": list(kinds), "before": before}
+        if name is not None:
+            parameters["account"] = (await self._accounts.get(name)).id
+        statement = _USED_BEFORE if name is None else _USED_BEFORE_OF_ACCOUNT
+        deleted, after = 0, ""
+        while True:
+
+            async def work(tx: Transaction, after: str = after) -> list[AccessToken]:
+                found = [_token(row) for row in await tx.fetch_all(statement, after=after, **parameters)]
+                for one in found:
+                    await self._delete(tx, one, by)
+                return found
+
+            found = await self._database.unit(work)
+            deleted += len(found)
+            if len(found) < _DELETED_AT_ONCE:
+                return deleted
+            after = found[-1].id
+
+    @staticmethod
+    async def _delete(tx: Transaction, token: AccessToken, by: Actor) -> None:
+        if await tx.execute(_DELETE, which=token.id):
+            await record(tx, _event("DELETE", by, token.id, token.label, token.account_id, token.account))
 
 
 def token_id(secret: str) -> str:
@@ -111,17 +330,51 @@ def token_id(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def scope_of_login(account: Account, column: str | None) -> TokenScope | None:
+    """What a log-in with a token is good for; robots have no business outside of their organisation."""
+    if column is None and account.kind == "robot":
+        return TokenScope((f"{account.name.partition('+')[0]}/*",), frozenset(Action))
+    return read_scope(column)
+
+
 def read_scope(text: str | None) -> TokenScope | None:
     """The scope of a row's column."""
-    if text is None:
-        return None
-    document = json.loads(text)
-    return TokenScope(tuple(document["repositories"]), frozenset(Action(one) for one in document["actions"]))
+    return None if text is None else TokenScope.of(json.loads(text))
 
 
 def write_scope(scope: TokenScope | None) -> str | None:
     """The column of a scope."""
-    if scope is None:
-        return None
-    actions = sorted(action.value for action in scope.actions)
-    return json.dumps({"repositories": list(scope.repositories), "actions": actions})
+    return None if scope is None else json.dumps(scope.document)
+
+
+def _check_label(label: str) -> None:
+    if len(label) > _LONGEST_LABEL or "\0" in label:
+        raise TokenUnusable(f"a label has at most {_LONGEST_LABEL} characters, and no NUL")
+
+
+def _token(row: Row) -> AccessToken:
+    number, account_id, account, kind, label, is_active, created_at, last_used_at, expires_at, agent, scope = row
+    return AccessToken(
+        id=number,
+        account_id=account_id,
+        account=account,
+        kind=kind,
+        label=label,
+        is_active=bool(is_active),
+        created_at=created_at,
+        last_used_at=last_used_at,
+        expires_at=expires_at,
+        user_agent=agent,
+        scope=read_scope(scope),
+    )
+
+
+def _event(
+    kind: EventType, by: Actor, token: str, label: str, account_id: str, account: str, content: str = ""
+) -> Event:
+    return Event(
+        type=kind,
+        actor=by,
+        object=Object("token", token, label, content),
+        target=Object("account", account_id, account),
+    )

@@ -15,7 +15,9 @@ Beyond DTR:
 * single users, and robots of an organisation, are granted levels like teams: a personal namespace can be shared;
 * an auditor sees everything that there is to be seen, and changes and pulls nothing by that;
 * a token may be good for some repositories and actions only (`TokenScope`): then its holder may do what is in
-  both, the account's rights and the scope, and what everybody may.
+  both, the account's rights and the scope, and what everybody may;
+* a robot has the rights that it was granted in its organisation's namespace, and whatever it shows counts as a
+  token with a scope: it manages nothing else.
 
 Rights only add up: the highest level wins, nothing takes away. Whoever may do something anonymously may do it
 logged in, too. A user who is not active is nobody.
@@ -65,6 +67,8 @@ class Level(enum.IntEnum):
 
 
 _PATTERN = re.compile(r"[a-z0-9._/-]{1,255}|[a-z0-9._/-]{0,254}\*")
+_MOST_PATTERNS = 100
+_LONGEST_SCOPE = 2_000
 _LABELS = {Level.NONE: "none", Level.READ: "read-only", Level.WRITE: "read-write", Level.ADMIN: "admin"}
 
 
@@ -76,6 +80,8 @@ class Facts:
     """Logged in, and active."""
     is_system_admin: bool = False
     is_auditor: bool = False
+    is_member: bool = False
+    """Of the organisation that owns the namespace."""
     owns_namespace: bool = False
     repository_level: Level = Level.NONE
     namespace_level: Level = Level.NONE
@@ -125,6 +131,11 @@ class Operation(enum.Enum):
     EDIT_DESCRIPTION = enum.auto()
     CHANGE_SETTINGS = enum.auto()
     MANAGE_TEAM_ACCESS = enum.auto()
+    """What teams and users are granted on a repository."""
+    SEE_TEAM_ACCESS = enum.auto()
+    MANAGE_NAMESPACE_ACCESS = enum.auto()
+    """What teams and users are granted on a namespace."""
+    SEE_NAMESPACE_ACCESS = enum.auto()
     DELETE_REPOSITORY = enum.auto()
     CREATE_REPOSITORY = enum.auto()
     CREATE_ON_PUSH = enum.auto()
@@ -221,6 +232,10 @@ def _manages_namespace(facts: Facts) -> bool:
     return facts.manages_namespace
 
 
+def _sees_namespace(facts: Facts) -> bool:
+    return facts.manages_namespace or facts.is_member or facts.is_auditor
+
+
 def _owns_namespace(facts: Facts) -> bool:
     return facts.is_system_admin or facts.owns_namespace
 
@@ -237,6 +252,9 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.EDIT_DESCRIPTION: _administers,
     Operation.CHANGE_SETTINGS: _administers,
     Operation.MANAGE_TEAM_ACCESS: _administers,
+    Operation.SEE_TEAM_ACCESS: _administers_or_audits,
+    Operation.MANAGE_NAMESPACE_ACCESS: _manages_namespace,
+    Operation.SEE_NAMESPACE_ACCESS: _sees_namespace,
     Operation.DELETE_REPOSITORY: _administers,
     Operation.CREATE_REPOSITORY: _manages_namespace,
     Operation.CREATE_ON_PUSH: _manages_namespace,
@@ -287,6 +305,9 @@ _ACTIONS = {
     Operation.EDIT_DESCRIPTION: Action.ADMIN,
     Operation.CHANGE_SETTINGS: Action.ADMIN,
     Operation.MANAGE_TEAM_ACCESS: Action.ADMIN,
+    Operation.SEE_TEAM_ACCESS: Action.ADMIN,
+    Operation.MANAGE_NAMESPACE_ACCESS: Action.ADMIN,
+    Operation.SEE_NAMESPACE_ACCESS: Action.ADMIN,
     Operation.DELETE_REPOSITORY: Action.ADMIN,
     Operation.CREATE_REPOSITORY: Action.ADMIN,
     Operation.EDIT_POLICIES: Action.ADMIN,
@@ -301,7 +322,7 @@ class TokenScope:
     What a token is good for: `actions`, on the repositories whose path a pattern of `repositories` matches.
 
     A pattern is a path (`acme/app`), or a beginning and a star (`acme/*`, `acme/ci-*`, `*`): such patterns a
-    database can look for, too.
+    database can look for, too. Bearer tokens carry the scope of the log-in, which bounds its size.
     """
 
     repositories: tuple[str, ...]
@@ -311,9 +332,26 @@ class TokenScope:
         """Raise ValueError for a pattern that is none."""
         if not self.repositories or not self.actions:
             raise ValueError("a scope names repositories and actions")
+        if sum(map(len, self.repositories)) > _LONGEST_SCOPE or len(self.repositories) > _MOST_PATTERNS:
+            raise ValueError(
+                f"a scope has at most {_MOST_PATTERNS} patterns of {_LONGEST_SCOPE} characters in all"
+            )
         for pattern in self.repositories:
             if _PATTERN.fullmatch(pattern) is None:
                 raise ValueError(f"{pattern!r} is no pattern: a repository, or a beginning and *")
+
+    @classmethod
+    def of(cls, document: dict[str, list[str]]) -> TokenScope:
+        """The scope that `document` says. Raises ValueError."""
+        return cls(tuple(document["repositories"]), frozenset(Action(one) for one in document["actions"]))
+
+    @property
+    def document(self) -> dict[str, list[str]]:
+        """The scope as it is written into columns, bearer tokens and answers."""
+        return {
+            "repositories": list(self.repositories),
+            "actions": [action.value for action in Action if action in self.actions],
+        }
 
     @property
     def paths(self) -> list[str]:
