@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.api")
 
 _LARGEST_BODY = 1024 * 1024
-_ROUTERS = (accounts.router, meta.router)
+ROUTERS = (accounts.router, meta.router)
 
 
 def build(rooms: Rooms) -> ASGIApp:
     """The application over `rooms`."""
     app = FastAPI(title="dtr", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.rooms = rooms
-    paths = Paths(route for router in _ROUTERS for route in router.routes)
+    paths = Paths(route for router in ROUTERS for route in router.routes)
     app.router.routes[:] = [*docs.routes(lambda: describe(paths.routes)), *paths.routes]
     for kind in EXCEPTIONS:
         app.add_exception_handler(kind, _refuse)

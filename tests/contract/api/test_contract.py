@@ -1,0 +1,154 @@
+"""
+The contract: every operation of DTR's Swagger file is there, with its parameters, statuses and fields.
+
+Here documents are compared; what a server really answers is in tests/integration/api/test_contract_answers.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.contract import codes, content, differences, dtr, operations, ours, resolve
+
+OPEN = {
+    # Scanning for vulnerabilities.
+    "GET /api/v0/imagescan/layeroverride",
+    "POST /api/v0/imagescan/layeroverride/{layerid}",
+    "DELETE /api/v0/imagescan/layeroverride/{vulnerabilityid}",
+    "GET /api/v0/imagescan/repositories/{namespace}/{reponame}/{tag}",
+    "POST /api/v0/imagescan/scan",
+    "PUT /api/v0/imagescan/scan/update",
+    "POST /api/v0/imagescan/scan/{namespace}/{reponame}/{tag}/{os}/{arch}",
+    "GET /api/v0/imagescan/scansummary/component/{component}",
+    "GET /api/v0/imagescan/scansummary/cve/{cve}",
+    "GET /api/v0/imagescan/scansummary/layer/{layerid}",
+    "GET /api/v0/imagescan/scansummary/license/{license}",
+    "GET /api/v0/imagescan/scansummary/repositories/{namespace}/{reponame}/{reference}",
+    "GET /api/v0/imagescan/scansummary/repositories/{namespace}/{reponame}/{tag}/export",
+    "POST /api/v0/imagescan/scansummary/tags",
+    "GET /api/v0/imagescan/status",
+    "POST /api/v0/repositories/scan/toggle",
+    # Jobs, their schedules and those who do them.
+    "GET /api/v0/action_configs",
+    "POST /api/v0/action_configs",
+    "GET /api/v0/action_configs/{action}",
+    "DELETE /api/v0/action_configs/{action}",
+    "GET /api/v0/crons",
+    "POST /api/v0/crons",
+    "GET /api/v0/crons/{action}",
+    "DELETE /api/v0/crons/{action}",
+    "GET /api/v0/jobs",
+    "POST /api/v0/jobs",
+    "GET /api/v0/jobs/{jobID}",
+    "DELETE /api/v0/jobs/{jobID}",
+    "POST /api/v0/jobs/{jobID}/cancel",
+    "GET /api/v0/jobs/{jobID}/logs",
+    "GET /api/v0/workers",
+    "POST /api/v0/workers/{id}/capacity",
+    # Promotion, mirroring and pruning.
+    "POST /api/v0/remote/registry",
+    "GET /api/v0/repositories/{namespace}/{reponame}/mirroringPolicies",
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/mirroringPolicies",
+    "GET /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies",
+    "GET /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
+    "PUT /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
+    "GET /api/v0/repositories/{namespace}/{reponame}/promotionPolicies",
+    "POST /api/v0/repositories/{namespace}/{reponame}/promotionPolicies",
+    "GET /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
+    "PUT /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
+    "GET /api/v0/repositories/{namespace}/{reponame}/pruningPolicies",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pruningPolicies",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/test",
+    "GET /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}",
+    "PUT /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}",
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}",
+    "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
+    "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
+    "PUT /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
+    "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/promotion",
+    "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/pushMirroring",
+    # Webhooks.
+    "GET /api/v0/accounts/{namespace}/webhooks",
+    "GET /api/v0/repositories/{namespace}/{reponame}/webhooks",
+    "GET /api/v0/webhooks",
+    "POST /api/v0/webhooks",
+    "POST /api/v0/webhooks/test",
+    "POST /api/v0/webhooks/update",
+    "DELETE /api/v0/webhooks/{webhook}",
+    # Content caches.
+    "GET /api/v0/content_caches",
+    "POST /api/v0/content_caches",
+    "GET /api/v0/content_caches/{contentcacheuuid}",
+    "DELETE /api/v0/content_caches/{contentcacheuuid}",
+}
+"""What waits for its engine, by name: who builds one takes its operations off this list."""
+
+
+THEIRS = {one.name: one for one in operations(dtr())}
+OURS = {one.shape: one for one in operations(ours())}
+BUILT = sorted(THEIRS.keys() - OPEN)
+
+
+def test_every_operation_is_there_or_waits_for_its_engine():
+    assert len(THEIRS) == 109
+    assert THEIRS.keys() >= OPEN, "a name that DTR has not"
+    there = {name for name, one in THEIRS.items() if one.shape in OURS}
+    assert sorted(OPEN & there) == [], "this is there now: take it off the list"
+    assert sorted(THEIRS.keys() - there - OPEN) == [], "this is missing"
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_parameters_are_those_of_dtr(name: str):
+    theirs, mine = THEIRS[name], OURS[THEIRS[name].shape]
+    known = mine.parameters("query")
+    problems = []
+    for parameter, described in theirs.parameters("query").items():
+        if parameter not in known:
+            problems.append(f"{parameter} is missing")
+            continue
+        schema = known[parameter]["schema"]
+        problems += differences({"type": described["type"]}, schema, parameter)
+        if described.get("default") not in {None, schema.get("default")}:
+            problems.append(f"{parameter} is {schema.get('default')!r} by default, not {described['default']!r}")
+        if known[parameter].get("required", False) and not described.get("required", False):
+            problems.append(f"{parameter} must be given")
+    assert problems == []
+    required = {one for one, described in known.items() if described.get("required", False)}
+    assert required <= theirs.parameters("query").keys(), "clients of DTR do not know what is required"
+
+
+@pytest.mark.parametrize("name", [one for one in BUILT if THEIRS[one].parameters("body")])
+def test_bodies_are_those_of_dtr(name: str):
+    form = THEIRS[name].parameters("body")["body"]["schema"]
+    mine = content(OURS[THEIRS[name].shape].described["requestBody"])
+    assert list(differences(form, mine, "body")) == []
+    theirs, known = (set(resolve(one, two).get("required", ())) for one, two in ((dtr(), form), (ours(), mine)))
+    assert known <= theirs, "clients of DTR do not send this"
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_answers_have_the_status_and_the_fields_of_dtr(name: str):
+    theirs, mine = THEIRS[name], OURS[THEIRS[name].shape]
+    if theirs.success is None:  # the file does not say what an account's deletion answers
+        assert mine.success == "204"
+        return
+    assert theirs.success == mine.success
+    schema = theirs.described["responses"][theirs.success].get("schema")
+    if schema is not None:
+        assert list(differences(schema, content(mine.described["responses"][theirs.success]), "answer")) == []
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_statuses_of_refusals_are_those_of_dtr(name: str):
+    """405 belongs to a path, not to an operation."""
+    theirs, mine = THEIRS[name].described["responses"], OURS[THEIRS[name].shape].described["responses"]
+    assert sorted(theirs.keys() - mine.keys() - {"405", THEIRS[name].success}) == []
+    problems = []
+    for status, described in theirs.items():
+        if status[0] == "4" and status != "405":
+            problems += sorted(set(described.get("codes", ())) - set(codes(mine[status])))
+    assert problems == []
