@@ -52,6 +52,7 @@ _COMMON = {
     "429": ("TooManyRequests", ("TOO_MANY_REQUESTS",)),
     "500": ("InternalError", ("INTERNAL_ERROR",)),
     "503": ("Unavailable", ("UNAVAILABLE",)),
+    "507": ("StorageFull", ("STORAGE_FULL",)),
 }
 """What every operation may answer, by status: the name of the description, and the codes."""
 _SECURITY = {
