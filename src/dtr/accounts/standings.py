@@ -1,18 +1,20 @@
 """
 How accounts stand to repositories.
 
-What `may` decides upon is read here, and what of a list somebody sees.
+What `may` decides upon is read here, and what of a list somebody sees (`visibility`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Text, and_, bindparam, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Text, and_, bindparam, case, func, or_, select
 
-from dtr.accounts.permissions import Action, Facts, Level
-from dtr.db import Statement, each, in_list
+from dtr.accounts.access_tokens import opens
+from dtr.accounts.permissions import Facts, Level
+from dtr.accounts.visibility import PULLABLE, WHO, asking, bounds, count_statement, page_statement
+from dtr.db import Statement, in_list
 from dtr.db.schema import (
     accounts,
     blobs,
@@ -22,6 +24,7 @@ from dtr.db.schema import (
     repositories,
     repository_blobs,
     repository_grants,
+    repository_redirects,
     repository_user_grants,
     team_members,
 )
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dtr.accounts.permissions import TokenScope
+    from dtr.accounts.visibility import View
     from dtr.db import Database
 
 _HOLDERS_LOOKED_AT = 100
@@ -78,6 +82,7 @@ _STANDINGS = Statement(
         _asker.c.is_admin,
         _asker.c.is_auditor,
         or_(_owner.c.id == _asker.c.id, func.coalesce(organization_members.c.is_admin, False)),
+        organization_members.c.user_id.is_not(None),
         _repository_level,
         _own_repository_level,
         _namespace_level,
@@ -93,7 +98,7 @@ _STANDINGS = Statement(
             repositories.c.deleted_at.is_(None),
         ),
     )
-    .outerjoin(_asker, and_(_asker.c.id == _me, _asker.c.is_active.is_(True)))
+    .outerjoin(_asker, and_(_asker.c.id == _me, _asker.c.is_active.is_(True), opens("token")))
     .outerjoin(
         organization_members,
         and_(
@@ -101,101 +106,14 @@ _STANDINGS = Statement(
             organization_members.c.user_id == _asker.c.id,
         ),
     )
-    .where(in_list(_owner.c.name, "namespaces"))
+    .where(in_list(_owner.c.name, "namespaces"), _owner.c.kind != "robot")
 )
 
-# --- lists ----------------------------------------------------------------------------------------------------
-
-_prefixes = each("scope_prefixes")
-_begins = func.substr(repositories.c.path, 1, func.length(_prefixes.c.value)) == _prefixes.c.value
-_WAYS_OF_ACCESS: tuple[tuple[ColumnElement[bool], ...], ...] = (
-    (
-        organization_members.c.organization_id == repositories.c.namespace_id,
-        organization_members.c.user_id == _asker.c.id,
-        organization_members.c.is_admin.is_(True),
-    ),
-    (
-        repository_grants.c.repository_id == repositories.c.id,
-        repository_grants.c.team_id == team_members.c.team_id,
-        team_members.c.user_id == _asker.c.id,
-    ),
-    (
-        namespace_grants.c.namespace_id == repositories.c.namespace_id,
-        namespace_grants.c.team_id == team_members.c.team_id,
-        team_members.c.user_id == _asker.c.id,
-    ),
-    (
-        repository_user_grants.c.repository_id == repositories.c.id,
-        repository_user_grants.c.user_id == _asker.c.id,
-    ),
-    (
-        namespace_user_grants.c.namespace_id == repositories.c.namespace_id,
-        namespace_user_grants.c.user_id == _asker.c.id,
-    ),
+_REDIRECTS = Statement(
+    select(repository_redirects.c.path, repositories.c.path)
+    .join(repositories, repositories.c.id == repository_redirects.c.repository_id)
+    .where(in_list(repository_redirects.c.path, "paths"), repositories.c.deleted_at.is_(None))
 )
-
-
-def _readable(*, by_auditors: bool) -> ColumnElement[bool]:
-    """
-    The rule of `may` for lists, as a condition on `repositories`: who may see, or (not `by_auditors`) pull.
-
-    A test holds the two together. What is inside of a subquery is correlated by name: SQLAlchemy itself looks at
-    the next enclosing query only.
-    """
-    in_scope = or_(
-        bindparam("unscoped", type_=Boolean),
-        in_list(repositories.c.path, "scope_paths"),
-        exists(select(1).select_from(_prefixes).where(_begins).correlate(repositories)),
-    )
-    everywhere = (_asker.c.is_admin, _asker.c.is_auditor) if by_auditors else (_asker.c.is_admin,)
-    return or_(
-        repositories.c.visibility == "public",
-        and_(
-            in_scope,
-            exists().where(
-                _asker.c.id == _me,
-                _asker.c.is_active.is_(True),
-                or_(
-                    *(column.is_(True) for column in everywhere),
-                    repositories.c.namespace_id == _asker.c.id,
-                    *(
-                        exists().where(*conditions).correlate(repositories, _asker)
-                        for conditions in _WAYS_OF_ACCESS
-                    ),
-                ),
-            ),
-        ),
-    )
-
-
-VISIBLE = _readable(by_auditors=True)
-"""A condition on `repositories`, for statements with the parameters of `asking`."""
-_PULLABLE = _readable(by_auditors=False)
-
-
-def asking(account: str | None, scope: TokenScope | None = None) -> dict[str, Any]:
-    """The parameters of `VISIBLE`: an account's id (None: anonymous), and what the token it showed is good for."""
-    reads = scope is not None and Action.PULL in scope.actions
-    return {
-        "account": account or "",
-        "unscoped": scope is None,
-        "scope_paths": scope.paths if scope and reads else [],
-        "scope_prefixes": scope.prefixes if scope and reads else [],
-    }
-
-
-_of_namespace = repositories.c.namespace_id == bindparam("namespace", type_=Text)
-_visible_page = (
-    select(repositories.c.id, repositories.c.path)
-    .where(repositories.c.path > bindparam("after"), repositories.c.deleted_at.is_(None), VISIBLE)
-    .order_by(repositories.c.path)
-    .limit(bindparam("limit", type_=BigInteger))
-)
-_visible_count = select(func.count(repositories.c.id)).where(repositories.c.deleted_at.is_(None), VISIBLE)
-_LIST_VISIBLE = Statement(_visible_page)
-_LIST_VISIBLE_IN_NAMESPACE = Statement(_visible_page.where(_of_namespace))
-_COUNT_VISIBLE = Statement(_visible_count)
-_COUNT_VISIBLE_IN_NAMESPACE = Statement(_visible_count.where(_of_namespace))
 _holders = (
     select(repository_blobs.c.repository_id)
     .join(blobs, blobs.c.digest == repository_blobs.c.digest)
@@ -206,7 +124,7 @@ _holders = (
 _PULLABLE_HOLDER = Statement(
     select(repositories.c.path)
     .join_from(_holders, repositories, repositories.c.id == _holders.c.repository_id)
-    .where(repositories.c.deleted_at.is_(None), _PULLABLE)
+    .where(repositories.c.deleted_at.is_(None), PULLABLE)
     .limit(1)
 )
 
@@ -217,6 +135,16 @@ class Standing:
 
     repository_id: int | None
     facts: Facts
+    redirect: Redirect | None = None
+    """Which repository was called so before. Whoever may not see it must not be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """What a repository that had another name is called now, and how the account stands to it."""
+
+    path: str
+    standing: Standing
 
 
 class Standings:
@@ -225,30 +153,50 @@ class Standings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, account: str | None, path: str, *, scope: TokenScope | None = None) -> Standing:
-        """How an account (None: anonymous) stands to a repository."""
-        return (await self.find_all(account, [path], scope=scope))[path]
+    async def find(
+        self, account: str | None, path: str, *, scope: TokenScope | None = None, token: str = ""
+    ) -> Standing:
+        """
+        How an account (None: anonymous) stands to a repository.
+
+        `token` is the id of an access or refresh token by which the account is known: when that opens nothing any
+        more, whoever asks is anonymous.
+        """
+        return (await self.find_all(account, [path], scope=scope, token=token))[path]
 
     async def find_all(
-        self, account: str | None, paths: Iterable[str], *, scope: TokenScope | None = None
+        self, account: str | None, paths: Iterable[str], *, scope: TokenScope | None = None, token: str = ""
     ) -> dict[str, Standing]:
-        """The same for several, in one query."""
+        """The same for several, in one query; names that no repository has take one more, or two."""
         wanted = list(paths)
         rows = await self._database.fetch_all(
             _STANDINGS,
             account=account or "",
+            token=token,
             paths=wanted,
             namespaces=sorted({path.partition("/")[0] for path in wanted}),
         )
         found: dict[str, Standing] = {}
         namespaces: dict[str, Facts] = {}
-        for namespace, path, repository, visibility, asker, is_admin, is_auditor, owns, *granted in rows:
+        for (
+            namespace,
+            path,
+            repository,
+            visibility,
+            asker,
+            is_admin,
+            is_auditor,
+            owns,
+            is_member,
+            *granted,
+        ) in rows:
             levels = [Level(level or 0) for level in granted]
             facts = Facts(
                 is_user=asker is not None,
                 is_system_admin=bool(is_admin),
                 is_auditor=bool(is_auditor),
                 owns_namespace=asker is not None and bool(owns),
+                is_member=bool(is_member),
                 namespace_level=max(levels[2:]),
             )
             namespaces[namespace] = facts
@@ -256,16 +204,34 @@ class Standings:
                 facts = replace(facts, repository_level=max(levels[:2]), is_public=visibility == "public")
                 found[path] = Standing(repository, facts)
         nothing = Facts()
+        missing = [path for path in wanted if path not in found and "/" in path.removesuffix("/")]
+        redirects = await self._redirects(account, missing, scope, token) if missing else {}
         standings = {
-            path: found.get(path) or Standing(None, namespaces.get(path.partition("/")[0], nothing))
+            path: found.get(path)
+            or Standing(None, namespaces.get(path.partition("/")[0], nothing), redirects.get(path))
             for path in wanted
         }
         if scope is None:
             return standings
         return {
-            path: Standing(standing.repository_id, replace(standing.facts, actions=scope.on(path)))
+            path: replace(standing, facts=replace(standing.facts, actions=scope.on(path)))
             for path, standing in standings.items()
         }
+
+    async def find_redirect(self, path: str) -> str | None:
+        """What the repository that was called so is called now: one small query, which asks for no rights."""
+        row = await self._database.fetch_one(_REDIRECTS, paths=[path])
+        return row[1] if row else None
+
+    async def _redirects(
+        self, account: str | None, paths: list[str], scope: TokenScope | None, token: str
+    ) -> dict[str, Redirect]:
+        """Which repositories had these names, which none has now."""
+        moved = dict(map(tuple, await self._database.fetch_all(_REDIRECTS, paths=paths)))
+        if not moved:
+            return {}
+        standings = await self.find_all(account, sorted(set(moved.values())), scope=scope, token=token)
+        return {old: Redirect(new, standings[new]) for old, new in moved.items()}
 
     async def list_visible(
         self,
@@ -273,33 +239,49 @@ class Standings:
         *,
         scope: TokenScope | None = None,
         namespace: str | None = None,
+        start: str = "",
         after: str = "",
         limit: int,
     ) -> list[tuple[int, str]]:
         """
-        At most `limit` repositories behind the path `after` that the account may see: ids and paths, by path.
+        At most `limit` repositories that the account may see, ids and paths, by path.
 
-        `namespace` is the id of the account whose repositories are meant; None: all.
+        They begin with the path `start`, or behind the path `after`. `namespace` is the id of the account whose
+        repositories are meant; None: all. Takes two queries.
         """
-        parameters = {"after": after, "limit": limit, **asking(account, scope)}
-        if namespace is None:
-            rows = await self._database.fetch_all(_LIST_VISIBLE, **parameters)
-        else:
-            rows = await self._database.fetch_all(_LIST_VISIBLE_IN_NAMESPACE, namespace=namespace, **parameters)
+        view = await self.view(account)
+        rows = await self._database.fetch_all(
+            page_statement(view, in_namespace=namespace is not None),
+            namespace=namespace,
+            limit=limit,
+            **asking(account, scope),
+            **bounds(scope, start=start, after=after),
+        )
         return [(row[0], row[1]) for row in rows]
 
     async def count_visible(
         self, account: str | None, *, scope: TokenScope | None = None, namespace: str | None = None
     ) -> int:
-        """How many `list_visible` lists in the end."""
-        parameters = asking(account, scope)
-        if namespace is None:
-            row = await self._database.fetch_one(_COUNT_VISIBLE, **parameters)
-        else:
-            row = await self._database.fetch_one(_COUNT_VISIBLE_IN_NAMESPACE, namespace=namespace, **parameters)
+        """How many `list_visible` lists in the end. Takes two queries."""
+        view = await self.view(account)
+        row = await self._database.fetch_one(
+            count_statement(view, in_namespace=namespace is not None),
+            namespace=namespace,
+            **asking(account, scope),
+            **bounds(scope),
+        )
         return int(row[0]) if row else 0
 
-    async def find_pullable_holder(self, account: str | None, digest: str) -> str | None:
+    async def view(self, account: str | None) -> View:
+        """What kind of view somebody has of all the repositories."""
+        row = await self._database.fetch_one(WHO, account=account) if account else None
+        if row is None:
+            return "public"
+        return "all" if row[0] or row[1] else "some"
+
+    async def find_pullable_holder(
+        self, account: str | None, digest: str, *, scope: TokenScope | None = None
+    ) -> str | None:
         """The path of a repository with this blob that the account may pull from, if one is found quickly."""
-        row = await self._database.fetch_one(_PULLABLE_HOLDER, digest=digest, **asking(account))
+        row = await self._database.fetch_one(_PULLABLE_HOLDER, digest=digest, **asking(account, scope))
         return row[0] if row else None

@@ -7,7 +7,7 @@ The metadata database: connections, units of work, tables and their migrations.
 from __future__ import annotations
 
 from dtr.db.database import Database, Reader, Transaction
-from dtr.db.each import each
+from dtr.db.each import each, each_pair
 from dtr.db.errors import (
     ConstraintViolated,
     DatabaseBusy,
@@ -18,7 +18,7 @@ from dtr.db.errors import (
     SchemaNewer,
     SchemaOutdated,
 )
-from dtr.db.statement import Row, Statement, in_list, now
+from dtr.db.statement import Row, Statement, in_list, in_query, now
 
 __all__ = [
     "ConstraintViolated",
@@ -35,7 +35,9 @@ __all__ = [
     "Statement",
     "Transaction",
     "each",
+    "each_pair",
     "in_list",
+    "in_query",
     "now",
     "open_database",
 ]

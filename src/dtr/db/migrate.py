@@ -10,14 +10,21 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import text
+
 from dtr.db.errors import SchemaNewer, SchemaOutdated
+from dtr.db.statement import Statement
+from dtr.db.texts import POSTGRESQL_TEXTS
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-    from dtr.db.database import Database
+    from dtr.db.database import Database, Transaction
 
 HEAD = "0001"
+# Hosts that start together wait for each other here; the lock goes with the transaction.
+_LOCK = Statement(text("SELECT pg_advisory_xact_lock(hashtext('dtr migrations'))"))
+_TEXTS = Statement(text(POSTGRESQL_TEXTS))
 
 
 async def check(database: Database) -> None:
@@ -41,6 +48,13 @@ async def migrate(database: Database, url: str) -> None:
         await check(database)
     except SchemaOutdated:
         await _upgrade(url)
+    if database.dialect == "postgresql":
+        await database.unit(_make_texts)
+
+
+async def _make_texts(tx: Transaction) -> None:
+    await tx.fetch_all(_LOCK)
+    await tx.fetch_all(_TEXTS)
 
 
 def known_revisions() -> list[str]:
@@ -66,7 +80,6 @@ async def _upgrade(url: str) -> None:
 
         await asyncio.to_thread(_upgrade_sqlite, url.removeprefix("sqlite:///"))
         return
-    from sqlalchemy import text
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -74,8 +87,7 @@ async def _upgrade(url: str) -> None:
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=Hosts(url).connect, poolclass=NullPool)
     async with engine.begin() as connection:
-        # Hosts that start together wait for each other here; the lock goes with the transaction.
-        await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dtr migrations'))"))
+        await connection.execute(text(_LOCK.text("postgresql")))
         await connection.run_sync(_run)
     await engine.dispose()
 

@@ -12,10 +12,12 @@ blobs (by digest), repository_blobs (by digest); several rows of a table in one 
 from __future__ import annotations
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -27,8 +29,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     false,
 )
+
+from dtr.db.texts import POSTGRESQL_TEXTS, SQLITE_TEXTS, behind_slash
 
 metadata = MetaData(
     naming_convention={
@@ -177,10 +182,12 @@ repositories = Table(
     Column("namespace_id", ForeignKey(accounts.c.id, ondelete="SET NULL"), index=True),
     CheckConstraint("namespace_id IS NOT NULL OR deleted_at IS NOT NULL", "owned"),
     Column("path", _text, nullable=False),  # namespace/name[/...]
+    Column("name", _text, Computed(behind_slash("path"), persisted=True), nullable=False),  # without namespace
     Column("visibility", _text, nullable=False),
     CheckConstraint("visibility IN ('public', 'private')", "visibility"),
     Column("short_description", _text, nullable=False, server_default=""),
     Column("long_description", _text, nullable=False, server_default=""),
+    Column("folded", _text, nullable=False, server_default=""),  # the short one, to be searched whatever its case
     Column("scan_on_push", Boolean, nullable=False),
     Column("immutable_tags", Boolean, nullable=False),
     Column("immutable_patterns", _text, nullable=False, server_default="[]"),  # JSON: those tags alone
@@ -201,6 +208,25 @@ Index(
     sqlite_where=repositories.c.deleted_at.is_not(None),
     postgresql_where=repositories.c.deleted_at.is_not(None),
 )
+# Lists are put together from pieces of one visibility each.
+for _listed in (
+    (repositories.c.visibility, repositories.c.path),
+    (repositories.c.visibility, repositories.c.name, repositories.c.path),
+    (repositories.c.namespace_id, repositories.c.visibility, repositories.c.path),
+):
+    Index(
+        f"ix_repositories_{'_'.join(column.name for column in _listed)}",
+        *_listed,
+        sqlite_where=repositories.c.deleted_at.is_(None),
+        postgresql_where=repositories.c.deleted_at.is_(None),
+    )
+
+# Parts of words are looked for by three letters each (`dtr.db.texts`). SQLite has a table for that, whose rows
+# carry the number of the repository, negative for a public one: so those stand together. PostgreSQL has indexes.
+for _dialect, _commands in (("sqlite", SQLITE_TEXTS), ("postgresql", (POSTGRESQL_TEXTS,))):
+    for _command in _commands:
+        _ddl = DDL(_command)  # type: ignore[no-untyped-call]  # SQLAlchemy types its DDL in part
+        event.listen(metadata, "after_create", _ddl.execute_if(dialect=_dialect))
 
 repository_grants = Table(
     "repository_grants",
@@ -435,7 +461,7 @@ image_configs = Table(  # what the configs of images say, read once
     Column("os_version", _text, nullable=False),
     Column("architecture", _text, nullable=False),
     Column("variant", _text, nullable=False),
-    Column("history", _text, nullable=False),  # JSON: `created_by` and `empty_layer` of each step
+    Column("history", _text, nullable=False),  # JSON: of each step the command, and whether it made no layer
     Column("labels", _text, nullable=False),  # JSON
 )
 
@@ -461,8 +487,29 @@ events = Table(  # what happened; written in the transaction of what it tells
     Column("target_id", _text),
     Column("target_name", _text),
     Column("target_content", _text),
-    Index(None, "repository_id", "id"),
-    Index(None, "actor", "id"),
+)
+# Pulls are most of the events, and lists without them must not walk over them: each event is in the index of the
+# one or of the other.
+_pull, _no_pull = events.c.type == "GET", events.c.type != "GET"
+for _name, _columns, _kind in (
+    ("id", (events.c.id,), _no_pull),
+    ("object_type_type_id", (events.c.object_type, events.c.type, events.c.id), _no_pull),
+    ("repository_id_id", (events.c.repository_id, events.c.id), _no_pull),
+    ("repository_id_id_pulls", (events.c.repository_id, events.c.id), _pull),
+    ("actor_id", (events.c.actor, events.c.id), _no_pull),
+    ("actor_id_pulls", (events.c.actor, events.c.id), _pull),
+    ("address_id", (events.c.address, events.c.id), _no_pull),
+    ("address_id_pulls", (events.c.address, events.c.id), _pull),
+):
+    Index(f"ix_events_{_name}", *_columns, sqlite_where=_kind, postgresql_where=_kind)
+
+event_cursors = Table(  # how far those came who follow the events
+    "event_cursors",
+    metadata,
+    Column("name", _text, primary_key=True),
+    Column("position", BigInteger, nullable=False),  # id of the last event that they are done with
+    Column("holder", _text, nullable=False),  # the process that follows now
+    Column("held_until", BigInteger, nullable=False),
 )
 
 settings = Table(  # those that change while the program runs
@@ -478,6 +525,82 @@ revisions = Table(  # counted up by whoever changes what others keep in memory
     metadata,
     Column("name", _text, primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+workers = Table(  # those that run jobs
+    "workers",
+    metadata,
+    Column("id", _text, primary_key=True),  # 12 hexadecimal digits: of its replica
+    Column("node", _text, nullable=False),
+    Column("status", _text, nullable=False),
+    CheckConstraint("status IN ('alive', 'dead', 'shutdown')", "status"),
+    Column("capacity", _text, nullable=False, server_default="{}"),  # JSON: a number by name
+    Column("session", _text, nullable=False),  # of the process that is this worker now
+    Column("heartbeat_until", BigInteger, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("action", _text, nullable=False),
+    Column("status", _text, nullable=False),
+    Column("worker", _text, nullable=False, server_default=""),  # id; empty: nobody claimed it yet
+    Column("session", _text, nullable=False, server_default=""),  # of the process that runs it
+    Column("scheduled_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("retries_left", Integer, nullable=False),
+    Column("retries_total", Integer, nullable=False),
+    Column("retry_from", _text, nullable=False, server_default=""),  # id of the job that failed first
+    Column("capacity", _text, nullable=False, server_default="{}"),  # JSON
+    Column("parameters", _text, nullable=False, server_default="{}"),  # JSON: texts by name
+    Column("deadline", BigInteger, nullable=False, server_default="0"),  # milliseconds; 0: none
+    Column("stop_timeout", BigInteger, nullable=False, server_default="0"),  # milliseconds
+    Column("done", BigInteger),  # progress, in `unit`
+    Column("total", BigInteger),
+    Column("unit", _text, nullable=False, server_default=""),
+    Column("unique_key", _text),  # of those that have not begun, there is one with it
+    postgresql_with=_lively,
+)
+Index("ix_jobs_scheduled_at", jobs.c.scheduled_at, jobs.c.id)
+Index("ix_jobs_action", jobs.c.action, jobs.c.scheduled_at)
+_is_open = jobs.c.status.in_(("waiting", "running", "cancel_request", "worker_dead", "worker_shutdown"))
+Index("ix_jobs_open", jobs.c.scheduled_at, jobs.c.id, sqlite_where=_is_open, postgresql_where=_is_open)
+_waits_alone = jobs.c.unique_key.is_not(None) & (jobs.c.status == "waiting")
+Index(
+    "uq_jobs_unique_key", jobs.c.unique_key, unique=True, sqlite_where=_waits_alone, postgresql_where=_waits_alone
+)
+
+job_logs = Table(
+    "job_logs",
+    metadata,
+    Column("job", ForeignKey(jobs.c.id, ondelete="CASCADE"), nullable=False),
+    Column("line", Integer, nullable=False),  # from 0
+    Column("data", _text, nullable=False),  # JSON: level, message, time
+    PrimaryKeyConstraint("job", "line"),
+    sqlite_with_rowid=False,
+)
+
+crons = Table(
+    "crons",
+    metadata,
+    Column("action", _text, primary_key=True),
+    Column("id", _text, nullable=False),  # uuid
+    Column("schedule", _text, nullable=False),  # as it was given
+    Column("next_run", BigInteger, nullable=False, index=True),
+    Column("retries", Integer, nullable=False),
+    Column("capacity", _text, nullable=False, server_default="{}"),  # JSON
+    Column("parameters", _text, nullable=False, server_default="{}"),  # JSON
+    Column("deadline", BigInteger, nullable=False, server_default="0"),
+    Column("stop_timeout", BigInteger, nullable=False, server_default="0"),
+)
+
+action_configs = Table(  # what parameters an action has when a job does not say
+    "action_configs",
+    metadata,
+    Column("action", _text, primary_key=True),
+    Column("id", _text, nullable=False),  # uuid
+    Column("parameters", _text, nullable=False),  # JSON
 )
 
 replicas = Table(  # the process trees of this installation, as they report themselves

@@ -7,7 +7,7 @@ Building and compiling a statement for each request costs 180 us, running a comp
     _FIND = Statement(select(accounts.c.id).where(accounts.c.name == bindparam("name")))
     row = await database.fetch_one(_FIND, name="ada")
 
-What the two databases say differently is here as well: `in_list` and `now`.
+What the two databases say differently is here as well: `in_list`, `in_query` and `now`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy.sql.functions import FunctionElement
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ClauseElement
+    from sqlalchemy import ClauseElement, Select
     from sqlalchemy.sql.compiler import SQLCompiler
 
 Dialect: TypeAlias = Literal["sqlite", "postgresql"]
@@ -98,6 +98,28 @@ def _in_list_sqlite(element: in_list, compiler: SQLCompiler, **options: Any) -> 
     values = compiler.process(bindparam(element.parameter, type_=Text()), **options)
     column = compiler.process(element.column, **options)
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - compiled parts, no values
+
+
+class in_query(ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own functions
+    """``column IN (query)`` for a correlated query of few rows: each of them is looked for in an index."""
+
+    inherit_cache = False
+
+    def __init__(self, column: ColumnElement[Any], query: Select[Any]) -> None:
+        """Compare `column` with the only column of `query`."""
+        self.column = column
+        self.query = query.scalar_subquery()
+
+
+@compiles(in_query, "postgresql")
+def _in_query_postgresql(element: in_query, compiler: SQLCompiler, **options: Any) -> str:
+    column = compiler.process(element.column, **options)
+    return f"{column} = ANY(ARRAY{compiler.process(element.query, **options)})"
+
+
+@compiles(in_query, "sqlite")
+def _in_query_sqlite(element: in_query, compiler: SQLCompiler, **options: Any) -> str:
+    return f"{compiler.process(element.column, **options)} IN {compiler.process(element.query, **options)}"
 
 
 class now(FunctionElement[int]):  # noqa: N801 - reads like SQLAlchemy's own functions

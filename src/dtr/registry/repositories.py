@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from dtr.accounts import folded
 from dtr.db import ConstraintViolated, Statement, in_list, now
 from dtr.db.schema import (
     accounts,
@@ -52,7 +53,6 @@ from dtr.registry.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from sqlalchemy import Select
 
@@ -78,6 +78,7 @@ _settings = {
     "visibility": bindparam("visibility"),
     "short_description": bindparam("short_description"),
     "long_description": bindparam("long_description"),
+    "folded": bindparam("folded"),
     "scan_on_push": bindparam("scan_on_push", type_=Boolean),
     "immutable_tags": bindparam("immutable_tags", type_=Boolean),
     "immutable_patterns": bindparam("immutable_patterns"),
@@ -159,7 +160,7 @@ _END_ROBOT_GRANTS = Statement(
 _other_link, _other = repository_blobs.alias("other_link"), repositories.alias("other")
 
 
-def _own_bytes(namespace: str, sign: int) -> Select[Any]:
+def _own_bytes(namespace: str, sign: int) -> Select[str, int]:
     """What a namespace (the parameter of this name) has or would have through this repository alone."""
     scope = bindparam(namespace, type_=Text)
     return (
@@ -474,7 +475,8 @@ def _is_text(text: str) -> bool:
 
 def _parameters(settings: Settings) -> dict[str, object]:
     parameters: dict[str, object] = {name: getattr(settings, name) for name in settings.__slots__}
-    return parameters | {"immutable_patterns": json.dumps(settings.immutable_patterns)}
+    patterns = json.dumps(settings.immutable_patterns)
+    return parameters | {"immutable_patterns": patterns, "folded": folded(settings.short_description)}
 
 
 def _read(row: Row) -> Repository:

@@ -21,6 +21,13 @@ CREATE INDEX ix_accounts_full_name_name ON accounts (full_name, name);
 
 CREATE INDEX ix_accounts_organization_id ON accounts (organization_id);
 
+CREATE TABLE action_configs (
+    action TEXT NOT NULL,
+    id TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    CONSTRAINT pk_action_configs PRIMARY KEY (action)
+);
+
 CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
@@ -44,6 +51,29 @@ CREATE TABLE blobs (
     CONSTRAINT uq_blobs_location UNIQUE (location)
 );
 
+CREATE TABLE crons (
+    action TEXT NOT NULL,
+    id TEXT NOT NULL,
+    schedule TEXT NOT NULL,
+    next_run BIGINT NOT NULL,
+    retries INTEGER NOT NULL,
+    capacity TEXT DEFAULT '{}' NOT NULL,
+    parameters TEXT DEFAULT '{}' NOT NULL,
+    deadline BIGINT DEFAULT '0' NOT NULL,
+    stop_timeout BIGINT DEFAULT '0' NOT NULL,
+    CONSTRAINT pk_crons PRIMARY KEY (action)
+);
+
+CREATE INDEX ix_crons_next_run ON crons (next_run);
+
+CREATE TABLE event_cursors (
+    name TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    holder TEXT NOT NULL,
+    held_until BIGINT NOT NULL,
+    CONSTRAINT pk_event_cursors PRIMARY KEY (name)
+);
+
 CREATE TABLE events (
     id INTEGER NOT NULL,
     published_at BIGINT NOT NULL,
@@ -65,11 +95,23 @@ CREATE TABLE events (
     CONSTRAINT pk_events PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_events_actor_id ON events (actor, id);
+CREATE INDEX ix_events_actor_id ON events (actor, id) WHERE type != 'GET';
+
+CREATE INDEX ix_events_actor_id_pulls ON events (actor, id) WHERE type = 'GET';
+
+CREATE INDEX ix_events_address_id ON events (address, id) WHERE type != 'GET';
+
+CREATE INDEX ix_events_address_id_pulls ON events (address, id) WHERE type = 'GET';
+
+CREATE INDEX ix_events_id ON events (id) WHERE type != 'GET';
+
+CREATE INDEX ix_events_object_type_type_id ON events (object_type, type, id) WHERE type != 'GET';
 
 CREATE INDEX ix_events_published_at ON events (published_at);
 
-CREATE INDEX ix_events_repository_id_id ON events (repository_id, id);
+CREATE INDEX ix_events_repository_id_id ON events (repository_id, id) WHERE type != 'GET';
+
+CREATE INDEX ix_events_repository_id_id_pulls ON events (repository_id, id) WHERE type = 'GET';
 
 CREATE TABLE gc_objects (
     location TEXT NOT NULL,
@@ -95,6 +137,47 @@ CREATE TABLE image_configs (
     CONSTRAINT pk_image_configs PRIMARY KEY (digest),
     CONSTRAINT fk_image_configs_digest_blobs FOREIGN KEY(digest) REFERENCES blobs (digest) ON DELETE CASCADE
 );
+
+CREATE TABLE job_logs (
+    job TEXT NOT NULL,
+    line INTEGER NOT NULL,
+    data TEXT NOT NULL,
+    CONSTRAINT pk_job_logs PRIMARY KEY (job, line),
+    CONSTRAINT fk_job_logs_job_jobs FOREIGN KEY(job) REFERENCES jobs (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE jobs (
+    id TEXT NOT NULL,
+    action TEXT NOT NULL,
+    status TEXT NOT NULL,
+    worker TEXT DEFAULT '' NOT NULL,
+    session TEXT DEFAULT '' NOT NULL,
+    scheduled_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    retries_left INTEGER NOT NULL,
+    retries_total INTEGER NOT NULL,
+    retry_from TEXT DEFAULT '' NOT NULL,
+    capacity TEXT DEFAULT '{}' NOT NULL,
+    parameters TEXT DEFAULT '{}' NOT NULL,
+    deadline BIGINT DEFAULT '0' NOT NULL,
+    stop_timeout BIGINT DEFAULT '0' NOT NULL,
+    done BIGINT,
+    total BIGINT,
+    unit TEXT DEFAULT '' NOT NULL,
+    unique_key TEXT,
+    CONSTRAINT pk_jobs PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_jobs_action ON jobs (action, scheduled_at);
+
+CREATE INDEX ix_jobs_open ON jobs (scheduled_at, id) WHERE status IN ('waiting', 'running', 'cancel_request', 'worker_dead', 'worker_shutdown');
+
+CREATE INDEX ix_jobs_scheduled_at ON jobs (scheduled_at, id);
+
+CREATE UNIQUE INDEX uq_jobs_unique_key ON jobs (unique_key) WHERE unique_key IS NOT NULL AND status = 'waiting';
 
 CREATE TABLE login_failures (
     subject TEXT NOT NULL,
@@ -215,13 +298,33 @@ CREATE TABLE replicas (
     CONSTRAINT pk_replicas PRIMARY KEY (id)
 );
 
+CREATE TRIGGER repository_texts_delete AFTER DELETE ON repositories BEGIN
+        DELETE FROM repository_texts WHERE rowid IN (old.id, -old.id);
+    END;
+
+CREATE TRIGGER repository_texts_insert AFTER INSERT ON repositories WHEN new.deleted_at IS NULL BEGIN
+        INSERT INTO repository_texts (rowid, path, folded)
+        VALUES (iif(new.visibility = 'public', -new.id, new.id), new.path, new.folded);
+    END;
+
+CREATE TRIGGER repository_texts_update AFTER UPDATE ON repositories
+    WHEN old.path <> new.path OR old.folded <> new.folded OR old.visibility <> new.visibility
+        OR (old.deleted_at IS NULL) <> (new.deleted_at IS NULL)
+    BEGIN
+        DELETE FROM repository_texts WHERE rowid IN (old.id, -old.id);
+        INSERT INTO repository_texts (rowid, path, folded)
+        SELECT iif(new.visibility = 'public', -new.id, new.id), new.path, new.folded WHERE new.deleted_at IS NULL;
+    END;
+
 CREATE TABLE repositories (
     id INTEGER NOT NULL,
     namespace_id TEXT,
     path TEXT NOT NULL,
+    name TEXT NOT NULL GENERATED ALWAYS AS (substr(path, instr(path, '/') + 1)) STORED,
     visibility TEXT NOT NULL,
     short_description TEXT DEFAULT '' NOT NULL,
     long_description TEXT DEFAULT '' NOT NULL,
+    folded TEXT DEFAULT '' NOT NULL,
     scan_on_push BOOLEAN NOT NULL,
     immutable_tags BOOLEAN NOT NULL,
     immutable_patterns TEXT DEFAULT '[]' NOT NULL,
@@ -237,6 +340,12 @@ CREATE TABLE repositories (
 CREATE INDEX ix_repositories_deleted_at ON repositories (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE INDEX ix_repositories_namespace_id ON repositories (namespace_id);
+
+CREATE INDEX ix_repositories_namespace_id_visibility_path ON repositories (namespace_id, visibility, path) WHERE deleted_at IS NULL;
+
+CREATE INDEX ix_repositories_visibility_name_path ON repositories (visibility, name, path) WHERE deleted_at IS NULL;
+
+CREATE INDEX ix_repositories_visibility_path ON repositories (visibility, path) WHERE deleted_at IS NULL;
 
 CREATE UNIQUE INDEX uq_repositories_path ON repositories (path) WHERE deleted_at IS NULL;
 
@@ -277,6 +386,18 @@ CREATE TABLE repository_redirects (
 );
 
 CREATE INDEX ix_repository_redirects_repository_id ON repository_redirects (repository_id);
+
+CREATE VIRTUAL TABLE repository_texts USING fts5(path, folded, tokenize = 'trigram');
+
+CREATE TABLE 'repository_texts_config'(k PRIMARY KEY, v) WITHOUT ROWID;
+
+CREATE TABLE 'repository_texts_content'(id INTEGER PRIMARY KEY, c0, c1);
+
+CREATE TABLE 'repository_texts_data'(id INTEGER PRIMARY KEY, block BLOB);
+
+CREATE TABLE 'repository_texts_docsize'(id INTEGER PRIMARY KEY, sz BLOB);
+
+CREATE TABLE 'repository_texts_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID;
 
 CREATE TABLE repository_user_grants (
     repository_id INTEGER NOT NULL,
@@ -440,4 +561,15 @@ CREATE TABLE user_settings (
     content_cache TEXT,
     CONSTRAINT pk_user_settings PRIMARY KEY (account_id),
     CONSTRAINT fk_user_settings_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE TABLE workers (
+    id TEXT NOT NULL,
+    node TEXT NOT NULL,
+    status TEXT NOT NULL,
+    capacity TEXT DEFAULT '{}' NOT NULL,
+    session TEXT NOT NULL,
+    heartbeat_until BIGINT NOT NULL,
+    CONSTRAINT pk_workers PRIMARY KEY (id),
+    CONSTRAINT ck_workers_status CHECK (status IN ('alive', 'dead', 'shutdown'))
 );

@@ -44,7 +44,14 @@ async def dump(url: str) -> str:
 @pytest.mark.parametrize("kind", DIALECTS)
 async def test_nothing_is_left_to_migrate(kind: str, make_database_url):
     url = await make_database_url(kind)
-    assert await run(url, lambda one: compare_metadata(MigrationContext.configure(one), metadata)) == []
+    options = {"include_object": is_compared}
+    left = await run(url, lambda one: compare_metadata(MigrationContext.configure(one, opts=options), metadata))
+    assert left == []
+
+
+def is_compared(_item, name: str, kind: str, *_) -> bool:
+    """What Alembic does not know: indexes of texts, and computed columns."""
+    return "_texts" not in name and (kind, name) != ("column", "name")
 
 
 def words(text: str) -> dict[str, list[str]]:

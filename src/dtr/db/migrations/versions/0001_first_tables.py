@@ -15,7 +15,35 @@ lively = {"autovacuum_vacuum_scale_factor": 0.02}
 counted = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+sqlite_texts = (
+    "CREATE VIRTUAL TABLE repository_texts USING fts5(path, folded, tokenize = 'trigram')",
+    """
+    CREATE TRIGGER repository_texts_insert AFTER INSERT ON repositories WHEN new.deleted_at IS NULL BEGIN
+        INSERT INTO repository_texts (rowid, path, folded)
+        VALUES (iif(new.visibility = 'public', -new.id, new.id), new.path, new.folded);
+    END
+    """,
+    """
+    CREATE TRIGGER repository_texts_update AFTER UPDATE ON repositories
+    WHEN old.path <> new.path OR old.folded <> new.folded OR old.visibility <> new.visibility
+        OR (old.deleted_at IS NULL) <> (new.deleted_at IS NULL)
+    BEGIN
+        DELETE FROM repository_texts WHERE rowid IN (old.id, -old.id);
+        INSERT INTO repository_texts (rowid, path, folded)
+        SELECT iif(new.visibility = 'public', -new.id, new.id), new.path, new.folded WHERE new.deleted_at IS NULL;
+    END
+    """,
+    """
+    CREATE TRIGGER repository_texts_delete AFTER DELETE ON repositories BEGIN
+        DELETE FROM repository_texts WHERE rowid IN (old.id, -old.id);
+    END
+    """,
+)
+
+
 def upgrade() -> None:
+    on_sqlite = op.get_bind().dialect.name == "sqlite"
+    find = "instr" if on_sqlite else "strpos"
     op.create_table(
         "accounts",
         sa.Column("id", text, nullable=False),
@@ -145,9 +173,13 @@ def upgrade() -> None:
         sa.Column("id", counted, sa.Identity(always=False), nullable=False),
         sa.Column("namespace_id", text, nullable=True),
         sa.Column("path", text, nullable=False),
+        sa.Column(
+            "name", text, sa.Computed(f"substr(path, {find}(path, '/') + 1)", persisted=True), nullable=False
+        ),
         sa.Column("visibility", text, nullable=False),
         sa.Column("short_description", text, server_default="", nullable=False),
         sa.Column("long_description", text, server_default="", nullable=False),
+        sa.Column("folded", text, server_default="", nullable=False),
         sa.Column("scan_on_push", sa.Boolean(), nullable=False),
         sa.Column("immutable_tags", sa.Boolean(), nullable=False),
         sa.Column("immutable_patterns", text, server_default="[]", nullable=False),
@@ -175,6 +207,22 @@ def upgrade() -> None:
         postgresql_where=sa.text("deleted_at IS NOT NULL"),
     )
     op.create_index(op.f("ix_repositories_namespace_id"), "repositories", ["namespace_id"], unique=False)
+    for columns in (
+        ["visibility", "path"],
+        ["visibility", "name", "path"],
+        ["namespace_id", "visibility", "path"],
+    ):
+        op.create_index(
+            f"ix_repositories_{'_'.join(columns)}",
+            "repositories",
+            columns,
+            unique=False,
+            sqlite_where=sa.text("deleted_at IS NULL"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        )
+    if on_sqlite:
+        for command in sqlite_texts:
+            op.execute(sa.text(command))
     op.create_index(
         "uq_repositories_path",
         "repositories",
@@ -449,9 +497,33 @@ def upgrade() -> None:
         sa.Column("target_content", text, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
-    op.create_index(op.f("ix_events_actor_id"), "events", ["actor", "id"], unique=False)
     op.create_index(op.f("ix_events_published_at"), "events", ["published_at"], unique=False)
-    op.create_index(op.f("ix_events_repository_id_id"), "events", ["repository_id", "id"], unique=False)
+    for name, columns, kind in (
+        ("id", ["id"], "type != 'GET'"),
+        ("object_type_type_id", ["object_type", "type", "id"], "type != 'GET'"),
+        ("repository_id_id", ["repository_id", "id"], "type != 'GET'"),
+        ("repository_id_id_pulls", ["repository_id", "id"], "type = 'GET'"),
+        ("actor_id", ["actor", "id"], "type != 'GET'"),
+        ("actor_id_pulls", ["actor", "id"], "type = 'GET'"),
+        ("address_id", ["address", "id"], "type != 'GET'"),
+        ("address_id_pulls", ["address", "id"], "type = 'GET'"),
+    ):
+        op.create_index(
+            f"ix_events_{name}",
+            "events",
+            columns,
+            unique=False,
+            sqlite_where=sa.text(kind),
+            postgresql_where=sa.text(kind),
+        )
+    op.create_table(
+        "event_cursors",
+        sa.Column("name", text, nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("holder", text, nullable=False),
+        sa.Column("held_until", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_event_cursors")),
+    )
     op.create_table(
         "replicas",
         sa.Column("id", text, nullable=False),
@@ -608,9 +680,100 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("repository_id", "user_id", name=op.f("pk_repository_user_grants")),
     )
     op.create_index(op.f("ix_repository_user_grants_user_id"), "repository_user_grants", ["user_id"], unique=False)
+    op.create_table(
+        "action_configs",
+        sa.Column("action", text, nullable=False),
+        sa.Column("id", text, nullable=False),
+        sa.Column("parameters", text, nullable=False),
+        sa.PrimaryKeyConstraint("action", name=op.f("pk_action_configs")),
+    )
+    op.create_table(
+        "crons",
+        sa.Column("action", text, nullable=False),
+        sa.Column("id", text, nullable=False),
+        sa.Column("schedule", text, nullable=False),
+        sa.Column("next_run", sa.BigInteger(), nullable=False),
+        sa.Column("retries", sa.Integer(), nullable=False),
+        sa.Column("capacity", text, server_default="{}", nullable=False),
+        sa.Column("parameters", text, server_default="{}", nullable=False),
+        sa.Column("deadline", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("stop_timeout", sa.BigInteger(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("action", name=op.f("pk_crons")),
+    )
+    op.create_index(op.f("ix_crons_next_run"), "crons", ["next_run"], unique=False)
+    op.create_table(
+        "jobs",
+        sa.Column("id", text, nullable=False),
+        sa.Column("action", text, nullable=False),
+        sa.Column("status", text, nullable=False),
+        sa.Column("worker", text, server_default="", nullable=False),
+        sa.Column("session", text, server_default="", nullable=False),
+        sa.Column("scheduled_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("retries_left", sa.Integer(), nullable=False),
+        sa.Column("retries_total", sa.Integer(), nullable=False),
+        sa.Column("retry_from", text, server_default="", nullable=False),
+        sa.Column("capacity", text, server_default="{}", nullable=False),
+        sa.Column("parameters", text, server_default="{}", nullable=False),
+        sa.Column("deadline", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("stop_timeout", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("done", sa.BigInteger(), nullable=True),
+        sa.Column("total", sa.BigInteger(), nullable=True),
+        sa.Column("unit", text, server_default="", nullable=False),
+        sa.Column("unique_key", text, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        postgresql_with=lively,
+    )
+    op.create_index("ix_jobs_action", "jobs", ["action", "scheduled_at"], unique=False)
+    op.create_index(
+        "ix_jobs_open",
+        "jobs",
+        ["scheduled_at", "id"],
+        unique=False,
+        sqlite_where=sa.text(
+            "status IN ('waiting', 'running', 'cancel_request', 'worker_dead', 'worker_shutdown')"
+        ),
+        postgresql_where=sa.text(
+            "status IN ('waiting', 'running', 'cancel_request', 'worker_dead', 'worker_shutdown')"
+        ),
+    )
+    op.create_index("ix_jobs_scheduled_at", "jobs", ["scheduled_at", "id"], unique=False)
+    op.create_index(
+        "uq_jobs_unique_key",
+        "jobs",
+        ["unique_key"],
+        unique=True,
+        sqlite_where=sa.text("unique_key IS NOT NULL AND status = 'waiting'"),
+        postgresql_where=sa.text("unique_key IS NOT NULL AND status = 'waiting'"),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("id", text, nullable=False),
+        sa.Column("node", text, nullable=False),
+        sa.Column("status", text, nullable=False),
+        sa.Column("capacity", text, server_default="{}", nullable=False),
+        sa.Column("session", text, nullable=False),
+        sa.Column("heartbeat_until", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("status IN ('alive', 'dead', 'shutdown')", name=op.f("ck_workers_status")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
+    )
+    op.create_table(
+        "job_logs",
+        sa.Column("job", text, nullable=False),
+        sa.Column("line", sa.Integer(), nullable=False),
+        sa.Column("data", text, nullable=False),
+        sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_job_logs_job_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job", "line", name=op.f("pk_job_logs")),
+        sqlite_with_rowid=False,
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("job_logs")
+    op.drop_table("jobs")
+    op.drop_table("workers")
+    op.drop_table("crons")
+    op.drop_table("action_configs")
     op.drop_table("namespace_user_grants")
     op.drop_table("repository_user_grants")
     op.drop_table("repository_redirects")
@@ -619,6 +782,7 @@ def downgrade() -> None:
     op.drop_table("user_settings")
     op.drop_table("sessions")
     op.drop_table("public_keys")
+    op.drop_table("event_cursors")
     op.drop_table("events")
     op.drop_table("settings")
     op.drop_table("revisions")

@@ -1,0 +1,78 @@
+"""
+Looking for parts of words: what the two databases have for it, and what they are given.
+
+SQLite has a table of texts, which triggers keep equal to the repositories. PostgreSQL has an extension, pg_trgm,
+which comes with it, but must be made in the database: where the role may not, searching walks over all rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Text, literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+SQLITE_TEXTS = (
+    "CREATE VIRTUAL TABLE repository_texts USING fts5(path, folded, tokenize = 'trigram')",
+    """
+    CREATE TRIGGER repository_texts_insert AFTER INSERT ON repositories WHEN new.deleted_at IS NULL BEGIN
+        INSERT INTO repository_texts (rowid, path, folded)
+        VALUES (iif(new.visibility = 'public', -new.id, new.id), new.path, new.folded);
+    END
+    """,
+    """
+    CREATE TRIGGER repository_texts_update AFTER UPDATE ON repositories
+    WHEN old.path <> new.path OR old.folded <> new.folded OR old.visibility <> new.visibility
+        OR (old.deleted_at IS NULL) <> (new.deleted_at IS NULL)
+    BEGIN
+        DELETE FROM repository_texts WHERE rowid IN (old.id, -old.id);
+        INSERT INTO repository_texts (rowid, path, folded)
+        SELECT iif(new.visibility = 'public', -new.id, new.id), new.path, new.folded WHERE new.deleted_at IS NULL;
+    END
+    """,
+    """
+    CREATE TRIGGER repository_texts_delete AFTER DELETE ON repositories BEGIN
+        DELETE FROM repository_texts WHERE rowid IN (old.id, -old.id);
+    END
+    """,
+)
+POSTGRESQL_TEXTS = """
+DO $$ BEGIN
+    CREATE EXTENSION IF NOT EXISTS pg_trgm;
+    CREATE INDEX IF NOT EXISTS ix_repositories_texts_public ON repositories
+        USING gin (path gin_trgm_ops, folded gin_trgm_ops) WHERE deleted_at IS NULL AND visibility = 'public';
+    CREATE INDEX IF NOT EXISTS ix_repositories_texts_private ON repositories
+        USING gin (path gin_trgm_ops, folded gin_trgm_ops) WHERE deleted_at IS NULL AND visibility = 'private';
+    CREATE INDEX IF NOT EXISTS ix_accounts_texts ON accounts USING gin (folded gin_trgm_ops);
+EXCEPTION WHEN insufficient_privilege OR undefined_file OR feature_not_supported THEN
+    NULL;
+END $$
+"""
+"""May be run again, when the extension can be made at last."""
+
+
+class behind_slash(FunctionElement[str]):  # noqa: N801 - reads like SQLAlchemy's own functions
+    """What of a column stands behind its first slash."""
+
+    type = Text()
+    inherit_cache = True
+
+    def __init__(self, column: str) -> None:
+        """Take the column of this name."""
+        super().__init__(literal_column(column))
+
+
+@compiles(behind_slash, "postgresql")
+def _behind_slash_postgresql(element: behind_slash, compiler: SQLCompiler, **options: Any) -> str:
+    column = compiler.process(element.clauses, **options)
+    return f"substr({column}, strpos({column}, '/') + 1)"
+
+
+@compiles(behind_slash, "sqlite")
+def _behind_slash_sqlite(element: behind_slash, compiler: SQLCompiler, **options: Any) -> str:
+    column = compiler.process(element.clauses, **options)
+    return f"substr({column}, instr({column}, '/') + 1)"

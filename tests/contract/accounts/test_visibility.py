@@ -1,0 +1,132 @@
+"""Lists of repositories hold exactly what the rule lets see, and cost what is on them, on both databases."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select
+from tests.contract.accounts.test_standings import World, fill
+
+from dtr.accounts import Accounts, Action, Level, Operation, TokenScope, may
+from dtr.accounts.visibility import VISIBLE, asking, bounds, page_statement
+from dtr.db import Database, Statement
+from dtr.db.schema import accounts as accounts_table
+from dtr.db.schema import repositories as table
+from dtr.oci import parse_repository_name
+from dtr.registry import Repositories, Settings
+
+if TYPE_CHECKING:
+    from dtr.accounts.visibility import View
+
+_ALL_VISIBLE = Statement(select(table.c.path).where(table.c.deleted_at.is_(None), VISIBLE).order_by(table.c.path))
+_IDS = Statement(select(accounts_table.c.name, accounts_table.c.id))
+READS = frozenset({Action.PULL})
+SCOPES = [
+    None,
+    TokenScope(("*",), READS),
+    TokenScope(("org/*",), READS),
+    TokenScope(("org-2/a*", "user1/*"), READS),
+    TokenScope(("org/a1", "other/*"), READS),
+    TokenScope(("*",), frozenset({Action.PUSH})),
+]
+
+
+@pytest.fixture(params=[1, 2, 3, 4])
+async def world(request: pytest.FixtureRequest, accounts: Accounts, repositories: Repositories) -> World:
+    """The world of the standings, with an auditor and grants to users."""
+    world = await fill(request.param, accounts, repositories)
+    await accounts.update("user7", is_auditor=True)
+    chance = random.Random(request.param)
+    for user in ("user3", "user4", "user5", "user8"):
+        places = [chance.choice(["org", "user1", "other"]), *chance.sample(sorted(world.repositories), 5)]
+        for place in places:
+            await accounts.grants.set_user(await accounts.grants.on(place), user, Level.READ)
+    return world
+
+
+async def visible(accounts: Accounts, account: str | None, world: World, scope: TokenScope | None) -> list[str]:
+    """What the rule says of each."""
+    standings = await accounts.standings.find_all(account, world.repositories, scope=scope)
+    return sorted(path for path, standing in standings.items() if may(standing.facts, Operation.SEE))
+
+
+async def test_lists_pages_counts_and_the_condition_agree_with_the_rule(
+    world: World, accounts: Accounts, database: Database
+):
+    ids = dict(await database.fetch_all(_IDS))
+    standings = accounts.standings
+    for user in (None, *world.users):
+        account = world.users[user] if user else None
+        for scope in SCOPES:
+            expected = await visible(accounts, account, world, scope)
+            rows = await database.fetch_all(_ALL_VISIBLE, **asking(account, scope))
+            assert [row[0] for row in rows] == expected
+            assert await standings.count_visible(account, scope=scope) == len(expected)
+            found: list[str] = []
+            while page := await standings.list_visible(
+                account, scope=scope, after=found[-1] if found else "", limit=7
+            ):
+                assert len(page) == min(7, len(expected) - len(found))
+                found += [path for _, path in page]
+            assert found == expected
+            for start in ("org", *expected[::9]):
+                rest = await standings.list_visible(account, scope=scope, start=start, limit=1000)
+                assert [path for _, path in rest] == [path for path in expected if path >= start]
+            for namespace in ("org", "org-2", "user1", "user9"):
+                inside = [path for path in expected if path.startswith(f"{namespace}/")]
+                how = {"scope": scope, "namespace": ids[namespace]}
+                assert [path for _, path in await standings.list_visible(account, **how, limit=1000)] == inside
+                assert await standings.count_visible(account, **how) == len(inside)
+
+
+async def test_numbers_are_those_of_the_repositories(world: World, accounts: Accounts):
+    for user in ("user0", "user3", "user7"):
+        for number, path in await accounts.standings.list_visible(world.users[user], limit=100):
+            assert world.repositories[path] == number
+
+
+@pytest.mark.parametrize("view", ["public", "some", "all"])
+@pytest.mark.parametrize("in_namespace", [False, True])
+async def test_a_page_walks_over_nothing_but_what_is_on_it(
+    view: View, in_namespace: bool, accounts: Accounts, repositories: Repositories, database: Database
+):
+    """SQLite tells how many steps a statement took: a thousand others change nothing."""
+    if database.dialect != "sqlite":
+        pytest.skip("PostgreSQL does not count its steps")
+    user = await accounts.create_user("ada", None, is_admin=view == "all")
+    await accounts.create_organization("org")
+    await accounts.create_user("bob", None)
+    parameters = asking(user) | bounds(None) | {"namespace": "", "limit": 5}
+    for number in range(20):
+        mine = parse_repository_name(f"ada/{number}")
+        await repositories.create(mine, Settings(visibility="private"))
+        shared = parse_repository_name(f"org/{number}")
+        await repositories.create(shared, Settings(visibility="private"))
+        await accounts.grants.set_user(await accounts.grants.on(str(shared)), "ada", Level.READ)
+    parameters["namespace"] = (await accounts.get("ada")).id
+
+    def steps() -> int:
+        count = 0
+
+        def step() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        reader: sqlite3.Connection = database._reader  # type: ignore[attr-defined]
+        text, values = page_statement(view, in_namespace=in_namespace).prepare("sqlite", parameters)
+        reader.set_progress_handler(step, 10)
+        try:
+            reader.execute(text, values).fetchall()
+        finally:
+            reader.set_progress_handler(None, 0)
+        return count
+
+    few = steps()
+    visibility = "private" if view != "all" else "public"
+    for number in range(1000):
+        await repositories.create(parse_repository_name(f"bob/{number}"), Settings(visibility=visibility))
+    assert steps() <= few + 20
