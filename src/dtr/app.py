@@ -15,7 +15,7 @@ from dtr.accounts import SHARED_ORGANIZATION, Accounts, NameTaken, Passwords, Si
 from dtr.db import open_database
 from dtr.http.front import Front
 from dtr.http.operations import Operations
-from dtr.registry import Blobs, Lifetimes, Manifests, Repositories, Sweeper, Uploads
+from dtr.registry import Blobs, Lifetimes, Manifests, Pulls, Repositories, Sweeper, Uploads
 from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
 
@@ -76,6 +76,7 @@ class Application:
             inline_limit=registry.inline_limit,
         )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=registry.sparse_manifests)
+        self.pulls = Pulls(self.database)
         self.sweeper = Sweeper(self.database, self.storage)
         self._lazy: API | None = None
 
@@ -144,7 +145,8 @@ class Application:
         await self.sweeper.run()
 
     async def close(self) -> None:
-        """Give back connections, files and threads."""
+        """Give back connections, files and threads; what waits to be written is written."""
+        await self.pulls.close()
         await self.storage.close()
         await self.database.close()
 
@@ -159,6 +161,7 @@ class Application:
             blobs=self.blobs,
             uploads=self.uploads,
             manifests=self.manifests,
+            pulls=self.pulls,
             storage=self.storage,
             settings=self.live,
             options=Options(

@@ -207,7 +207,12 @@ def _run(
         await application.live.refresh()
         beside = [
             asyncio.create_task(work)
-            for work in (counted.keep_saved(), application.live.keep_fresh(), application.warm_up())
+            for work in (
+                counted.keep_saved(),
+                application.live.keep_fresh(),
+                application.pulls.run(),
+                application.warm_up(),
+            )
         ]
         context = next((tls for _, tls in sockets if tls is not None), None)
         if certificate is not None and context is not None:

@@ -51,6 +51,9 @@ class Actor:
     address: str = ""
 
 
+LATEST = 60_000
+"""So long after it happened an event is still written down with its moment, in milliseconds."""
+
 SYSTEM = Actor("system")
 """The program itself, and whoever may run its commands on the server."""
 
@@ -76,13 +79,15 @@ class Event:
     repository: str = ""
     """Path of the repository in which it happened; empty: what the one of this id is called now, or none."""
     repository_id: int | None = None
+    age: int = 0
+    """Milliseconds since it happened, for what is written down later; at most `LATEST`."""
 
 
 _repository_id = bindparam("repository_id", type_=BigInteger)
 _path = select(repositories.c.path).where(repositories.c.id == _repository_id).scalar_subquery()
 _INSERT = Statement(
     insert(events).values(
-        published_at=now(),
+        published_at=now() - bindparam("age", type_=BigInteger),
         type=bindparam("type"),
         actor=bindparam("actor"),
         actor_name=bindparam("actor_name"),
@@ -110,6 +115,7 @@ async def record(tx: Transaction, *happened: Event) -> None:
 def _parameters(event: Event) -> dict[str, object]:
     target = event.target
     return {
+        "age": min(event.age, LATEST),
         "type": event.type,
         "actor": event.actor.id,
         "actor_name": event.actor.name,

@@ -8,6 +8,7 @@ caller has just asked whether that is allowed) and by path where it reads.
 from __future__ import annotations
 
 from dtr.registry.blobs import Blob, Blobs
+from dtr.registry.collector import Collector
 from dtr.registry.errors import (
     BlobReferenced,
     BlobTooLarge,
@@ -26,12 +27,17 @@ from dtr.registry.errors import (
     UploadOccupied,
     UploadOutOfOrder,
     UploadUnknown,
+    VisibilityInvalid,
 )
+from dtr.registry.image_configs import ImageConfigs
+from dtr.registry.images import Images
 from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import Manifests, Referrer, StoredManifest
+from dtr.registry.pulls import Pulls
 from dtr.registry.repositories import Repositories, Repository, Settings
 from dtr.registry.sweeper import Sweeper, Swept
 from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
+from dtr.registry.usage import Counts, Usage
 
 __all__ = [
     "SMALL",
@@ -40,10 +46,14 @@ __all__ = [
     "BlobTooLarge",
     "BlobUnknown",
     "Blobs",
+    "Collector",
     "Body",
     "BodyFailed",
+    "Counts",
     "DigestMismatch",
     "Hasher",
+    "ImageConfigs",
+    "Images",
     "InvalidSettings",
     "Lifetimes",
     "ManifestIncomplete",
@@ -51,6 +61,7 @@ __all__ = [
     "ManifestUnknown",
     "Manifests",
     "NamespaceUnknown",
+    "Pulls",
     "Referrer",
     "RegistryError",
     "Repositories",
@@ -67,4 +78,6 @@ __all__ = [
     "UploadOutOfOrder",
     "UploadUnknown",
     "Uploads",
+    "Usage",
+    "VisibilityInvalid",
 ]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dtr.http.front import Facts
     from dtr.http.types import Header, Receive, Scope, Send
     from dtr.http.v2.errors import Answer
-    from dtr.registry import Blobs, Manifests, Repositories, Upload, Uploads
+    from dtr.registry import Blobs, Manifests, Pulls, Repositories, Upload, Uploads
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
 
@@ -79,6 +79,7 @@ class RegistryAPI:
         blobs: Blobs,
         uploads: Uploads,
         manifests: Manifests,
+        pulls: Pulls,
         storage: Driver,
         settings: LiveSettings,
         options: Options,
@@ -88,6 +89,7 @@ class RegistryAPI:
         self._blobs = blobs
         self._uploads = uploads
         self._manifests = manifests
+        self._pulls = pulls
         self._storage = storage
         self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
         self._options = options
@@ -149,8 +151,10 @@ class RegistryAPI:
     async def _catalog(self, request: Request) -> None:
         self._access.require_catalog(request)
         limit, after = self._page(request)
-        account = request.claims.account_id
-        found = await self._accounts.standings.list_visible(account, after=after, limit=limit + 1)
+        claims = request.claims
+        found = await self._accounts.standings.list_visible(
+            claims.account_id, scope=claims.scope, after=after, limit=limit + 1
+        )
         names = [path for _, path in found]
         await self._answer_page(request, "repositories", names, limit, {})
 
@@ -227,6 +231,8 @@ class RegistryAPI:
             await respond(request, 304, b"", headers[1:])
             return
         await respond(request, 200, found.payload, headers)
+        if request.method == "GET":
+            self._pulls.add(found.repository, request.argument, found.digest, by=request.actor)
 
     async def _put_manifest(self, request: Request) -> None:
         repository = await self._access.repository_to_change(request, "push", Operation.PUSH)
