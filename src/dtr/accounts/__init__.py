@@ -2,13 +2,13 @@
 Accounts: who somebody is, and the one answer to "may X do A on R?".
 
 `Accounts` knows users and organisations, and has one attribute for each of what belongs to them: `logins`,
-`tokens`, `organizations` (members and teams), `grants`, `standings`. `may` is the rule; `Tokens` issues and
-verifies what clients of the registry carry.
+`sessions`, `tokens`, `public_keys`, `organizations` (members and teams), `robots`, `grants`, `standings`,
+`user_settings`. `may` is the rule; `Tokens` issues and verifies what clients of the registry carry.
 """
 
 from __future__ import annotations
 
-from dtr.accounts.access_tokens import AccessToken
+from dtr.accounts.access_tokens import TOKEN_KINDS, AccessToken, TokenKind, token_id
 from dtr.accounts.accounts import Accounts
 from dtr.accounts.errors import (
     AccountError,
@@ -16,56 +16,105 @@ from dtr.accounts.errors import (
     AccountNameInvalid,
     AccountUnknown,
     BadCredentials,
+    LastAdministrator,
+    MemberUnknown,
     NameTaken,
     NotAnOrganization,
+    NotAUser,
     NotGrantable,
     PasswordInvalid,
+    PublicKeyInvalid,
+    PublicKeyTaken,
+    PublicKeyUnknown,
+    RobotUnknown,
+    SessionUnknown,
     TeamElsewhere,
+    TeamNameInvalid,
+    TeamNameTaken,
     TeamUnknown,
     TokenExpired,
     TokenInvalid,
     TokenUnknown,
     TokenUnusable,
     TooManyAttempts,
+    UserSettingsInvalid,
+    UserUnknown,
 )
+from dtr.accounts.grants import GrantedTeam, Place
+from dtr.accounts.lists import AccountFilter, AccountOrder, AccountQuery, MemberFilter
 from dtr.accounts.logins import Login
+from dtr.accounts.organizations import Member
 from dtr.accounts.passwords import Passwords
 from dtr.accounts.permissions import Action, Facts, Level, Operation, TokenScope, may
-from dtr.accounts.records import SHARED_ORGANIZATION, Account
+from dtr.accounts.public_keys import Certificate, PublicKey
+from dtr.accounts.records import SHARED_ORGANIZATION, Account, check_name, folded
+from dtr.accounts.robots import Robot
+from dtr.accounts.sessions import SessionRules, csrf_token
 from dtr.accounts.standings import Standing
 from dtr.accounts.tokens import Claims, SigningKeys, Tokens
+from dtr.accounts.user_settings import UserSettings
 
 __all__ = [
     "SHARED_ORGANIZATION",
+    "TOKEN_KINDS",
     "AccessToken",
     "Account",
     "AccountError",
+    "AccountFilter",
     "AccountInUse",
     "AccountNameInvalid",
+    "AccountOrder",
+    "AccountQuery",
     "AccountUnknown",
     "Accounts",
     "Action",
     "BadCredentials",
+    "Certificate",
     "Claims",
     "Facts",
+    "GrantedTeam",
+    "LastAdministrator",
     "Level",
     "Login",
+    "Member",
+    "MemberFilter",
+    "MemberUnknown",
     "NameTaken",
+    "NotAUser",
     "NotAnOrganization",
     "NotGrantable",
     "Operation",
     "PasswordInvalid",
     "Passwords",
+    "Place",
+    "PublicKey",
+    "PublicKeyInvalid",
+    "PublicKeyTaken",
+    "PublicKeyUnknown",
+    "Robot",
+    "RobotUnknown",
+    "SessionRules",
+    "SessionUnknown",
     "SigningKeys",
     "Standing",
     "TeamElsewhere",
+    "TeamNameInvalid",
+    "TeamNameTaken",
     "TeamUnknown",
     "TokenExpired",
     "TokenInvalid",
+    "TokenKind",
     "TokenScope",
     "TokenUnknown",
     "TokenUnusable",
     "Tokens",
     "TooManyAttempts",
+    "UserSettings",
+    "UserSettingsInvalid",
+    "UserUnknown",
+    "check_name",
+    "csrf_token",
+    "folded",
     "may",
+    "token_id",
 ]

@@ -15,6 +15,19 @@ class AccountUnknown(AccountError):
         self.name = name
 
 
+class UserUnknown(AccountUnknown):
+    """There is no such user."""
+
+
+class RobotUnknown(AccountError):
+    """The organisation has no such robot."""
+
+    def __init__(self, organization: str, robot: str) -> None:
+        super().__init__(f"{organization} has no robot {robot}")
+        self.organization = organization
+        self.robot = robot
+
+
 class TeamUnknown(AccountError):
     """The organisation has no such team."""
 
@@ -22,6 +35,15 @@ class TeamUnknown(AccountError):
         super().__init__(f"{organization} has no team {team}")
         self.organization = organization
         self.team = team
+
+
+class MemberUnknown(AccountError):
+    """The user is not in the organisation or team."""
+
+    def __init__(self, user: str, where: str) -> None:
+        super().__init__(f"{user} is not a member of {where}")
+        self.user = user
+        self.where = where
 
 
 class NameTaken(AccountError):
@@ -32,8 +54,32 @@ class NameTaken(AccountError):
         self.name = name
 
 
+class TeamNameTaken(NameTaken):
+    """The organisation has a team of this name."""
+
+
 class AccountNameInvalid(AccountError):
     """The name cannot be a namespace."""
+
+
+class TeamNameInvalid(AccountNameInvalid):
+    """The name cannot be one of a team."""
+
+
+class NotAUser(AccountError):
+    """Something was to be done to an account that only users can have done to them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not a user: only users log in, administer and audit")
+        self.name = name
+
+
+class LastAdministrator(AccountError):
+    """The account is the last one that may administer the system."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is the last active administrator; make another one first")
+        self.name = name
 
 
 class AccountInUse(AccountError):
@@ -46,6 +92,10 @@ class AccountInUse(AccountError):
 
 class PasswordInvalid(AccountError):
     """Not good as a password."""
+
+
+class UserSettingsInvalid(AccountError):
+    """A user cannot choose that."""
 
 
 class NotGrantable(AccountError):
@@ -74,6 +124,33 @@ class TokenUnknown(AccountError):
 
 class TokenUnusable(AccountError):
     """An access token cannot be made so."""
+
+
+class SessionUnknown(AccountError):
+    """There is no such session, or it is over."""
+
+    def __init__(self) -> None:
+        super().__init__("the session is over; log in again")
+
+
+class PublicKeyInvalid(AccountError):
+    """Not a public key, or a certificate that is not one of this key."""
+
+
+class PublicKeyTaken(AccountError):
+    """The account has this key already."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the account has the key {key}")
+        self.key = key
+
+
+class PublicKeyUnknown(AccountError):
+    """The account has no such key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the account has no key {key}")
+        self.key = key
 
 
 class BadCredentials(AccountError):

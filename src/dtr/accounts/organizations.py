@@ -7,52 +7,90 @@ A member is an owner (`is_admin`) or not; who is in a team is in its organisatio
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, bindparam, delete, select
+from sqlalchemy import BigInteger, Boolean, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.accounts.errors import NameTaken, TeamUnknown
-from dtr.accounts.records import check_name, findable
-from dtr.db import Statement
+from dtr.accounts.errors import (
+    AccountNameInvalid,
+    AccountUnknown,
+    MemberUnknown,
+    TeamNameInvalid,
+    TeamNameTaken,
+    TeamUnknown,
+)
+from dtr.accounts.records import ACCOUNT_COLUMNS, Account, account_of, check_name, findable, new_id
+from dtr.db import ConstraintViolated, Statement, in_list
 from dtr.db.schema import accounts, organization_members, team_members, teams
+from dtr.events import SYSTEM, Event, Object, record
 
 if TYPE_CHECKING:
-    from dtr.accounts.accounts import Accounts
-    from dtr.db import Database, Transaction
+    from collections.abc import Callable, Coroutine, Iterable
 
-_PUT_MEMBER = Statement(
-    insert(organization_members)
-    .values(
-        organization_id=bindparam("organization"),
-        user_id=bindparam("user"),
-        is_admin=bindparam("is_admin", type_=Boolean),
-    )
-    .on_conflict_do_update(
-        index_elements=["organization_id", "user_id"], set_={"is_admin": bindparam("is_admin", type_=Boolean)}
-    )
+    from sqlalchemy import ColumnElement, Table
+
+    from dtr.accounts.accounts import Accounts
+    from dtr.accounts.lists import MemberFilter
+    from dtr.db import Database, Transaction
+    from dtr.events import Actor, EventType
+
+_is_admin = bindparam("is_admin", type_=Boolean)
+_limit = bindparam("limit", type_=BigInteger)
+_in_organization = (
+    organization_members.c.organization_id == bindparam("organization"),
+    organization_members.c.user_id == bindparam("user"),
 )
-_ADD_MEMBER = Statement(
-    insert(organization_members)
-    .values(organization_id=bindparam("organization"), user_id=bindparam("user"), is_admin=False)
-    # The update changes nothing: it locks the row, so that nobody is put into a team while leaving.
-    .on_conflict_do_update(
+_in_team = (team_members.c.team_id == bindparam("team"), team_members.c.user_id == bindparam("user"))
+
+# --- members of an organisation -------------------------------------------------------------------------------
+
+_add_member = insert(organization_members).values(
+    organization_id=bindparam("organization"), user_id=bindparam("user"), is_admin=_is_admin
+)
+_ADD_MEMBER = Statement(_add_member.on_conflict_do_nothing())
+# The update changes nothing: it locks the row, so that nobody is put into a team while leaving.
+_HOLD_MEMBER = Statement(
+    _add_member.on_conflict_do_update(
         index_elements=["organization_id", "user_id"], set_={"is_admin": organization_members.c.is_admin}
     )
 )
-_REMOVE_MEMBER = Statement(
-    delete(organization_members).where(
-        organization_members.c.organization_id == bindparam("organization"),
-        organization_members.c.user_id == bindparam("user"),
+_CHANGE_MEMBER = Statement(
+    update(organization_members)
+    .where(
+        organization_members.c.organization_id == bindparam("which"),
+        organization_members.c.user_id == bindparam("who"),
+        organization_members.c.is_admin != bindparam("admin", type_=Boolean),
     )
+    .values(is_admin=bindparam("admin", type_=Boolean))
 )
+_REMOVE_MEMBER = Statement(delete(organization_members).where(*_in_organization))
 _REMOVE_FROM_TEAMS = Statement(
     delete(team_members).where(
         team_members.c.user_id == bindparam("user"),
         team_members.c.team_id.in_(select(teams.c.id).where(teams.c.organization_id == bindparam("organization"))),
     )
 )
+_FIND_MEMBER = Statement(select(organization_members.c.is_admin).where(*_in_organization))
+_ORGANIZATIONS_OF = Statement(
+    select(*ACCOUNT_COLUMNS, organization_members.c.is_admin)
+    .join_from(organization_members, accounts, organization_members.c.organization_id == accounts.c.id)
+    .where(
+        organization_members.c.user_id == bindparam("user"),
+        organization_members.c.organization_id >= bindparam("start"),
+    )
+    .order_by(organization_members.c.organization_id)
+    .limit(_limit)
+)
+
+# --- teams ----------------------------------------------------------------------------------------------------
+
+_members_of_team = (
+    select(func.count()).select_from(team_members).where(team_members.c.team_id == teams.c.id).scalar_subquery()
+)
+_TEAM_COLUMNS = (teams.c.id, teams.c.organization_id, teams.c.name, teams.c.description, _members_of_team)
 _INSERT_TEAM = Statement(
     insert(teams)
     .values(
@@ -64,99 +102,415 @@ _INSERT_TEAM = Statement(
     .on_conflict_do_nothing(index_elements=["organization_id", "name"])
 )
 _FIND_TEAM = Statement(
-    select(teams.c.id, teams.c.organization_id)
+    select(*_TEAM_COLUMNS, accounts.c.name)
     .join_from(teams, accounts, teams.c.organization_id == accounts.c.id)
-    .where(accounts.c.name == bindparam("organization"), teams.c.name == bindparam("team"))
-)
-_DELETE_TEAM = Statement(delete(teams).where(teams.c.id == bindparam("team")))
-_PUT_TEAM_MEMBER = Statement(
-    insert(team_members)
-    .values(team_id=bindparam("team"), user_id=bindparam("user"), is_admin=False)
-    .on_conflict_do_nothing()
-)
-_REMOVE_TEAM_MEMBER = Statement(
-    delete(team_members).where(
-        team_members.c.team_id == bindparam("team"), team_members.c.user_id == bindparam("user")
+    .where(
+        or_(accounts.c.name == bindparam("organization"), accounts.c.id == bindparam("organization")),
+        or_(teams.c.name == bindparam("team"), teams.c.id == bindparam("team")),
     )
 )
+_TEAM_ITSELF = Statement(select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")))
+_LIST_TEAMS = Statement(
+    select(*_TEAM_COLUMNS)
+    .where(teams.c.organization_id == bindparam("organization"), teams.c.name >= bindparam("start"))
+    .order_by(teams.c.name)
+    .limit(_limit)
+)
+_CHANGE_TEAM = Statement(
+    update(teams)
+    .where(teams.c.id == bindparam("which"))
+    .values(name=bindparam("new_name"), description=bindparam("new_description"))
+)
+_DELETE_TEAM = Statement(delete(teams).where(teams.c.id == bindparam("team")))
+_ADD_TEAM_MEMBER = Statement(
+    insert(team_members)
+    .values(team_id=bindparam("team"), user_id=bindparam("user"), is_admin=_is_admin)
+    .on_conflict_do_nothing()
+)
+_CHANGE_TEAM_MEMBER = Statement(
+    update(team_members)
+    .where(
+        team_members.c.team_id == bindparam("which"),
+        team_members.c.user_id == bindparam("who"),
+        team_members.c.is_admin != bindparam("admin", type_=Boolean),
+    )
+    .values(is_admin=bindparam("admin", type_=Boolean))
+)
+_REMOVE_TEAM_MEMBER = Statement(delete(team_members).where(*_in_team))
+_FIND_TEAM_MEMBER = Statement(select(team_members.c.is_admin).where(*_in_team))
+_TEAMS_OF = Statement(
+    select(*_TEAM_COLUMNS, team_members.c.is_admin)
+    .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
+    .where(
+        team_members.c.user_id == bindparam("user"),
+        teams.c.organization_id == bindparam("organization"),
+        teams.c.id >= bindparam("start"),
+    )
+    .order_by(teams.c.id)
+    .limit(_limit)
+)
+
+# --- how many, and lists of members -----------------------------------------------------------------------------
+
+
+def _counted(table: Table, column: ColumnElement[str], name: str) -> ColumnElement[int]:
+    return select(func.count()).select_from(table).where(column == accounts.c.id).scalar_subquery().label(name)
+
+
+_SIZES = Statement(
+    select(
+        accounts.c.id,
+        _counted(organization_members, organization_members.c.organization_id, "members"),
+        _counted(teams, teams.c.organization_id, "teams"),
+    ).where(in_list(accounts.c.id, "organizations"))
+)
+
+
+class _Membership:
+    """Reading the members of an organisation or of a team."""
+
+    def __init__(self, table: Table, group: ColumnElement[str]) -> None:
+        self._table = table
+        listed = (
+            select(*ACCOUNT_COLUMNS, table.c.is_admin)
+            .join_from(table, accounts, table.c.user_id == accounts.c.id)
+            .where(group == bindparam("group"), table.c.user_id >= bindparam("start"))
+            .order_by(table.c.user_id)
+            .limit(_limit)
+        )
+        self.lists: dict[MemberFilter, Statement] = {
+            "all": Statement(listed),
+            "admins": Statement(listed.where(table.c.is_admin.is_(True))),
+            "non-admins": Statement(listed.where(table.c.is_admin.is_(False))),
+        }
+
+
+_OF_ORGANIZATION = _Membership(organization_members, organization_members.c.organization_id)
+_OF_TEAM = _Membership(team_members, team_members.c.team_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user in an organisation or team; or an organisation that a user is in."""
+
+    account: Account
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A team, with the number of its members."""
+
+    id: str
+    organization_id: str
+    name: str
+    description: str
+    members: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many members and teams an organisation has."""
+
+    members: int
+    teams: int
 
 
 class Organizations:
-    """The members and teams of all organisations."""
+    """The members and teams of all organisations. Where a name is wanted, an id does as well."""
 
     def __init__(self, database: Database, accounts: Accounts) -> None:
         self._database = database
         self._accounts = accounts
 
-    async def put_member(self, organization: str, user: str, *, is_admin: bool = False) -> None:
-        """Make a user a member of an organisation, `is_admin`: an owner. Raises AccountUnknown."""
-        organization_id = (await self._accounts.get(organization, "organization")).id
-        user_id = (await self._accounts.get(user, "user")).id
+    # --- members ---
+
+    async def put_member(
+        self, organization: str, user: str, *, is_admin: bool | None = None, by: Actor = SYSTEM
+    ) -> None:
+        """
+        Make a user a member of an organisation, `is_admin`: an owner. Raises AccountUnknown.
+
+        None leaves a member as it is; a new one is no owner then.
+        """
+        group = await self._accounts.get(organization, "organization")
+        who = await self._accounts.get(user, "user")
 
         async def work(tx: Transaction) -> None:
-            await tx.execute(_PUT_MEMBER, organization=organization_id, user=user_id, is_admin=is_admin)
+            if await tx.execute(_ADD_MEMBER, organization=group.id, user=who.id, is_admin=bool(is_admin)):
+                await record(tx, _member_event("CREATE", group, who, by, is_admin=bool(is_admin)))
+            elif is_admin is not None and await tx.execute(
+                _CHANGE_MEMBER, which=group.id, who=who.id, admin=is_admin
+            ):
+                await record(tx, _member_event("UPDATE", group, who, by, is_admin=is_admin))
 
-        await self._database.unit(work)
+        await self._put(work, group, who)
 
-    async def remove_member(self, organization: str, user: str) -> None:
+    async def remove_member(self, organization: str, user: str, *, by: Actor = SYSTEM) -> None:
         """Take a user out of an organisation and its teams. Raises AccountUnknown."""
-        organization_id = (await self._accounts.get(organization, "organization")).id
-        user_id = (await self._accounts.get(user, "user")).id
+        group = await self._accounts.get(organization, "organization")
+        who = await self._accounts.get(user, "user")
 
         async def work(tx: Transaction) -> None:
-            await tx.execute(_REMOVE_MEMBER, organization=organization_id, user=user_id)
-            await tx.execute(_REMOVE_FROM_TEAMS, organization=organization_id, user=user_id)
+            if await tx.execute(_REMOVE_MEMBER, organization=group.id, user=who.id):
+                await record(tx, _member_event("DELETE", group, who, by))
+            await tx.execute(_REMOVE_FROM_TEAMS, organization=group.id, user=who.id)
 
         await self._database.unit(work)
 
-    async def create_team(self, organization: str, team: str, *, description: str = "") -> str:
-        """Make a team of an organisation; its id. Raises AccountUnknown, AccountNameInvalid, NameTaken."""
-        check_name(team)
-        organization_id = (await self._accounts.get(organization, "organization")).id
-        made = str(uuid.uuid4())
+    async def find_membership(self, organization_id: str, user_id: str) -> bool | None:
+        """Whether a user, by id, is an owner of an organisation; None: no member of it."""
+        row = await self._database.fetch_one(_FIND_MEMBER, organization=organization_id, user=user_id)
+        return bool(row[0]) if row else None
+
+    async def get_member(self, organization: str, user: str) -> Member:
+        """A member of an organisation. Raises AccountUnknown, MemberUnknown."""
+        group = await self._accounts.get(organization, "organization")
+        who = await self._accounts.get(user, "user")
+        is_admin = await self.find_membership(group.id, who.id)
+        if is_admin is None:
+            raise MemberUnknown(who.name, group.name)
+        return Member(who, is_admin)
+
+    async def list_members(
+        self, organization: str, which: MemberFilter = "all", *, start: str = "", limit: int
+    ) -> list[Member]:
+        """At most `limit` members of an organisation, by id, from the id `start` on. Raises AccountUnknown."""
+        group = await self._accounts.get(organization, "organization")
+        return await self._list(_OF_ORGANIZATION.lists[which], group=group.id, start=start, limit=limit)
+
+    async def list_organizations(self, user: str, *, start: str = "", limit: int) -> list[Member]:
+        """At most `limit` organisations that a user is in, by id, from `start` on. Raises AccountUnknown."""
+        who = await self._accounts.get(user, "user")
+        return await self._list(_ORGANIZATIONS_OF, user=who.id, start=start, limit=limit)
+
+    async def sizes(self, organizations: Iterable[Account]) -> dict[str, Size]:
+        """How large organisations are, by id, in one query; other accounts are left aside."""
+        ids = [one.id for one in organizations if one.kind == "organization"]
+        rows = await self._database.fetch_all(_SIZES, organizations=ids) if ids else []
+        return {row[0]: Size(int(row[1]), int(row[2])) for row in rows}
+
+    # --- teams ---
+
+    async def create_team(self, organization: str, team: str, *, description: str = "", by: Actor = SYSTEM) -> str:
+        """Make a team of an organisation; its id. Raises AccountUnknown, TeamNameInvalid, TeamNameTaken."""
+        _check_team_name(team)
+        group = await self._accounts.get(organization, "organization")
+        made = Team(new_id(), group.id, team, description)
+
+        async def work(tx: Transaction) -> None:
+            if await tx.execute(
+                _INSERT_TEAM, id=made.id, organization=group.id, name=team, description=description
+            ):
+                await record(tx, _team_event("CREATE", group.name, made, by))
+            elif not await tx.fetch_one(_TEAM_ITSELF, id=made.id):  # not made when the unit ran before
+                raise TeamNameTaken(team)
+
+        try:
+            await self._database.unit(work)
+        except ConstraintViolated:  # the organisation ended meanwhile
+            raise AccountUnknown(organization) from None
+        return made.id
+
+    async def get_team(self, organization: str, team: str) -> Team:
+        """A team of an organisation. Raises TeamUnknown."""
+        return (await self._find_team(organization, team))[0]
+
+    async def list_teams(self, organization: str, *, start: str = "", limit: int) -> list[Team]:
+        """At most `limit` teams of an organisation, by name, from the name `start` on. Raises AccountUnknown."""
+        group = await self._accounts.get(organization, "organization")
+        rows = await self._database.fetch_all(
+            _LIST_TEAMS, organization=group.id, start=findable(start), limit=limit
+        )
+        return [Team(*row) for row in rows]
+
+    async def list_teams_of(
+        self, organization: str, user: str, *, start: str = "", limit: int
+    ) -> list[tuple[Team, bool]]:
+        """
+        At most `limit` teams of an organisation that a user is in, by id, from the id `start` on.
+
+        With each comes whether the user administers it. Raises AccountUnknown.
+        """
+        group = await self._accounts.get(organization, "organization")
+        who = await self._accounts.get(user, "user")
+        rows = await self._database.fetch_all(
+            _TEAMS_OF, organization=group.id, user=who.id, start=findable(start), limit=limit
+        )
+        return [(Team(*columns), bool(is_admin)) for *columns, is_admin in rows]
+
+    async def update_team(
+        self,
+        organization: str,
+        team: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        by: Actor = SYSTEM,
+    ) -> Team:
+        """
+        Change of a team what is not None; how it is then.
+
+        Raises TeamUnknown, TeamNameInvalid, TeamNameTaken.
+        """
+        if name is not None:
+            _check_team_name(name)
+        before, organization_name = await self._find_team(organization, team)
+        after = replace(
+            before,
+            name=before.name if name is None else name,
+            description=before.description if description is None else description,
+        )
+        if after == before:
+            return before
 
         async def work(tx: Transaction) -> None:
             if not await tx.execute(
-                _INSERT_TEAM, id=made, organization=organization_id, name=team, description=description
+                _CHANGE_TEAM, which=after.id, new_name=after.name, new_description=after.description
             ):
-                raise NameTaken(team)
+                raise TeamUnknown(organization, team)
+            await record(tx, _team_event("UPDATE", organization_name, before, by, after))
 
-        await self._database.unit(work)
-        return made
+        try:
+            await self._database.unit(work)
+        except ConstraintViolated:
+            raise TeamNameTaken(after.name) from None
+        return after
 
-    async def delete_team(self, organization: str, team: str) -> None:
+    async def delete_team(self, organization: str, team: str, *, by: Actor = SYSTEM) -> None:
         """Remove a team and what it was granted. Raises TeamUnknown."""
-        team_id, _ = await self.team_ids(organization, team)
+        found, organization_name = await self._find_team(organization, team)
 
         async def work(tx: Transaction) -> None:
-            await tx.execute(_DELETE_TEAM, team=team_id)
-
-        await self._database.unit(work)
-
-    async def put_team_member(self, organization: str, team: str, user: str) -> None:
-        """Put a user into a team, and thereby into the organisation. Raises TeamUnknown, AccountUnknown."""
-        team_id, organization_id = await self.team_ids(organization, team)
-        user_id = (await self._accounts.get(user, "user")).id
-
-        async def work(tx: Transaction) -> None:
-            await tx.execute(_ADD_MEMBER, organization=organization_id, user=user_id)
-            await tx.execute(_PUT_TEAM_MEMBER, team=team_id, user=user_id)
-
-        await self._database.unit(work)
-
-    async def remove_team_member(self, organization: str, team: str, user: str) -> None:
-        """Take a user out of a team. Raises TeamUnknown, AccountUnknown."""
-        team_id, _ = await self.team_ids(organization, team)
-        user_id = (await self._accounts.get(user, "user")).id
-
-        async def work(tx: Transaction) -> None:
-            await tx.execute(_REMOVE_TEAM_MEMBER, team=team_id, user=user_id)
+            if await tx.execute(_DELETE_TEAM, team=found.id):
+                await record(tx, _team_event("DELETE", organization_name, found, by))
 
         await self._database.unit(work)
 
     async def team_ids(self, organization: str, team: str) -> tuple[str, str]:
         """The ids of a team and of its organisation. Raises TeamUnknown."""
+        found = await self.get_team(organization, team)
+        return found.id, found.organization_id
+
+    # --- members of teams ---
+
+    async def put_team_member(
+        self, organization: str, team: str, user: str, *, is_admin: bool | None = None, by: Actor = SYSTEM
+    ) -> None:
+        """
+        Put a user into a team, and thereby into the organisation; `is_admin`: may edit the team.
+
+        None leaves a member as it is; a new one edits nothing then. Raises TeamUnknown, AccountUnknown.
+        """
+        found, _ = await self._find_team(organization, team)
+        group = await self._accounts.get(found.organization_id, "organization")
+        who = await self._accounts.get(user, "user")
+
+        async def work(tx: Transaction) -> None:
+            if await tx.execute(_ADD_MEMBER, organization=group.id, user=who.id, is_admin=False):
+                await record(tx, _member_event("CREATE", group, who, by, is_admin=False))
+            else:
+                await tx.execute(_HOLD_MEMBER, organization=group.id, user=who.id, is_admin=False)
+            if await tx.execute(_ADD_TEAM_MEMBER, team=found.id, user=who.id, is_admin=bool(is_admin)):
+                await record(tx, _team_member_event("CREATE", group, found, who, by, is_admin=bool(is_admin)))
+            elif is_admin is not None and await tx.execute(
+                _CHANGE_TEAM_MEMBER, which=found.id, who=who.id, admin=is_admin
+            ):
+                await record(tx, _team_member_event("UPDATE", group, found, who, by, is_admin=is_admin))
+
+        await self._put(work, group, who, found)
+
+    async def remove_team_member(self, organization: str, team: str, user: str, *, by: Actor = SYSTEM) -> None:
+        """Take a user out of a team. Raises TeamUnknown, AccountUnknown."""
+        found, _ = await self._find_team(organization, team)
+        group = await self._accounts.get(found.organization_id, "organization")
+        who = await self._accounts.get(user, "user")
+
+        async def work(tx: Transaction) -> None:
+            if await tx.execute(_REMOVE_TEAM_MEMBER, team=found.id, user=who.id):
+                await record(tx, _team_member_event("DELETE", group, found, who, by))
+
+        await self._database.unit(work)
+
+    async def find_team_membership(self, team_id: str, user_id: str) -> bool | None:
+        """Whether a user, by id, administers a team; None: no member of it."""
+        row = await self._database.fetch_one(_FIND_TEAM_MEMBER, team=team_id, user=user_id)
+        return bool(row[0]) if row else None
+
+    async def get_team_member(self, organization: str, team: str, user: str) -> Member:
+        """A member of a team. Raises TeamUnknown, AccountUnknown, MemberUnknown."""
+        found = await self.get_team(organization, team)
+        who = await self._accounts.get(user, "user")
+        is_admin = await self.find_team_membership(found.id, who.id)
+        if is_admin is None:
+            raise MemberUnknown(who.name, found.name)
+        return Member(who, is_admin)
+
+    async def list_team_members(
+        self, organization: str, team: str, which: MemberFilter = "all", *, start: str = "", limit: int
+    ) -> list[Member]:
+        """At most `limit` members of a team, by id, from the id `start` on. Raises TeamUnknown."""
+        found = await self.get_team(organization, team)
+        return await self._list(_OF_TEAM.lists[which], group=found.id, start=start, limit=limit)
+
+    # --- what these have in common ---
+
+    async def _find_team(self, organization: str, team: str) -> tuple[Team, str]:
+        """A team, and the name of its organisation. Raises TeamUnknown."""
         row = await self._database.fetch_one(_FIND_TEAM, organization=findable(organization), team=findable(team))
         if row is None:
             raise TeamUnknown(organization, team)
-        return row[0], row[1]
+        *columns, name = row
+        return Team(*columns), name
+
+    async def _list(self, statement: Statement, *, start: str, limit: int, **of: str) -> list[Member]:
+        rows = await self._database.fetch_all(statement, start=findable(start), limit=limit, **of)
+        return [Member(account_of(row), bool(row[-1])) for row in rows]
+
+    async def _put(
+        self,
+        work: Callable[[Transaction], Coroutine[Any, Any, None]],
+        group: Account,
+        who: Account,
+        team: Team | None = None,
+    ) -> None:
+        """Run a unit that puts somebody somewhere; what ended meanwhile is named."""
+        try:
+            await self._database.unit(work)
+        except ConstraintViolated:
+            await self._accounts.get(group.id, "organization")
+            if team is not None:
+                await self.get_team(group.id, team.id)
+            raise AccountUnknown(who.name) from None
+
+
+def _check_team_name(name: str) -> None:
+    try:
+        check_name(name)
+    except AccountNameInvalid as error:
+        raise TeamNameInvalid(str(error)) from None
+
+
+def _member_event(kind: EventType, organization: Account, user: Account, by: Actor, **content: object) -> Event:
+    what = Object("member", user.id, user.name, json.dumps(content) if content else "")
+    return Event(type=kind, actor=by, object=what, target=organization.as_object())
+
+
+def _team_event(kind: EventType, organization: str, team: Team, by: Actor, after: Team | None = None) -> Event:
+    return Event(
+        type=kind,
+        actor=by,
+        object=_team_object(organization, team),
+        target=None if after is None else _team_object(organization, after),
+    )
+
+
+def _team_member_event(
+    kind: EventType, organization: Account, team: Team, user: Account, by: Actor, **content: object
+) -> Event:
+    what = Object("team_member", user.id, user.name, json.dumps(content) if content else "")
+    return Event(type=kind, actor=by, object=what, target=_team_object(organization.name, team))
+
+
+def _team_object(organization: str, team: Team) -> Object:
+    return Object("team", team.id, f"{organization}/{team.name}", team.description)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from dtr.accounts.errors import AccountNameInvalid
 from dtr.db.schema import accounts
-from dtr.events import Actor
+from dtr.events import Actor, Object
 
 if TYPE_CHECKING:
     from dtr.db import Row
@@ -18,6 +20,7 @@ AccountKind: TypeAlias = Literal["user", "organization", "robot"]
 SHARED_ORGANIZATION = "docker-datacenter"
 """There from the start, as in DTR."""
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST_NAME = 100
 
 ACCOUNT_COLUMNS = (
@@ -52,6 +55,10 @@ class Account:
         """The account as the one who does something, from `address`."""
         return Actor("robot" if self.kind == "robot" else "user", self.id, self.name, address)
 
+    def as_object(self, content: str = "") -> Object:
+        """The account as what an event is about."""
+        return Object("account", self.id, self.name, content)
+
 
 def account_of(row: Row) -> Account:
     """The account of a row that begins with `ACCOUNT_COLUMNS`."""
@@ -69,14 +76,31 @@ def account_of(row: Row) -> Account:
     )
 
 
+def new_id() -> str:
+    """An id for an account or team."""
+    return str(uuid.uuid4())
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can only be an id: nothing is called so (`check_name`)."""
+    return _ID.fullmatch(text) is not None
+
+
 def check_name(name: str) -> None:
     """Raise AccountNameInvalid for what can be the name of no account or team."""
     if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None:
         raise AccountNameInvalid(
             f"a name is lower-case letters and digits with single '.', '_', '-' between, at most {_LONGEST_NAME}"
         )
+    if is_id(name):
+        raise AccountNameInvalid("a name that looks like an id could mean something else")
 
 
 def findable(name: str) -> str:
     """`name`, or what nothing is called: not every text can be sent to a database."""
     return name if name.isascii() and name.isprintable() else ""
+
+
+def folded(text: str) -> str:
+    """A text as it is compared when case and ways to write a letter do not count."""
+    return unicodedata.normalize("NFKC", text).casefold()

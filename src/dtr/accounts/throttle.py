@@ -37,9 +37,11 @@ from sqlalchemy.dialects.postgresql import insert
 from dtr.accounts.errors import TooManyAttempts
 from dtr.db import Statement, in_list, now
 from dtr.db.schema import login_failures
+from dtr.events import record
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
+    from dtr.events import Event
 
 _MINUTE = 60_000
 _KNOWN_FOR = 30 * 24 * 60 * _MINUTE
@@ -122,8 +124,8 @@ class Throttle:
             raise TooManyAttempts(-(-wait // 1000))
         return not is_known or found[known][1] < _KNOWN_FOR // 2 or pair in found
 
-    async def failed(self, account: str | None, address: str) -> None:
-        """Count a wrong log-in."""
+    async def failed(self, account: str | None, address: str, event: Event) -> None:
+        """Count a wrong log-in, and record it."""
         counts = _counts(account, address)
 
         async def work(tx: Transaction) -> None:
@@ -135,6 +137,7 @@ class Throttle:
                     pause = min(1000 * 2 ** (beyond - 1), _LONGEST_PAUSE)
                     await tx.execute(_BLOCK, which=subject, pause=pause)
             await tx.execute(_SWEEP)
+            await record(tx, event)
 
         await self._database.unit(work)
 

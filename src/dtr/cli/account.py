@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING
 import click
 
 from dtr.cli._common import Failure, run_with, with_settings
+from dtr.cli.transfer.commands import export_accounts, import_accounts
 
 if TYPE_CHECKING:
     from dtr.app import Application
     from dtr.config import Loaded
+
+_PAGE = 1000
 
 
 @click.group()
 def account() -> None:
     """Accounts and access tokens, in the data on this machine."""
 
+
+account.add_command(import_accounts)
+account.add_command(export_accounts)
 
 _password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from the standard input instead of asking for it."
@@ -58,14 +64,16 @@ def list_accounts(loaded: Loaded) -> None:
 
     A line each: name, kind and marks, full name, with tabs between.
     """
+    from dtr.accounts import AccountQuery
 
     async def work(application: Application) -> None:
-        after = ""
-        while page := await application.accounts.list_accounts(after=after, limit=1000):
-            for one in page:
+        start: str | None = ""
+        while start is not None:
+            page = await application.accounts.list_accounts(AccountQuery(start=start), limit=_PAGE + 1)
+            for one in page[:_PAGE]:
                 marks = [one.kind, *(["admin"] if one.is_admin else []), *([] if one.is_active else ["inactive"])]
                 click.echo(f"{one.name}\t{','.join(marks)}\t{one.full_name}")
-            after = page[-1].name
+            start = page[_PAGE].name if len(page) > _PAGE else None
 
     run_with(loaded, work)
 
@@ -90,7 +98,7 @@ def set_password(loaded: Loaded, name: str, password_stdin: bool) -> None:
 @click.option("--remove", is_flag=True, help="Take the right away.")
 def set_admin(loaded: Loaded, name: str, remove: bool) -> None:
     """Make a user a system administrator."""
-    run_with(loaded, lambda application: application.accounts.set_admin(name, not remove))
+    run_with(loaded, lambda application: application.accounts.update(name, is_admin=not remove))
 
 
 @account.command("activate")
@@ -98,7 +106,7 @@ def set_admin(loaded: Loaded, name: str, remove: bool) -> None:
 @click.argument("name")
 def activate(loaded: Loaded, name: str) -> None:
     """Let a user log in again."""
-    run_with(loaded, lambda application: application.accounts.set_active(name, True))
+    run_with(loaded, lambda application: application.accounts.update(name, is_active=True))
 
 
 @account.command("deactivate")
@@ -106,7 +114,7 @@ def activate(loaded: Loaded, name: str) -> None:
 @click.argument("name")
 def deactivate(loaded: Loaded, name: str) -> None:
     """Let a user no longer log in."""
-    run_with(loaded, lambda application: application.accounts.set_active(name, False))
+    run_with(loaded, lambda application: application.accounts.update(name, is_active=False))
 
 
 @account.command("delete")

@@ -10,11 +10,13 @@ from sqlalchemy import select
 from dtr.accounts import (
     AccountInUse,
     AccountNameInvalid,
+    AccountQuery,
     Accounts,
     AccountUnknown,
     Facts,
     Level,
     NameTaken,
+    NotAUser,
     NotGrantable,
     PasswordInvalid,
     TeamUnknown,
@@ -115,20 +117,24 @@ async def test_the_list_is_in_the_order_of_names_and_goes_on_where_it_ended(acco
         await accounts.create_user(name, None)
     assert not await accounts.is_empty()
     found: list[str] = []
-    while page := await accounts.list_accounts(after=found[-1] if found else "", limit=3):
+    start: str | None = ""
+    while start is not None:
+        page = await accounts.list_accounts(AccountQuery(start=start), limit=3)
         assert len(page) <= 3
-        found += [one.name for one in page]
+        found += [one.name for one in page[:2]]
+        start = page[2].name if len(page) > 2 else None
     assert found == sorted(names)
 
 
 async def test_deactivating_and_naming_an_administrator_can_be_undone(accounts: Accounts):
+    await accounts.create_user("admin", None, is_admin=True)
     await accounts.create_user("ada", None)
-    await accounts.set_active("ada", False)
-    await accounts.set_admin("ada", True)
+    await accounts.update("ada", is_active=False)
+    await accounts.update("ada", is_admin=True)
     assert (await accounts.get("ada")).is_active is False
     assert (await accounts.get("ada")).is_admin is True
-    await accounts.set_active("ada", True)
-    await accounts.set_admin("ada", False)
+    await accounts.update("ada", is_active=True)
+    await accounts.update("ada", is_admin=False)
     assert (await accounts.get("ada")).is_active is True
     assert (await accounts.get("ada")).is_admin is False
 
@@ -136,8 +142,6 @@ async def test_deactivating_and_naming_an_administrator_can_be_undone(accounts: 
 async def test_what_is_for_users_is_not_for_organizations(org: Accounts):
     for attempt in (
         org.set_password("org", "password"),
-        org.set_active("org", False),
-        org.set_admin("org", True),
         org.tokens.create("org", "label"),
         org.organizations.put_member("org", "org"),
         org.organizations.put_member("ada", "ada"),
@@ -145,6 +149,9 @@ async def test_what_is_for_users_is_not_for_organizations(org: Accounts):
     ):
         with pytest.raises(AccountUnknown):
             await attempt
+    for change in ({"is_active": False}, {"is_admin": True}, {"is_auditor": True}):
+        with pytest.raises(NotAUser):
+            await org.update("org", **change)
 
 
 # --- deleting -----------------------------------------------------------------------------------------------
@@ -204,7 +211,9 @@ async def test_an_owner_owns_what_is_in_the_organization_and_a_member_nothing(or
     assert (await facts(org, "ada", "org/hello")).owns_namespace is False
     await org.organizations.put_member("org", "ada", is_admin=True)
     assert (await facts(org, "ada", "org/hello")).owns_namespace is True
-    await org.organizations.put_member("org", "ada")
+    await org.organizations.put_member("org", "ada")  # as it is
+    assert (await facts(org, "ada", "org/hello")).owns_namespace is True
+    await org.organizations.put_member("org", "ada", is_admin=False)
     assert (await facts(org, "ada", "org/hello")).owns_namespace is False
 
 

@@ -86,9 +86,9 @@ async def test_a_password_that_only_begins_like_the_right_one_is_wrong(ada: Acco
 
 
 async def test_a_deactivated_user_cannot_log_in_until_activated(ada: Accounts):
-    await ada.set_active("ada", False)
+    await ada.update("ada", is_active=False)
     await refused(ada, "ada", "right")
-    await ada.set_active("ada", True)
+    await ada.update("ada", is_active=True)
     assert (await ada.logins.authenticate("ada", "right", HERE)).account.name == "ada"
 
 
@@ -123,7 +123,7 @@ async def test_the_same_work_is_done_whether_or_not_there_is_such_a_user(
     await ada.create_organization("org")
     await ada.create_user("empty", None)
     await ada.create_user("gone", "right")
-    await ada.set_active("gone", False)
+    await ada.update("gone", is_active=False)
     await refused(ada, "nobody", "x")  # whatever is done once is done
     hashed: list[str] = []
     verify = argon2.PasswordHasher.verify
@@ -174,11 +174,11 @@ async def test_a_secret_that_is_nearly_a_token_is_refused(ada: Accounts):
 async def test_a_deactivated_user_has_no_use_of_tokens(ada: Accounts):
     access = await ada.tokens.create("ada", "laptop")
     refresh = await ada.tokens.create("ada", "log-in", kind="refresh")
-    await ada.set_active("ada", False)
+    await ada.update("ada", is_active=False)
     await refused(ada, "ada", access)
     with pytest.raises(BadCredentials):
         await ada.logins.authenticate_token(refresh, "refresh", HERE)
-    await ada.set_active("ada", True)
+    await ada.update("ada", is_active=True)
     assert (await ada.logins.authenticate("ada", access, HERE)).account.name == "ada"
     with pytest.raises(BadCredentials):  # it ended with the deactivation
         await ada.logins.authenticate_token(refresh, "refresh", HERE)

@@ -82,7 +82,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for repository in ("org/public", "org/private"):
             clients["admin"].push(repository, image, "v1")
             clients["admin"].push(repository, make_artifact("text/plain", b"about it", subject=image))
-        server.do(lambda application: application.accounts.set_active("gone", False))
+        server.do(lambda application: application.accounts.update("gone", is_active=False))
         yield World(server, image, clients)
 
 
@@ -381,7 +381,7 @@ def test_writes_stop_at_once_when_a_right_ends(world: World, leaver: tuple[Clien
         elif how == "member":
             await accounts.organizations.remove_member("org", user)
         elif how == "deactivation":
-            await accounts.set_active(user, False)
+            await accounts.update(user, is_active=False)
         else:
             await accounts.delete(user)
 
@@ -466,17 +466,17 @@ def test_a_deactivated_user_gets_no_token_by_any_secret(world: World, leaver: tu
         ]
 
     assert statuses() == [200, 200, 200]
-    world.server.do(lambda application: application.accounts.set_active(user, False))
+    world.server.do(lambda application: application.accounts.update(user, is_active=False))
     assert statuses() == [401, 401, 401]
     # Whoever comes back logs in again; the access token is the user's own and not ended for good.
-    world.server.do(lambda application: application.accounts.set_active(user, True))
+    world.server.do(lambda application: application.accounts.update(user, is_active=True))
     assert statuses() == [200, 200, 401]
 
 
 def test_the_catalog_of_a_deactivated_user_ends_with_the_right(world: World, leaver: tuple[Client, str]) -> None:
     client, repository = leaver
     assert repository in client.call("GET", "/v2/_catalog").json["repositories"]
-    world.server.do(lambda application: application.accounts.set_active(str(client.user), False))
+    world.server.do(lambda application: application.accounts.update(str(client.user), is_active=False))
     listed = client.call("GET", "/v2/_catalog")  # with the token from before
     assert repository not in listed.json.get("repositories", [])
 

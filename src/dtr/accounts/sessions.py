@@ -1,0 +1,181 @@
+"""
+Sessions: what a log-in with a password opens for a browser, or for a script that does not want to send it again.
+
+A session ends after its lifetime. One that is used shortly before its end lives on for a whole lifetime from then.
+A user has so many sessions at once; one more, and that which was used least recently ends. A new password,
+deactivation and deletion end all of them.
+
+A session's secret has 256 bits, and its SHA-256 is what is stored. The token that a browser repeats to show that a
+request comes from its own page (`csrf_token`) follows from the secret, so that nothing has to be kept for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, bindparam, case, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.accounts.access_tokens import token_id
+from dtr.accounts.errors import BadCredentials, SessionUnknown
+from dtr.accounts.logins import Login
+from dtr.accounts.records import ACCOUNT_COLUMNS, account_of
+from dtr.db import DatabaseError, Statement, now
+from dtr.db.schema import accounts, sessions
+from dtr.events import SYSTEM, Actor, Event, Object, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dtr.db import Database, Transaction
+
+PREFIX = "dtrs_"
+"""What the secret of a session begins with."""
+_MINUTE = 60_000
+_NOTED_EVERY_MS = _MINUTE
+_SWEPT_AT_ONCE = 1_000
+
+_LOCK_ACCOUNT = Statement(
+    select(accounts.c.is_active, accounts.c.password_hash)
+    .where(accounts.c.id == bindparam("account"))
+    .with_for_update(key_share=True)  # whoever logs in at the same time waits: the sessions are counted
+)
+_INSERT = Statement(
+    insert(sessions)
+    .values(
+        id=bindparam("id"),
+        account_id=bindparam("account"),
+        created_at=now(),
+        last_used_at=now(),
+        expires_at=now() + bindparam("lifetime", type_=BigInteger),
+        address=bindparam("address"),
+        user_agent=bindparam("user_agent"),
+    )
+    .on_conflict_do_nothing()  # the unit of work is run again
+)
+_others = (
+    select(sessions.c.id)
+    .where(sessions.c.account_id == bindparam("account"), sessions.c.id != bindparam("id"))
+    .order_by(sessions.c.last_used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
+    .offset(bindparam("others", type_=BigInteger))
+)
+_END_LEAST_RECENTLY_USED = Statement(delete(sessions).where(sessions.c.id.in_(_others)))
+_expired = (
+    select(sessions.c.id)
+    .where(sessions.c.expires_at <= now())
+    .limit(_SWEPT_AT_ONCE)
+    .with_for_update(skip_locked=True)
+)
+_SWEEP = Statement(delete(sessions).where(sessions.c.id.in_(_expired)))
+_is_renewed = sessions.c.expires_at <= now() + bindparam("renewal", type_=BigInteger)
+_FIND = Statement(
+    select(*ACCOUNT_COLUMNS, sessions.c.last_used_at < now() - _NOTED_EVERY_MS, _is_renewed)
+    .join_from(sessions, accounts, sessions.c.account_id == accounts.c.id)
+    .where(sessions.c.id == bindparam("id"), sessions.c.expires_at > now(), accounts.c.is_active.is_(True))
+)
+_USE = Statement(
+    update(sessions)
+    .where(sessions.c.id == bindparam("which"), sessions.c.expires_at > now())
+    .values(
+        last_used_at=now(),
+        expires_at=case(
+            (_is_renewed, now() + bindparam("lifetime", type_=BigInteger)), else_=sessions.c.expires_at
+        ),
+    )
+)
+_END = Statement(delete(sessions).where(sessions.c.id == bindparam("which")))
+END_ALL = Statement(delete(sessions).where(sessions.c.account_id == bindparam("account")))
+"""Ends the sessions of an account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRules:
+    """How long sessions live, and how many there are; times in milliseconds."""
+
+    lifetime: int = 60 * _MINUTE
+    renewal: int = 20 * _MINUTE
+    """One that is used in its last so many milliseconds is renewed; 0: none is."""
+    per_user: int = 10
+    """0: any number."""
+
+
+class Sessions:
+    """The sessions of all users."""
+
+    def __init__(self, database: Database, rules: Callable[[], SessionRules] = SessionRules) -> None:
+        """`rules` gives those of the moment."""
+        self._database = database
+        self._rules = rules
+
+    async def create(self, login: Login, address: str, *, user_agent: str = "") -> str:
+        """
+        A session for somebody who just logged in with a password; its secret.
+
+        Raises BadCredentials when the password changed, or the account ended, since.
+        """
+        account, rules = login.account, self._rules()
+        secret = PREFIX + secrets.token_urlsafe(32)
+        made = token_id(secret)
+
+        async def work(tx: Transaction) -> None:
+            row = await tx.fetch_one(_LOCK_ACCOUNT, account=account.id)
+            if row is None or not row[0] or row[1] != login.proof:
+                raise BadCredentials
+            await tx.execute(_SWEEP)
+            if not await tx.execute(
+                _INSERT,
+                id=made,
+                account=account.id,
+                lifetime=rules.lifetime,
+                address=address,
+                user_agent=user_agent[:500],
+            ):
+                return
+            if rules.per_user:
+                await tx.execute(_END_LEAST_RECENTLY_USED, account=account.id, id=made, others=rules.per_user - 1)
+            await record(
+                tx,
+                Event(
+                    type="LOGIN",
+                    actor=account.acting(address),
+                    object=Object("session", made, account.name, user_agent[:500]),
+                ),
+            )
+
+        await self._database.unit(work)
+        return secret
+
+    async def find(self, secret: str) -> Login:
+        """Who has the session with this secret, which is used hereby. Raises SessionUnknown."""
+        session, rules = token_id(secret), self._rules()
+        row = await self._database.fetch_one(_FIND, id=session, renewal=rules.renewal)
+        if row is None:
+            raise SessionUnknown
+        *_, is_to_be_noted, is_renewed = row
+        if is_to_be_noted or is_renewed:
+
+            async def work(tx: Transaction) -> None:
+                await tx.execute(_USE, which=session, renewal=rules.renewal, lifetime=rules.lifetime)
+
+            with contextlib.suppress(DatabaseError):  # a full disk does not end a session
+                await self._database.unit(work, durable=False)
+        return Login(account_of(row), "session", session=session)
+
+    async def end(self, login: Login, *, by: Actor = SYSTEM) -> None:
+        """End the session of a log-in; if that was none, or is over, nothing happens."""
+
+        async def work(tx: Transaction) -> None:
+            if await tx.execute(_END, which=login.session):
+                what = Object("session", login.session, login.account.name)
+                await record(tx, Event(type="DELETE", actor=by, object=what))
+
+        await self._database.unit(work)
+
+
+def csrf_token(secret: str) -> str:
+    """What a page of ours repeats in each request that changes something: others do not know it."""
+    return hashlib.sha256(f"csrf:{secret}".encode("utf-8", "surrogatepass")).hexdigest()
