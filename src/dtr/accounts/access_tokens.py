@@ -21,7 +21,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import AccountUnknown, TokenUnknown, TokenUnusable
 from dtr.accounts.permissions import Action, TokenScope
-from dtr.db import Statement, in_list, now
+from dtr.accounts.records import findable
+from dtr.db import ConstraintViolated, Statement, in_list, now
 from dtr.db.schema import accounts, tokens
 from dtr.events import SYSTEM, Actor, Event, Object, record
 
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 TokenKind: TypeAlias = Literal["access", "refresh"]
 
+TOKEN_KINDS: tuple[TokenKind, ...] = ("access", "refresh")
 PREFIXES: dict[TokenKind, str] = {"access": "dtra_", "refresh": "dtrr_"}
 _LONGEST_LABEL = 1_000
-_ALL_KINDS: tuple[TokenKind, ...] = ("access", "refresh")
 _DELETED_AT_ONCE = 1_000
 
 # --- which tokens open their accounts -------------------------------------------------------------------------
@@ -209,12 +210,15 @@ class AccessTokens:
             if made and kind == "access":  # what a log-in leaves behind is part of the log-in
                 await record(tx, _event("CREATE", by, token, label, account.id, account.name))
 
-        await self._database.unit(work)
+        try:
+            await self._database.unit(work)
+        except ConstraintViolated:  # the account, or the parent, is gone meanwhile
+            raise AccountUnknown(name) from None
         return secret
 
     async def find(self, token: str) -> AccessToken | None:
         """The token of this id."""
-        row = await self._database.fetch_one(_FIND, id=token)
+        row = await self._database.fetch_one(_FIND, id=findable(token))
         return _token(row) if row else None
 
     async def list_tokens(
@@ -291,7 +295,7 @@ class AccessTokens:
         self,
         name: str | None = None,
         *,
-        kinds: Sequence[TokenKind] = _ALL_KINDS,
+        kinds: Sequence[TokenKind] = TOKEN_KINDS,
         before: int,
         by: Actor = SYSTEM,
     ) -> int:

@@ -23,6 +23,7 @@ from sqlalchemy import BigInteger, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import TokenExpired, TokenInvalid
+from dtr.accounts.permissions import TokenScope
 from dtr.db import Statement, now
 from dtr.db.schema import signing_keys
 
@@ -77,6 +78,10 @@ class Claims:
     """Actions by repository."""
     catalog: bool
     expires_at: float
+    scope: TokenScope | None = None
+    """What the log-in was good for, whatever this token grants; None: everything."""
+    shown: str = ""
+    """The id of the access or refresh token of the log-in; empty: it was a password, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +197,15 @@ class Tokens:
         *,
         aliases: Mapping[str, str] | None = None,
         catalog: bool = False,
+        scope: TokenScope | None = None,
+        shown: str = "",
+        until: int | None = None,
     ) -> str:
         """
         A token that grants `access`: actions by the name that was asked for.
 
         `aliases` says which of the names mean a repository of another name: those with the registry's address.
+        `scope` and `shown` are those of `Claims`. The token ends at `until` (seconds since 1970) at the latest.
         """
         from joserfc import jwt
 
@@ -209,17 +218,22 @@ class Tokens:
         ]
         if catalog:
             entries.append({"type": "registry", "name": "catalog", "actions": ["*"]})
-        claims = {
+        expires_at = moment + self.life_seconds
+        claims: dict[str, Any] = {
             "iss": self._service,
             "aud": self._service,
             "sub": account_name,
             "uid": account_id,
             "iat": moment,
             "nbf": moment - _LEEWAY_SECONDS,
-            "exp": moment + self.life_seconds,
+            "exp": expires_at if until is None else min(expires_at, until),
             "jti": secrets.token_hex(8),
             "access": entries,
         }
+        if scope is not None:
+            claims["login_scope"] = scope.document
+        if shown:
+            claims["login_token"] = shown
         return jwt.encode({"alg": _ALGORITHM, "typ": "JWT", "kid": key_id}, claims, key)
 
     async def verify(self, token: str) -> Claims:
@@ -273,7 +287,15 @@ class Tokens:
                 access[entry["name"]] = frozenset(entry["actions"])
             elif entry["name"] == "catalog":
                 catalog = True
-        return Claims(claims["uid"], claims["sub"], access, catalog, claims["exp"])
+        return Claims(
+            claims["uid"],
+            claims["sub"],
+            access,
+            catalog,
+            claims["exp"],
+            TokenScope.of(claims["login_scope"]) if "login_scope" in claims else None,
+            claims.get("login_token", ""),
+        )
 
 
 def _base64(text: str) -> bytes:

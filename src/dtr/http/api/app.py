@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dtr import __version__
-from dtr.http.api import accounts, docs, meta
+from dtr.http.api import accounts, docs, meta, robots, tokens
 from dtr.http.api.errors import EXCEPTIONS, ApiError, refusal
 from dtr.http.api.openapi import describe
 from dtr.http.api.paths import Paths
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.api")
 
 _LARGEST_BODY = 1024 * 1024
-ROUTERS = (accounts.router, meta.router)
+ROUTERS = (accounts.router, meta.router, robots.router, tokens.router)
 
 
 def build(rooms: Rooms) -> ASGIApp:

@@ -20,11 +20,14 @@ from dtr.accounts import (
     NotAnOrganization,
     NotGrantable,
     PasswordInvalid,
+    RobotUnknown,
     TeamElsewhere,
     TeamUnknown,
     TokenUnknown,
     TokenUnusable,
     TooManyAttempts,
+    UserSettingsInvalid,
+    UserUnknown,
 )
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.oci import DigestInvalid, NameInvalid
@@ -110,6 +113,9 @@ def _code(code: str) -> Callable[[Any], ApiError]:
 
 _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     AccountUnknown: _code("NO_SUCH_ACCOUNT"),
+    UserUnknown: _code("NO_SUCH_USER"),
+    RobotUnknown: _code("NO_SUCH_ROBOT"),
+    UserSettingsInvalid: _code("INVALID_USER_SETTINGS"),
     TeamUnknown: _code("NO_SUCH_TEAM"),
     NameTaken: _code("ACCOUNT_EXISTS"),
     AccountNameInvalid: _code("INVALID_ACCOUNT_NAME"),

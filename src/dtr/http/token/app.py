@@ -12,13 +12,14 @@ import base64
 import contextlib
 import datetime as dt
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from dtr.accounts import BadCredentials, Facts, Operation, TooManyAttempts, may
+from dtr.accounts import AccountUnknown, Action, BadCredentials, Facts, Operation, TooManyAttempts, may
 from dtr.db import DatabaseError, DatabaseFull
 from dtr.http.bodies import BodyError, BodyTooLarge, read_body
 from dtr.oci import NameInvalid, parse_repository_name
@@ -184,12 +185,16 @@ class TokenService:
 
     async def _refresh_token(self, login: Login, headers: dict[bytes, bytes], form: dict[str, list[str]]) -> str:
         client = form.get("client_id", [""])[0]
-        return await self._accounts.tokens.create(
-            login.account.name,
-            f"log-in of {_printable(client) or 'a client'}",
-            kind="refresh",
-            user_agent=_printable(headers.get(b"user-agent", b"").decode("latin-1")),
-        )
+        try:
+            return await self._accounts.tokens.create(
+                login.account.name,
+                f"log-in of {_printable(client) or 'a client'}",
+                kind="refresh",
+                parent=login.token or None,
+                user_agent=_printable(headers.get(b"user-agent", b"").decode("latin-1")),
+            )
+        except AccountUnknown:  # it has just ended
+            raise self._unauthorized(str(BadCredentials())) from None
 
     async def _issue(self, scope: Scope, login: Login | None, texts: list[str]) -> dict[str, Any]:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
@@ -205,21 +210,26 @@ class TokenService:
             if granted:
                 access[one.name] = access.get(one.name, frozenset()) | granted
         may_list = catalog and account is not None
+        until = login.expires_at // 1000 if login and login.expires_at is not None else None
         token = await self._tokens.issue(
             account_id,
             account.name if account else "",
             access,
             aliases={one.name: one.path for one in wanted if one.path != one.name},
             catalog=may_list,
+            scope=limits,
+            shown=login.token if login else "",
+            until=until,
         )
         if len(token) > _LONGEST_TOKEN:
             raise _Refused(400, "UNSUPPORTED", "these are too many scopes for one token")
+        life = self._tokens.life_seconds
         granted_scopes = [f"repository:{name}:{','.join(sorted(actions))}" for name, actions in access.items()]
         if may_list:
             granted_scopes.append(_CATALOG)
         return {
             "access_token": token,
-            "expires_in": self._tokens.life_seconds,
+            "expires_in": life if until is None else min(life, max(0, until - int(time.time()))),
             "issued_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "scope": " ".join(granted_scopes),
         }
@@ -232,7 +242,7 @@ class TokenService:
             may_make = may(facts, Operation.CREATE_REPOSITORY) or (
                 self._settings.current.create_repository_on_push and may(facts, Operation.CREATE_ON_PUSH)
             )
-            return _ALL if may_make else frozenset()
+            return frozenset(one for one in _ALL if _is_good_for(facts, one)) if may_make else frozenset()
         granted = set()
         if may(facts, Operation.PULL):
             granted.add("pull")
@@ -241,6 +251,11 @@ class TokenService:
         if may(facts, Operation.DELETE_TAG):
             granted.add("delete")
         return frozenset(granted)
+
+
+def _is_good_for(facts: Facts, action: str) -> bool:
+    """Whether the token that was shown is good for an action."""
+    return facts.actions is None or Action(action) in facts.actions
 
 
 def _form(raw: bytes) -> dict[str, list[str]]:

@@ -2,7 +2,8 @@
 Who asks, and what they may.
 
 A client shows a token of the token service; without a good one it is told where to get one, and for what.
-Reading trusts the token, whose life is short; whatever changes something asks for the rights of this moment.
+Reading trusts the token, whose life is short; whatever changes something asks for the rights of this moment, and
+whether the access token that the client logged in with is good still. What that is good for bounds everything.
 The answer is the same for a repository that is not there and for one that the caller must not know of.
 """
 
@@ -77,7 +78,10 @@ class Access:
         self.require(request, action)
         if self._settings.current.read_only_registry:
             raise Refused(405, "UNSUPPORTED", _READ_ONLY)
-        standing = await self._accounts.standings.find(request.claims.account_id, request.name)
+        claims = request.claims
+        standing = await self._accounts.standings.find(
+            claims.account_id, request.name, scope=claims.scope, token=claims.shown
+        )
         if standing.repository_id is None:
             if operation is Operation.PUSH and self._settings.current.create_repository_on_push:
                 if may(standing.facts, Operation.CREATE_ON_PUSH):
@@ -91,14 +95,14 @@ class Access:
 
     async def find_source(self, request: Request, name: str, digest: str) -> str | None:
         """Where to mount from, that the caller may pull now: `name`, or, when that is empty, any with the blob."""
-        account = request.claims.account_id
+        account, scope = request.claims.account_id, request.claims.scope
         if not name:
-            return await self._accounts.standings.find_pullable_holder(account, digest)
+            return await self._accounts.standings.find_pullable_holder(account, digest, scope=scope)
         try:
             parse_repository_name(name)
         except NameInvalid:
             return None
-        standing = await self._accounts.standings.find(account, name)
+        standing = await self._accounts.standings.find(account, name, scope=scope)
         return name if standing.repository_id is not None and may(standing.facts, Operation.PULL) else None
 
     async def _create_repository(self, name: str) -> int:
