@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dtr.oci.artifacts import ArtifactKind, artifact_kind
 from dtr.oci.digest import Digest
 from dtr.oci.errors import (
     ContentRangeInvalid,
@@ -19,6 +20,7 @@ from dtr.oci.ranges import parse_content_range, parse_range
 from dtr.oci.reference import Reference, RepositoryName, Tag, parse_reference, parse_repository_name
 
 __all__ = [
+    "ArtifactKind",
     "ContentRangeInvalid",
     "Descriptor",
     "Digest",
@@ -34,6 +36,7 @@ __all__ = [
     "ReferenceInvalid",
     "RepositoryName",
     "Tag",
+    "artifact_kind",
     "parse_content_range",
     "parse_manifest",
     "parse_range",

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each, in_list, now
-from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
+from dtr.db.schema import blobs, manifest_references, manifests, pulls, repositories, repository_blobs, tags
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.registry.errors import (
     ManifestIncomplete,
@@ -43,8 +43,12 @@ from dtr.registry.errors import (
     RepositoryUnknown,
     TagImmutable,
 )
+from dtr.registry.repositories import immutable_pattern, read_patterns
+from dtr.registry.usage import count_push
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dtr.db import Database, Row, Transaction
     from dtr.oci import Digest, Manifest
     from dtr.registry.lifetimes import Lifetimes
@@ -87,9 +91,9 @@ _RENEW = Statement(
 
 # --- putting --------------------------------------------------------------------------------------------------
 
-_settings = select(repositories.c.immutable_tags, repositories.c.tag_limit).where(
-    repositories.c.id == _repository, repositories.c.deleted_at.is_(None)
-)
+_settings = select(
+    repositories.c.immutable_tags, repositories.c.tag_limit, repositories.c.immutable_patterns
+).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
 _REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
 _REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
 _names = each("names")
@@ -214,6 +218,9 @@ _LET_GO = Statement(
 # --- deleting -------------------------------------------------------------------------------------------------
 
 _DELETE_TAGS = Statement(delete(tags).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names")))
+_FORGET_PULLS = Statement(
+    delete(pulls).where(pulls.c.repository_id == _repository, in_list(pulls.c.reference, "references"))
+)
 _tags_of = (
     select(tags.c.name)
     .where(tags.c.repository_id == _repository, tags.c.manifest == bindparam("digest"))
@@ -371,7 +378,7 @@ class Manifests:
         """
         Store `payload`, which reads as `manifest` and has `digest`; let `new_tags` name it.
 
-        Its author is the name of `by`.
+        Its author is the name of `by`. With tags it is counted as a push; the images of an index come without.
 
         Raises RepositoryUnknown, ManifestIncomplete, TagImmutable.
         """
@@ -387,11 +394,11 @@ class Manifests:
                 found = await tx.fetch_one(_REPOSITORY_ALONE, repository=repository)
             if found is None:
                 raise RepositoryUnknown(str(repository))
-            immutable, tag_limit = found
+            immutable, tag_limit, patterns = found
             claimed = await _claim_tags(tx, repository, names, digest, by.name) if names else {}
             moved = {name: before for name, (before, _) in claimed.items() if before != digest}
-            if moved and immutable:
-                raise TagImmutable(min(moved))
+            if moved:
+                _check_immutability(moved, bool(immutable), patterns)
             surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
             old = {*moved.values(), *surplus.values()} - {digest}
             # All manifests are locked in the order of their digests. This one, when it is new, by making it.
@@ -427,32 +434,49 @@ class Manifests:
                     _MOVE_TAGS, repository=repository, names=sorted(moved), digest=digest, author_now=by.name
                 )
             if surplus:
-                await tx.execute(_DELETE_TAGS, repository=repository, names=sorted(surplus))
+                await _remove_tags(tx, repository, sorted(surplus))
             if old:
                 await tx.execute(_LET_GO, repository=repository, digests=sorted(old), hold=hold)
             happened = [_made(repository, digest, manifest.media_type, by)] if made and made[0] else []
-            happened += [_pushed(repository, name, *was, digest, by) for name, was in claimed.items()]
+            happened += [_pushed(repository, name, *was, digest, by) for name, was in sorted(claimed.items())]
             happened += [
                 _pushed_out(repository, name, surplus[name], names[0], digest, by) for name in sorted(surplus)
             ]
             await record(tx, *happened)
+            if names:
+                await count_push(tx, repository)
 
         await self._database.unit(work)
 
     async def delete_tag(self, repository: int, tag: str, *, by: Actor = SYSTEM) -> None:
         """Remove a tag; what it named stays until nothing holds it. Raises ManifestUnknown."""
+        if not await self.delete_tags(repository, [tag], by=by):
+            raise ManifestUnknown(tag)
 
-        async def work(tx: Transaction) -> None:
-            rows = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=[tag])
-            if not rows:
-                raise ManifestUnknown(tag)
-            digest = rows[0][1]
-            await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=[digest])
-            await tx.execute(_DELETE_TAGS, repository=repository, names=[tag])
-            await tx.execute(_LET_GO, repository=repository, digests=[digest], hold=self._lifetimes.hold_manifest)
-            await record(tx, _gone(repository, Object("tag", tag, tag, digest), by))
+    async def delete_tags(self, repository: int, names: Iterable[str], *, by: Actor = SYSTEM) -> set[str]:
+        """
+        Remove those of the tags that are there, all together; which.
 
-        await self._database.unit(work)
+        Here content trust will have its say, for all ways to delete a tag alone.
+        """
+        wanted = sorted(set(names))
+
+        async def work(tx: Transaction) -> set[str]:
+            rows = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=wanted)
+            found = {row[0]: row[1] for row in rows}
+            if found:
+                digests = sorted(set(found.values()))
+                await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=digests)
+                await _remove_tags(tx, repository, sorted(found))
+                await tx.execute(
+                    _LET_GO, repository=repository, digests=digests, hold=self._lifetimes.hold_manifest
+                )
+                await record(
+                    tx, *(_gone(repository, Object("tag", tag, tag, found[tag]), by) for tag in sorted(found))
+                )
+            return set(found)
+
+        return await self._database.unit(work)
 
     async def delete(self, repository: int, digest: str, *, by: Actor = SYSTEM) -> None:
         """Remove a manifest and the tags that name it. Raises ManifestUnknown, ManifestReferenced."""
@@ -472,6 +496,7 @@ class Manifests:
             targets = sorted(row[0] for row in await tx.fetch_all(_BLOBS_OF, repository=repository, digest=digest))
             if tagged:
                 await tx.execute(_DELETE_TAGS, repository=repository, names=tagged)
+            await tx.execute(_FORGET_PULLS, repository=repository, references=[*tagged, digest])
             await tx.execute(_DELETE, repository=repository, digest=digest)
             if related:
                 await tx.execute(
@@ -544,7 +569,24 @@ async def _claim_tags(
 ) -> dict[str, tuple[str, bool]]:
     """Lock the tags, new or not; by name, which manifest each names, and whether it is new."""
     rows = await tx.fetch_all(_CLAIM_TAGS, repository=repository, names=names, digest=digest, author=author)
-    return {name: (manifest, bool(is_new) and manifest == digest) for name, manifest, is_new in sorted(rows)}
+    return {name: (manifest, bool(is_new) and manifest == digest) for name, manifest, is_new in rows}
+
+
+def _check_immutability(moved: Iterable[str], immutable: bool, patterns: str) -> None:
+    """Raise TagImmutable when one of the tags, which are there, must not go elsewhere."""
+    if immutable:
+        raise TagImmutable(min(moved))
+    known = read_patterns(patterns)
+    for tag in sorted(moved):
+        pattern = immutable_pattern(known, tag)
+        if pattern is not None:
+            raise TagImmutable(tag, pattern)
+
+
+async def _remove_tags(tx: Transaction, repository: int, names: list[str]) -> None:
+    """Delete tags, and how often they were pulled: one that is called so later begins anew."""
+    await tx.execute(_DELETE_TAGS, repository=repository, names=names)
+    await tx.execute(_FORGET_PULLS, repository=repository, references=names)
 
 
 async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit: int) -> dict[str, str]:
@@ -572,12 +614,12 @@ def _made(repository: int, digest: str, media_type: str, by: Actor) -> Event:
 
 
 def _pushed(repository: int, tag: str, before: str, is_new: bool, digest: str, by: Actor) -> Event:
-    """A tag was pushed; what it named `before` is the event's target, when that is another manifest."""
+    """A tag was pushed. When it named another manifest, the object is the tag `before`, the target the tag now."""
     return Event(
         type="CREATE" if is_new else "UPDATE",
         actor=by,
-        object=Object("tag", tag, tag, digest),
-        target=Object("manifest", before) if before != digest else None,
+        object=Object("tag", tag, tag, before),
+        target=Object("tag", tag, tag, digest) if before != digest else None,
         repository_id=repository,
     )
 

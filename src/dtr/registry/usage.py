@@ -2,8 +2,8 @@
 What is counted: bytes, pulls and pushes of repositories and namespaces.
 
 Whoever counts adds a row to `usage_deltas`, in the transaction of what it counts, and waits for nobody;
-`Usage.fold` adds them up in `usage` from time to time. What is read is the sum of both in one statement, hence exact
-at every moment.
+`Usage.fold` adds them up in `usage` from time to time. What is read is the sum of both in one statement, hence
+exact at every moment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, bindparam, case, cast, delete, func, or_, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, in_list
+from dtr.db import Statement, in_list, now
 from dtr.db.schema import usage, usage_deltas
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ _COUNT = Statement(
         pushed_at=bindparam("pushed_at", type_=BigInteger),
     )
 )
+_PUSH = Statement(insert(usage_deltas).values(scope=bindparam("scope"), pushes=1, pushed_at=now()))
 _counted = union_all(
     *(
         select(
@@ -146,6 +147,11 @@ def of_namespace(account: str) -> str:
 async def count(tx: Transaction, counts: dict[str, Counts]) -> None:
     """Add something to what is counted of some scopes: one row each, which waits for nobody."""
     await tx.execute_many(_COUNT, [_parameters(scope, one) for scope, one in counts.items()])
+
+
+async def count_push(tx: Transaction, repository: int) -> None:
+    """Count a push to a repository, now."""
+    await tx.execute(_PUSH, scope=of_repository(repository))
 
 
 class Usage:

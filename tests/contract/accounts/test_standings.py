@@ -204,7 +204,7 @@ async def test_who_has_no_account_is_anonymous(world: World, accounts: Accounts)
         assert await list_visible(accounts, account, limit=1000) == world.visible(None)
 
 
-async def test_fifty_repositories_are_one_query(
+async def test_fifty_repositories_are_one_query_and_one_for_the_names_that_none_has(
     database: Database, accounts: Accounts, repositories: Repositories
 ):
     world = await fill(1, accounts, repositories)
@@ -212,8 +212,11 @@ async def test_fifty_repositories_are_one_query(
     statements: list[str] = []
     database.observe = lambda kind, _: statements.append(kind)
     found = await accounts.standings.find_all(world.users["user1"], paths)
-    assert statements == ["read"]
+    assert statements == ["read"] * 2
     assert list(found) == paths
+    statements.clear()
+    await accounts.standings.find_all(world.users["user1"], paths[:40])
+    assert statements == ["read"]
 
 
 async def test_the_visible_and_their_holders_are_few_queries(
