@@ -23,7 +23,6 @@ def s3_settings(server: S3Server, **changes: Any) -> S3Settings:
         "access_key": ACCESS_KEY,
         "secret_key": SECRET_KEY,
         "path_style": True,
-        "part_size": 5 * MIB,
         "time_limit": 20,
     }
     return S3Settings(**{**values, **changes})

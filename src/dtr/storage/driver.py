@@ -17,6 +17,7 @@ A driver knows locations and bytes; it knows nothing of repositories, digests or
 
 from __future__ import annotations
 
+import io
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -192,30 +193,40 @@ class Blocks:
     """
     A body cut into blocks of exactly `size` bytes; only the last is shorter, and none is empty.
 
+    `size` may be changed before the next block is asked for. Each block is a file at its beginning, and all are
+    the same one, filled again: whoever is given one is done with it before asking for the next.
+
     A body that fails ends the blocks: what came before is still delivered, and `failure` says what happened.
     A cancellation passes through.
     """
 
     def __init__(self, body: AsyncIterator[bytes], size: int, head: bytes = b"") -> None:
-        """Cut `head` and then `body`."""
+        """Cut `head`, which is shorter than a block, and then `body`."""
+        self.size = size
         self.failure: Exception | None = None
         self._body = body
-        self._size = size
-        self._head = head
+        self._block = io.BytesIO()
+        self._block.write(head)
 
-    async def __aiter__(self) -> AsyncGenerator[bytearray, None]:
-        block = bytearray(self._head)
+    async def __aiter__(self) -> AsyncGenerator[io.BytesIO, None]:
+        block = self._block
         try:
             async for piece in self._body:
                 view = memoryview(piece)
-                while len(block) + len(view) >= self._size:
-                    room = self._size - len(block)
-                    block += view[:room]
+                while (room := self.size - block.tell()) <= len(view):
+                    block.write(view[:room])
                     view = view[room:]
-                    yield block
-                    block = bytearray()
-                block += view
+                    yield _rewound(block)
+                    block.seek(0)
+                block.write(view)
         except Exception as failure:  # noqa: BLE001 - whatever the body raises is handed to the caller
             self.failure = failure
-        if block:
-            yield block
+        if block.tell():
+            yield _rewound(block)
+
+
+def _rewound(block: io.BytesIO) -> io.BytesIO:
+    """The file at its beginning, cut where it was: it was perhaps longer the time before."""
+    block.truncate()
+    block.seek(0)
+    return block

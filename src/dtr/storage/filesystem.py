@@ -94,7 +94,8 @@ class FileSystem:
         blocks = Blocks(body, PIECE_SIZE)
         try:
             async with aclosing(aiter(blocks)) as pieces:
-                async for piece in pieces:
+                async for block in pieces:
+                    piece = block.read()
                     await file.call(self._write_all, file.descriptor, piece, state.location)
                     offset += len(piece)
         except StorageFull:

@@ -40,8 +40,8 @@ class Memory:
         content = bytearray()
         blocks = Blocks(body, PIECE_SIZE)
         async with aclosing(aiter(blocks)) as pieces:
-            async for piece in pieces:
-                content += piece
+            async for block in pieces:
+                content += block.read()
         part = Part(uuid.uuid4().hex, "", len(content))
         self._uploads.setdefault(state.location, {})[part.name] = bytes(content)
         reached = msgspec.structs.replace(state, offset=state.offset + part.size, parts=(*state.parts, part))

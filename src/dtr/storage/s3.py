@@ -8,7 +8,9 @@ than two requests to the store. A longer one is an object ``<location>.tail.<ran
 through the database. Each is written once under a name of its own: a request that was given up on and still
 arrives cannot change the tail that a later state names.
 
-An upload holds at most two blocks of the part size in memory: the one that fills and the one that is sent.
+An upload holds one part in memory, which fills and is then sent. Parts are small as long as the object is: a
+part is 5 MiB up to 6 GiB, then 1/1250 of what is stored already, so that 10,000 parts make 5 TiB, the longest
+object that there is.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ if TYPE_CHECKING:
 
     from types_aiobotocore_s3 import S3Client
 
-_MIB = 1024 * 1024
-_SMALLEST_PART = 5 * _MIB
+_SMALLEST_PART = 5 * 1024 * 1024
 _MOST_PARTS = 10_000
+_GROWTH = 1250
+"""Parts after which an object is e times as long, once they grow: 1,250 of 5 MiB, and 8,400 to 5 TiB."""
 _LONGEST_TAIL_IN_STATE = 64 * 1024
 _TAIL = ".tail."
 
@@ -69,9 +72,8 @@ class S3Settings:
     Where the bucket is and how to reach it.
 
     Without keys, the usual places are asked (environment, profile, machine role). `verify` is whether to
-    check the server's certificate, or the path of a file with the authorities to trust. `part_size` is in
-    bytes, at least 5 MiB; it bounds an object to 10,000 times as much. `time_limit`, in seconds, holds for
-    every single request and for every piece read.
+    check the server's certificate, or the path of a file with the authorities to trust. `time_limit`, in
+    seconds, holds for every single request and for every piece read.
     """
 
     bucket: str
@@ -82,13 +84,7 @@ class S3Settings:
     root_directory: str = ""
     path_style: bool = False
     verify: bool | str = True
-    part_size: int = 16 * _MIB
     time_limit: float = 60
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for parts that the protocol does not allow."""
-        if self.part_size < _SMALLEST_PART:
-            raise ValueError("part_size must be at least 5 MiB")
 
 
 class _BeyondTheEnd(StorageError):
@@ -118,7 +114,6 @@ class S3:
             with suppress(StorageError):  # swept by complete or abort
                 await self.delete(state.stale_location)
         tail = await self._tail(state)
-        blocks = Blocks(body, self._settings.part_size, tail)
         reached = msgspec.structs.replace(
             state,
             offset=state.offset - len(tail),
@@ -126,12 +121,15 @@ class S3:
             tail_location="",
             stale_location=state.tail_location,
         )
-        async with aclosing(aiter(blocks)) as pieces:
-            async for block in pieces:
-                if len(block) >= _SMALLEST_PART:
+        blocks = Blocks(body, part_size(reached.offset), tail)
+        del tail
+        async with aclosing(aiter(blocks)) as parts:
+            async for block in parts:
+                if block.getbuffer().nbytes >= _SMALLEST_PART:
                     reached = await self._add_part(reached, block)
+                    blocks.size = part_size(reached.offset)
                 else:
-                    reached = await self._keep_tail(reached, bytes(block))
+                    reached = await self._keep_tail(reached, block.read())
         if blocks.failure is not None:
             raise Interrupted(reached) from blocks.failure
         return reached
@@ -145,7 +143,7 @@ class S3:
             if not state.session:
                 await self.put_small(state.location, tail)
             else:
-                ending = await self._add_part(state, tail) if tail else state
+                ending = await self._add_part(state, io.BytesIO(tail)) if tail else state
                 await self._join_parts(ending)
         except ObjectMissing:
             # The answer to an earlier attempt was perhaps lost.
@@ -243,12 +241,10 @@ class S3:
         self._client = None
         await self._resources.aclose()
 
-    async def _add_part(self, state: UploadState, data: bytes | bytearray) -> UploadState:
-        number = len(state.parts) + 1
+    async def _add_part(self, state: UploadState, data: io.BytesIO) -> UploadState:
+        number, size = len(state.parts) + 1, data.getbuffer().nbytes
         if number > _MOST_PARTS:
-            raise StorageError(
-                f"{state.location} has more than {_MOST_PARTS} parts: part_size is too small for it"
-            )
+            raise StorageError(f"{state.location} is too long, or came in too many pieces: {_MOST_PARTS} parts")
         bucket, key = self._settings.bucket, self._key(state.location)
         session = state.session
         if not session:
@@ -256,13 +252,13 @@ class S3:
                 session = (await client.create_multipart_upload(Bucket=bucket, Key=key))["UploadId"]
         async with self._requests(state.location) as client:
             answer = await client.upload_part(
-                Bucket=bucket, Key=key, UploadId=session, PartNumber=number, Body=io.BytesIO(data)
+                Bucket=bucket, Key=key, UploadId=session, PartNumber=number, Body=data
             )
         return msgspec.structs.replace(
             state,
             session=session,
-            offset=state.offset + len(data),
-            parts=(*state.parts, Part(str(number), answer["ETag"], len(data))),
+            offset=state.offset + size,
+            parts=(*state.parts, Part(str(number), answer["ETag"], size)),
         )
 
     async def _keep_tail(self, state: UploadState, tail: bytes) -> UploadState:
@@ -382,6 +378,11 @@ class S3:
                 connected = await self._resources.enter_async_context(client)
                 self._client = connected
             return connected
+
+
+def part_size(offset: int) -> int:
+    """How many bytes the part that begins at `offset` has, unless it is the last."""
+    return max(_SMALLEST_PART, offset // _GROWTH)
 
 
 def _translated(response: object, message: str, location: str) -> StorageError:

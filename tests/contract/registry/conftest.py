@@ -20,8 +20,6 @@ from dtr.db.migrate import migrate
 from dtr.db.schema import metadata
 from dtr.storage import S3, Driver, FileSystem, Memory, S3Settings
 
-MIB = 1024 * 1024
-
 
 def storage_opener(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Driver]:
     """A function that opens the storage once more, as another process would."""
@@ -42,7 +40,6 @@ def storage_opener(kind: str, request: pytest.FixtureRequest, tmp_path: Path) ->
         secret_key=SECRET_KEY,
         root_directory=tmp_path.name,
         path_style=True,
-        part_size=5 * MIB,
     )
     return lambda: S3(settings)
 
