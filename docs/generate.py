@@ -61,7 +61,8 @@ _COMMANDS = f"""{_NOTE}
 
 There are two kinds. `dtr serve`, `migrate`, `doctor`, `fsck`, `config`, `account` and `repository` work on the
 data of one registry, on its machine: the settings say where they are, as [Settings](settings.md) explains. They
-may run while the server does. Whoever can read the settings and reach the data may run them; they do not ask who you are.
+may run while the server does. Whoever can read the settings and reach the data may run them; they do not ask who
+you are.
 
 The others ask a server over its API, from anywhere, as the user who logged in with `dtr login`, and may do what
 that user may: [Administer from the command line](../how-to/command-line.md) shows how.

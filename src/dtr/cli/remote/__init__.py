@@ -11,9 +11,10 @@ from dtr.cli.remote.completion import completion
 from dtr.cli.remote.events import event
 from dtr.cli.remote.login import login, logout
 from dtr.cli.remote.repositories import repo, tag
+from dtr.cli.remote.robots import robot
 from dtr.cli.remote.system import search, settings, status
 from dtr.cli.remote.tokens import token
 
-COMMANDS = (login, logout, repo, tag, user, org, team, token, event, search, settings, status)
+COMMANDS = (login, logout, repo, tag, user, org, team, token, robot, event, search, settings, status)
 
 __all__ = ["COMMANDS", "completion"]

@@ -24,6 +24,8 @@ Kind: TypeAlias = Literal["text", "time", "size", "number"]
 
 _ROWS_AT_ONCE = 500
 """So many rows of a long list are laid out together: they are shown before the whole list is there."""
+_GAP = 2
+_NARROWEST = 4
 _STEPS = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (52 / 12, "week"), (12, "month"))
 
 
@@ -133,8 +135,17 @@ def _moment(text: str) -> dt.datetime | None:
     return found if found.year > 1 else None
 
 
+def fitted(widths: list[int], room: int) -> list[int]:
+    """Widths of columns that fit into `room`: of the widest ones as much is taken as there is too much."""
+    fitting = list(widths)
+    while sum(fitting) > room and max(fitting) > _NARROWEST:
+        fitting[fitting.index(max(fitting))] -= 1
+    return fitting
+
+
 def _tables(records: Iterable[Record], columns: Sequence[Column]) -> None:
     """Print a table, in parts when it is long."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -144,11 +155,15 @@ def _tables(records: Iterable[Record], columns: Sequence[Column]) -> None:
     is_first = True
     while part := list(islice(coming, _ROWS_AT_ONCE)):
         now = dt.datetime.now(dt.UTC)
-        table = Table(box=None, show_header=is_first, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in columns:
+        rows = [[column.of(record, now=now) for column in columns] for record in part]
+        lines = [[column.title for column in columns], *rows]
+        widths = [max(cell_len(line[place]) for line in lines) for place in range(len(columns))]
+        table = Table(box=None, show_header=is_first, pad_edge=False, padding=(0, _GAP, 0, 0))
+        room = console.width - _GAP * (len(columns) - 1)
+        for column, width in zip(columns, fitted(widths, room), strict=True):
             justify: Literal["left", "right"] = "right" if column.kind in {"number", "size"} else "left"
-            table.add_column(Text(column.title), justify=justify, no_wrap=True, overflow="ellipsis")
-        for record in part:
-            table.add_row(*(Text(column.of(record, now=now)) for column in columns))
+            table.add_column(Text(column.title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
         console.print(table)
         is_first = False

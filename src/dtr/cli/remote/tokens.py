@@ -12,7 +12,7 @@ from dtr.cli.remote.options import confirm, with_list, with_record, with_remote,
 from dtr.cli.remote.output import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from dtr.cli.remote.client import Remote
     from dtr.cli.remote.output import Output, Record
@@ -49,7 +49,7 @@ def scope_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--on", "repositories", metavar="PATTERN", multiple=True, help="Good only there: acme/app, acme/*."
         ),
-        click.option("--for", "actions", type=ACTIONS, multiple=True, help="Good only for this (more than once)."),
+        click.option("--for", "actions", type=ACTIONS, multiple=True, help="Good only for this; may be repeated."),
     ):
         function = option(function)
     return function
@@ -75,9 +75,14 @@ def token() -> None:
 @with_remote
 @with_list
 @_user_option
-def list_tokens(remote: Remote, user: str | None, output: Output, limit: int | None) -> None:
+@click.option("--all", "everybodys", is_flag=True, help="Those of all accounts. For administrators.")
+def list_tokens(remote: Remote, user: str | None, everybodys: bool, output: Output, limit: int | None) -> None:
     """List your access tokens, or those of another user."""
-    output.listing(remote.records(_TOKENS, limit=limit, query={"username": user}), COLUMNS, name="hashedToken")
+    if everybodys:
+        columns = (COLUMNS[0], Column("USER", "username"), *COLUMNS[1:])
+        output.listing(remote.records(_TOKENS, limit=limit), columns, name="hashedToken")
+    else:
+        output.listing(_tokens_of(remote, user, limit), COLUMNS, name="hashedToken")
 
 
 @token.command("create")
@@ -94,10 +99,7 @@ def create_token(remote: Remote, label: str, user: str | None, output: Output, *
     owner: without --on for all repositories, without --for for pulling alone.
     """
     made = remote.call("POST", _TOKENS, body=form(label, **scope), query={"username": user})
-    if output.as_json:
-        output.record(made, COLUMNS)
-    else:
-        click.echo(made["token"])
+    show_new(made, output)
 
 
 @token.command("edit")
@@ -115,7 +117,7 @@ def edit_token(
     body = {name: value for name, value in given.items() if value is not None}
     if not body:
         raise Failure("nothing to change: --label, --active or --inactive")
-    found = find(remote, _TOKENS, token, user=user)
+    found = find(_tokens_of(remote, user), token)
     changed = remote.call("PATCH", _TOKEN, {"token": found["hashedToken"]}, body=body)
     if output.as_json:
         output.record(changed, COLUMNS)
@@ -128,20 +130,34 @@ def edit_token(
 @yes_option
 def delete_token(remote: Remote, token: str, user: str | None, yes: bool) -> None:
     """End an access token. ID is its beginning in `dtr token list`."""
-    found = find(remote, _TOKENS, token, user=user)
-    confirm(f"end the token {found['hashedToken'][:_SHORT]} ({found['tokenLabel']})", yes=yes)
+    found = find(_tokens_of(remote, user), token)
+    confirm(f"end the token {named(found)}", yes=yes)
     remote.call("DELETE", _TOKEN, {"token": found["hashedToken"]})
 
 
-def find(remote: Remote, path: str, beginning: str, *, user: str | None = None) -> Record:
+def _tokens_of(remote: Remote, user: str | None, limit: int | None = None) -> Iterator[Record]:
+    """The tokens of a user, by default of whoever asks: to administrators the API gives those of all, else."""
+    return remote.records(_TOKENS, limit=limit, query={"username": user or remote.access.user or None})
+
+
+def find(records: Iterable[Record], beginning: str) -> Record:
     """The token whose id begins so. Raises Failure when there is none, or more than one."""
-    found = [
-        one for one in remote.records(path, query={"username": user}) if one["hashedToken"].startswith(beginning)
-    ]
-    if len(found) != 1 or not beginning:
-        raise Failure(
-            f"{len(found)} tokens begin with {beginning!r}: give more of it"
-            if found
-            else f"no token begins with {beginning!r}: `dtr token list` shows them"
-        )
+    found = [one for one in records if beginning and one["hashedToken"].startswith(beginning)]
+    if not found:
+        raise Failure(f"there is no token whose id begins with {beginning!r}")
+    if len(found) > 1:
+        raise Failure(f"the ids of {len(found)} tokens begin with {beginning!r}: give more of it")
     return found[0]
+
+
+def named(record: Record) -> str:
+    """What people know a token by."""
+    return f"{record['hashedToken'][:_SHORT]} ({record['tokenLabel']})"
+
+
+def show_new(made: Record, output: Output) -> None:
+    """Print a token that was just made: its secret, which nobody sees again."""
+    if output.as_json:
+        output.record(made, COLUMNS)
+    else:
+        click.echo(made["token"])
