@@ -3,64 +3,69 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtr.accounts import Facts, Level, Operation, may
+from dtr.accounts import Action, Facts, Level, Operation, TokenScope, may
 
-# Columns: An anonymous; Au logged in, without grants; R, RW, A read-only, read-write, admin on the repository, by
-# a grant on it or on its namespace; NA admin by a grant on the namespace; O owner of the namespace, also of the
-# personal one; S system administrator. x: yes; pub: when the repository is public; empty: no. Events are for users
-# who see the repository.
+# Columns: An anonymous; Au logged in, without grants; M a member of the organization, without grants; V auditor,
+# without grants; R, RW, A read-only, read-write, admin on the repository, by a grant on it or on its namespace; NA
+# admin by a grant on the namespace; O owner of the namespace, also of the personal one; S system administrator.
+# x: yes; pub: when the repository is public; empty: no. Events are for users who see the repository.
 MATRIX = """
-| Operation                                     | An  | Au  | R | RW | A | NA | O | S |
-|-----------------------------------------------|-----|-----|---|----|---|----|---|---|
-| See, browse, search the repository            | pub | pub | x | x  | x | x  | x | x |
-| Pull                                          | pub | pub | x | x  | x | x  | x | x |
-| See tags, manifests, scan results             | pub | pub | x | x  | x | x  | x | x |
-| Push                                          |     |     |   | x  | x | x  | x | x |
-| Start a scan                                  |     |     |   | x  | x | x  | x | x |
-| Delete a tag                                  |     |     |   | x  | x | x  | x | x |
-| Delete a manifest                             |     |     |   | x  | x | x  | x | x |
-| Change the scan mode                          |     |     |   |    | x | x  | x | x |
-| Edit descriptions                             |     |     |   |    | x | x  | x | x |
-| Set visibility, immutability, tag limit       |     |     |   |    | x | x  | x | x |
-| Manage team access of the repository          |     |     |   |    | x | x  | x | x |
-| Delete the repository                         |     |     |   |    | x | x  | x | x |
-| Create a repository in the namespace          |     |     |   |    |   | x  | x | x |
-| Create on push                                |     |     |   |    |   | x  | x | x |
-| Promotion policy: list                        |     |     | x | x  | x | x  | x | x |
-| Promotion policy: create, edit, delete        |     |     |   |    | x | x  | x | x |
-| Manual promotion of a tag: source             |     |     | x | x  | x | x  | x | x |
-| Manual promotion of a tag: target             |     |     |   | x  | x | x  | x | x |
-| Mirroring policy: list                        |     |     | x | x  | x | x  | x | x |
-| Mirroring policy: create, edit, delete        |     |     |   |    | x | x  | x | x |
-| Manual push-mirror of a tag                   |     |     | x | x  | x | x  | x | x |
-| Check a remote registry                       |     | x   | x | x  | x | x  | x | x |
-| Pruning policy: list                          |     |     | x | x  | x | x  | x | x |
-| Pruning policy: create, edit, delete, test    |     |     |   |    | x | x  | x | x |
-| Webhooks on a repository                      |     |     |   |    | x | x  | x | x |
-| Webhooks on a namespace                       |     |     |   |    |   | x  | x | x |
-| Global webhooks                               |     |     |   |    |   |    |   | x |
-| Events: push, scan, tag delete, repo create   |     | pub | x | x  | x | x  | x | x |
-| Events: pull, promotion, mirror               |     |     |   |    | x | x  | x | x |
-| Global events                                 |     |     |   |    |   |    |   | x |
-| Trust changes of one repository               |     | pub | x | x  | x | x  | x | x |
-| Trust changes of all repositories             |     |     |   |    |   |    |   | x |
-| Own access tokens                             |     | x   | x | x  | x | x  | x | x |
-| Access tokens of other users                  |     |     |   |    |   |    |   | x |
-| Own settings                                  |     | x   | x | x  | x | x  | x | x |
-| List and read content caches                  |     | x   | x | x  | x | x  | x | x |
-| Create and delete content caches              |     |     |   |    |   |    |   | x |
-| Hide a vulnerability                          |     |     |   |    |   |    |   | x |
-| Jobs, crons, workers, settings, cluster status|     |     |   |    |   |    |   | x |
-| Features                                      |     | x   | x | x  | x | x  | x | x |
-| Create users and organizations                |     |     |   |    |   |    |   | x |
-| Manage organization members, teams            |     |     |   |    |   |    | x | x |
-| See what administrators decide                |     |     |   |    |   |    |   | x |
-| See accounts                                  |     | x   | x | x  | x | x  | x | x |
+| Operation                                      | An  | Au  | M   | V   | R | RW | A | NA | O | S |
+|------------------------------------------------|-----|-----|-----|-----|---|----|---|----|---|---|
+| See, browse, search the repository             | pub | pub | pub | x   | x | x  | x | x  | x | x |
+| Pull                                           | pub | pub | pub | pub | x | x  | x | x  | x | x |
+| See tags, manifests, scan results              | pub | pub | pub | x   | x | x  | x | x  | x | x |
+| Push                                           |     |     |     |     |   | x  | x | x  | x | x |
+| Start a scan                                   |     |     |     |     |   | x  | x | x  | x | x |
+| Delete a tag                                   |     |     |     |     |   | x  | x | x  | x | x |
+| Delete a manifest                              |     |     |     |     |   | x  | x | x  | x | x |
+| Change the scan mode                           |     |     |     |     |   |    | x | x  | x | x |
+| Edit descriptions                              |     |     |     |     |   |    | x | x  | x | x |
+| Set visibility, immutability, tag limit        |     |     |     |     |   |    | x | x  | x | x |
+| Manage team access of the repository           |     |     |     |     |   |    | x | x  | x | x |
+| See team access of the repository              |     |     |     | x   |   |    | x | x  | x | x |
+| Manage team access of the namespace            |     |     |     |     |   |    |   | x  | x | x |
+| See team access of the namespace               |     |     | x   | x   |   |    |   | x  | x | x |
+| Delete the repository                          |     |     |     |     |   |    | x | x  | x | x |
+| Create a repository in the namespace           |     |     |     |     |   |    |   | x  | x | x |
+| Create on push                                 |     |     |     |     |   |    |   | x  | x | x |
+| Promotion policy: list                         |     |     |     | x   | x | x  | x | x  | x | x |
+| Promotion policy: create, edit, delete         |     |     |     |     |   |    | x | x  | x | x |
+| Manual promotion of a tag: source              |     |     |     |     | x | x  | x | x  | x | x |
+| Manual promotion of a tag: target              |     |     |     |     |   | x  | x | x  | x | x |
+| Mirroring policy: list                         |     |     |     | x   | x | x  | x | x  | x | x |
+| Mirroring policy: create, edit, delete         |     |     |     |     |   |    | x | x  | x | x |
+| Manual push-mirror of a tag                    |     |     |     |     | x | x  | x | x  | x | x |
+| Check a remote registry                        |     | x   | x   | x   | x | x  | x | x  | x | x |
+| Pruning policy: list                           |     |     |     | x   | x | x  | x | x  | x | x |
+| Pruning policy: create, edit, delete, test     |     |     |     |     |   |    | x | x  | x | x |
+| Webhooks on a repository                       |     |     |     |     |   |    | x | x  | x | x |
+| Webhooks on a namespace                        |     |     |     |     |   |    |   | x  | x | x |
+| Global webhooks                                |     |     |     |     |   |    |   |    |   | x |
+| Events: push, scan, tag delete, repo create    |     | pub | pub | x   | x | x  | x | x  | x | x |
+| Events: pull, promotion, mirror                |     |     |     | x   |   |    | x | x  | x | x |
+| Global events                                  |     |     |     | x   |   |    |   |    |   | x |
+| Trust changes of one repository                |     | pub | pub | x   | x | x  | x | x  | x | x |
+| Trust changes of all repositories              |     |     |     | x   |   |    |   |    |   | x |
+| Own access tokens                              |     | x   | x   | x   | x | x  | x | x  | x | x |
+| Access tokens of other users                   |     |     |     |     |   |    |   |    |   | x |
+| Own settings                                   |     | x   | x   | x   | x | x  | x | x  | x | x |
+| List and read content caches                   |     | x   | x   | x   | x | x  | x | x  | x | x |
+| Create and delete content caches               |     |     |     |     |   |    |   |    |   | x |
+| Hide a vulnerability                           |     |     |     |     |   |    |   |    |   | x |
+| Jobs, crons, workers, settings, cluster status |     |     |     |     |   |    |   |    |   | x |
+| Features                                       |     | x   | x   | x   | x | x  | x | x  | x | x |
+| Create users and organizations                 |     |     |     |     |   |    |   |    |   | x |
+| Manage organization members, teams             |     |     |     |     |   |    |   |    | x | x |
+| See what administrators decide                 |     |     |     | x   |   |    |   |    |   | x |
+| See accounts                                   |     | x   | x   | x   | x | x  | x | x  | x | x |
 """
 OPERATIONS = {
     "See, browse, search the repository": Operation.SEE,
@@ -74,6 +79,9 @@ OPERATIONS = {
     "Edit descriptions": Operation.EDIT_DESCRIPTION,
     "Set visibility, immutability, tag limit": Operation.CHANGE_SETTINGS,
     "Manage team access of the repository": Operation.MANAGE_TEAM_ACCESS,
+    "See team access of the repository": Operation.SEE_TEAM_ACCESS,
+    "Manage team access of the namespace": Operation.MANAGE_NAMESPACE_ACCESS,
+    "See team access of the namespace": Operation.SEE_NAMESPACE_ACCESS,
     "Delete the repository": Operation.DELETE_REPOSITORY,
     "Create a repository in the namespace": Operation.CREATE_REPOSITORY,
     "Create on push": Operation.CREATE_ON_PUSH,
@@ -113,6 +121,8 @@ OPERATIONS = {
 COLUMNS = {
     "An": [{}],
     "Au": [{"is_user": True}],
+    "M": [{"is_user": True, "is_member": True}],
+    "V": [{"is_user": True, "is_auditor": True}],
     "R": [
         {"is_user": True, "repository_level": Level.READ},
         {"is_user": True, "namespace_level": Level.READ},
@@ -160,11 +170,14 @@ facts = st.builds(
     Facts,
     is_user=st.just(True),
     is_system_admin=st.booleans(),
+    is_auditor=st.booleans(),
+    is_member=st.booleans(),
     owns_namespace=st.booleans(),
     repository_level=levels,
     namespace_level=levels,
     is_public=st.booleans(),
 )
+actions = st.frozensets(st.sampled_from(list(Action)))
 
 
 def rights(who: Facts) -> set[Operation]:
@@ -177,6 +190,8 @@ def test_rights_add_up_and_nothing_takes_away(one: Facts, other: Facts):
     both = Facts(
         is_user=True,
         is_system_admin=one.is_system_admin or other.is_system_admin,
+        is_auditor=one.is_auditor or other.is_auditor,
+        is_member=one.is_member or other.is_member,
         owns_namespace=one.owns_namespace or other.owns_namespace,
         repository_level=max(one.repository_level, other.repository_level),
         namespace_level=max(one.namespace_level, other.namespace_level),
@@ -195,15 +210,7 @@ def test_whoever_may_do_it_anonymously_may_do_it_logged_in(who: Facts):
 @given(facts)
 @settings(max_examples=300, deadline=None)
 def test_who_is_not_active_is_nobody_whatever_else_holds(who: Facts):
-    inactive = Facts(
-        is_user=False,
-        is_system_admin=who.is_system_admin,
-        owns_namespace=who.owns_namespace,
-        repository_level=who.repository_level,
-        namespace_level=who.namespace_level,
-        is_public=who.is_public,
-    )
-    assert rights(inactive) == rights(Facts(is_public=who.is_public))
+    assert rights(replace(who, is_user=False)) == rights(Facts(is_public=who.is_public))
 
 
 def test_each_level_includes_those_below():
@@ -212,9 +219,110 @@ def test_each_level_includes_those_below():
             assert rights(Facts(is_user=True, **{source: low})) < rights(Facts(is_user=True, **{source: high}))
 
 
-def test_a_member_without_a_grant_has_what_everybody_has():
-    assert rights(Facts(is_user=True)) == rights(Facts(is_user=True, repository_level=Level.NONE))
-    assert Operation.PULL not in rights(Facts(is_user=True))
+def test_a_member_without_a_grant_has_on_repositories_what_everybody_has():
+    more = rights(Facts(is_user=True, is_member=True)) - rights(Facts(is_user=True))
+    assert more == {Operation.SEE_NAMESPACE_ACCESS}
+    assert Operation.PULL not in rights(Facts(is_user=True, is_member=True))
+
+
+@given(facts)
+@settings(max_examples=300, deadline=None)
+def test_an_auditor_has_no_right_more_than_others_to_change_or_pull(who: Facts):
+    sees = {
+        Operation.SEE,
+        Operation.SEE_TAGS,
+        Operation.LIST_POLICIES,
+        Operation.SEE_EVENTS,
+        Operation.SEE_ALL_EVENTS,
+        Operation.SEE_GLOBAL_EVENTS,
+        Operation.SEE_TRUST_CHANGES,
+        Operation.SEE_GLOBAL_TRUST_CHANGES,
+        Operation.SEE_SYSTEM,
+        Operation.SEE_TEAM_ACCESS,
+        Operation.SEE_NAMESPACE_ACCESS,
+    }
+    assert rights(replace(who, is_auditor=True)) == rights(replace(who, is_auditor=False)) | sees
+
+
+# --- tokens that are good for a part ---------------------------------------------------------------------------
+
+GOOD_FOR = {
+    Action.PULL: {
+        Operation.SEE,
+        Operation.PULL,
+        Operation.SEE_TAGS,
+        Operation.SEE_EVENTS,
+        Operation.SEE_TRUST_CHANGES,
+        Operation.LIST_POLICIES,
+        Operation.PROMOTE_FROM,
+        Operation.MIRROR_TAG,
+    },
+    Action.PUSH: {Operation.PUSH, Operation.START_SCAN, Operation.PROMOTE_TO, Operation.CREATE_ON_PUSH},
+    Action.DELETE: {Operation.DELETE_TAG, Operation.DELETE_MANIFEST},
+    Action.ADMIN: {
+        Operation.CHANGE_SCAN_MODE,
+        Operation.EDIT_DESCRIPTION,
+        Operation.CHANGE_SETTINGS,
+        Operation.MANAGE_TEAM_ACCESS,
+        Operation.SEE_TEAM_ACCESS,
+        Operation.MANAGE_NAMESPACE_ACCESS,
+        Operation.SEE_NAMESPACE_ACCESS,
+        Operation.DELETE_REPOSITORY,
+        Operation.CREATE_REPOSITORY,
+        Operation.EDIT_POLICIES,
+        Operation.MANAGE_REPOSITORY_WEBHOOKS,
+        Operation.SEE_ALL_EVENTS,
+    },
+}
+"""What an action allows to whom the account's rights allow it; nothing else does any token with a scope."""
+
+
+@given(facts, actions)
+@settings(max_examples=500, deadline=None)
+def test_a_scope_only_takes_rights_away_and_none_that_everybody_has(who: Facts, good_for: frozenset[Action]):
+    everybody = rights(Facts(is_public=who.is_public))
+    within = set().union(*(GOOD_FOR[action] for action in good_for))
+    assert rights(replace(who, actions=good_for)) == (rights(who) & within) | everybody
+
+
+@given(facts, actions, actions)
+@settings(max_examples=300, deadline=None)
+def test_a_wider_scope_leaves_more(who: Facts, one: frozenset[Action], other: frozenset[Action]):
+    both = rights(replace(who, actions=one | other))
+    assert both == rights(replace(who, actions=one)) | rights(replace(who, actions=other))
+
+
+def test_a_scope_is_good_for_its_actions_on_what_its_patterns_match():
+    scope = TokenScope(("acme/app", "acme/ci-*", "tools/*"), frozenset({Action.PULL, Action.PUSH}))
+    for path in ("acme/app", "acme/ci-", "acme/ci-1", "acme/ci-1/deep", "tools/x", "tools/"):
+        assert scope.on(path) == {Action.PULL, Action.PUSH}, path
+    for path in ("acme", "acme/", "acme/app2", "acme/ap", "acme/app/x", "acme/c", "tools", "tool/x", ""):
+        assert scope.on(path) == frozenset(), path
+    assert TokenScope(("*",), frozenset({Action.PULL})).on("what/ever") == {Action.PULL}
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        (), ("",), ("**",), ("*/app",), ("acme/*/x",), ("ACME/*",), ("acme/a b",), ("acme/%",), ("a" * 256,),
+        ("acme/app\n",), ("acme/?",), tuple(f"acme/{number}" for number in range(101)),
+        tuple(f"acme/{number}{'x' * 240}" for number in range(9)),
+    ],
+)  # fmt: skip
+def test_what_is_no_scope_is_refused(patterns: tuple[str, ...]):
+    with pytest.raises(ValueError, match=r"pattern|names repositories"):
+        TokenScope(patterns, frozenset({Action.PULL}))
+    with pytest.raises(ValueError, match="names repositories and actions"):
+        TokenScope(("acme/*",), frozenset())
+
+
+@given(
+    st.lists(st.from_regex(r"[a-z0-9._/-]{1,30}\*?", fullmatch=True), min_size=1, max_size=20),
+    st.frozensets(st.sampled_from(list(Action)), min_size=1),
+)
+def test_a_scope_is_read_as_it_was_written(patterns: list[str], good_for: frozenset[Action]):
+    scope = TokenScope(tuple(patterns), good_for)
+    assert TokenScope.of(json.loads(json.dumps(scope.document))) == scope
 
 
 @pytest.mark.parametrize(
