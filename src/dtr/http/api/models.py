@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -11,8 +11,20 @@ from pydantic.alias_generators import to_camel
 if TYPE_CHECKING:
     from dtr.accounts import Account
 
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+
 NEVER = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 """How DTR writes a moment that has not come."""
+
+
+# What the rooms check and refuse with codes of their own is only described here.
+AccountName = Annotated[str, Field(json_schema_extra={"pattern": f"^{_PART}$", "minLength": 1, "maxLength": 100})]
+"""Of an account or a team."""
+RepositoryName = Annotated[
+    str, Field(json_schema_extra={"pattern": f"^{_PART}(?:/{_PART})*$", "minLength": 1, "maxLength": 200})
+]
+"""Within a namespace."""
+Password = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1024})]
 
 
 class Record(BaseModel):

@@ -44,6 +44,18 @@ _TAGS = {
     "meta": "The installation as a whole: settings, state, abilities.",
     "enzi": "The account service: users, organizations, teams, keys, sessions.",
 }
+_PARAMETERS = {
+    "namespace": "Name of a user or an organization, whose repositories are meant.",
+    "reponame": "Name of the repository in its namespace; it may have slashes.",
+    "orgname": "Name of an organization.",
+    "teamname": "Name of a team of the organization.",
+    "username": "Name of a user.",
+    "robot": "Name of a robot of the organization.",
+    "reference": "A tag, or the digest of a manifest.",
+    "tag": "A tag.",
+    "hashedtoken": "Id of an access token.",
+}
+"""What is meant by the parts of paths that vary, wherever they are."""
 _COMMON = {
     "401": ("NotAuthenticated", ("NOT_AUTHENTICATED",)),
     "406": ("NotAcceptable", ("NOT_ACCEPTABLE",)),
@@ -109,6 +121,9 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 def _complete(operation: dict[str, Any], method: str) -> None:
     """Add what the framework does not know of an operation."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path" and parameter["name"] in _PARAMETERS:
+            parameter.setdefault("description", _PARAMETERS[parameter["name"]])
     responses = operation["responses"]
     responses.pop("422", None)
     for response in responses.values():

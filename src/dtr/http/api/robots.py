@@ -15,7 +15,7 @@ from pydantic import Field
 from dtr.accounts import TOKEN_KINDS, Operation, TokenUnknown
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
-from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.models import AccountName, Form, Record, moment
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.tokens import NewTokenRecord, TokenForm, TokenRecord, make_token
@@ -59,7 +59,7 @@ class RobotRecord(Record):
 class RobotForm(Form):
     """A robot to be made."""
 
-    name: str = Field(description="Its short name.")
+    name: AccountName = Field(description="Its short name.")
     description: str = ""
 
 
