@@ -146,14 +146,20 @@ def bounds(scope: TokenScope | None, *, start: str = "", after: str = "") -> dic
 
 _there = repositories.c.deleted_at.is_(None)
 _public = and_(_there, repositories.c.visibility == "public", repositories.c.path >= bindparam("start"))
-_own = and_(
-    _there,
-    repositories.c.visibility == "private",
-    repositories.c.path >= bindparam("own_start"),
-    repositories.c.path < bindparam("own_end"),
-    IN_SCOPE,
+
+
+def _private(visibility: ColumnElement[str], path: ColumnElement[str]) -> ColumnElement[bool]:
+    here = and_(path >= bindparam("own_start"), path < bindparam("own_end"))
+    return and_(_there, visibility == "private", here, IN_SCOPE)
+
+
+_own = _private(repositories.c.visibility, repositories.c.path)
+# No index serves this form: the repositories are found by what was granted.
+_granted = and_(
+    _private(repositories.c.visibility.concat(""), repositories.c.path.concat("")), repositories.c.id.in_(GRANTED)
 )
 _limit = bindparam("limit", type_=BigInteger)
+_namespace: ColumnElement[str] = repositories.c.namespace_id
 
 
 @cache
@@ -163,7 +169,7 @@ def page_statement(view: View, *, in_namespace: bool) -> Statement:
 
     Its parameters are those of `asking` and `bounds`, and, `in_namespace`, the id `namespace`.
     """
-    inside = _inside(in_namespace=in_namespace)
+    inside = _inside(_namespace, in_namespace=in_namespace)
     pieces = [_piece(_public, inside)]
     if view == "all":
         pieces.append(_piece(_own, inside))
@@ -181,10 +187,12 @@ def page_statement(view: View, *, in_namespace: bool) -> Statement:
             select(found.c.id, found.c.path)
             .select_from(spaces)
             .join(found, in_query(found.c.id, of_space))
-            .where(spaces.c.namespace_id == bindparam("namespace", type_=Text) if in_namespace else true())
+            .where(_inside(spaces.c.namespace_id, in_namespace=in_namespace))
         )
         pieces.append(
-            select(repositories.c.id, repositories.c.path).where(repositories.c.id.in_(GRANTED), _own, inside)
+            select(repositories.c.id, repositories.c.path).where(
+                _granted, _inside(_namespace.concat(""), in_namespace=in_namespace)
+            )
         )
     page = union(*(select(piece.subquery()) for piece in pieces)).subquery("page")
     return Statement(select(page.c.id, page.c.path).order_by(page.c.path).limit(_limit))
@@ -193,20 +201,20 @@ def page_statement(view: View, *, in_namespace: bool) -> Statement:
 @cache
 def count_statement(view: View, *, in_namespace: bool) -> Statement:
     """How many the pages of `page_statement` have in all, with its parameters but `limit`."""
-    inside = _inside(in_namespace=in_namespace)
+    inside = _inside(_namespace, in_namespace=in_namespace)
     counts = [_count(_public, inside)]
     if view == "all":
         counts.append(_count(_own, inside))
     if view == "some":
         in_spaces = repositories.c.namespace_id.in_(SPACES)
         counts.append(_count(_own, inside, in_spaces))
-        counts.append(_count(_own, inside, repositories.c.id.in_(GRANTED), ~in_spaces))
+        counts.append(_count(_granted, _inside(_namespace.concat(""), in_namespace=in_namespace), ~in_spaces))
     pieces = union_all(*counts).subquery("pieces")
     return Statement(select(func.sum(pieces.c.count)))
 
 
-def _inside(*, in_namespace: bool) -> ColumnElement[bool]:
-    return repositories.c.namespace_id == bindparam("namespace", type_=Text) if in_namespace else true()
+def _inside(column: ColumnElement[str], *, in_namespace: bool) -> ColumnElement[bool]:
+    return column == bindparam("namespace", type_=Text) if in_namespace else true()
 
 
 def _piece(*conditions: ColumnElement[bool]) -> Select[Any]:

@@ -42,6 +42,9 @@ class Transaction(Reader, Protocol):
     async def execute_many(self, statement: Statement, parameters: list[dict[str, Any]], /) -> None:
         """Run a statement for each set of parameters."""
 
+    async def notify(self, channel: str) -> None:
+        """Wake those who watch the channel, when this is committed."""
+
 
 class Database(Reader, Protocol):
     """A metadata database."""
@@ -58,6 +61,14 @@ class Database(Reader, Protocol):
         told to begin again. It waits for no disk.
 
         Raises what `work` raises, and DatabaseUnavailable, DatabaseBusy, DatabaseFull, ConstraintViolated.
+        """
+
+    async def watch(self, channel: str, wake: Callable[[], None]) -> None:
+        """
+        Call `wake` soon after each commit that notified the channel, until cancelled.
+
+        It may be called without reason, and not be called while the database is away: whoever watches looks now
+        and then by itself.
         """
 
     async def revision(self) -> str | None:

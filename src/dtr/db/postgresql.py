@@ -39,6 +39,7 @@ T = TypeVar("T")
 _ATTEMPTS = 3
 _LOCK_TIMEOUT_MS = 5_000
 _CONNECT_SECONDS = 10
+_WATCH_AGAIN_SECONDS = 1.0
 _STATEMENT_SECONDS = 60
 _COMMIT_SECONDS = 60
 _CACHED_STATEMENTS = 512
@@ -82,6 +83,25 @@ class PostgreSQL:
         if self.observe:
             self.observe("write", perf_counter() - started)
         return result
+
+    async def watch(self, channel: str, wake: Callable[[], None]) -> None:
+        """See `Database`. On a connection of its own, made anew when it is lost."""
+        while True:
+            lost = asyncio.Event()
+            try:
+                connection = await self._hosts.connect(command_timeout=_STATEMENT_SECONDS)
+            except Exception:  # noqa: BLE001 - whatever keeps us out, it is tried again
+                await asyncio.sleep(_WATCH_AGAIN_SECONDS)
+                continue
+            try:
+                connection.add_termination_listener(lambda *_, lost=lost: lost.set())
+                await connection.add_listener(channel, lambda *_: wake())
+                wake()  # for what was notified before
+                await lost.wait()
+            except Exception:  # noqa: BLE001 - the same
+                await asyncio.sleep(_WATCH_AGAIN_SECONDS)
+            finally:
+                connection.terminate()
 
     async def revision(self) -> str | None:
         """See `Database`."""
@@ -238,6 +258,10 @@ class _Transaction:
         rows = [statement.prepare("postgresql", one)[1] for one in parameters]
         with _translated():
             await self._connection.executemany(statement.text("postgresql"), rows)
+
+    async def notify(self, channel: str) -> None:
+        with _translated():
+            await self._connection.execute("SELECT pg_notify($1, '')", channel)
 
 
 async def _run(connection: Any, work: Callable[[Transaction], Coroutine[Any, Any, T]], *, durable: bool) -> T:

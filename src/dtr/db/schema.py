@@ -217,6 +217,7 @@ for _listed in (
     Index(
         f"ix_repositories_{'_'.join(column.name for column in _listed)}",
         *_listed,
+        repositories.c.deleted_at,  # or SQLite looks into the row for it
         sqlite_where=repositories.c.deleted_at.is_(None),
         postgresql_where=repositories.c.deleted_at.is_(None),
     )
@@ -559,14 +560,15 @@ jobs = Table(
     Column("done", BigInteger),  # progress, in `unit`
     Column("total", BigInteger),
     Column("unit", _text, nullable=False, server_default=""),
-    Column("unique_key", _text),  # of those that have not begun, there is one with it
+    Column("unique_key", _text),  # of a job that waits: there is one with it; NULL: there may be many like it
+    Column("ended_at", BigInteger),  # NULL: it waits or runs
     postgresql_with=_lively,
 )
 Index("ix_jobs_scheduled_at", jobs.c.scheduled_at, jobs.c.id)
 Index("ix_jobs_action", jobs.c.action, jobs.c.scheduled_at)
-_is_open = jobs.c.status.in_(("waiting", "running", "cancel_request", "worker_dead", "worker_shutdown"))
+_is_open = jobs.c.ended_at.is_(None)
 Index("ix_jobs_open", jobs.c.scheduled_at, jobs.c.id, sqlite_where=_is_open, postgresql_where=_is_open)
-_waits_alone = jobs.c.unique_key.is_not(None) & (jobs.c.status == "waiting")
+_waits_alone = jobs.c.unique_key.is_not(None)
 Index(
     "uq_jobs_unique_key", jobs.c.unique_key, unique=True, sqlite_where=_waits_alone, postgresql_where=_waits_alone
 )

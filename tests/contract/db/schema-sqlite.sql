@@ -341,11 +341,11 @@ CREATE INDEX ix_repositories_deleted_at ON repositories (deleted_at) WHERE delet
 
 CREATE INDEX ix_repositories_namespace_id ON repositories (namespace_id);
 
-CREATE INDEX ix_repositories_namespace_id_visibility_path ON repositories (namespace_id, visibility, path) WHERE deleted_at IS NULL;
+CREATE INDEX ix_repositories_namespace_id_visibility_path ON repositories (namespace_id, visibility, path, deleted_at) WHERE deleted_at IS NULL;
 
-CREATE INDEX ix_repositories_visibility_name_path ON repositories (visibility, name, path) WHERE deleted_at IS NULL;
+CREATE INDEX ix_repositories_visibility_name_path ON repositories (visibility, name, path, deleted_at) WHERE deleted_at IS NULL;
 
-CREATE INDEX ix_repositories_visibility_path ON repositories (visibility, path) WHERE deleted_at IS NULL;
+CREATE INDEX ix_repositories_visibility_path ON repositories (visibility, path, deleted_at) WHERE deleted_at IS NULL;
 
 CREATE UNIQUE INDEX uq_repositories_path ON repositories (path) WHERE deleted_at IS NULL;
 

@@ -215,7 +215,7 @@ def upgrade() -> None:
         op.create_index(
             f"ix_repositories_{'_'.join(columns)}",
             "repositories",
-            columns,
+            [*columns, "deleted_at"],
             unique=False,
             sqlite_where=sa.text("deleted_at IS NULL"),
             postgresql_where=sa.text("deleted_at IS NULL"),
@@ -721,6 +721,7 @@ def upgrade() -> None:
         sa.Column("total", sa.BigInteger(), nullable=True),
         sa.Column("unit", text, server_default="", nullable=False),
         sa.Column("unique_key", text, nullable=True),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         postgresql_with=lively,
     )
@@ -730,12 +731,8 @@ def upgrade() -> None:
         "jobs",
         ["scheduled_at", "id"],
         unique=False,
-        sqlite_where=sa.text(
-            "status IN ('waiting', 'running', 'cancel_request', 'worker_dead', 'worker_shutdown')"
-        ),
-        postgresql_where=sa.text(
-            "status IN ('waiting', 'running', 'cancel_request', 'worker_dead', 'worker_shutdown')"
-        ),
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
     )
     op.create_index("ix_jobs_scheduled_at", "jobs", ["scheduled_at", "id"], unique=False)
     op.create_index(
@@ -743,8 +740,8 @@ def upgrade() -> None:
         "jobs",
         ["unique_key"],
         unique=True,
-        sqlite_where=sa.text("unique_key IS NOT NULL AND status = 'waiting'"),
-        postgresql_where=sa.text("unique_key IS NOT NULL AND status = 'waiting'"),
+        sqlite_where=sa.text("unique_key IS NOT NULL"),
+        postgresql_where=sa.text("unique_key IS NOT NULL"),
     )
     op.create_table(
         "workers",
