@@ -37,6 +37,10 @@ Kind: TypeAlias = Literal[
     "session",
     "public_key",
     "setting",
+    "job",
+    "cron",
+    "action_config",
+    "worker",
 ]
 """What can be an object. Later parts of the program add theirs."""
 

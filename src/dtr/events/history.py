@@ -9,7 +9,7 @@ union of a page of each, and whatever is asked for, a page walks along an index 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
 from sqlalchemy import (
@@ -90,6 +90,11 @@ class Filter:
     exclude_pulls: bool = False
     content_only: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a type or kind that there is not: they go into statements."""
+        if self.type not in {None, *get_args(EventType)} or self.object_type not in {None, *get_args(Kind)}:
+            raise ValueError("there are no such events")
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -149,8 +154,6 @@ _FILTERS = {
     "repository_id": events.c.repository_id == bindparam("repository_id", type_=BigInteger),
     "actor": events.c.actor == bindparam("actor", type_=Text),
     "address": events.c.address == bindparam("address", type_=Text),
-    "type": events.c.type == bindparam("type", type_=Text),
-    "object_type": events.c.object_type == bindparam("object_type", type_=Text),
     # The moments, and ids between which all such moments are: by these the rows are found, not by the former.
     "after": and_(
         _moment >= bindparam("after", type_=BigInteger),
@@ -194,18 +197,27 @@ def _prepare(wanted: Filter, *, counts: bool) -> tuple[Statement, dict[str, Any]
         and wanted.type in {None, "GET"}
         and (wanted.object_type is None or wanted.object_type in _PULLED)
     )
-    statement = _statement(frozenset(given), pulls=pulls, others=wanted.type != "GET", counts=counts)
+    statement = _statement(frozenset(given), wanted.type, wanted.object_type, pulls=pulls, counts=counts)
     given.pop("content_only", None)
     return statement, given
 
 
-@cache
-def _statement(filters: frozenset[str], *, pulls: bool, others: bool, counts: bool) -> Statement:
-    """A page, or the number of events, by these filters; `pulls` and `others` say what there is to be found."""
+@lru_cache(maxsize=512)
+def _statement(
+    filters: frozenset[str], kind: EventType | None, object_kind: Kind | None, *, pulls: bool, counts: bool
+) -> Statement:
+    """A page of events, or their number, by these filters; whether there may be `pulls` among them."""
     conditions = [_FILTERS[name] for name in sorted(filters)]
-    parts = [_part(_is_pull, *conditions, counts=counts)] if pulls else []
-    if others:
-        parts += [_part(not_(_is_pull), *conditions, *more, counts=counts) for more in _ranges(filters)]
+    parts = []
+    if pulls:
+        about = [] if object_kind is None else [_is(events.c.object_type, object_kind)]
+        parts.append(_part(_is_pull, *about, *conditions, counts=counts))
+    if kind != "GET":
+        narrow = bool(filters & _NARROW) or "content_only" in filters
+        parts += [
+            _part(not_(_is_pull), *ranged, *conditions, counts=counts)
+            for ranged in _ranges(kind, object_kind, split=not narrow)
+        ]
     if not parts:
         parts = [_part(_is_pull, events.c.id < 0, counts=counts)]
     found = union_all(*(part.subquery().select() for part in parts)).subquery("found")
@@ -214,19 +226,24 @@ def _statement(filters: frozenset[str], *, pulls: bool, others: bool, counts: bo
     return Statement(select(found).order_by(found.c.id.desc()).limit(_limit))
 
 
-def _ranges(filters: frozenset[str]) -> list[tuple[ColumnElement[bool], ...]]:
+def _ranges(kind: EventType | None, object_kind: Kind | None, *, split: bool) -> list[list[ColumnElement[bool]]]:
     """
-    What to add so that events of a type, or about some kind of objects, are ranges of an index.
+    Conditions for events that are no pulls, of a type and about some kind of objects; alternatives.
 
-    That index is over both; when only one of them is given, there is a range for each value of the other.
+    There is an index over both. When only one of them is given, `split` makes a range of it for each value of
+    the other.
     """
-    if filters & _NARROW or "content_only" in filters or not filters & {"type", "object_type"}:
-        return [()]
-    if "type" not in filters:
-        return [(events.c.type == one,) for one in get_args(EventType) if one != "GET"]
-    if "object_type" not in filters:
-        return [(events.c.object_type == one,) for one in get_args(Kind)]
-    return [()]
+    types = [kind] if kind else [one for one in get_args(EventType) if one != "GET"]
+    kinds = [object_kind] if object_kind else list(get_args(Kind))
+    if (kind or object_kind) and split:
+        return [[_is(events.c.object_type, a), _is(events.c.type, b)] for a in kinds for b in types]
+    ranged = [_is(events.c.object_type, object_kind)] if object_kind else []
+    return [ranged + ([_is(events.c.type, kind)] if kind else [])]
+
+
+def _is(column: ColumnElement[str], word: str) -> ColumnElement[bool]:
+    """Not a parameter: a planner that sees the word knows whether it is a rare one. It is one of our own."""
+    return column == literal_column(f"'{word}'")
 
 
 def _part(*conditions: ColumnElement[bool], counts: bool) -> Select[Any]:
