@@ -138,7 +138,7 @@ class Robots:
             raise RobotUnknown(organization.name, robot)
         return _robot(row)
 
-    async def change(
+    async def update(
         self,
         organization: Account,
         robot: str,

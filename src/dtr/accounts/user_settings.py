@@ -59,7 +59,7 @@ class AllUserSettings:
         row = await self._database.fetch_one(_FIND, account=account.id)
         return UserSettings(row[0] or "", row[1] or "") if row else UserSettings()
 
-    async def change(
+    async def update(
         self,
         account: Account,
         *,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.accounts import Accounts, Facts, Level, Operation, Standing, may
+from dtr.accounts import Accounts, Action, Facts, Level, Operation, Standing, TokenScope, may
 from dtr.db import Database, Statement, Transaction, now
 from dtr.db.schema import blobs, repository_blobs
 from dtr.oci import parse_repository_name
@@ -48,11 +49,17 @@ class World:
     namespace_grants: dict[tuple[str, str], Level] = field(default_factory=dict)
     repository_grants: dict[tuple[str, str, str], Level] = field(default_factory=dict)
     """By organisation, team and path."""
+    user_grants: dict[tuple[str, str], Level] = field(default_factory=dict)
+    """By path or namespace, and user or robot."""
     repositories: dict[str, int] = field(default_factory=dict)
     public: set[str] = field(default_factory=set)
 
-    def standing(self, user: str | None, path: str) -> Standing:
+    def standing(self, user: str | None, path: str, scope: TokenScope | None = None) -> Standing:
         """What is to be found, by the words of the permission model."""
+        found = self._standing(user, path)
+        return found if scope is None else replace(found, facts=replace(found.facts, actions=scope.on(path)))
+
+    def _standing(self, user: str | None, path: str) -> Standing:
         namespace = path.partition("/")[0]
         public = path in self.public and path in self.repositories
         if user is None or user in self.inactive:
@@ -62,29 +69,37 @@ class World:
         facts = Facts(
             is_user=exists,
             is_system_admin=exists and user in self.admins,
+            is_auditor=exists and user in self.auditors,
+            is_member=(namespace, user) in self.members,
             owns_namespace=namespace == user or (namespace, user) in self.owners,
             namespace_level=max(
-                (level for team, level in self.namespace_grants.items() if team in mine and team[0] == namespace),
-                default=Level.NONE,
+                self.user_grants.get((namespace, user), Level.NONE),
+                *(level for team, level in self.namespace_grants.items() if team in mine and team[0] == namespace),
+                Level.NONE,
             ),
             repository_level=max(
-                (
+                self.user_grants.get((path, user), Level.NONE) if path in self.repositories else Level.NONE,
+                *(
                     level
                     for (organization, team, granted), level in self.repository_grants.items()
                     if (organization, team) in mine and granted == path and path in self.repositories
                 ),
-                default=Level.NONE,
+                Level.NONE,
             ),
             is_public=public,
         )
         return Standing(self.repositories.get(path), facts)
 
-    def visible(self, user: str | None) -> list[str]:
-        return sorted(path for path in self.repositories if may(self.standing(user, path).facts, Operation.PULL))
+    def visible(self, user: str | None, scope: TokenScope | None = None) -> list[str]:
+        return self.those_that_allow(Operation.SEE, user, scope)
+
+    def those_that_allow(self, operation: Operation, user: str | None, scope: TokenScope | None) -> list[str]:
+        """The paths of the repositories where the rule allows it."""
+        return sorted(path for path in self.repositories if may(self.standing(user, path, scope).facts, operation))
 
 
 async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> World:
-    """Ten users, four organisations, sixty repositories, and whatever chance puts between them."""
+    """Ten users, four organisations with robots, sixty repositories, and whatever chance puts between them."""
     chance = random.Random(seed)
     world = World()
     levels = [Level.READ, Level.WRITE, Level.ADMIN]
@@ -92,6 +107,9 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
         name = f"user{number}"
         world.users[name] = await accounts.create_user(name, None, is_admin=number == 0)
     world.admins = {"user0"}
+    world.auditors = {"user6", "user8"}
+    for auditor in world.auditors:
+        await accounts.update(auditor, is_auditor=True)
     world.organizations = ["org", "org-2", "org.3", "other"]
     names = list(world.users)
     for organization in world.organizations:
@@ -99,6 +117,7 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
         for user in chance.sample(names, 3):
             is_admin = chance.random() < 0.4
             await accounts.organizations.put_member(organization, user, is_admin=is_admin)
+            world.members.add((organization, user))
             if is_admin:
                 world.owners.add((organization, user))
         for team in ("devs", "ops", "readers"):
@@ -106,6 +125,7 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
             members = world.teams[organization, team] = set(chance.sample(names, 3))
             for user in members:
                 await accounts.organizations.put_team_member(organization, team, user)
+                world.members.add((organization, user))
             if chance.random() < 0.3:
                 level = world.namespace_grants[organization, team] = chance.choice(levels)
                 await accounts.grants.grant_team(organization, team, level)
@@ -121,6 +141,16 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
             if namespace in world.organizations and chance.random() < 0.25:
                 level = world.repository_grants[namespace, team, path] = chance.choice(levels)
                 await accounts.grants.grant_team(namespace, team, level, repository=path)
+    places = [*world.organizations, "user1", "user2", *sorted(world.repositories)]
+    grantees = [(user, place) for user in names for place in chance.sample(places, 4)]
+    for organization in world.organizations:
+        robot = (await accounts.robots.create(await accounts.get(organization), "ci")).account
+        world.users[robot.name] = robot.id
+        own = [place for place in places if place.partition("/")[0] == organization]
+        grantees += [(robot.name, place) for place in chance.sample(own, min(3, len(own)))]
+    for user, place in grantees:
+        level = world.user_grants[place, user] = chance.choice(levels)
+        await accounts.grants.set_user(await accounts.grants.on(place), user, level)
     for path in chance.sample(sorted(world.repositories), 5):
         await repositories.delete(path)
         del world.repositories[path]
@@ -132,7 +162,14 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
     return world
 
 
-@pytest.fixture(params=[1, 2, 3])
+SCOPES = [
+    None,
+    TokenScope(("*",), frozenset({Action.PUSH, Action.ADMIN})),
+    TokenScope(("org*", "user1/*", "other/a*"), frozenset({Action.PULL, Action.DELETE})),
+]
+
+
+@pytest.fixture(params=[1, 2])
 async def world(request: pytest.FixtureRequest, accounts: Accounts, repositories: Repositories) -> World:
     return await fill(request.param, accounts, repositories)
 
@@ -144,8 +181,9 @@ async def test_what_is_found_is_what_the_model_says_for_everybody_and_every_repo
     paths = [*world.repositories, *world.public, *extra]
     for user in (None, *world.users):
         account = None if user is None else world.users[user]
-        found = await accounts.standings.find_all(account, paths)
-        assert found == {path: world.standing(user, path) for path in paths}, user
+        for scope in SCOPES:
+            found = await accounts.standings.find_all(account, paths, scope=scope)
+            assert found == {path: world.standing(user, path, scope) for path in paths}, user
     mine = world.users["user1"]
     assert await accounts.standings.find(mine, paths[0]) == world.standing("user1", paths[0])
 
@@ -154,17 +192,20 @@ async def list_visible(accounts: Accounts, account: str | None, **how) -> list[s
     return [path for _, path in await accounts.standings.list_visible(account, **how)]
 
 
-async def test_the_list_of_the_visible_holds_exactly_what_may_be_pulled(world: World, accounts: Accounts):
-    for user in (None, *world.users):
+async def test_the_list_of_the_visible_holds_exactly_what_may_be_seen(world: World, accounts: Accounts):
+    for user, scope in itertools.product((None, *world.users), SCOPES):
         account = None if user is None else world.users[user]
-        expected = world.visible(user)
-        assert await list_visible(accounts, account, limit=1000) == expected
+        expected = world.visible(user, scope)
+        assert await list_visible(accounts, account, scope=scope, limit=1000) == expected
+        assert await accounts.standings.count_visible(account, scope=scope) == len(expected)
+        if scope is not None:
+            continue
         paged: list[str] = []
         while page := await list_visible(accounts, account, after=paged[-1] if paged else "", limit=7):
             assert len(page) == min(7, len(expected) - len(paged))
             paged += page
         assert paged == expected
-    assert world.visible("user0") == sorted(world.repositories)
+    assert world.visible("user0") == world.visible("user6") == sorted(world.repositories)
     assert set(world.visible(None)) == world.public & world.repositories.keys()
     assert world.visible("user9") == world.visible(None)
 
@@ -187,12 +228,12 @@ async def test_a_holder_of_a_blob_is_found_exactly_when_one_may_be_pulled_from(
             await tx.execute(LINK, repository=repository, digest="sha256:missing")
 
     await database.unit(work)
-    for user in (None, *world.users):
+    for user, scope in itertools.product((None, *world.users), SCOPES):
         account = None if user is None else world.users[user]
+        pullable = set(world.those_that_allow(Operation.PULL, user, scope))
         for digest, paths in holders.items():
-            visible = paths & set(world.visible(user))
-            found = await accounts.standings.find_pullable_holder(account, digest)
-            assert (found in visible) if visible else (found is None), (user, digest)
+            found = await accounts.standings.find_pullable_holder(account, digest, scope=scope)
+            assert (found in paths & pullable) if paths & pullable else (found is None), (user, digest)
         assert await accounts.standings.find_pullable_holder(account, "sha256:missing") is None
         assert await accounts.standings.find_pullable_holder(account, "sha256:unknown") is None
 

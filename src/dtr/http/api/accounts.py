@@ -77,7 +77,7 @@ async def update_settings(
 ) -> UserSettingsRecord:
     """By the user, and by administrators."""
     user = await _user(caller, rooms, username, Operation.ADMINISTER)
-    changed = await rooms.accounts.user_settings.change(
+    changed = await rooms.accounts.user_settings.update(
         user, language=form.language, content_cache=form.content_cache_uuid, by=caller.actor
     )
     return UserSettingsRecord.of(changed)

@@ -127,7 +127,7 @@ async def update_robot(
 ) -> RobotRecord:
     """A robot that is not active is nobody, whatever it shows, until it is active again."""
     organization = await _owned(caller, orgname)
-    changed = await rooms.accounts.robots.change(
+    changed = await rooms.accounts.robots.update(
         organization, robot, description=form.description, is_active=form.is_active, by=caller.actor
     )
     return RobotRecord.of(changed, organization)
