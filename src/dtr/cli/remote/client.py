@@ -189,7 +189,7 @@ class Remote:
 
         try:
             with self._http.stream("GET", path, params=_given(query), headers={"Accept": "*/*"}) as answer:
-                if answer.is_error:
+                if not answer.is_success:
                     answer.read()
                     raise self._refusal(answer, {})
                 yield from answer.iter_lines()
@@ -230,7 +230,7 @@ class Remote:
             )
         except httpx2.HTTPError as error:
             raise self._failure(error) from None
-        if answer.is_error:
+        if not answer.is_success:
             raise self._refusal(answer, {**names, **{key: str(value) for key, value in (body or {}).items()}})
         return answer
 
