@@ -11,11 +11,31 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
-from dtr.accounts import SHARED_ORGANIZATION, Accounts, NameTaken, Passwords, SigningKeys, Tokens
+from dtr.accounts import (
+    SHARED_ORGANIZATION,
+    Accounts,
+    NameTaken,
+    Passwords,
+    SessionRules,
+    SigningKeys,
+    Tokens,
+)
 from dtr.db import open_database
+from dtr.events import Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
-from dtr.registry import Blobs, Lifetimes, Manifests, Pulls, Repositories, Sweeper, Uploads
+from dtr.registry import (
+    Blobs,
+    ImageConfigs,
+    Images,
+    Lifetimes,
+    Manifests,
+    Pulls,
+    Repositories,
+    Sweeper,
+    Uploads,
+    Usage,
+)
 from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
 
@@ -60,6 +80,7 @@ class Application:
         self.accounts = Accounts(
             self.database,
             Passwords(memory_kib=settings.auth.hash_memory_kib, passes=settings.auth.hash_passes),
+            self._session_rules,
         )
         self.tokens = Tokens(
             SigningKeys(self.database, key_days=settings.auth.key_days),
@@ -77,6 +98,10 @@ class Application:
         )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=registry.sparse_manifests)
         self.pulls = Pulls(self.database)
+        self.usage = Usage(self.database)
+        self.events = Events(self.database)
+        self.image_configs = ImageConfigs(self.database, self.storage)
+        self.images = Images(self.database, self.image_configs)
         self.sweeper = Sweeper(self.database, self.storage)
         self._lazy: API | None = None
 
@@ -87,6 +112,7 @@ class Application:
         try:
             await self.accounts.create_user("admin", password, full_name="Administrator", is_admin=True)
             await self.accounts.create_organization(SHARED_ORGANIZATION)
+            await self.accounts.organizations.put_member(SHARED_ORGANIZATION, "admin")
         except NameTaken:  # another host was first
             return False
         return True
@@ -114,7 +140,8 @@ class Application:
 
             routes[""] = StartPage(self.live)
             self._lazy = API(self._api)
-            routes["api"] = routes["enzi"] = self._lazy
+            for place in ("api", "enzi", "/auth/login", "/basic_info"):
+                routes[place] = self._lazy
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
@@ -134,6 +161,14 @@ class Application:
             plain=("_ping", "health", "ca"),
         )
 
+    def _session_rules(self) -> SessionRules:
+        minute, values = 60_000, self.live.current
+        return SessionRules(
+            lifetime=values.session_lifetime_minutes * minute,
+            renewal=values.session_renewal_threshold_minutes * minute,
+            per_user=values.sessions_per_user,
+        )
+
     async def warm_up(self) -> None:
         """Build what takes a while to build, when the first requests are answered and before it is asked for."""
         await asyncio.sleep(_QUIET_SECONDS)
@@ -142,11 +177,14 @@ class Application:
 
     async def run_background(self) -> None:
         """What goes on beside the requests, until it is cancelled."""
-        await self.sweeper.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.sweeper.run())
+            group.create_task(self.usage.run())
 
     async def close(self) -> None:
         """Give back connections, files and threads; what waits to be written is written."""
         await self.pulls.close()
+        await self.image_configs.close()
         await self.storage.close()
         await self.database.close()
 
@@ -161,6 +199,7 @@ class Application:
             blobs=self.blobs,
             uploads=self.uploads,
             manifests=self.manifests,
+            configs=self.image_configs,
             pulls=self.pulls,
             storage=self.storage,
             settings=self.live,
@@ -186,7 +225,10 @@ class Application:
                 repositories=self.repositories,
                 manifests=self.manifests,
                 blobs=self.blobs,
+                images=self.images,
+                usage=self.usage,
                 live=self.live,
+                events=self.events,
             )
         )
 

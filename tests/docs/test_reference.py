@@ -64,6 +64,7 @@ def _handlers() -> Mapping[str, Mapping[str, object]]:
         blobs=nothing,
         uploads=nothing,
         manifests=nothing,
+        configs=nothing,
         pulls=nothing,
         storage=nothing,
         settings=nothing,

@@ -10,7 +10,8 @@ from fastapi import Depends, Request
 if TYPE_CHECKING:
     from dtr.accounts import Accounts
     from dtr.db import Database
-    from dtr.registry import Blobs, Manifests, Repositories
+    from dtr.events import Events
+    from dtr.registry import Blobs, Images, Manifests, Repositories, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
 
@@ -25,7 +26,10 @@ class Rooms:
     repositories: Repositories
     manifests: Manifests
     blobs: Blobs
+    images: Images
+    usage: Usage
     live: LiveSettings
+    events: Events
 
 
 def _rooms(request: Request) -> Rooms:

@@ -242,7 +242,12 @@ class TokenService:
             may_make = may(facts, Operation.CREATE_REPOSITORY) or (
                 self._settings.current.create_repository_on_push and may(facts, Operation.CREATE_ON_PUSH)
             )
-            return frozenset(one for one in _ALL if _is_good_for(facts, one)) if may_make else frozenset()
+            # Under a name that a repository had, pulls of it go on.
+            redirect = standing.redirect
+            pulls = (
+                frozenset({"pull"}) if redirect and may(redirect.standing.facts, Operation.PULL) else frozenset()
+            )
+            return pulls | {one for one in _ALL if may_make and _is_good_for(facts, one)}
         granted = set()
         if may(facts, Operation.PULL):
             granted.add("pull")

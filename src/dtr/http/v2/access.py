@@ -17,7 +17,7 @@ from dtr.oci import NameInvalid, parse_repository_name
 from dtr.registry import NamespaceUnknown, RepositoryExists, RepositoryUnknown, Settings
 
 if TYPE_CHECKING:
-    from dtr.accounts import Accounts, Tokens
+    from dtr.accounts import Accounts, Standing, Tokens
     from dtr.http.front import Facts
     from dtr.http.v2.request import Request
     from dtr.registry import Repositories
@@ -75,14 +75,16 @@ class Access:
 
         A push may make it. Raises Refused, RepositoryUnknown (to whoever could make it).
         """
-        self.require(request, action)
+        if action not in request.claims.access.get(request.name, ()):
+            has_moved = await self._accounts.standings.find_redirect(request.name) is not None
+            raise (has_moved and self._moved(request, await self._standing(request))) or self._denied(request)
         if self._settings.current.read_only_registry:
             raise Refused(405, "UNSUPPORTED", _READ_ONLY)
-        claims = request.claims
-        standing = await self._accounts.standings.find(
-            claims.account_id, request.name, scope=claims.scope, token=claims.shown
-        )
+        standing = await self._standing(request)
         if standing.repository_id is None:
+            moved = self._moved(request, standing)
+            if moved is not None:
+                raise moved
             if operation is Operation.PUSH and self._settings.current.create_repository_on_push:
                 if may(standing.facts, Operation.CREATE_ON_PUSH):
                     return await self._create_repository(request.name)
@@ -92,6 +94,13 @@ class Access:
         if not may(standing.facts, operation):
             raise self._denied(request)
         return standing.repository_id
+
+    async def find_new_name(self, request: Request) -> str | None:
+        """What the repository is called now that was called so, if the caller may pull from it at this moment."""
+        if await self._accounts.standings.find_redirect(request.name) is None:
+            return None
+        redirect = (await self._standing(request)).redirect
+        return redirect.path if redirect and may(redirect.standing.facts, Operation.PULL) else None
 
     async def find_source(self, request: Request, name: str, digest: str) -> str | None:
         """Where to mount from, that the caller may pull now: `name`, or, when that is empty, any with the blob."""
@@ -103,6 +112,8 @@ class Access:
         except NameInvalid:
             return None
         standing = await self._accounts.standings.find(account, name, scope=scope)
+        if standing.redirect is not None:
+            name, standing = standing.redirect.path, standing.redirect.standing
         return name if standing.repository_id is not None and may(standing.facts, Operation.PULL) else None
 
     async def _create_repository(self, name: str) -> int:
@@ -112,6 +123,21 @@ class Access:
             return (await self._repositories.get(name)).id
         except NamespaceUnknown:
             raise RepositoryUnknown(name) from None
+
+    async def _standing(self, request: Request) -> Standing:
+        claims = request.claims
+        return await self._accounts.standings.find(
+            claims.account_id, request.name, scope=claims.scope, token=claims.shown
+        )
+
+    def _moved(self, request: Request, standing: Standing) -> Refused | None:
+        """What is said to who would change a repository under a name that it had, and may know the new one."""
+        redirect = standing.redirect
+        if redirect is None or not may(redirect.standing.facts, Operation.SEE):
+            return None
+        # In words of its own, for the reason that NAME_UNKNOWN has in the table of errors.
+        message = f"repository {request.name} was renamed, push to {redirect.path}"
+        return Refused(404, "NAME_UNKNOWN", message, {"name": request.name, "renamed": redirect.path})
 
     def _denied(self, request: Request) -> Refused:
         return self._challenge(

@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -31,7 +31,8 @@ from dtr.oci import (
     parse_reference,
     parse_repository_name,
 )
-from dtr.registry import SMALL, BlobUnknown, RepositoryUnknown, TagImmutable, UploadUnknown
+from dtr.oci.media_types import IMAGE_CONFIGS
+from dtr.registry import SMALL, BlobUnknown, ManifestUnknown, RepositoryUnknown, TagImmutable, UploadUnknown
 from dtr.storage import LocalFiles, ObjectMissing
 
 if TYPE_CHECKING:
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from dtr.http.front import Facts
     from dtr.http.types import Header, Receive, Scope, Send
     from dtr.http.v2.errors import Answer
-    from dtr.registry import Blobs, Manifests, Pulls, Repositories, Upload, Uploads
+    from dtr.registry import Blobs, ImageConfigs, Manifests, Pulls, Repositories, Upload, Uploads
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
+
+T = TypeVar("T")
 
 _INDEX = b"application/vnd.oci.image.index.v1+json"
 _JSON = b"application/json"
@@ -79,6 +82,7 @@ class RegistryAPI:
         blobs: Blobs,
         uploads: Uploads,
         manifests: Manifests,
+        configs: ImageConfigs,
         pulls: Pulls,
         storage: Driver,
         settings: LiveSettings,
@@ -89,6 +93,7 @@ class RegistryAPI:
         self._blobs = blobs
         self._uploads = uploads
         self._manifests = manifests
+        self._configs = configs
         self._pulls = pulls
         self._storage = storage
         self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
@@ -161,7 +166,9 @@ class RegistryAPI:
     async def _list_tags(self, request: Request) -> None:
         self._access.require(request, "pull")
         limit, after = self._page(request)
-        names = await self._manifests.list_tags(request.name, after=after, limit=limit + 1)
+        names = await self._read(
+            request, lambda name: self._manifests.list_tags(name, after=after, limit=limit + 1)
+        )
         await self._answer_page(request, "tags", names, limit, {"name": request.name})
 
     async def _answer_page(
@@ -182,8 +189,11 @@ class RegistryAPI:
         if len(artifact_type) > _LONGEST_ARTIFACT_TYPE or not artifact_type.isprintable():
             raise Refused(400, "UNSUPPORTED", "artifactType is not a media type")
         limit, after = self._page(request)
-        found = await self._manifests.list_referrers(
-            request.name, subject, artifact_type=artifact_type or None, after=after, limit=limit + 1
+        found = await self._read(
+            request,
+            lambda name: self._manifests.list_referrers(
+                name, subject, artifact_type=artifact_type or None, after=after, limit=limit + 1
+            ),
         )
         headers = [(b"content-type", _INDEX)]
         if artifact_type:
@@ -215,12 +225,22 @@ class RegistryAPI:
             raise Refused(400, "PAGINATION_NUMBER_INVALID", "n is not a number of entries", {"n": number[:100]})
         return min(int(number), self._options.page_size), last
 
+    async def _read(self, request: Request, read: Callable[[str], Awaitable[T]]) -> T:
+        """What `read` finds in the repository that the request names, or that had this name before."""
+        try:
+            return await read(request.name)
+        except (RepositoryUnknown, ManifestUnknown, BlobUnknown):
+            new_name = await self._access.find_new_name(request)
+            if new_name is None:
+                raise
+            return await read(new_name)
+
     # --- manifests -----------------------------------------------------------------------------------------
 
     async def _get_manifest(self, request: Request) -> None:
         self._access.require(request, "pull")
         reference = parse_reference(request.argument)
-        found = await self._manifests.get(request.name, reference)
+        found = await self._read(request, lambda name: self._manifests.get(name, reference))
         digest = found.digest.encode()
         headers = (
             (b"content-type", found.media_type.encode()),
@@ -262,6 +282,8 @@ class RegistryAPI:
         await self._manifests.put(
             repository, manifest, payload, digest, tuple(str(tag) for tag in tags), by=request.actor
         )
+        if manifest.config is not None and manifest.config.media_type in IMAGE_CONFIGS:
+            self._configs.note(manifest.config.digest)
         headers: list[Header] = [
             (b"location", f"/v2/{request.name}/manifests/{digest}".encode()),
             (b"docker-content-digest", digest.encode()),
@@ -301,7 +323,11 @@ class RegistryAPI:
         self._access.require(request, "pull")
         digest = Digest.parse(request.argument)
         promise = request.method == "HEAD" and "push" in request.claims.access[request.name]
-        blob = await self._blobs.get(request.name, digest, promise=promise, content=request.method == "GET")
+        content = request.method == "GET"
+        if promise:  # a push looks for what it need not send, and nobody pushes under an old name
+            blob = await self._blobs.get(request.name, digest, promise=True)
+        else:
+            blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=content))
         headers: list[Header] = [
             (b"content-type", b"application/octet-stream"),
             (b"docker-content-digest", digest.encode()),

@@ -155,11 +155,8 @@ def answer(error: Exception) -> Answer | None:
 
 def immutable(error: TagImmutable, repository: str) -> Answer:
     """DTR's own words for it; `repository` with the registry's host."""
-    return Answer(
-        409,
-        "UNKNOWN",
-        f"tag={error.tag} cannot be overwritten because {repository} is an immutable repository",
-    )
+    reason = "is an immutable repository" if error.pattern is None else f"has immutable tags {error.pattern}"
+    return Answer(409, "UNKNOWN", f"tag={error.tag} cannot be overwritten because {repository} {reason}")
 
 
 def upload_range(offset: int) -> bytes:
