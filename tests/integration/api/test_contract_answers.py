@@ -1,0 +1,366 @@
+"""
+The contract, as a server with data keeps it: answers have the fields of DTR's definitions, refusals its codes.
+
+That everything is described alike is in tests/contract/api/test_contract.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from tests.contract.api.test_contract import BUILT, THEIRS
+from tests.support.api import Api
+from tests.support.client import Answer
+from tests.support.contract import dtr, resolve
+from tests.support.images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image, descriptor, digest_of, make_tar
+
+# --- DTR's definitions as JSON schemas ------------------------------------------------------------------------
+
+
+def _strict(schema: Any) -> Any:
+    """A schema of Swagger 2 as one of JSON: what is not required may be null, and dates are checked."""
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: value for key, value in schema.items() if key in {"$ref", "type", "enum", "required"}}
+    if schema.get("format") == "date-time":
+        made["format"] = "date-time"
+    if "items" in schema:
+        made["items"] = _strict(schema["items"])
+    if isinstance(schema.get("additionalProperties"), dict):
+        made["additionalProperties"] = _strict(schema["additionalProperties"])
+    if "properties" in schema:
+        required = schema.get("required", ())
+        made["properties"] = {
+            name: _strict(one) if name in required else {"anyOf": [_strict(one), {"type": "null"}]}
+            for name, one in schema["properties"].items()
+        }
+    return made
+
+
+DEFINITIONS = {name: _strict(one) for name, one in dtr()["definitions"].items()}
+
+
+def _problems(schema: dict[str, Any], document: Any) -> list[str]:
+    validator = jsonschema_rs.Draft202012Validator(
+        {**_strict(schema), "definitions": DEFINITIONS}, validate_formats=True
+    )
+    return [f"{'/'.join(map(str, one.instance_path))}: {one.message}" for one in validator.iter_errors(document)]
+
+
+def _seen(schema: dict[str, Any], document: Any, record: str = "") -> Iterator[tuple[str, str]]:
+    """The documented properties that a document has, by the names of their definitions."""
+    record = schema.get("$ref", record).rpartition("/")[2]
+    schema = resolve(dtr(), schema)
+    if isinstance(document, list):
+        for one in document:
+            yield from _seen(schema.get("items", {}), one, record)
+    if isinstance(document, dict):
+        for name, one in document.items():
+            if name in schema.get("properties", {}):
+                yield record, name
+                yield from _seen(schema["properties"][name], one, f"{record}.{name}")
+            elif isinstance(schema.get("additionalProperties"), dict):
+                yield from _seen(schema["additionalProperties"], one, f"{record}.*")
+
+
+def _documented(schema: dict[str, Any], record: str = "", above: frozenset[str] = frozenset()) -> Iterator[Any]:
+    """All properties that are documented below a schema."""
+    record = schema.get("$ref", record).rpartition("/")[2]
+    if record in above or record in OPEN_RECORDS:
+        return
+    schema = resolve(dtr(), schema)
+    above |= {record}
+    if "items" in schema:
+        yield from _documented(schema["items"], record, above - {record})
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from _documented(schema["additionalProperties"], f"{record}.*", above)
+    for name, one in schema.get("properties", {}).items():
+        yield record, name
+        yield from _documented(one, f"{record}.{name}", above)
+
+
+OPEN_RECORDS = {
+    "responses.Promotion",
+    "responses.Mirroring",
+    "responses.OldScanSummary",
+    "responses.Component",
+    "responses.License",
+    "responses.Tag.components",
+    "responses.Tag.licenses",
+}
+"""What is null or empty until its engine is there."""
+
+# --- what there is, and what is called ------------------------------------------------------------------------
+
+
+def _image() -> Image:
+    layers = (make_tar("a", b"a"), make_tar("b", b"b"))
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "os.version": "1.0",
+            "author": "Ada",
+            "created": "2024-05-06T07:08:09Z",
+            "config": {"Cmd": ["sh"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(one) for one in layers]},
+            "history": [
+                {"created": "2024-05-06T07:08:09Z", "created_by": "COPY a /"},
+                {"created": "2024-05-06T07:08:09Z", "created_by": "COPY b /"},
+                {"created": "2024-05-06T07:08:09Z", "created_by": 'CMD ["sh"]', "empty_layer": True},
+            ],
+        }
+    ).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor(OCI_CONFIG, config),
+        "layers": [descriptor(OCI_LAYER, one) for one in layers],
+    }
+    return Image(json.dumps(manifest).encode(), OCI_MANIFEST, (config, *layers))
+
+
+PATH = {
+    "namespace": "acme",
+    "reponame": "app",
+    "orgname": "acme",
+    "teamname": "devs",
+    "username": "ada",
+    "tag": "v1",
+    "reference": "v1",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """How an operation is called when all goes well; what is not said of the path is in `PATH`."""
+
+    path: dict[str, str] | None = None
+    query: dict[str, Any] | None = None
+    body: Any = None
+
+
+CALLS = {
+    # Each once, in this order: what makes comes before what looks, and what deletes last.
+    "POST /api/v0/repositories/{namespace}": Call(body={"name": "made", "visibility": "public", "tagLimit": 3}),
+    "PATCH /api/v0/repositories/{namespace}/{reponame}": Call(
+        {"reponame": "made"},
+        body={"shortDescription": "made here", "longDescription": "# Made", "scanOnPush": True},
+    ),
+    "GET /api/v0/repositories/{namespace}/{reponame}": Call(),
+    "GET /api/v0/repositories": Call(query={"count": True}),
+    "GET /api/v0/repositories/{namespace}": Call(query={"pageSize": 1, "count": True}),
+    "PUT /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": Call(
+        body={"accessLevel": "read-write"}
+    ),
+    "GET /api/v0/repositories/{namespace}/{reponame}/teamAccess": Call(),
+    "PUT /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": Call(body={"accessLevel": "read-only"}),
+    "GET /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": Call(),
+    "GET /api/v0/repositoryNamespaces/{namespace}/teamAccess": Call(),
+    "GET /api/v0/accounts/{orgname}/teams/{teamname}/repositoryAccess": Call(),
+    "GET /api/v0/accounts/{username}/repositoryAccess/{namespace}/{reponame}": Call(),
+    "PATCH /api/v0/accounts/{username}/settings": Call(body={"language": "ja"}),
+    "GET /api/v0/accounts/{username}/settings": Call(),
+    "GET /api/v0/accounts/language": Call(),
+    "POST /api/v0/api_tokens": Call(query={"username": "ada"}, body={"tokenLabel": "made"}),
+    "GET /api/v0/api_tokens": Call(query={"username": "ada"}),
+    "GET /api/v0/api_tokens/{hashedtoken}": Call(),
+    "PATCH /api/v0/api_tokens/{hashedtoken}": Call(body={"tokenLabel": "renamed", "isActive": False}),
+    "DELETE /api/v0/api_tokens/{hashedtoken}": Call(),
+    "DELETE /api/v0/api_tokens": Call(query={"username": "ada", "usedbefore": "2030-01-01"}),
+    "GET /api/v0/repositories/{namespace}/{reponame}/tags": Call(query={"includeManifests": True}),
+    "GET /api/v0/repositories/{namespace}/{reponame}/tags/{reference}": Call(query={"domain": "x"}),
+    "GET /api/v0/repositories/{namespace}/{reponame}/manifests": Call(),
+    "GET /api/v0/repositories/{namespace}/{reponame}/events": Call(),
+    "GET /api/v0/events": Call(query={"pageSize": 1000}),
+    "GET /api/v0/index/autocomplete": Call(
+        query={"query": "a", "includeRepositories": True, "includeAccounts": True}
+    ),
+    "GET /api/v0/index/dockersearch": Call(query={"q": "app"}),
+    "POST /api/v0/meta/settings": Call(body={"createRepositoryOnPush": False}),
+    "GET /api/v0/meta/settings": Call(),
+    "GET /api/v0/meta/features": Call(),
+    "GET /api/v0/meta/alerts": Call(),
+    "GET /api/v0/meta/cluster_status": Call(),
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/tags/{tag}": Call(),
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/manifests/{reference}": Call({"reference": "DIGEST"}),
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": Call(),
+    "DELETE /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": Call(),
+    "DELETE /api/v0/repositories/{namespace}/{reponame}": Call({"reponame": "made"}),
+    "DELETE /api/v0/accounts/{namespace}/repositories": Call({"namespace": "ada"}),
+    "DELETE /api/v0/accounts/{namespace}": Call({"namespace": "gone"}),
+}
+
+
+class World:
+    """A server with data, and the calls on it."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.answers: dict[str, Answer] = {}
+        api.make_users("ada", "bob")
+        for name in ("acme", "gone", "other"):
+            api.make_organization(name, owners=("ada",))
+        api.make_team("acme/devs", "bob")
+        api.make_team("acme/idle")
+        api.make_team("other/strangers")
+        for path in ("acme/app", "acme/more", "ada/own", "gone/app"):
+            api.make_repository(path)
+        api.grant("acme/devs", "read-only")
+        image = _image()
+        api.admin.client.push("acme/app", image, "v1")
+        api.admin.client.push("acme/app", image, "v2")
+        self.digest = image.digest
+        made = api.as_("ada").post("/api/v0/api_tokens", {"tokenLabel": "hers"}).expect(200)
+        self.token = made.json["hashedToken"]
+
+    def path(self, name: str, values: dict[str, str] | None = None) -> str:
+        given = {**PATH, "hashedtoken": self.token, **((CALLS[name].path or {}) if values is None else values)}
+        template = THEIRS[name].path
+        for parameter, value in given.items():
+            template = template.replace(f"{{{parameter}}}", self.digest if value == "DIGEST" else value)
+        assert "{" not in template
+        return template
+
+    def call_all(self) -> None:
+        for name, how in CALLS.items():
+            method = THEIRS[name].method
+            self.answers[name] = self.api.admin.call(method, self.path(name), how.body, **(how.query or {}))
+
+
+@pytest.fixture(scope="module")
+def fresh(api: Api) -> World:
+    """Nothing was deleted yet: refusals come first."""
+    return World(api)
+
+
+@pytest.fixture(scope="module")
+def world(fresh: World) -> World:
+    fresh.call_all()
+    return fresh
+
+
+# --- refusals -------------------------------------------------------------------------------------------------
+
+NOTHING = {
+    "NO_SUCH_ACCOUNT": ("namespace", "orgname", "username"),
+    "NO_SUCH_USER": ("username",),
+    "NO_SUCH_TEAM": ("teamname",),
+    "NO_SUCH_REPOSITORY": ("reponame",),
+    "NO_SUCH_TAG": ("tag",),
+    "NO_SUCH_REF": ("reference",),
+    "NO_SUCH_API_TOKEN": ("hashedtoken",),
+    "NO_SUCH_NAMESPACE_TEAM_ACCESS": ("teamname",),
+}
+"""The parameter that names what is not there."""
+BODIES = {
+    "INVALID_USER_SETTINGS": {"language": "tlh"},
+    "INVALID_REPOSITORY_VISIBILITY": {"visibility": "secret"},
+    "INVALID_SETTINGS": {"repoEventHistoryMaxAge": "soon"},
+    "REPOSITORY_EXISTS": {"name": "app"},
+}
+OPEN_CODES = {
+    "INVALID_TAG_NAME", "INVALID_PROMOTION_POLICY", "REMOTE_REGISTRY_INVALID_PERMISSIONS", "SCANNING_NOT_ENABLED",
+    "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_WEBHOOK", "NO_SUCH_CONTENT_CACHE",
+    "NO_SUCH_PROMOTION_POLICY", "NO_SUCH_PRUNING_POLICY", "NO_SUCH_PUSH_MIRRORING_POLICY",
+    "NO_SUCH_POLL_MIRRORING_POLICY", "INVALID_POLL_MIRRORING_POLICY", "INVALID_PUSH_MIRRORING_POLICY",
+    "INVALID_PRUNING_POLICY", "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY",
+}  # fmt: skip
+"""Codes of what waits for its engine: of open operations, and of content trust."""
+REFUSALS = [
+    (name, code)
+    for name in BUILT
+    for status, described in sorted(THEIRS[name].described["responses"].items())
+    if status[0] == "4"
+    for code in described.get("codes", ())
+    if code not in OPEN_CODES
+]
+
+
+@pytest.mark.parametrize(("name", "code"), REFUSALS)
+def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, str], name: str, code: str):
+    how, operation = CALLS[name], THEIRS[name]
+    method, caller, path, body, query = operation.method, "admin", fresh.path(name), how.body, how.query or {}
+    headers: dict[str, str] = {}
+    if code == "NOT_AUTHENTICATED":
+        caller, headers = None, {"Authorization": "Bearer nonsense", **elsewhere}
+    elif code == "NOT_AUTHORIZED":
+        caller = "bob"  # who may see the repository, and nothing else
+        assert name != "GET /api/v0/repositories/{namespace}/{reponame}/tags"
+    elif code == "NOT_ALLOWED":
+        method = "TRACE"
+    elif code == "NOT_ACCEPTABLE":
+        headers = {"Accept": "image/png"}
+    elif code == "UNSUPPORTED_MEDIA_TYPE":
+        body, headers = {}, {"Content-Type": "text/plain"}
+    elif code == "INVALID_PARAMETERS":
+        query = {"pageSize": "many", "usedbefore": "soon"}
+    elif code == "INVALID_DIGEST":
+        path = fresh.path(name, {"reference": "sha256:short"})
+    elif code in BODIES:
+        body = BODIES[code]
+    else:
+        value = "idle" if code == "NO_SUCH_NAMESPACE_TEAM_ACCESS" else "nothing"
+        if code == "NO_SUCH_REF" and "manifests" in name:
+            value = "sha256:" + 64 * "0"
+        missing = dict.fromkeys(NOTHING[code], value)
+        if "username" in operation.parameters("query"):
+            query = {**query, "username": "nothing"}
+        path = fresh.path(name, {**(how.path or {}), **missing})
+    answer = fresh.api.as_(caller).call(method, path, body, headers, **query)
+    expected = next(
+        status for status, one in operation.described["responses"].items() if code in one.get("codes", ())
+    )
+    assert (str(answer.status), answer.codes) == (expected, [code])
+    error = answer.json["errors"][0]
+    assert error.keys() == {"code", "message", "detail"}
+    assert error["message"]
+
+
+CODES = {
+    code
+    for operation in THEIRS.values()
+    for described in operation.described["responses"].values()
+    for code in described.get("codes", ())
+}
+"""All codes of DTR's documents."""
+
+
+def test_every_code_of_dtr_is_provoked_or_waits():
+    elsewhere = {"INVALID_JSON", "INTERNAL_ERROR"}  # test_errors.py
+    provoked = {code for _, code in REFUSALS} | elsewhere
+    assert sorted(CODES - provoked - OPEN_CODES) == []
+    assert sorted(provoked & OPEN_CODES) == []
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+def test_every_operation_is_called():
+    assert sorted(CALLS) == sorted(BUILT)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_answers_are_as_documented(world: World, name: str):
+    operation, answer = THEIRS[name], world.answers[name]
+    assert str(answer.status) == (operation.success or "204"), answer.body
+    schema = operation.described["responses"].get(str(answer.status), {}).get("schema")
+    if schema is not None:
+        assert _problems(schema, answer.json) == []
+
+
+def test_every_documented_property_is_in_an_answer(world: World):
+    documented: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
+    for name, answer in world.answers.items():
+        schema = THEIRS[name].described["responses"].get(str(answer.status), {}).get("schema")
+        if schema is not None:
+            documented.update(_documented(schema))
+            seen.update(_seen(schema, answer.json))
+    assert sorted(documented - seen) == []
+    assert len(documented) > 100
