@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dtr import __version__
-from dtr.http.api import accounts, docs, meta, robots, tokens
+from dtr.http.api import accounts, docs, enzi, events, meta, robots, tokens
 from dtr.http.api.errors import EXCEPTIONS, ApiError, refusal
 from dtr.http.api.openapi import describe
 from dtr.http.api.paths import Paths
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.api")
 
 _LARGEST_BODY = 1024 * 1024
-ROUTERS = (accounts.router, meta.router, robots.router, tokens.router)
+ROUTERS = (*enzi.ROUTERS, accounts.router, events.router, meta.router, robots.router, tokens.router)
 
 
 def build(rooms: Rooms) -> ASGIApp:
@@ -56,6 +56,8 @@ class _Guard:
         facts = scope.get("dtr.facts")
         if facts is not None:
             facts.route = "api"
+        if scope["path"].startswith("/enzi/"):  # scripts write its addresses with and without the last slash
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         head = scope["method"] == "HEAD"
         if head:
             scope = {**scope, "method": "GET"}
@@ -128,10 +130,11 @@ class _Refusal(JSONResponse):
         return json.dumps(content).encode()
 
 
-def _answer(error: ApiError) -> JSONResponse:
+def _answer(error: ApiError, *, to_script: bool = False) -> JSONResponse:
     headers = dict(error.headers)
     if error.status == 401:
-        headers["WWW-Authenticate"] = 'Basic realm="dtr"'
+        # A browser asks people for a password when a page's script is answered with a challenge that it knows.
+        headers["WWW-Authenticate"] = f'{"SessionToken" if to_script else "Basic"} realm="dtr"'
     return _Refusal(error.document, error.status, headers)
 
 
@@ -142,7 +145,7 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     facts = request.scope.get("dtr.facts")
     if facts is not None and refused.status >= 500:
         facts.reason = str(error)
-    return _answer(refused)
+    return _answer(refused, to_script=request.headers.get("sec-fetch-mode", "navigate") != "navigate")
 
 
 async def _refuse_form(_request: Request, error: Exception) -> JSONResponse:
