@@ -29,6 +29,7 @@ VERBS = (
     "search",
     "complete",
     "change",
+    "export",
     "log",
 )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0", tags=["events"])
+router = APIRouter(prefix="/api/v0")
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)
@@ -162,7 +162,9 @@ async def _wanted_anywhere(
     return replace(wanted, repository_id=number, address=address)
 
 
-@router.get("/events", summary="What happened, in the whole registry", responses=errors("NOT_AUTHORIZED"))
+@router.get(
+    "/events", tags=["events"], summary="What happened, in the whole registry", responses=errors("NOT_AUTHORIZED")
+)
 async def get_events(
     caller: CallerDep,
     rooms: RoomsDep,
@@ -223,6 +225,7 @@ async def _page(rooms: Rooms, wanted: Filter, page: Page, response: Response) ->
 
 @router.get(
     "/events/export",
+    tags=["events"],
     summary="All events, for other programs",
     response_class=StreamingResponse,
     responses={
