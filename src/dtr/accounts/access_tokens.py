@@ -120,7 +120,7 @@ _used_before = (
         func.coalesce(tokens.c.last_used_at, tokens.c.created_at) < bindparam("before", type_=BigInteger),
     )
     .order_by(tokens.c.id)
-    .limit(_DELETED_AT_ONCE)
+    .limit(bindparam("limit", type_=BigInteger))
 )
 _count = select(func.count()).select_from(tokens).where(_of_kinds)
 _FIND = Statement(_tokens.where(tokens.c.id == bindparam("id")))
@@ -304,7 +304,7 @@ class AccessTokens:
 
         How many; those that go on being used meanwhile may stay. Raises AccountUnknown.
         """
-        parameters: dict[str, Any] = {"kinds": list(kinds), "before": before}
+        parameters: dict[str, Any] = {"kinds": list(kinds), "before": before, "limit": _DELETED_AT_ONCE}
         if name is not None:
             parameters["account"] = (await self._accounts.get(name)).id
         statement = _USED_BEFORE if name is None else _USED_BEFORE_OF_ACCOUNT
