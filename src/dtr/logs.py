@@ -32,7 +32,7 @@ _NAMES_OF_SECRETS = (
 # Every repetition that may fail is bounded, so that no text takes longer than its length allows.
 _SECRETS = re.compile(
     r"\beyJ[A-Za-z0-9_-]{5,1000}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # a JSON Web Token
-    r"|dtr[ar]_[A-Za-z0-9_-]{8,}"  # one of our own tokens
+    r"|dtr[ars]_[A-Za-z0-9_-]{8,}"  # one of our own tokens
     r"|\$argon2[a-z]{0,2}\$[^\s\"';)]+"
     r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]{0,20000}"
     r"|(?P<jwk>[\"']d[\"']\s{0,2}:\s{0,2}[\"'])[A-Za-z0-9_-]{16,}"

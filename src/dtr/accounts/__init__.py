@@ -43,13 +43,13 @@ from dtr.accounts.errors import (
 from dtr.accounts.grants import GrantedTeam, Place
 from dtr.accounts.lists import AccountFilter, AccountOrder, AccountQuery, MemberFilter
 from dtr.accounts.logins import Login
-from dtr.accounts.organizations import Member
+from dtr.accounts.organizations import Member, Team
 from dtr.accounts.passwords import Passwords
 from dtr.accounts.permissions import Action, Facts, Level, Operation, TokenScope, may
 from dtr.accounts.public_keys import Certificate, PublicKey
-from dtr.accounts.records import SHARED_ORGANIZATION, Account, check_name, folded
+from dtr.accounts.records import SHARED_ORGANIZATION, Account, AccountKind, check_name, folded
 from dtr.accounts.robots import Robot
-from dtr.accounts.sessions import SessionRules, csrf_token
+from dtr.accounts.sessions import SessionRules, csrf_token, is_session_secret
 from dtr.accounts.standings import Standing
 from dtr.accounts.tokens import Claims, SigningKeys, Tokens
 from dtr.accounts.user_settings import UserSettings
@@ -62,6 +62,7 @@ __all__ = [
     "AccountError",
     "AccountFilter",
     "AccountInUse",
+    "AccountKind",
     "AccountNameInvalid",
     "AccountOrder",
     "AccountQuery",
@@ -97,6 +98,7 @@ __all__ = [
     "SessionUnknown",
     "SigningKeys",
     "Standing",
+    "Team",
     "TeamElsewhere",
     "TeamNameInvalid",
     "TeamNameTaken",
@@ -115,6 +117,7 @@ __all__ = [
     "check_name",
     "csrf_token",
     "folded",
+    "is_session_secret",
     "may",
     "token_id",
 ]

@@ -40,7 +40,7 @@ from dtr.accounts.sessions import SessionRules, Sessions
 from dtr.accounts.standings import Standings
 from dtr.accounts.user_settings import AllUserSettings
 from dtr.db import ConstraintViolated, Statement, now
-from dtr.db.schema import accounts, organization_members, repositories, tokens
+from dtr.db.schema import accounts, organization_members, repositories, tokens, usage, usage_deltas
 from dtr.events import SYSTEM, Event, record
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ _CHANGE = Statement(
     )
 )
 _DELETE = Statement(delete(accounts).where(accounts.c.id == bindparam("which")))
+_FORGET_USAGE = tuple(
+    Statement(delete(table).where(table.c.scope == bindparam("scope"))) for table in (usage_deltas, usage)
+)
 _OWNS_REPOSITORIES = Statement(
     select(repositories.c.id)
     .where(repositories.c.namespace_id == bindparam("id"), repositories.c.deleted_at.is_(None))
@@ -286,6 +289,8 @@ class Accounts:
                 raise AccountInUse(account.name)
             if await tx.execute(_DELETE, which=account.id):
                 await record(tx, _event("DELETE", account, by))
+            for statement in _FORGET_USAGE:
+                await tx.execute(statement, scope=f"namespace:{account.id}")
 
         try:
             await self._database.unit(work)

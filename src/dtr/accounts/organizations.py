@@ -87,8 +87,9 @@ _ORGANIZATIONS_OF = Statement(
 
 # --- teams ----------------------------------------------------------------------------------------------------
 
+_counted = team_members.alias("counted")  # not the members that a statement around it is about
 _members_of_team = (
-    select(func.count()).select_from(team_members).where(team_members.c.team_id == teams.c.id).scalar_subquery()
+    select(func.count()).select_from(_counted).where(_counted.c.team_id == teams.c.id).scalar_subquery()
 )
 _TEAM_COLUMNS = (teams.c.id, teams.c.organization_id, teams.c.name, teams.c.description, _members_of_team)
 _INSERT_TEAM = Statement(
@@ -153,15 +154,15 @@ _TEAMS_OF = Statement(
 # --- how many, and lists of members -----------------------------------------------------------------------------
 
 
-def _counted(table: Table, column: ColumnElement[str], name: str) -> ColumnElement[int]:
+def _number(table: Table, column: ColumnElement[str], name: str) -> ColumnElement[int]:
     return select(func.count()).select_from(table).where(column == accounts.c.id).scalar_subquery().label(name)
 
 
 _SIZES = Statement(
     select(
         accounts.c.id,
-        _counted(organization_members, organization_members.c.organization_id, "members"),
-        _counted(teams, teams.c.organization_id, "teams"),
+        _number(organization_members, organization_members.c.organization_id, "members"),
+        _number(teams, teams.c.organization_id, "teams"),
     ).where(in_list(accounts.c.id, "organizations"))
 )
 

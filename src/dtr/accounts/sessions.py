@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from dtr.db import Database, Transaction
 
-PREFIX = "dtrs_"
-"""What the secret of a session begins with."""
+_PREFIX = "dtrs_"
 _MINUTE = 60_000
 _NOTED_EVERY_MS = _MINUTE
 _SWEPT_AT_ONCE = 1_000
@@ -118,7 +117,7 @@ class Sessions:
         Raises BadCredentials when the password changed, or the account ended, since.
         """
         account, rules = login.account, self._rules()
-        secret = PREFIX + secrets.token_urlsafe(32)
+        secret = _PREFIX + secrets.token_urlsafe(32)
         made = token_id(secret)
 
         async def work(tx: Transaction) -> None:
@@ -174,6 +173,11 @@ class Sessions:
                 await record(tx, Event(type="DELETE", actor=by, object=what))
 
         await self._database.unit(work)
+
+
+def is_session_secret(text: str) -> bool:
+    """Whether a text looks like the secret of a session."""
+    return text.startswith(_PREFIX)
 
 
 def csrf_token(secret: str) -> str:

@@ -79,6 +79,8 @@ class Front:
         """
         `routes` are applications by the first part of the path; `others` gets what they do not answer.
 
+        A key that begins with a slash is a whole path, which goes before.
+
         Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served.
         """
         self._routes = routes
@@ -132,7 +134,7 @@ class Front:
             elif not secure and self._https_port is not None and first not in self._plain:
                 await self._redirect(scope, observed, self._https_port)
             else:
-                application = self._routes.get(first, self._others)
+                application = self._routes.get(scope["path"]) or self._routes.get(first, self._others)
                 await application(scope, counted, observed)
         except ClientGone:
             pass

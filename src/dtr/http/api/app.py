@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,8 +13,20 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dtr import __version__
-from dtr.http.api import accounts, docs, enzi, events, meta, robots, tokens
-from dtr.http.api.errors import EXCEPTIONS, ApiError, refusal
+from dtr.http.api import (
+    accounts,
+    docs,
+    enzi,
+    events,
+    manifests,
+    meta,
+    repositories,
+    robots,
+    settings,
+    tags,
+    tokens,
+)
+from dtr.http.api.errors import EXCEPTIONS, ApiError, Moved, refusal
 from dtr.http.api.openapi import describe
 from dtr.http.api.paths import Paths
 from dtr.http.bodies import BodyTooLarge
@@ -25,7 +38,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.api")
 
 _LARGEST_BODY = 1024 * 1024
-ROUTERS = (*enzi.ROUTERS, accounts.router, events.router, meta.router, robots.router, tokens.router)
+ROUTERS = (
+    *enzi.ROUTERS,
+    accounts.router,
+    events.router,
+    manifests.router,
+    meta.router,
+    repositories.accounts_router,
+    repositories.router,
+    tags.router,
+    settings.router,
+    robots.router,
+    tokens.router,
+)
 
 
 def build(rooms: Rooms) -> ASGIApp:
@@ -140,6 +165,9 @@ def _answer(error: ApiError, *, to_script: bool = False) -> JSONResponse:
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     refused = refusal(error)
+    if isinstance(error, Moved) and request.method == "GET":
+        query = f"?{request.url.query}" if request.url.query else ""
+        refused = error.to(f"{quote(request.scope['path'])}{query}")
     if refused is None:  # registered only for what `refusal` knows
         raise error
     facts = request.scope.get("dtr.facts")

@@ -1,20 +1,27 @@
 """
 Who calls an operation of the API, and what they may.
 
-Every call accepts Basic credentials (a password or an access token), or an access token as a bearer. Without any,
-the caller is anonymous; wrong ones are refused, never taken for none.
+Every call accepts Basic credentials (a password or an access token), an access token or a session as a bearer, or
+a browser's session in its cookie. Without any, the caller is anonymous; wrong ones are refused, never taken for
+none.
+
+A browser sends the cookie with whatever page made it send a request. So a request that comes with the cookie, and
+changes something, has to repeat a token that only pages of ours can read, and must not say that it comes from
+elsewhere. An `Authorization` header cannot be sent by foreign pages, and needs none of that.
 """
 
 from __future__ import annotations
 
 import base64
+import hmac
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
-from dtr.accounts import Facts, Operation, may
+from dtr.accounts import Facts, Operation, csrf_token, is_session_secret, may
 from dtr.events import Actor
-from dtr.http.api.errors import ApiError
+from dtr.http.api.errors import ApiError, Moved
 
 if TYPE_CHECKING:
     from dtr.accounts import Account, Accounts, Login, Standing, TokenScope
@@ -90,12 +97,15 @@ class Caller:
         """
         Let through who may do it on the repository at `path`; its id.
 
-        Raises ApiError: NO_SUCH_REPOSITORY also for one that the caller must not know of, NOT_AUTHENTICATED,
-        NOT_AUTHORIZED.
+        Raises ApiError: NO_SUCH_REPOSITORY also for one that the caller must not know of (and `Moved`, when it
+        had this name), NOT_AUTHENTICATED, NOT_AUTHORIZED.
         """
         standing = await self.standing(path)
         if standing.repository_id is not None and may(standing.facts, operation):
             return standing.repository_id
+        redirect = standing.redirect
+        if redirect is not None and may(redirect.standing.facts, Operation.SEE):
+            raise Moved(path, redirect.path)
         if standing.repository_id is not None and self.account is not None and may(standing.facts, Operation.SEE):
             raise ApiError("NOT_AUTHORIZED")
         if self.account is None:
@@ -109,30 +119,74 @@ class Caller:
         Raises ApiError: NO_SUCH_ACCOUNT, NOT_AUTHENTICATED, NOT_AUTHORIZED.
         """
         self.user()
-        standing = await self.standing(f"{namespace}/")
         owner = await self._accounts.get(namespace)
+        standing = await self.standing(f"{owner.name}/")
         if not may(standing.facts, operation):
             raise ApiError("NOT_AUTHORIZED")
         return owner
 
 
+CSRF_COOKIE = "csrftoken"
+"""The cookie that a page of ours reads, to repeat it in the header `X-CSRF-Token`."""
+_CSRF_HEADER = "x-csrf-token"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def session_cookie(request: Request) -> str:
+    """
+    The name of the session's cookie.
+
+    With TLS it is one that a browser takes only from this very host, over TLS (``__Host-``, RFC 6265bis).
+    """
+    return "__Host-session" if request.url.scheme == "https" else "session"
+
+
+def address_of(request: Request) -> str:
+    """The address that a request came from; empty: unknown."""
+    return request.client.host if request.client else ""
+
+
+def refuse_foreign(request: Request) -> None:
+    """Refuse a request that a page of another site made a browser send. Raises ApiError: CSRF_TOKEN_INVALID."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site == "cross-site":
+        raise ApiError("CSRF_TOKEN_INVALID", "the request comes from another site")
+    # Browsers that say nothing about the site say where the page is from, with what changes something.
+    if site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise ApiError("CSRF_TOKEN_INVALID", "the request comes from another site")
+
+
 async def _identify(request: Request) -> Caller:
     accounts: Accounts = request.app.state.rooms.accounts
-    address = request.client.host if request.client else ""
+    address = address_of(request)
+    header, cookie = request.headers.get("authorization"), request.cookies.get(session_cookie(request))
     login = None
-    header = request.headers.get("authorization")
     if header is not None:
-        scheme, _, value = header.partition(" ")
-        if scheme.lower() == "basic":
-            login = await accounts.logins.authenticate(*_basic(value), address)
-        elif scheme.lower() == "bearer":
-            login = await accounts.logins.authenticate_token(value.strip(), "access", address)
-        else:
-            raise ApiError("NOT_AUTHENTICATED", "the scheme is Basic or Bearer")
+        login = await _authenticate(accounts, header, address)
+    elif cookie is not None:
+        login = await accounts.sessions.find(cookie)
+        if request.method not in _SAFE:
+            refuse_foreign(request)
+            given = request.headers.get(_CSRF_HEADER, "")
+            if not hmac.compare_digest(given.encode("latin-1"), csrf_token(cookie).encode()):
+                raise ApiError("CSRF_TOKEN_INVALID")
     facts = request.scope.get("dtr.facts")
     if facts is not None and login is not None:
         facts.actor = login.account.name
     return Caller(accounts, login, address)
+
+
+async def _authenticate(accounts: Accounts, header: str, address: str) -> Login:
+    """Who sends this header `Authorization`. Raises ApiError, AccountError."""
+    scheme, _, value = header.partition(" ")
+    scheme, value = scheme.lower(), value.strip()
+    if scheme == "basic":
+        return await accounts.logins.authenticate(*_basic(value), address)
+    if scheme == "sessiontoken" or (scheme == "bearer" and is_session_secret(value)):
+        return await accounts.sessions.find(value)
+    if scheme == "bearer":
+        return await accounts.logins.authenticate_token(value, "access", address)
+    raise ApiError("NOT_AUTHENTICATED", "the scheme is Basic, Bearer or SessionToken")
 
 
 def _basic(value: str) -> tuple[str, str]:

@@ -16,12 +16,21 @@ from dtr.accounts import (
     AccountNameInvalid,
     AccountUnknown,
     BadCredentials,
+    LastAdministrator,
+    MemberUnknown,
     NameTaken,
     NotAnOrganization,
+    NotAUser,
     NotGrantable,
     PasswordInvalid,
+    PublicKeyInvalid,
+    PublicKeyTaken,
+    PublicKeyUnknown,
     RobotUnknown,
+    SessionUnknown,
     TeamElsewhere,
+    TeamNameInvalid,
+    TeamNameTaken,
     TeamUnknown,
     TokenUnknown,
     TokenUnusable,
@@ -38,7 +47,9 @@ from dtr.registry import (
     NamespaceUnknown,
     RepositoryExists,
     RepositoryUnknown,
+    VisibilityInvalid,
 )
+from dtr.settings import SettingsInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +66,10 @@ _CODES: dict[str, tuple[int, str]] = {
     "INVALID_ACCOUNT_NAME": (400, "The account cannot be called so."),
     "INVALID_TEAM_NAME": (400, "The team cannot be called so."),
     "INVALID_PASSWORD": (400, "This cannot be a password."),
+    "INVALID_PUBLIC_KEY": (400, "This is no public key, or no certificate of one."),
+    "NO_DIRECTORY": (400, "No directory service is configured."),
+    "NOT_A_USER": (400, "Only users log in, administer and audit."),
+    "PUBLIC_KEY_EXISTS": (400, "The account has this key."),
     "INVALID_TOKEN": (400, "A token cannot be made so."),
     "INVALID_TOKEN_SCOPE": (400, "A token cannot be good for that."),
     "REPOSITORY_EXISTS": (400, "There is a repository of this name."),
@@ -65,6 +80,8 @@ _CODES: dict[str, tuple[int, str]] = {
     "TEAM_ELSEWHERE": (400, "The team does not belong to the organization."),
     "NOT_AUTHENTICATED": (401, "The client is not authenticated."),
     "NOT_AUTHORIZED": (403, "The client is not authorized."),
+    "INCORRECT_PASSWORD": (403, "The old password is not right."),
+    "CSRF_TOKEN_INVALID": (403, "The request does not come from a page of this site, or its CSRF token is wrong."),
     "NO_SUCH_ACCOUNT": (404, "There is no such account."),
     "NO_SUCH_USER": (404, "There is no such user."),
     "NO_SUCH_TEAM": (404, "There is no such team in the organization."),
@@ -77,9 +94,12 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_PUBLIC_KEY": (404, "The account has no such key."),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": (404, "The team was granted nothing on the namespace."),
     "NO_SUCH_OPERATION": (404, "There is no such operation."),
+    "REPOSITORY_MOVED": (308, "The repository has another name now."),
     "NOT_ALLOWED": (405, "The method is not allowed here."),
     "NOT_ACCEPTABLE": (406, "The answer is JSON, which the client does not accept."),
+    "LAST_ADMINISTRATOR": (409, "The last active administrator has to stay one."),
     "ACCOUNT_IN_USE": (409, "The account has repositories."),
+    "READ_ONLY": (409, "The registry is read-only at present: nothing is deleted from it."),
     "MANIFEST_REFERENCED": (409, "Another manifest names this one."),
     "TOO_LARGE": (413, "The body is too large."),
     "UNSUPPORTED_MEDIA_TYPE": (415, "The body has to be JSON, and to say so."),
@@ -107,6 +127,21 @@ class ApiError(Exception):
         return {"errors": [{"code": self.code, "message": self.message, "detail": self.detail}]}
 
 
+class Moved(ApiError):
+    """The repository that a request names has another name, of which the caller may know."""
+
+    def __init__(self, path: str, new_path: str) -> None:
+        super().__init__("NO_SUCH_REPOSITORY", f"{path} is called {new_path} now")
+        self.path = path
+        self.new_path = new_path
+
+    def to(self, address: str) -> ApiError:
+        """For a request that only reads: to ask again at the address (path and query) with the new name."""
+        return ApiError(
+            "REPOSITORY_MOVED", self.detail, {"Location": address.replace(f"/{self.path}", f"/{self.new_path}", 1)}
+        )
+
+
 def _code(code: str) -> Callable[[Any], ApiError]:
     return lambda error: ApiError(code, str(error))
 
@@ -117,8 +152,16 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     RobotUnknown: _code("NO_SUCH_ROBOT"),
     UserSettingsInvalid: _code("INVALID_USER_SETTINGS"),
     TeamUnknown: _code("NO_SUCH_TEAM"),
+    MemberUnknown: _code("NO_SUCH_MEMBER"),
     NameTaken: _code("ACCOUNT_EXISTS"),
+    TeamNameTaken: _code("TEAM_EXISTS"),
     AccountNameInvalid: _code("INVALID_ACCOUNT_NAME"),
+    TeamNameInvalid: _code("INVALID_TEAM_NAME"),
+    NotAUser: _code("NOT_A_USER"),
+    LastAdministrator: _code("LAST_ADMINISTRATOR"),
+    PublicKeyInvalid: _code("INVALID_PUBLIC_KEY"),
+    PublicKeyTaken: _code("PUBLIC_KEY_EXISTS"),
+    PublicKeyUnknown: _code("NO_SUCH_PUBLIC_KEY"),
     AccountInUse: _code("ACCOUNT_IN_USE"),
     PasswordInvalid: _code("INVALID_PASSWORD"),
     NotGrantable: _code("NOT_GRANTABLE"),
@@ -127,11 +170,16 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     TokenUnknown: _code("NO_SUCH_API_TOKEN"),
     TokenUnusable: _code("INVALID_TOKEN"),
     BadCredentials: _code("NOT_AUTHENTICATED"),
+    SessionUnknown: _code("NOT_AUTHENTICATED"),
     TooManyAttempts: lambda error: ApiError("TOO_MANY_REQUESTS", None, {"Retry-After": str(error.retry_after)}),
     RepositoryUnknown: _code("NO_SUCH_REPOSITORY"),
     RepositoryExists: _code("REPOSITORY_EXISTS"),
     NamespaceUnknown: _code("NO_SUCH_ACCOUNT"),
     InvalidSettings: _code("INVALID_SETTINGS"),
+    VisibilityInvalid: _code("INVALID_REPOSITORY_VISIBILITY"),
+    SettingsInvalid: lambda error: ApiError(
+        "INVALID_SETTINGS", [{"field": name, "message": text} for name, text in error.problems.items()]
+    ),
     NameInvalid: _code("INVALID_REPOSITORY_NAME"),
     DigestInvalid: _code("INVALID_DIGEST"),
     ManifestUnknown: _code("NO_SUCH_REF"),

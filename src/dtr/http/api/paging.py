@@ -4,11 +4,13 @@ Pages of lists.
 DTR's way: `pageStart` names the first record of the page, `pageSize` how many there may be, and the answer's
 header ``X-Next-Page-Start`` names the first record of the next page, when there is one. With `count` the header
 ``X-Resource-Count`` says how many records there are on all pages, for whoever asks.
+
+The account service's way is the same with `start` and `limit`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import Depends, Query
@@ -40,6 +42,10 @@ class Page:
         """How many records to read: one more than the page has tells whether there is another page."""
         return self.size + 1
 
+    def at_most(self, size: int) -> Page:
+        """The same page, of at most `size` records."""
+        return replace(self, size=min(self.size, size))
+
     def cut(self, response: Response, found: list[T], name: Callable[[T], str]) -> list[T]:
         """The page of the records that were `found`; the header says how the next one begins."""
         if len(found) > self.size:
@@ -61,3 +67,15 @@ def _page(
 
 
 PageDep = Annotated[Page, Depends(_page)]
+
+
+def _list(
+    start: Annotated[
+        str, Query(max_length=2048, description="First record of the page, from the answer before.")
+    ] = "",
+    limit: Annotated[int, Query(ge=1, le=2**31 - 1, description="Most records on the page.")] = 10,
+) -> Page:
+    return Page(start, min(limit, LARGEST_PAGE), wants_count=False)
+
+
+ListDep = Annotated[Page, Depends(_list)]

@@ -25,7 +25,7 @@ class Operation:
     """One method of a path."""
 
     def __init__(self, route: APIRoute) -> None:
-        self._taken = {_JSON}
+        self._taken = set((route.openapi_extra or {}).get("requestBody", {}).get("content", {})) or {_JSON}
         if route.body_field is not None:
             self._taken = {getattr(route.body_field.field_info, "media_type", _JSON)}
         contents = [
@@ -36,7 +36,7 @@ class Operation:
     def takes(self, content_type: str) -> bool:
         """Whether a body may be of this type."""
         kind = content_type.partition(";")[0].strip().lower()
-        return kind in self._taken or (_JSON in self._taken and kind.endswith("+json"))
+        return not self._taken.isdisjoint({kind, "*/*"}) or (_JSON in self._taken and kind.endswith("+json"))
 
     def gives(self, accept: str) -> bool:
         """Whether a client that accepts this can have the answer (RFC 9110, section 12.5.1)."""

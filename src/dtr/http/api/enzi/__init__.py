@@ -1,0 +1,14 @@
+"""
+The account service, ``/enzi/v0``: users, organizations, teams, keys, sessions.
+
+It is the API of the account service that DTR was installed with. Lists page with `start` and `limit`; where a name
+is wanted, an id does as well; an address may end with a slash.
+"""
+
+from __future__ import annotations
+
+from dtr.http.api.enzi import accounts, identity, members, public_keys, teams
+
+ROUTERS = (accounts.router, public_keys.router, members.router, teams.router, identity.router)
+
+__all__ = ["ROUTERS"]
