@@ -119,7 +119,10 @@ _TEAM = Statement(
     .limit(1)
 )
 _USER = Statement(
-    select(*ACCOUNT_COLUMNS).where(accounts.c.name == bindparam("user"), accounts.c.kind != "organization")
+    select(*ACCOUNT_COLUMNS).where(
+        or_(accounts.c.name == bindparam("user"), accounts.c.id == bindparam("user")),
+        accounts.c.kind != "organization",
+    )
 )
 
 
@@ -242,7 +245,7 @@ class Grants:
 
     async def set_user(self, place: Place, user: str, level: Level, *, by: Actor = SYSTEM) -> None:
         """
-        Give a user, or a robot of the organisation that owns the place, a level; NONE takes the grant away.
+        Give a user (by name or id), or a robot of the organisation that owns the place, a level; NONE takes it.
 
         Raises UserUnknown, NotGrantable.
         """

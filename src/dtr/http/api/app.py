@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from dtr import __version__
 from dtr.http.api import (
+    access,
     accounts,
     docs,
     enzi,
@@ -40,12 +41,14 @@ _log = logging.getLogger("dtr.api")
 _LARGEST_BODY = 1024 * 1024
 ROUTERS = (
     *enzi.ROUTERS,
+    access.router,
     accounts.router,
     events.router,
     manifests.router,
     meta.router,
     repositories.accounts_router,
     repositories.router,
+    repositories.one_router,
     tags.router,
     settings.router,
     robots.router,
