@@ -359,7 +359,7 @@ def _platform(child: Descriptor) -> Platform:
 
 
 def _child(named: Platform, found: ManifestRecord | None) -> ManifestRecord:
-    """A manifest of an index: what it says of itself, completed by what the index says of it."""
+    """A manifest of an index: what the index says of it, by which clients choose, and what it says of itself."""
     record = found or ManifestRecord(
         digest=named.digest, media_type=named.media_type, kind=artifact_kind(named.media_type)
     )
@@ -368,10 +368,10 @@ def _child(named: Platform, found: ManifestRecord | None) -> ManifestRecord:
         record,
         config=replace(
             config,
-            os=config.os or named.os,
-            os_version=config.os_version or named.os_version,
-            architecture=config.architecture or named.architecture,
-            variant=config.variant or named.variant,
+            os=named.os or config.os,
+            os_version=named.os_version or config.os_version,
+            architecture=named.architecture or config.architecture,
+            variant=named.variant or config.variant,
         ),
     )
 

@@ -105,7 +105,12 @@ _columns = (
 )
 _owned = select(*_columns).join_from(repositories, accounts, accounts.c.id == repositories.c.namespace_id)
 _FIND = Statement(_owned.where(*_at_path))
-_FIND_MANY = Statement(_owned.where(in_list(repositories.c.id, "ids"), _live).order_by(repositories.c.path))
+_without_readme = [literal("") if one is repositories.c.long_description else one for one in _columns]
+_FIND_MANY = Statement(
+    _owned.with_only_columns(*_without_readme, maintain_column_froms=True)
+    .where(in_list(repositories.c.id, "ids"), _live)
+    .order_by(repositories.c.path)
+)
 _LIST = Statement(
     _owned.where(repositories.c.path > bindparam("after"), _live)
     .order_by(repositories.c.path)
@@ -301,7 +306,7 @@ class Repositories:
         return _read(row)
 
     async def get_many(self, ids: Iterable[int]) -> list[Repository]:
-        """Those of the repositories that are there, by path; one query."""
+        """Those of the repositories that are there, by path, without their long descriptions; one query."""
         return [_read(row) for row in await self._database.fetch_all(_FIND_MANY, ids=list(ids))]
 
     async def list_repositories(self, *, after: str = "", limit: int) -> list[Repository]:

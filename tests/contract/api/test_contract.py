@@ -26,7 +26,6 @@ OPEN = {
     "GET /api/v0/imagescan/scansummary/repositories/{namespace}/{reponame}/{tag}/export",
     "POST /api/v0/imagescan/scansummary/tags",
     "GET /api/v0/imagescan/status",
-    "POST /api/v0/repositories/scan/toggle",
     # Jobs, their schedules and those who do them.
     "GET /api/v0/action_configs",
     "POST /api/v0/action_configs",

@@ -131,6 +131,8 @@ class _Guard:
         operation = path.operations.get(scope["method"])
         if operation is None:
             return ApiError("NOT_ALLOWED", None, {"Allow": path.allowed})
+        if b"%00" in scope["query_string"]:  # what no database takes for text
+            return ApiError("INVALID_PARAMETERS", "text has no NUL")
         headers = _joined(scope["headers"])
         length = headers.get(b"content-length", b"0")
         if length != b"0" or b"transfer-encoding" in headers:

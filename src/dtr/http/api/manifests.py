@@ -1,0 +1,172 @@
+"""``/api/v0/repositories/{namespace}/{reponame}/manifests``: what a repository holds, tagged or not."""
+
+from __future__ import annotations
+
+import datetime as dt  # noqa: TC003 - records need it
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from dtr.accounts import Operation
+from dtr.http.api.caller import CallerDep
+from dtr.http.api.errors import ApiError, errors
+from dtr.http.api.models import Record, moment
+from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, PathDep, require_writable
+from dtr.http.api.rooms import RoomsDep
+from dtr.oci import ArtifactKind, Digest, ReferenceInvalid, parse_reference
+
+if TYPE_CHECKING:
+    from dtr.registry.images import Line, ManifestRecord, Platform
+
+router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/manifests", tags=["repositories"])
+
+
+class DockerfileLine(Record):
+    """A step of how an image was built, as its config tells it."""
+
+    line: str = Field(description="The instruction; empty: the config tells nothing of this layer.")
+    layer_digest: str = Field(description="The layer that it made; empty: none.")
+    size: int = Field(description="Bytes of the layer, as it was pushed.")
+    is_empty: bool = Field(description="It made no layer.")
+    media_type: str | None = None
+    urls: list[str] | None = Field(None, description="Where a layer that is not kept here comes from.")
+
+    @classmethod
+    def of(cls, line: Line) -> DockerfileLine:
+        """The record of a line."""
+        layer = line.layer
+        if layer is None:
+            return cls(line=line.text, layer_digest="", size=0, is_empty=True)
+        return cls(
+            line=line.text,
+            layer_digest=layer.digest,
+            size=layer.size,
+            is_empty=False,
+            media_type=layer.media_type,
+            urls=list(layer.urls) or None,
+        )
+
+
+class PlatformRecord(Record):
+    """What an index says of one of its manifests."""
+
+    digest: str
+    os: str
+    os_version: str
+    architecture: str
+    variant: str
+
+    @classmethod
+    def of(cls, platform: Platform) -> PlatformRecord:
+        """The record of a platform."""
+        return cls(
+            digest=platform.digest,
+            os=platform.os,
+            os_version=platform.os_version,
+            architecture=platform.architecture,
+            variant=platform.variant,
+        )
+
+
+class ManifestView(Record):
+    """A manifest."""
+
+    digest: str
+    media_type: str
+    type: ArtifactKind = Field(description="What it is; `app` is a bundle of Docker App (CNAB).")
+    os: str = Field(description="Empty: of no system, or its config does not say.")
+    os_version: str
+    architecture: str
+    variant: str = Field(description="Of the architecture.")
+    size: int = Field(description="Bytes of config and layers; of an index: of all its images.")
+    author: str = Field(description="Name of the account that pushed it; empty: not known.")
+    created_at: dt.datetime = Field(
+        description="When it was pushed; the year 1: an index names it, it is not here."
+    )
+    config_digest: str | None = None
+    config_media_type: str | None = None
+    artifact_type: str | None = Field(None, description="As it says itself; missing: it does not.")
+    annotations: dict[str, str]
+    labels: dict[str, str] = Field(description="Of the image's config.")
+    platforms: list[PlatformRecord] | None = Field(None, description="Of an index: its manifests.")
+    dockerfile: list[DockerfileLine] | None = Field(
+        None, description="How the image was built, with its layers. Large ones are left out of lists."
+    )
+    pulls: int = Field(description="How often it was pulled by its digest.")
+    last_pulled_at: dt.datetime = Field(description="By its digest; the year 1: never.")
+
+    @classmethod
+    def of(cls, manifest: ManifestRecord, *, dockerfile: bool = True) -> ManifestView:
+        """The record of a manifest."""
+        config, config_type = manifest.config, manifest.config_media_type
+        return cls(
+            digest=manifest.digest,
+            media_type=manifest.media_type,
+            type=manifest.kind,
+            os=config.os,
+            os_version=config.os_version,
+            architecture=config.architecture,
+            variant=config.variant,
+            size=manifest.size,
+            author=manifest.author,
+            created_at=moment(manifest.created_at),
+            config_digest=manifest.config_digest,
+            config_media_type=config_type,
+            artifact_type=None if manifest.artifact_type == config_type else manifest.artifact_type,
+            annotations=dict(manifest.annotations),
+            labels=dict(config.labels),
+            platforms=[PlatformRecord.of(one) for one in manifest.platforms] if manifest.is_index else None,
+            dockerfile=[DockerfileLine.of(one) for one in manifest.lines]
+            if dockerfile and not manifest.is_index
+            else None,
+            pulls=manifest.pulls,
+            last_pulled_at=moment(manifest.last_pulled_at),
+        )
+
+
+@router.get(
+    "",
+    summary="Manifests of a repository",
+    response_model_exclude_none=True,
+    responses=errors(*FROM_REPOSITORY),
+)
+async def list_repo_manifests(
+    path: PathDep, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
+) -> list[ManifestView]:
+    """By digest, with and without tags; the page starts with a digest."""
+    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    page = page.at_most(MOST_RECORDS)
+    if page.wants_count:
+        response.headers[COUNT] = str(await rooms.images.count_manifests(repository))
+    found = await rooms.images.list_manifests(repository, start=page.start, limit=page.limit)
+    return [ManifestView.of(one) for one in page.cut(response, found, lambda one: one.digest)]
+
+
+@router.delete(
+    "/{reference}",
+    summary="Delete a manifest",
+    status_code=204,
+    responses=errors("INVALID_DIGEST", *ON_REPOSITORY, "NO_SUCH_REF", "MANIFEST_REFERENCED", "READ_ONLY"),
+)
+async def delete_repo_manifest(path: PathDep, reference: str, caller: CallerDep, rooms: RoomsDep) -> None:
+    """
+    For those who may push. One that an index names stays as long as the index.
+
+    All tags that name it go with it; its layers are collected later, when nothing else needs them.
+    """
+    repository = await caller.require_on(path, Operation.DELETE_MANIFEST)
+    require_writable(rooms)
+    try:
+        named = parse_reference(reference)
+    except ReferenceInvalid:
+        raise ApiError("NO_SUCH_REF", reference[:255]) from None
+    if not isinstance(named, Digest):
+        tagged = await rooms.images.get_tag(repository, named)
+        named = Digest.parse(tagged.manifest.digest)
+    await rooms.manifests.delete(repository, named, by=caller.actor)
+
+
+MOST_RECORDS = 1000
+"""Manifests, or tags, on a page: they are large."""

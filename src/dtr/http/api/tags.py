@@ -1,0 +1,186 @@
+"""``/api/v0/repositories/{namespace}/{reponame}/tags``: tags, and what they name."""
+
+from __future__ import annotations
+
+import datetime as dt  # noqa: TC003 - records need it
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from dtr.accounts import Operation
+from dtr.http.api.caller import CallerDep
+from dtr.http.api.errors import ApiError, errors
+from dtr.http.api.manifests import MOST_RECORDS, ManifestView
+from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, PathDep, TakesDomain, require_writable
+from dtr.http.api.rooms import RoomsDep
+from dtr.oci import Digest, OciError, Tag, parse_reference
+
+if TYPE_CHECKING:
+    from dtr.oci import Reference
+    from dtr.registry.images import ManifestRecord, TagRecord
+
+router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/tags", tags=["repositories"])
+
+
+class TagView(Record):
+    """A tag, and the manifest that it names, or one of those in the index that it names."""
+
+    name: str
+    digest: str = Field(description="What the tag names: an image, an index or another artifact.")
+    author: str = Field(description="Name of the account that pushed it last; empty: not known.")
+    created_at: dt.datetime = Field(description="When the tag came to be.")
+    updated_at: dt.datetime = Field(description="When it was made to name what it names now.")
+    in_notary: bool = Field(False, description="It is signed. There are no signatures yet.")
+    hash_mismatch: bool = Field(False, description="It is signed as something else. There are no signatures yet.")
+    pulls: int = Field(description="How often it was pulled by this name.")
+    last_pulled_at: dt.datetime = Field(description="By this name; the year 1: never.")
+    manifest: ManifestView
+
+    @classmethod
+    def of(cls, tag: TagRecord, manifest: ManifestRecord | None = None, *, dockerfile: bool = True) -> TagView:
+        """The record of a tag, with `manifest` of the index that it names."""
+        return cls(
+            name=tag.name,
+            digest=tag.manifest.digest,
+            author=tag.author,
+            created_at=moment(tag.created_at),
+            updated_at=moment(tag.updated_at),
+            pulls=tag.pulls,
+            last_pulled_at=moment(tag.last_pulled_at),
+            manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
+        )
+
+
+class TagNames(Form):
+    """Which tags are meant."""
+
+    tags: list[str] = Field(min_length=1, max_length=1000)
+
+
+class DeletedTag(Record):
+    """What became of a tag."""
+
+    name: str
+    deleted: bool = Field(description="False: there was no such tag.")
+
+
+@router.get(
+    "",
+    summary="Tags of a repository",
+    response_model_exclude_none=True,
+    dependencies=[TakesDomain],
+    responses=errors(*FROM_REPOSITORY),
+)
+async def list_repo_tags(
+    path: PathDep,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    include_manifests: Annotated[
+        bool, Query(alias="includeManifests", description="Say of each manifest how it was built, too.")
+    ] = False,
+) -> list[TagView]:
+    """By name, in the order of their bytes; the page starts with a name. A tag of an index is one record here."""
+    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    page = page.at_most(MOST_RECORDS)
+    if page.wants_count:
+        response.headers[COUNT] = str(await rooms.images.count_tags(repository))
+    found = await rooms.images.list_tags(repository, start=page.start, limit=page.limit)
+    shown = page.cut(response, found, lambda one: one.name)
+    return [TagView.of(one, dockerfile=include_manifests) for one in shown]
+
+
+@router.get(
+    "/{reference}",
+    summary="A tag, with all its manifests",
+    response_model_exclude_none=True,
+    dependencies=[TakesDomain],
+    responses=errors(*FROM_REPOSITORY, "NO_SUCH_REF"),
+)
+async def list_repo_tag(
+    path: PathDep,
+    reference: str,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    os: Annotated[str | None, Query(description="Only what is for this operating system.")] = None,
+    arch: Annotated[str | None, Query(description="Only what is for this architecture.")] = None,
+) -> list[TagView]:
+    """One record for an image, one for each manifest of an index; with a digest, of every tag that names it."""
+    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    named = _reference(reference)
+    images = rooms.images
+    if isinstance(named, Digest):
+        tags = await images.list_tags_of(repository, named)
+    else:
+        tags = [await images.get_tag(repository, named)]
+    if not tags:
+        return []
+    manifest = tags[0].manifest  # the same for all
+    parts = await images.list_children(repository, manifest) if manifest.is_index else [manifest]
+    return [
+        TagView.of(tag, part)
+        for tag in tags
+        for part in parts
+        if os in {None, part.config.os} and arch in {None, part.config.architecture}
+    ][:MOST_RECORDS]
+
+
+@router.delete(
+    "/{tag}",
+    summary="Delete a tag",
+    status_code=204,
+    dependencies=[TakesDomain],
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_TAG", "READ_ONLY"),
+)
+async def delete_repo_tag(path: PathDep, tag: str, caller: CallerDep, rooms: RoomsDep) -> None:
+    """For those who may push. What it named stays until nothing names it any more, and a while after that."""
+    repository = await caller.require_on(path, Operation.DELETE_TAG)
+    require_writable(rooms)
+    if not (_is_tag(tag) and await rooms.manifests.delete_tags(repository, [tag], by=caller.actor)):
+        raise ApiError("NO_SUCH_TAG", tag[:255])
+
+
+@router.post("/delete", summary="Delete many tags", responses=errors(*ON_REPOSITORY, "READ_ONLY"))
+async def delete_repo_tags(path: PathDep, form: TagNames, caller: CallerDep, rooms: RoomsDep) -> list[DeletedTag]:
+    """For those who may push. All together or, when something fails, none; the answer tells of each."""
+    repository = await caller.require_on(path, Operation.DELETE_TAG)
+    require_writable(rooms)
+    wanted = dict.fromkeys(form.tags)
+    gone = await rooms.manifests.delete_tags(repository, filter(_is_tag, wanted), by=caller.actor)
+    return [DeletedTag(name=name, deleted=name in gone) for name in wanted]
+
+
+# The path of the operation above is also that of a tag, when one is called `delete`.
+
+
+@router.get("/delete", include_in_schema=False)
+async def list_tag_delete(
+    path: PathDep, caller: CallerDep, rooms: RoomsDep, os: str | None = None, arch: str | None = None
+) -> list[TagView]:
+    """The tag of this name."""
+    return await list_repo_tag(path, "delete", caller, rooms, os, arch)
+
+
+@router.delete("/delete", include_in_schema=False, status_code=204)
+async def delete_tag_delete(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
+    """Delete the tag of this name."""
+    await delete_repo_tag(path, "delete", caller, rooms)
+
+
+def _reference(text: str) -> Reference:
+    try:
+        return parse_reference(text)
+    except OciError:
+        raise ApiError("NO_SUCH_REF", text[:255]) from None
+
+
+def _is_tag(text: str) -> bool:
+    """Whether a tag may be called so; nothing else can be looked for."""
+    try:
+        return isinstance(parse_reference(text), Tag)
+    except OciError:
+        return False
