@@ -7,10 +7,15 @@ Nothing else knows all the others, and nothing is looked up by name.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gc
 import logging
+import re
+import socket
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from dtr import __version__
 from dtr.accounts import (
     SHARED_ORGANIZATION,
     Accounts,
@@ -20,6 +25,8 @@ from dtr.accounts import (
     SigningKeys,
     Tokens,
 )
+from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
+from dtr.config import split_address
 from dtr.db import open_database
 from dtr.events import Events
 from dtr.http.front import Front
@@ -53,6 +60,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.app")
 
+_PASSWORD = re.compile(r"(?<=//)([^:/@]*):[^/]*@")
 _QUIET_SECONDS = 3
 """So long after its start a process does only what it is asked for."""
 
@@ -73,6 +81,7 @@ class Application:
             delete_delay=registry.delete_delay_seconds * 1000,
             upload_ttl=registry.upload_seconds * 1000,
         )
+        self.health = Health(self.database, self.storage)
         self.live = LiveSettings(
             self.database,
             Values(create_repository_on_push=registry.create_on_push, dtr_host=settings.external_address or ""),
@@ -139,15 +148,14 @@ class Application:
             from dtr.http.start_page import StartPage
 
             routes[""] = StartPage(self.live)
-            self._lazy = API(self._api)
+            self._lazy = API(lambda: self._api(certificate))
             for place in ("api", "enzi", "/auth/login", "/basic_info"):
                 routes[place] = self._lazy
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
         operations = Operations(
-            self.database,
-            self.storage,
+            self.health,
             authority=certificate.authority if certificate else None,
             metrics=metrics.render,
         )
@@ -213,9 +221,21 @@ class Application:
             ),
         )
 
-    def _api(self) -> ASGIApp:
+    @cached_property
+    def replicas(self) -> Replicas:
+        """The process trees of this installation, this one among them. Raises OSError."""
+        settings = self.settings
+        http, https = (
+            split_address(address)[1] if address else None
+            for address in (settings.http_address, settings.https_address)
+        )
+        number = replica_id(settings.data_dir)
+        own = Replica(number, socket.gethostname(), __version__, tuple(settings.components), http, https)
+        return Replicas(self.database, own)
+
+    def _api(self, certificate: Certificate | None) -> ASGIApp:
         from dtr.http.api.app import build
-        from dtr.http.api.rooms import Rooms
+        from dtr.http.api.rooms import Installation, Rooms
 
         return build(
             Rooms(
@@ -229,8 +249,35 @@ class Application:
                 usage=self.usage,
                 live=self.live,
                 events=self.events,
+                replicas=self.replicas,
+                alerts=Alerts(
+                    self.database,
+                    self.health,
+                    self.replicas,
+                    self.live,
+                    lambda: self._certificate_findings(certificate),
+                ),
+                installation=Installation(
+                    log_level=self.settings.log.level,
+                    storage_volume=(
+                        str(self.settings.blob_directory) if self.settings.storage.driver == "filesystem" else ""
+                    ),
+                    proxies=_proxies() if self.settings.storage.driver == "s3" else {},
+                    certificate=certificate.chain if certificate else None,
+                    authority=certificate.authority if certificate else None,
+                ),
             )
         )
+
+    def _certificate_findings(self, certificate: Certificate | None) -> list[tuple[bool, str]]:
+        """What is wrong with the certificate, and whether clients refuse it. For a thread."""
+        if certificate is None:
+            return []
+        from dtr.pki import examine
+
+        names = [*self.settings.tls.names, self.live.current.host_name]
+        findings = examine(certificate, filter(None, names), dt.datetime.now(dt.UTC))
+        return [(one.serious, one.text) for one in findings]
 
     @staticmethod
     def _observer(metrics: Metrics) -> Callable[[Scope, Facts], None]:
@@ -241,6 +288,13 @@ class Application:
             metrics.request_finished(scope, facts)
 
         return finished
+
+
+def _proxies() -> dict[str, str]:
+    """The proxies that the environment names, without passwords."""
+    from urllib.request import getproxies_environment
+
+    return {kind: _PASSWORD.sub(r"\1:********@", address) for kind, address in getproxies_environment().items()}
 
 
 def open_storage(settings: Settings) -> Driver:

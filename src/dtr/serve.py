@@ -85,7 +85,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             if all(one is not mine for mine, _ in sockets):
                 one.close()
         jobs = number == 0 and "jobrunner" in settings.components
-        _run(settings, sockets, certificate, parent, ready, jobs=jobs)
+        _run(settings, sockets, certificate, parent, ready, jobs=jobs, reports=number == 0)
 
     try:
         processes.run(
@@ -184,8 +184,9 @@ def _run(
     ready: Callable[[], None],
     *,
     jobs: bool,
+    reports: bool,
 ) -> None:
-    """One worker."""
+    """One worker; `jobs`: it works in the background, too; `reports`: it says that the replica is there."""
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -214,6 +215,8 @@ def _run(
                 application.warm_up(),
             )
         ]
+        if reports:
+            beside.append(asyncio.create_task(application.replicas.keep_reporting()))
         context = next((tls for _, tls in sockets if tls is not None), None)
         if certificate is not None and context is not None:
             beside.append(asyncio.create_task(_keep_certificate(settings, certificate, context)))
@@ -225,6 +228,9 @@ def _run(
             for one in beside:
                 one.cancel()
             await counted.save()
+            if reports:
+                with contextlib.suppress(DatabaseError):
+                    await application.replicas.leave()
             if side is not None:
                 await side
             await application.close()

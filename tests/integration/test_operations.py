@@ -205,7 +205,7 @@ def operations(authority: Path | None = None) -> Operations:
         return b"metrics"
 
     nothing: Any = None  # neither database nor storage is asked
-    return Operations(nothing, nothing, authority=authority, metrics=render)
+    return Operations(nothing, authority=authority, metrics=render)
 
 
 async def answer_of(application: Operations, path: str, client: tuple[str, int] | None) -> tuple[int, bytes]:

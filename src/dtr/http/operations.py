@@ -9,27 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import select
-
-from dtr.db import DatabaseError, Statement, now
-from dtr.storage import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
-    from dtr.db import Database
+    from dtr.cluster import Health
     from dtr.http.types import Header, Receive, Scope, Send
-    from dtr.storage import Driver
-
-_ASK = Statement(select(now()))
-_PATIENCE_SECONDS = 10.0
-_GOOD_FOR_SECONDS = 5.0
-"""So long an answer about health is given again: nobody wears out the storage by asking."""
 
 
 class Operations:
@@ -37,22 +26,17 @@ class Operations:
 
     def __init__(
         self,
-        database: Database,
-        storage: Driver,
+        health: Health,
         *,
         authority: Path | None,
         metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
-        self._database = database
-        self._storage = storage
+        self._health = health
         self._authority = authority
         self._render = metrics
-        self._looking = asyncio.Lock()
-        self._looked_at = -_GOOD_FOR_SECONDS
-        self._wrong: dict[str, str] = {}
         self._handlers = {
             "/_ping": self._ping,
-            "/health": self._health,
+            "/health": self._report,
             "/metrics": self._metrics,
             "/ca": self._ca,
         }
@@ -74,46 +58,15 @@ class Operations:
         await handler(scope, send)
 
     async def _ping(self, scope: Scope, send: Send) -> None:
-        wrong = await self._look()
+        wrong = await self._health.look()
         document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong}
         await _answer(scope, send, 503 if wrong else 200, document)
 
-    async def _health(self, scope: Scope, send: Send) -> None:
-        wrong = await self._look()
+    async def _report(self, scope: Scope, send: Send) -> None:
+        wrong = await self._health.look()
         checks = {name: wrong.get(name, "") for name in ("metadata", "storage")}
         document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong, "Checks": checks}
         await _answer(scope, send, 503 if wrong else 200, document)
-
-    async def _look(self) -> dict[str, str]:
-        """What is wrong, by what it concerns."""
-        async with self._looking:
-            if time.monotonic() - self._looked_at < _GOOD_FOR_SECONDS:
-                return self._wrong
-            database, storage = await asyncio.gather(self._has_database(), self._has_storage())
-            wrong = {}
-            if not database:
-                wrong["metadata"] = "the metadata database does not answer"
-            if not storage:
-                wrong["storage"] = "the storage does not answer"
-            self._wrong = wrong
-            self._looked_at = time.monotonic()
-            return wrong
-
-    async def _has_database(self) -> bool:
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._database.fetch_one(_ASK)
-        except (DatabaseError, TimeoutError):
-            return False
-        return True
-
-    async def _has_storage(self) -> bool:
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._storage.check()
-        except (StorageError, TimeoutError):
-            return False
-        return True
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         # They tell who uses the registry how much; whoever scrapes them is on the inside.

@@ -35,11 +35,12 @@ from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import Manifests, Referrer, StoredManifest
 from dtr.registry.pulls import Pulls
 from dtr.registry.repositories import Repositories, Repository, Settings
-from dtr.registry.sweeper import Sweeper, Swept
+from dtr.registry.sweeper import ALERT_AFTER, Sweeper, Swept
 from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
 from dtr.registry.usage import Counts, Usage
 
 __all__ = [
+    "ALERT_AFTER",
     "SMALL",
     "Blob",
     "BlobReferenced",

@@ -31,7 +31,8 @@ _log = logging.getLogger("dtr.sweeper")
 _BATCH = 50
 _LEASE_MS = 600_000
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 1.0, 60.0
-_ALERT_AFTER = 10
+ALERT_AFTER = 10
+"""A deletion that failed so often is worth an alert."""
 _MINUTE = 60_000
 
 _EXPIRED = Statement(
@@ -150,7 +151,7 @@ class Sweeper:
 
     async def _note_failure(self, location: str, attempts: int, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"[:1000]
-        level = logging.ERROR if attempts >= _ALERT_AFTER else logging.WARNING
+        level = logging.ERROR if attempts >= ALERT_AFTER else logging.WARNING
         _log.log(level, "deletion failed", extra={"location": location, "attempts": attempts, "reason": reason})
         # Later and later, and not all at the same time.
         pause = min(2 ** min(attempts, 20) * _MINUTE, DAY) * random.uniform(0.75, 1.25)  # noqa: S311

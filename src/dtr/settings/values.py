@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
+_HOST = re.compile(r"(?:([A-Za-z0-9._-]{1,253})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?")
 _LARGEST = 2**63 - 1
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _MILLISECONDS = {
@@ -50,10 +50,16 @@ class Values(Struct, frozen=True, kw_only=True, rename="camel"):
         """Raise ValueError for what a type alone cannot say."""
         milliseconds(self.repo_event_history_max_age)
         host = _HOST.fullmatch(self.dtr_host)
-        if self.dtr_host and (host is None or int(host[1] or 0) > 65535):
+        if self.dtr_host and (host is None or int(host[3] or 0) > 65535):
             raise ValueError("dtrHost: is HOST or HOST:PORT, without https://")
         if self.session_renewal_threshold_minutes > self.session_lifetime_minutes - 5:
             raise ValueError("sessionRenewalThresholdMinutes: is at least 5 less than sessionLifetimeMinutes")
+
+    @property
+    def host_name(self) -> str:
+        """The name or address in `dtr_host`, without port and brackets."""
+        host = _HOST.fullmatch(self.dtr_host)
+        return (host[1] or host[2]) if host else ""
 
     @property
     def repo_event_history_max_age_ms(self) -> int | None:

@@ -8,12 +8,29 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from dtr.accounts import Accounts
+    from dtr.cluster import Alerts, Replicas
     from dtr.db import Database
     from dtr.events import Events
     from dtr.registry import Blobs, Images, Manifests, Repositories, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """What the configuration says about this replica, for administrators."""
+
+    log_level: str
+    storage_volume: str
+    """The directory of the storage; empty: it is none."""
+    proxies: Mapping[str, str]
+    """What leads to the storage: `http`, `https`, and `no` for hosts without; without passwords."""
+    certificate: Path | None
+    authority: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +47,9 @@ class Rooms:
     usage: Usage
     live: LiveSettings
     events: Events
+    replicas: Replicas
+    alerts: Alerts
+    installation: Installation
 
 
 def _rooms(request: Request) -> Rooms:

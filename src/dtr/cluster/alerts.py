@@ -1,0 +1,74 @@
+"""Alerts: what an administrator should know, found at the moment of asking."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from sqlalchemy import func, select
+
+from dtr.db import Statement
+from dtr.db.schema import gc_objects
+from dtr.registry import ALERT_AFTER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dtr.cluster.health import Health
+    from dtr.cluster.replicas import Replicas
+    from dtr.db import Database
+    from dtr.settings import LiveSettings
+
+Severity: TypeAlias = Literal["danger", "warning", "info"]
+
+_FAILING = Statement(
+    select(func.count(), func.max(gc_objects.c.last_error)).where(gc_objects.c.attempts >= ALERT_AFTER)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing to know; the same thing has the same `id` whenever it is found."""
+
+    id: str
+    severity: Severity
+    message: str
+
+
+class Alerts:
+    """Looks at everything that there can be alerts about."""
+
+    def __init__(
+        self,
+        database: Database,
+        health: Health,
+        replicas: Replicas,
+        settings: LiveSettings,
+        certificate: Callable[[], Sequence[tuple[bool, str]]],
+    ) -> None:
+        """`certificate` says in a thread what is wrong with that, and whether clients refuse it."""
+        self._database = database
+        self._health = health
+        self._replicas = replicas
+        self._settings = settings
+        self._certificate = certificate
+
+    async def find(self) -> list[Alert]:
+        """All of them, the most serious first. Raises DatabaseError."""
+        found = [Alert(f"unhealthy-{name}", "danger", text) for name, text in (await self._health.look()).items()]
+        for number, (serious, text) in enumerate(await asyncio.to_thread(self._certificate)):
+            found.append(Alert(f"certificate-{number}", "danger" if serious else "warning", text))
+        for seen in await self._replicas.list_replicas():
+            if not seen.is_there:
+                text = f"replica {seen.replica.id} on {seen.replica.node} is not seen any more"
+                found.append(Alert(f"replica-{seen.replica.id}", "danger", text))
+        row = await self._database.fetch_one(_FAILING)
+        if row is not None and row[0]:
+            text = f"{row[0]} objects cannot be deleted from the storage: {row[1]}"
+            found.append(Alert("deletions", "warning", text))
+        if self._settings.current.read_only_registry:
+            text = "the registry is read-only: pulls go on, pushes and deletions are refused"
+            found.append(Alert("read-only", "info", text))
+        order: tuple[Severity, ...] = ("danger", "warning", "info")
+        return sorted(found, key=lambda alert: order.index(alert.severity))

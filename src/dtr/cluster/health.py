@@ -1,0 +1,63 @@
+"""Health: whether database and storage answer this process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from dtr.db import DatabaseError, Statement, now
+from dtr.storage import StorageError
+
+if TYPE_CHECKING:
+    from dtr.db import Database
+    from dtr.storage import Driver
+
+_ASK = Statement(select(now()))
+_PATIENCE_SECONDS = 10.0
+_GOOD_FOR_SECONDS = 5.0
+"""So long an answer is given again: nobody wears out the storage by asking."""
+
+
+class Health:
+    """Looks when it is asked, and not too often."""
+
+    def __init__(self, database: Database, storage: Driver) -> None:
+        self._database = database
+        self._storage = storage
+        self._looking = asyncio.Lock()
+        self._looked_at = -_GOOD_FOR_SECONDS
+        self._wrong: dict[str, str] = {}
+
+    async def look(self) -> dict[str, str]:
+        """What is wrong, by what it concerns (`metadata`, `storage`), in words that give nothing away."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at < _GOOD_FOR_SECONDS:
+                return self._wrong
+            database, storage = await asyncio.gather(self._has_database(), self._has_storage())
+            wrong = {}
+            if not database:
+                wrong["metadata"] = "the metadata database does not answer"
+            if not storage:
+                wrong["storage"] = "the storage does not answer"
+            self._wrong = wrong
+            self._looked_at = time.monotonic()
+            return wrong
+
+    async def _has_database(self) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._database.fetch_one(_ASK)
+        except (DatabaseError, TimeoutError):
+            return False
+        return True
+
+    async def _has_storage(self) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._storage.check()
+        except (StorageError, TimeoutError):
+            return False
+        return True
