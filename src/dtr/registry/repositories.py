@@ -122,7 +122,7 @@ _LOCK = Statement(  # FOR NO KEY UPDATE: pushes go on
 _UPDATE = Statement(update(repositories).where(repositories.c.id == _repository).values(**_settings))
 _TOGGLE_SCANS = Statement(
     update(repositories)
-    .where(_live, repositories.c.scan_on_push.is_not(bindparam("wanted", type_=Boolean)))
+    .where(_live, repositories.c.scan_on_push != bindparam("wanted", type_=Boolean))
     .values(scan_on_push=bindparam("scan_on_push", type_=Boolean))
 )
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 if TYPE_CHECKING:
     from dtr.accounts import Account
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 
 NEVER = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
@@ -34,9 +36,27 @@ class Record(BaseModel):
 
 
 class Form(BaseModel):
-    """Something that the API is given; what it does not know it leaves aside, as DTR did."""
+    """
+    Something that the API is given; what it does not know it leaves aside, as DTR did.
+
+    Its texts are Unicode without NUL: a database keeps no others.
+    """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_text(cls, given: Any) -> Any:
+        waiting = [given]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str) and _NO_TEXT.search(one):
+                raise ValueError("text has no NUL, and no half of a pair of surrogates")
+            if isinstance(one, dict):
+                waiting += (*one, *one.values())
+            elif isinstance(one, list):
+                waiting += one
+        return given
 
 
 def moment(milliseconds: int | None) -> dt.datetime:
