@@ -58,6 +58,7 @@ _PARAMETERS = {
 """What is meant by the parts of paths that vary, wherever they are."""
 _COMMON = {
     "401": ("NotAuthenticated", ("NOT_AUTHENTICATED",)),
+    "403": ("ForgedRequest", ("CSRF_TOKEN_INVALID",)),
     "406": ("NotAcceptable", ("NOT_ACCEPTABLE",)),
     "413": ("TooLarge", ("TOO_LARGE",)),
     "415": ("UnsupportedMediaType", ("UNSUPPORTED_MEDIA_TYPE",)),
@@ -67,10 +68,11 @@ _COMMON = {
     "507": ("StorageFull", ("STORAGE_FULL",)),
 }
 """What every operation may answer, by status: the name of the description, and the codes."""
+_ONLY_OF_CHANGES = {"403", "507"}
 _SECURITY = {
     "basic": {"type": "http", "scheme": "basic", "description": "Name, and password or access token."},
     "bearer": {"type": "http", "scheme": "bearer", "description": "An access token, or the token of a session."},
-    "session": {"type": "apiKey", "in": "cookie", "name": "session", "description": "A browser's session."},
+    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-session", "description": "A browser's session."},
     "csrf": {
         "type": "apiKey",
         "in": "header",
@@ -134,6 +136,8 @@ def _complete(operation: dict[str, Any], method: str) -> None:
     if codes:
         _add(responses, codes)
     for status, (name, common) in _COMMON.items():
+        if method == "get" and status in _ONLY_OF_CHANGES:
+            continue
         if status in responses:
             _add(responses, common)
         else:

@@ -1,0 +1,501 @@
+"""
+Who may do what: every operation, called by everybody, against the matrix.
+
+Operations on a repository are called on a private one of an organisation, on a public one, and on a private one in
+a personal namespace, where the same was granted to single users.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.support.api import Api, User
+from tests.support.client import Answer
+from tests.support.contract import Operation, operations, ours
+from tests.support.images import Image, make_image
+from tests.support.rooms import annotated
+
+from dtr.accounts import Action, Level, TokenScope
+from dtr.app import Application
+from dtr.oci import parse_repository_name
+from dtr.registry import Settings
+
+# --- the matrix -----------------------------------------------------------------------------------------------
+
+PEOPLE = {
+    "An": "nobody: no credentials",
+    "Au": "a user without any grant",
+    "R": "was granted read-only on the repository",
+    "RW": "was granted read-write on it",
+    "A": "was granted admin on it",
+    "NA": "was granted admin on the namespace",
+    "TA": "administers a team, to which nothing was granted",
+    "O": "owns the namespace",
+    "P": "owns another, personal namespace (of the personal one: the organisation)",
+    "Ad": "an auditor",
+    "S": "a system administrator",
+    "In": "a user of all these grants who is not active",
+    "St": "owner of another organisation",
+    "Ro": "a robot that was granted read-write on the repository",
+    "Sc": "a token of the owner's, good for pulling from the repository",
+}
+RIGHTS = """
+                     An  Au  R   RW  A   NA  TA  O   P   Ad  S   In  St  Ro  Sc
+
+    see private      401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
+    see public       +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
+    watch private    401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
+    watch public     401 +   +   +   +   +   +   +   +   +   +   401 +   +   +
+    write private    401 404 403 +   +   +   404 +   404 403 +   401 404 +   403
+    write public     401 403 403 +   +   +   403 +   403 403 +   401 403 +   403
+    look at private  401 404 403 403 +   +   404 +   404 +   +   401 404 403 403
+    look at public   401 403 403 403 +   +   403 +   403 +   +   401 403 403 403
+    rename private   401 404 403 403 403 +   404 +   404 403 +   401 404 403 403
+    rename public    401 403 403 403 403 +   403 +   403 403 +   401 403 403 403
+    paul at private  401 404 403 403 403 403 403 403 403 +   +   401 403 403 403
+    paul at public   401 +   403 403 403 403 403 403 403 +   +   401 403 403 403
+    manage private   401 404 403 403 +   +   404 +   404 403 +   401 404 403 403
+    manage public    401 403 403 403 +   +   403 +   403 403 +   401 403 403 403
+
+    found            +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
+    logged in        401 +   +   +   +   +   +   +   +   +   +   401 +   +   +
+    any user         401 +   +   +   +   +   +   +   +   +   +   401 +   403 403
+    member           401 403 +   +   +   +   +   +   403 +   +   401 403 403 403
+    namespace        401 403 403 403 403 +   403 +   403 403 +   401 403 403 403
+    owner            401 403 403 403 403 403 403 +   403 403 +   401 403 403 403
+    owner or auditor 401 403 403 403 403 403 403 +   403 +   +   401 403 403 403
+    team's           401 403 403 403 403 403 +   +   403 403 +   401 403 403 403
+    teams' and above 401 403 403 403 403 403 +   +   403 +   +   401 403 403 403
+    namespace's      401 403 403 403 403 +   403 +   403 +   +   401 403 403 403
+    self             401 +   403 403 403 403 403 403 403 403 +   401 403 403 403
+    self or auditor  401 +   403 403 403 403 403 403 403 +   +   401 403 403 403
+    own token        401 +   404 404 404 404 404 404 404 404 +   401 404 403 403
+    see own token    401 +   404 404 404 404 404 404 404 +   +   401 404 403 403
+    auditor          401 403 403 403 403 403 403 403 403 +   +   401 403 403 403
+    administrator    401 403 403 403 403 403 403 403 403 403 +   401 403 403 403
+    nobody needed    +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
+"""
+"""By right: allowed, or the status. A repository of nobody's knowledge is not there: 404."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The right that an operation needs, and how it is called."""
+
+    right: str
+    body: Any = None
+    query: dict[str, Any] = field(default_factory=dict)
+    path: dict[str, str] = field(default_factory=dict)
+    before: Callable[[World, str], object] | None = None
+    """Makes what the call on a repository (or elsewhere: on nothing, "") needs, or destroys; before each."""
+    destroys: bool = False
+    """The repository: each call has its own."""
+    in_organization: bool = False
+    """Not on the repository in the personal namespace: that has no teams, or others than those of the row."""
+    credentials: bool = True
+    """False: the caller is in the body."""
+
+
+class World:
+    """A server with everybody on it."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.image: Image = make_image()
+        self.other = annotated(self.image, other="yes")
+        self.ids: dict[str, str] = {}
+        self.users: dict[str, User] = {}
+        secrets = api.server.do(self._make)
+        for who, (name, secret) in secrets.items():
+            self.users[who] = User(api.server, name, secret)
+        self.admin = self.users["S"]
+        for target in ("acme/private", "acme/public", "pia/private"):
+            self.admin.client.push(target, self.image, "v1")
+
+    async def _make(self, application: Application) -> dict[str, tuple[str | None, str]]:
+        accounts = application.accounts
+        names = {
+            "Au": "paul", "R": "rita", "RW": "will", "A": "adam", "NA": "nan", "TA": "tom", "O": "olga",
+            "P": "pia", "Ad": "audrey", "S": "root", "In": "ian", "St": "stan",
+        }  # fmt: skip
+        for name in (*names.values(), "spare"):
+            await accounts.create_user(name, "secret", is_admin=name == "root", is_auditor=name == "audrey")
+        for name, owner in (("acme", "olga"), ("branch", "olga"), ("other", "stan")):
+            await accounts.create_organization(name)
+            await accounts.organizations.put_member(name, owner, is_admin=True)
+        await accounts.organizations.put_member("acme", "spare")
+        for team, members in TEAMS.items():
+            await accounts.organizations.create_team("acme", team)
+            for member in members:
+                await accounts.organizations.put_team_member("acme", team, member, is_admin=team == "idle")
+        acme = await accounts.get("acme")
+        await accounts.robots.create(acme, "bot")
+        for path in ("acme/private", "acme/public", "pia/private"):
+            await make_repository(application, path)
+        await accounts.grants.grant_team("acme", "namespace", Level.ADMIN)
+        for user in ("nan", "ian"):
+            await accounts.grants.set_user(await accounts.grants.on("pia"), user, Level.ADMIN)
+        found = {who: (name, await accounts.tokens.create(name, who)) for who, name in names.items()}
+        await accounts.update("ian", is_active=False)
+        scope = TokenScope(("acme/*",), frozenset({Action.PULL}))
+        return {
+            **found,
+            "An": (None, ""),
+            "Ro": ("acme+bot", await accounts.tokens.create("acme+bot", "robot")),
+            "Sc": ("olga", await accounts.tokens.create("olga", "scoped", scope=scope)),
+        }
+
+    def disposable(self, target: str) -> dict[str, str]:
+        """A repository like `target` for each person."""
+        paths = {who: f"{target}-{number}-{len(self.ids)}" for number, who in enumerate(PEOPLE)}
+        self.ids[next(iter(paths.values()))] = ""
+
+        async def make(application: Application) -> None:
+            for path in paths.values():
+                await make_repository(application, path)
+
+        self.api.server.do(make)
+        return paths
+
+
+TEAMS = {
+    "readers": ("rita", "ian"),
+    "writers": ("will", "ian"),
+    "admins": ("adam", "ian"),
+    "namespace": ("nan", "ian"),
+    "idle": ("tom",),
+}
+LEVELS = {"rita": Level.READ, "will": Level.WRITE, "adam": Level.ADMIN, "ian": Level.ADMIN}
+
+
+async def make_repository(application: Application, path: str) -> None:
+    """A repository, public when it is called so, with its grants."""
+    visibility = "public" if "public" in path else "private"
+    await application.repositories.create(parse_repository_name(path), Settings(visibility=visibility))
+    grants = application.accounts.grants
+    place = await grants.on(path)
+    if path.startswith("acme/"):
+        for team, level in (("readers", Level.READ), ("writers", Level.WRITE), ("admins", Level.ADMIN)):
+            await grants.set_team(place, team, level)
+        await grants.set_user(place, "acme+bot", Level.WRITE)
+    else:
+        for user, level in LEVELS.items():
+            await grants.set_user(place, user, level)
+
+
+def _team(world: World, _target: str) -> None:
+    world.admin.post("/enzi/v0/accounts/acme/teams", {"name": "spare"}).expect(201, 400)
+
+
+def _teams_member(world: World, _target: str) -> None:
+    world.admin.put("/enzi/v0/accounts/acme/teams/idle/members/spare", {}).expect(200)
+
+
+def _member(world: World, _target: str) -> None:
+    world.admin.put("/enzi/v0/accounts/acme/members/spare", {}).expect(200)
+
+
+def _account(name: str, **more: Any) -> Callable[[World, str], None]:
+    def before(world: World, _target: str) -> None:
+        world.admin.post("/enzi/v0/accounts", {"name": name, "password": "secret", **more}).expect(201, 400)
+
+    return before
+
+
+def _no_account(name: str) -> Callable[[World, str], None]:
+    return lambda world, _target: world.admin.delete(f"/enzi/v0/accounts/{name}").expect(204, 404)
+
+
+def _no_team(world: World, _target: str) -> None:
+    world.admin.delete("/enzi/v0/accounts/acme/teams/fresh").expect(204, 404)
+
+
+def _no_repository(world: World, target: str) -> None:
+    namespace = target.partition("/")[0] or "acme"
+    world.admin.delete(f"/api/v0/repositories/{namespace}/fresh").expect(204, 404)
+
+
+def _repository(namespace: str) -> Callable[[World, str], None]:
+    def before(world: World, _target: str) -> None:
+        world.admin.post(f"/api/v0/repositories/{namespace}", {"name": "app"}).expect(201, 400)
+
+    return before
+
+
+def _tag(world: World, target: str) -> None:
+    world.admin.client.put_manifest(target, world.image, "gone").expect(201)
+
+
+def _manifest(world: World, target: str) -> None:
+    world.admin.client.put_manifest(target, world.other).expect(201)
+
+
+def _no_robot(world: World, _target: str) -> None:
+    world.admin.delete("/api/v0/accounts/acme/robots/fresh").expect(204, 404)
+
+
+def _robot(world: World, _target: str) -> None:
+    world.admin.post("/api/v0/accounts/acme/robots", {"name": "spare"}).expect(201, 400)
+
+
+def _robots_token(world: World, _target: str) -> None:
+    made = world.admin.post("/api/v0/accounts/acme/robots/bot/tokens", {}).expect(201)
+    world.ids["hashedtoken"] = made.json["hashedToken"]
+
+
+def _token(world: World, _target: str) -> None:
+    made = world.admin.post("/api/v0/api_tokens", {"tokenLabel": "paul's"}, username="paul").expect(200)
+    world.ids["hashedtoken"] = made.json["hashedToken"]
+
+
+def _key(account: str) -> Callable[[World, str], None]:
+    def before(world: World, _target: str) -> None:
+        world.admin.delete(f"/enzi/v0/accounts/{account}/publicKeys/{KEY_ID}").expect(204, 404)
+        world.admin.post(f"/enzi/v0/accounts/{account}/publicKeys", {"publicKey": KEY}).expect(201)
+
+    return before
+
+
+def _no_key(account: str) -> Callable[[World, str], None]:
+    return lambda world, _target: world.admin.delete(f"/enzi/v0/accounts/{account}/publicKeys/{KEY_ID}").expect(
+        204, 404
+    )
+
+
+KEY = """-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEPqiEnguN8eRjZaq0OqkJMYQBqPFw
+VwF4pwuHlJOC1rrbcETCRmwBXIRFficL5DOEh1ZvFRXrmpqGf0f9qJNv6g==
+-----END PUBLIC KEY-----
+"""
+KEY_ID = hashlib.sha256(base64.b64decode("".join(KEY.splitlines()[1:-1]))).hexdigest()
+REPOSITORY = "/api/v0/repositories/{namespace}/{reponame}"
+NAMESPACE = "/api/v0/repositoryNamespaces/{namespace}"
+ENZI = "/enzi/v0/accounts"
+ROBOTS = "/api/v0/accounts/{orgname}/robots"
+
+MATRIX = {
+    # --- accounts: the account service
+    f"GET {ENZI}": Row("any user"),
+    f"POST {ENZI}": Row("administrator", {"name": "fresh", "password": "secret"}, before=_no_account("fresh")),
+    f"PATCH {ENZI}": Row("administrator", {"operations": []}),
+    f"GET {ENZI}/{{account}}": Row("any user"),
+    f"PATCH {ENZI}/{{account}}": Row("self", {"fullName": "Paul"}, path={"account": "paul"}),
+    f"DELETE {ENZI}/{{account}}": Row("administrator", path={"account": "gone"}, before=_account("gone")),
+    f"POST {ENZI}/{{user}}/changePassword": Row(
+        "self", {"oldPassword": "secret", "newPassword": "secret"}, path={"user": "paul"}
+    ),
+    f"GET {ENZI}/{{user}}/organizations": Row("self or auditor", path={"user": "paul"}),
+    f"GET {ENZI}/{{org}}/members": Row("member"),
+    f"GET {ENZI}/{{org}}/members/{{user}}": Row("member"),
+    f"GET {ENZI}/{{org}}/members/{{user}}/teams": Row("member"),
+    f"PUT {ENZI}/{{org}}/members/{{user}}": Row("owner", {"isAdmin": False}),
+    f"DELETE {ENZI}/{{org}}/members/{{user}}": Row("owner", before=_member),
+    f"GET {ENZI}/{{org}}/teams": Row("member"),
+    f"POST {ENZI}/{{org}}/teams": Row("owner", {"name": "fresh"}, before=_no_team),
+    f"GET {ENZI}/{{org}}/teams/{{team}}": Row("member"),
+    f"PATCH {ENZI}/{{org}}/teams/{{team}}": Row("team's", {"description": "idle"}),
+    f"DELETE {ENZI}/{{org}}/teams/{{team}}": Row("owner", path={"team": "spare"}, before=_team),
+    f"GET {ENZI}/{{org}}/teams/{{team}}/members": Row("member"),
+    f"GET {ENZI}/{{org}}/teams/{{team}}/members/{{user}}": Row("member", before=_teams_member),
+    f"PUT {ENZI}/{{org}}/teams/{{team}}/members/{{user}}": Row("team's", {"isAdmin": False}),
+    f"DELETE {ENZI}/{{org}}/teams/{{team}}/members/{{user}}": Row("team's", before=_teams_member),
+    f"GET {ENZI}/{{account}}/publicKeys": Row("any user"),
+    f"POST {ENZI}/{{account}}/publicKeys": Row("owner", {"publicKey": KEY}, before=_no_key("acme")),
+    f"GET {ENZI}/{{account}}/publicKeys/{{key_id}}": Row("any user", before=_key("acme")),
+    f"PATCH {ENZI}/{{account}}/publicKeys/{{key_id}}": Row("owner", {"label": "x"}, before=_key("acme")),
+    f"DELETE {ENZI}/{{account}}/publicKeys/{{key_id}}": Row("owner", before=_key("acme")),
+    # --- who one is
+    "POST /enzi/v0/id/login": Row("nobody needed", {"username": "spare", "password": "secret"}, credentials=False),
+    "POST /auth/login": Row("nobody needed", {"username": "spare", "password": "secret"}, credentials=False),
+    "POST /enzi/v0/id/logout": Row("logged in"),
+    "GET /enzi/v0/id": Row("logged in"),
+    "GET /basic_info": Row("logged in"),
+    # --- settings and tokens of users
+    "GET /api/v0/accounts/language": Row("logged in"),
+    "GET /api/v0/accounts/{username}/settings": Row("self or auditor", path={"username": "paul"}),
+    "PATCH /api/v0/accounts/{username}/settings": Row("self", {"language": "ja"}, path={"username": "paul"}),
+    "GET /api/v0/api_tokens": Row("self or auditor", query={"username": "paul"}),
+    "POST /api/v0/api_tokens": Row("self", {"tokenLabel": "x"}, query={"username": "paul"}),
+    "DELETE /api/v0/api_tokens": Row("self", query={"username": "paul", "usedbefore": "2020-01-01"}),
+    "GET /api/v0/api_tokens/{hashedtoken}": Row("see own token", before=_token),
+    "PATCH /api/v0/api_tokens/{hashedtoken}": Row("own token", {"tokenLabel": "y"}, before=_token),
+    "DELETE /api/v0/api_tokens/{hashedtoken}": Row("own token", before=_token),
+    # --- robots
+    f"GET {ROBOTS}": Row("owner or auditor"),
+    f"POST {ROBOTS}": Row("owner", {"name": "fresh"}, before=_no_robot),
+    f"GET {ROBOTS}/{{robot}}": Row("owner or auditor"),
+    f"PATCH {ROBOTS}/{{robot}}": Row("owner", {"description": "x"}),
+    f"DELETE {ROBOTS}/{{robot}}": Row("owner", path={"robot": "spare"}, before=_robot),
+    f"GET {ROBOTS}/{{robot}}/tokens": Row("owner or auditor"),
+    f"POST {ROBOTS}/{{robot}}/tokens": Row("owner", {"tokenLabel": "x"}),
+    f"DELETE {ROBOTS}/{{robot}}/tokens/{{hashedtoken}}": Row("owner", before=_robots_token),
+    # --- events
+    "GET /api/v0/events": Row("auditor"),
+    "GET /api/v0/events/export": Row("auditor"),
+    "GET /api/v0/repositories/{namespace}/{reponame}/events": Row("watch"),
+    # --- repositories
+    "GET /api/v0/repositories": Row("found"),
+    "GET /api/v0/repositories/{namespace}": Row("found"),
+    "POST /api/v0/repositories/{namespace}": Row("namespace", {"name": "fresh"}, before=_no_repository),
+    f"GET {REPOSITORY}": Row("see"),
+    f"PATCH {REPOSITORY}": Row("manage", {"shortDescription": "x"}),
+    f"DELETE {REPOSITORY}": Row("manage", destroys=True),
+    f"POST {REPOSITORY}/rename": Row("rename", {"name": "fresh"}, destroys=True, before=_no_repository),
+    "POST /api/v0/repositories/scan/toggle": Row("administrator", {"scanOnPush": False}),
+    "DELETE /api/v0/accounts/{namespace}/repositories": Row(
+        "owner", path={"namespace": "branch"}, before=_repository("branch")
+    ),
+    "DELETE /api/v0/accounts/{namespace}": Row(
+        "administrator", path={"namespace": "gone"}, before=_account("gone")
+    ),
+    f"GET {REPOSITORY}/tags": Row("see"),
+    f"GET {REPOSITORY}/tags/{{reference}}": Row("see"),
+    f"DELETE {REPOSITORY}/tags/{{tag}}": Row("write", path={"tag": "gone"}, before=_tag),
+    f"POST {REPOSITORY}/tags/delete": Row("write", {"tags": ["gone"]}),
+    f"GET {REPOSITORY}/manifests": Row("see"),
+    f"DELETE {REPOSITORY}/manifests/{{reference}}": Row("write", path={"reference": "OTHER"}, before=_manifest),
+    # --- what was granted
+    f"GET {REPOSITORY}/teamAccess": Row("look at", in_organization=True),
+    f"PUT {REPOSITORY}/teamAccess/{{teamname}}": Row(
+        "manage", {"accessLevel": "read-only"}, path={"teamname": "spare"}, before=_team, in_organization=True
+    ),
+    f"DELETE {REPOSITORY}/teamAccess/{{teamname}}": Row("manage", in_organization=True),
+    f"GET {REPOSITORY}/userAccess": Row("look at"),
+    f"PUT {REPOSITORY}/userAccess/{{username}}": Row("manage", {"accessLevel": "read-only"}),
+    f"DELETE {REPOSITORY}/userAccess/{{username}}": Row("manage"),
+    f"GET {NAMESPACE}/teamAccess": Row("member"),
+    f"GET {NAMESPACE}/teamAccess/{{teamname}}": Row("namespace's", path={"teamname": "namespace"}),
+    f"PUT {NAMESPACE}/teamAccess/{{teamname}}": Row(
+        "namespace", {"accessLevel": "read-only"}, path={"teamname": "spare"}, before=_team
+    ),
+    f"DELETE {NAMESPACE}/teamAccess/{{teamname}}": Row("namespace"),
+    f"GET {NAMESPACE}/userAccess": Row("member"),
+    f"PUT {NAMESPACE}/userAccess/{{username}}": Row("namespace", {"accessLevel": "read-only"}),
+    f"DELETE {NAMESPACE}/userAccess/{{username}}": Row("namespace"),
+    "GET /api/v0/accounts/{orgname}/teams/{teamname}/repositoryAccess": Row("teams' and above"),
+    "GET /api/v0/accounts/{username}/repositoryAccess/{namespace}/{reponame}": Row(
+        "paul at", path={"username": "paul"}, in_organization=True
+    ),
+    # --- the installation
+    "GET /api/v0/meta/alerts": Row("auditor"),
+    "GET /api/v0/meta/cluster_status": Row("auditor"),
+    "GET /api/v0/meta/settings": Row("auditor"),
+    "POST /api/v0/meta/settings": Row("administrator", {}),
+    "GET /api/v0/meta/features": Row("any user"),
+}
+
+# --- the calls ------------------------------------------------------------------------------------------------
+
+TARGETS = ("acme/private", "acme/public", "pia/private")
+PARAMETERS = {
+    "account": "acme",
+    "org": "acme",
+    "orgname": "acme",
+    "team": "idle",
+    "teamname": "idle",
+    "user": "spare",
+    "username": "spare",
+    "robot": "bot",
+    "tag": "v1",
+    "reference": "v1",
+    "namespace": "acme",
+}
+
+
+def _expected() -> dict[str, dict[str, str]]:
+    lines = [line for line in RIGHTS.splitlines() if line.strip()]
+    people = lines[0].split()
+    assert people == list(PEOPLE)
+    found = {}
+    for line in lines[1:]:
+        words = line.split()
+        found[" ".join(words[: -len(people)])] = dict(zip(people, words[-len(people) :], strict=True))
+    return found
+
+
+EXPECTED = _expected()
+
+
+def expected(row: Row, target: str | None) -> dict[str, str]:
+    """What each person gets."""
+    if target is None or row.right in EXPECTED:
+        return EXPECTED[row.right]
+    wanted = EXPECTED[f"{row.right} {target.partition('/')[2].partition('-')[0]}"]
+    if target.startswith("acme/"):
+        return wanted
+    stranger = wanted["Au"]
+    return {**wanted, "O": wanted["P"], "P": wanted["O"], "Ro": stranger, "Sc": stranger}
+
+
+def got(answer: Answer) -> str:
+    return "+" if answer.status < 300 else str(answer.status)
+
+
+OPERATIONS = {one.name: one for one in operations(ours())}
+
+
+@pytest.fixture(scope="module")
+def world(api: Api) -> World:
+    return World(api)
+
+
+def test_the_matrix_has_every_operation():
+    assert sorted(OPERATIONS.keys() - MATRIX.keys()) == [], "not in the matrix"
+    assert sorted(MATRIX.keys() - OPERATIONS.keys()) == [], "not in the program"
+
+
+COUNTED = {"cases": 0}
+
+
+@pytest.mark.parametrize("name", [name for name in MATRIX if name in OPERATIONS])
+def test_everybody_gets_what_the_matrix_says(world: World, name: str):
+    differences = []
+    targets = [one for one in TARGETS if one.startswith("acme/") or not MATRIX[name].in_organization]
+    for target in targets if "{reponame}" in name else (None,):
+        differences += _differences(world, OPERATIONS[name], MATRIX[name], target)
+    assert differences == []
+
+
+def _differences(world: World, operation: Operation, row: Row, target: str | None) -> list[str]:
+    differences = []
+    paths = world.disposable(target) if row.destroys and target else {}
+    for who, wanted in expected(row, target).items():
+        if not row.credentials and who != "An":
+            continue
+        if row.before is not None:
+            row.before(world, paths.get(who, target or ""))
+        path = _path(world, operation, row, paths.get(who, target))
+        COUNTED["cases"] += 1
+        headers = {}
+        if who == "In":  # wrong credentials each time: not from one address, and in nobody's name
+            count = COUNTED["cases"]
+            bearer = f"Bearer {world.users[who].client.password}"
+            headers = {"X-Forwarded-For": f"10.0.{count >> 8}.{count & 255}", "Authorization": bearer}
+        answer = world.users[who].call(operation.method, path, row.body, headers, **row.query)
+        if got(answer) != wanted:
+            said = answer.body[:200].decode(errors="replace")
+            differences.append(f"{who} ({target}): {got(answer)} instead of {wanted}: {said}")
+    return differences
+
+
+def _path(world: World, operation: Operation, row: Row, target: str | None) -> str:
+    values = {**PARAMETERS, "key_id": KEY_ID, **world.ids, **row.path}
+    if target is not None:
+        values["namespace"], _, values["reponame"] = target.partition("/")
+    path = operation.path
+    for name, value in values.items():
+        path = path.replace(f"{{{name}}}", world.other.digest if value == "OTHER" else value)
+    assert "{" not in path
+    return path
+
+
+def test_the_number_of_cases_is_told(world: World, record_property: Callable[[str, object], None]):
+    """Behind the others."""
+    record_property("cases", COUNTED["cases"])
+    print(json.dumps(COUNTED))
