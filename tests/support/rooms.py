@@ -148,7 +148,7 @@ class Rooms:
             await self.make_reviews_due()
             done = await self.collector.collect()
             total += done
-            if not (done.repositories or done.manifests or done.links or done.kept):
+            if not done.went_on:
                 return total
 
     async def make_due(self) -> None:
