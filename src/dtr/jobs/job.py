@@ -1,0 +1,144 @@
+"""What a job is, and the words that say how it is with one."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from sqlalchemy import or_
+
+from dtr.db.schema import jobs
+from dtr.jobs.errors import JobInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ColumnElement
+
+    from dtr.db import Row
+
+Status: TypeAlias = Literal[
+    "waiting",  # nobody claimed it yet
+    "running",
+    "done",
+    "errored",
+    "cancel_request",  # its worker is to stop it
+    "canceled",
+    "worker_dead",  # its worker is gone: somebody else may claim it
+    "worker_shutdown",  # the same, but the worker stopped in good order
+]
+CLAIMABLE: tuple[Status, ...] = ("waiting", "worker_dead", "worker_shutdown")
+RUNNING: tuple[Status, ...] = ("running", "cancel_request")
+
+
+def is_one_of(states: tuple[Status, ...]) -> ColumnElement[bool]:
+    """The condition that a job is in one of these states."""
+    return or_(*(jobs.c.status == state for state in states))
+
+
+_OTHER_WORDS: dict[str, Status] = {
+    "error": "errored",
+    "failed": "errored",
+    "cancel": "canceled",
+    "cancelled": "canceled",
+}
+"""DTR's documents and its API do not use the same ones; these are understood, too."""
+
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}
+_LONGEST = 365 * 24 * 3_600_000
+_MOST_RETRIES = 100
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What is to be done. Times in milliseconds; `deadline` and `stop_timeout` 0: none."""
+
+    action: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    retries: int = 0
+    capacity: Mapping[str, int] = field(default_factory=dict)
+    deadline: int = 0
+    stop_timeout: int = 0
+    scheduled_at: int | None = None
+    """Milliseconds since 1970; None: now."""
+    unique_key: str | None = None
+    """While a job with it waits, another one is not queued."""
+
+    def check(self) -> None:
+        """Raise JobInvalid for values that a job cannot have."""
+        if _NAME.fullmatch(self.action) is None:
+            raise JobInvalid("action", "is a name of lower-case letters, digits and _")
+        if not 0 <= self.retries <= _MOST_RETRIES:
+            raise JobInvalid("retries", f"are 0 to {_MOST_RETRIES}")
+        if any(not 0 <= number < 2**63 for number in self.capacity.values()):
+            raise JobInvalid("capacityMap", "has numbers that are not negative")
+        for name, value in (("deadline", self.deadline), ("stopTimeout", self.stop_timeout)):
+            if not 0 <= value <= _LONGEST:
+                raise JobInvalid(name, "is a year at most")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is now. Times in milliseconds since 1970, lengths of time in milliseconds."""
+
+    id: str
+    action: str
+    status: Status
+    worker: str
+    scheduled_at: int
+    updated_at: int
+    retries_left: int
+    retries_total: int
+    retry_from: str
+    capacity: dict[str, int]
+    parameters: dict[str, str]
+    deadline: int
+    stop_timeout: int
+    done: int | None
+    total: int | None
+    unit: str
+
+    @classmethod
+    def of(cls, row: Row) -> Job:
+        """The job of a row of `JOB_COLUMNS`."""
+        values = list(row)
+        values[9], values[10] = json.loads(values[9]), json.loads(values[10])
+        return cls(*values)
+
+
+def to_milliseconds(name: str, duration: str) -> int:
+    """A length of time as Go writes it (``1h30m``, ``90s``); empty is 0. Raises JobInvalid, for `name`."""
+    if duration in {"", "0"}:
+        return 0
+    parts = _PART.findall(duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration or len(duration) > 100:
+        raise JobInvalid(name, "is a length of time such as 90s or 1h30m")
+    total = round(sum(float(number) * _MILLISECONDS[unit] for number, unit in parts))
+    if total > _LONGEST:
+        raise JobInvalid(name, "is a year at most")
+    return total
+
+
+def to_duration(milliseconds: int) -> str:
+    """The same the other way; 0 is empty."""
+    if not milliseconds:
+        return ""
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"), (rest, "ms"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number)
+
+
+def status_called(word: str) -> str:
+    """The status that somebody means with a word of DTR's documents."""
+    return _OTHER_WORDS.get(word, word)
+
+
+def canonical(mapping: Mapping[str, object]) -> str:
+    """A mapping as it is stored: equal ones are equal texts."""
+    return json.dumps(dict(mapping), sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,302 @@
+"""
+The queue: jobs and their logs, as rows.
+
+Whoever causes a job queues it in the transaction of the cause (`submit`): it is never lost, and never runs without
+it. What workers do with the rows is in `worker`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, Text, and_, bindparam, case, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.db import Statement, in_list, now
+from dtr.db.schema import action_configs, job_logs, jobs
+from dtr.events import SYSTEM, Event, Object, record
+from dtr.jobs.errors import ActionConfigUnknown, JobUnknown
+from dtr.jobs.job import RUNNING, Job, JobRequest, canonical, is_one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dtr.db import Database, Transaction
+    from dtr.events import Actor
+
+CHANNEL = "dtr_jobs"
+"""What workers are woken by."""
+
+JOB_COLUMNS = (
+    jobs.c.id,
+    jobs.c.action,
+    jobs.c.status,
+    jobs.c.worker,
+    jobs.c.scheduled_at,
+    jobs.c.updated_at,
+    jobs.c.retries_left,
+    jobs.c.retries_total,
+    jobs.c.retry_from,
+    jobs.c.capacity,
+    jobs.c.parameters,
+    jobs.c.deadline,
+    jobs.c.stop_timeout,
+    jobs.c.done,
+    jobs.c.total,
+    jobs.c.unit,
+)
+
+_INSERT = Statement(
+    insert(jobs)
+    .values(
+        id=bindparam("id"),
+        action=bindparam("action"),
+        status="waiting",
+        scheduled_at=func.coalesce(bindparam("scheduled_at", type_=BigInteger), now()),
+        updated_at=now(),
+        retries_left=bindparam("retries_left"),
+        retries_total=bindparam("retries_total"),
+        retry_from=bindparam("retry_from"),
+        capacity=bindparam("capacity"),
+        parameters=bindparam("parameters"),
+        deadline=bindparam("deadline"),
+        stop_timeout=bindparam("stop_timeout"),
+        unique_key=bindparam("unique_key"),
+    )
+    .on_conflict_do_nothing(index_elements=["unique_key"], index_where=jobs.c.unique_key.is_not(None))
+)
+_GET = Statement(select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id")))
+_action = bindparam("action", type_=Text)
+_worker = bindparam("worker", type_=Text)
+_of_interest = and_(
+    or_(_action == "", jobs.c.action == _action),
+    or_(_worker == "", jobs.c.worker == _worker),
+    or_(bindparam("only_running", type_=Text) == "", is_one_of(RUNNING)),
+)
+_LIST = Statement(
+    select(*JOB_COLUMNS)
+    .where(_of_interest)
+    .order_by(jobs.c.scheduled_at.desc(), jobs.c.id.desc())
+    .offset(bindparam("start", type_=BigInteger))
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_COUNT = Statement(select(func.count()).select_from(jobs).where(_of_interest))
+_CANCEL = Statement(
+    update(jobs)
+    .where(jobs.c.id == bindparam("which"), jobs.c.ended_at.is_(None))
+    .values(
+        status=case((is_one_of(RUNNING), "cancel_request"), else_="canceled"),
+        ended_at=case((is_one_of(RUNNING), None), else_=now()),
+        unique_key=None,
+        updated_at=now(),
+    )
+)
+_DELETE = Statement(delete(jobs).where(jobs.c.id == bindparam("which")))
+_LOGS = Statement(
+    select(job_logs.c.line, job_logs.c.data)
+    .where(job_logs.c.job == bindparam("job"), job_logs.c.line >= bindparam("offset"))
+    .order_by(job_logs.c.line)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_ended = jobs.c.ended_at.is_not(None)
+_OLD = Statement(
+    select(jobs.c.id)
+    .where(_ended, jobs.c.scheduled_at < bindparam("before", type_=BigInteger))
+    .order_by(jobs.c.scheduled_at)
+    .limit(bindparam("limit", type_=BigInteger))
+    .with_for_update(skip_locked=True)
+)
+_SURPLUS = Statement(
+    select(jobs.c.id)
+    .where(_ended)
+    .order_by(jobs.c.scheduled_at.desc(), jobs.c.id.desc())
+    .offset(bindparam("kept", type_=BigInteger))
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_DELETE_ENDED = Statement(delete(jobs).where(in_list(jobs.c.id, "ids"), _ended))
+
+_CONFIG_COLUMNS = (action_configs.c.action, action_configs.c.id, action_configs.c.parameters)
+_LIST_CONFIGS = Statement(select(*_CONFIG_COLUMNS).order_by(action_configs.c.action))
+_GET_CONFIG = Statement(select(*_CONFIG_COLUMNS).where(action_configs.c.action == bindparam("action")))
+_config = insert(action_configs).values(
+    action=bindparam("action"), id=bindparam("id"), parameters=bindparam("parameters")
+)
+_PUT_CONFIG = Statement(
+    _config.on_conflict_do_update(
+        index_elements=["action"], set_={"parameters": _config.excluded.parameters}
+    ).returning(action_configs.c.id)
+)
+_DELETE_CONFIG = Statement(delete(action_configs).where(action_configs.c.action == bindparam("which")))
+
+_BATCH = 500
+
+
+async def submit(
+    tx: Transaction, request: JobRequest, *, retries_left: int | None = None, retry_from: str = ""
+) -> str | None:
+    """Queue a job in a transaction; its id, None: one with the same key waits already. Raises JobInvalid."""
+    request.check()
+    made = str(uuid.uuid4())
+    queued = await tx.execute(
+        _INSERT,
+        id=made,
+        action=request.action,
+        scheduled_at=request.scheduled_at,
+        retries_left=request.retries if retries_left is None else retries_left,
+        retries_total=request.retries,
+        retry_from=retry_from,
+        capacity=canonical(request.capacity),
+        parameters=canonical(request.parameters),
+        deadline=request.deadline,
+        stop_timeout=request.stop_timeout,
+        unique_key=request.unique_key,
+    )
+    await tx.notify(CHANNEL)
+    return made if queued else None
+
+
+class Jobs:
+    """All jobs, and what the actions have as parameters when a job does not say."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def submit(self, request: JobRequest, *, by: Actor = SYSTEM) -> Job:
+        """Queue a job. Raises JobInvalid."""
+
+        async def work(tx: Transaction) -> Job:
+            made = await submit(tx, request)
+            assert made is not None or request.unique_key is not None
+            if made is None:
+                raise JobUnknown(request.unique_key)
+            await record(tx, Event(type="CREATE", actor=by, object=Object("job", made, request.action)))
+            row = await tx.fetch_one(_GET, id=made)
+            assert row is not None
+            return Job.of(row)
+
+        return await self._database.unit(work)
+
+    async def get(self, job: str) -> Job:
+        """A job by its id. Raises JobUnknown."""
+        row = await self._database.fetch_one(_GET, id=job)
+        if row is None:
+            raise JobUnknown(job)
+        return Job.of(row)
+
+    async def list_jobs(
+        self, *, action: str = "", worker: str = "", only_running: bool = False, start: int = 0, limit: int = 10
+    ) -> list[Job]:
+        """At most `limit` jobs behind the first `start`, the latest first; empty: of every action and worker."""
+        rows = await self._database.fetch_all(
+            _LIST,
+            action=action,
+            worker=worker,
+            only_running="yes" if only_running else "",
+            start=start,
+            limit=limit,
+        )
+        return [Job.of(row) for row in rows]
+
+    async def count(self, *, action: str = "", worker: str = "", only_running: bool = False) -> int:
+        """How many `list_jobs` lists in the end."""
+        row = await self._database.fetch_one(
+            _COUNT, action=action, worker=worker, only_running="yes" if only_running else ""
+        )
+        return int(row[0]) if row else 0
+
+    async def cancel(self, job: str, *, by: Actor = SYSTEM) -> None:
+        """Cancel a job; its worker stops it when it runs. One that ended stays as it is. Raises JobUnknown."""
+
+        async def work(tx: Transaction) -> None:
+            row = await tx.fetch_one(_GET, id=job)
+            if row is None:
+                raise JobUnknown(job)
+            if await tx.execute(_CANCEL, which=job):
+                await tx.notify(CHANNEL)
+                await record(tx, Event(type="UPDATE", actor=by, object=Object("job", job, row[1], "canceled")))
+
+        await self._database.unit(work)
+
+    async def delete(self, job: str, *, by: Actor = SYSTEM) -> None:
+        """Cancel a job and remove it with its logs; its worker stops it. Raises JobUnknown."""
+
+        async def work(tx: Transaction) -> None:
+            row = await tx.fetch_one(_GET, id=job)
+            if row is None:
+                raise JobUnknown(job)
+            await tx.execute(_DELETE, which=job)
+            await tx.notify(CHANNEL)
+            await record(tx, Event(type="DELETE", actor=by, object=Object("job", job, row[1])))
+
+        await self._database.unit(work)
+
+    async def logs(self, job: str, *, offset: int = 0, limit: int) -> list[tuple[int, str]]:
+        """At most `limit` lines from line `offset` on: their numbers, and each as JSON. Raises JobUnknown."""
+        rows = await self._database.fetch_all(_LOGS, job=job, offset=offset, limit=limit)
+        if not rows:
+            await self.get(job)
+        return [(row[0], row[1]) for row in rows]
+
+    async def prune(self, *, before: int | None, keep: int | None) -> int:
+        """
+        Remove jobs that ended, with their logs; how many.
+
+        Those that were scheduled `before` (milliseconds since 1970), and those beyond the `keep` latest.
+        """
+        total = 0
+        while True:
+            removed = await self._database.unit(lambda tx: _prune(tx, before, keep))
+            total += removed
+            if removed < _BATCH:
+                return total
+
+    # --- parameters of actions ---
+
+    async def list_configs(self) -> list[tuple[str, str, dict[str, str]]]:
+        """Action, id and parameters of all that were configured."""
+        rows = await self._database.fetch_all(_LIST_CONFIGS)
+        return [(row[0], row[1], json.loads(row[2])) for row in rows]
+
+    async def get_config(self, action: str) -> tuple[str, dict[str, str]]:
+        """Id and parameters of an action. Raises ActionConfigUnknown."""
+        row = await self._database.fetch_one(_GET_CONFIG, action=action)
+        if row is None:
+            raise ActionConfigUnknown(action)
+        return row[1], json.loads(row[2])
+
+    async def put_config(self, action: str, parameters: Mapping[str, str], *, by: Actor = SYSTEM) -> str:
+        """Configure an action; the id of its configuration. Raises JobInvalid."""
+        JobRequest(action=action).check()
+
+        async def work(tx: Transaction) -> str:
+            row = await tx.fetch_one(
+                _PUT_CONFIG, action=action, id=str(uuid.uuid4()), parameters=canonical(parameters)
+            )
+            assert row is not None
+            await record(tx, Event(type="UPDATE", actor=by, object=Object("action_config", row[0], action)))
+            return str(row[0])
+
+        return await self._database.unit(work)
+
+    async def delete_config(self, action: str, *, by: Actor = SYSTEM) -> None:
+        """Let an action have its defaults again. Raises ActionConfigUnknown."""
+
+        async def work(tx: Transaction) -> None:
+            if not await tx.execute(_DELETE_CONFIG, which=action):
+                raise ActionConfigUnknown(action)
+            await record(tx, Event(type="DELETE", actor=by, object=Object("action_config", action, action)))
+
+        await self._database.unit(work)
+
+
+async def _prune(tx: Transaction, before: int | None, keep: int | None) -> int:
+    ids: list[str] = []
+    if before is not None:
+        ids += [row[0] for row in await tx.fetch_all(_OLD, before=before, limit=_BATCH)]
+    if keep is not None and len(ids) < _BATCH:
+        ids += [row[0] for row in await tx.fetch_all(_SURPLUS, kept=keep, limit=_BATCH - len(ids))]
+    if not ids:
+        return 0
+    return await tx.execute(_DELETE_ENDED, ids=sorted(set(ids)))

@@ -1,0 +1,495 @@
+"""Jobs on both databases: queued, claimed, run, cancelled, tried again, taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from sqlalchemy import text
+
+from dtr.db import Database, Statement, Transaction, open_database
+from dtr.jobs import (
+    Action,
+    ActionConfigUnknown,
+    Crons,
+    CronUnknown,
+    Job,
+    JobFailed,
+    JobInvalid,
+    JobRequest,
+    Jobs,
+    JobUnknown,
+    Run,
+    Worker,
+    Workers,
+    WorkerUnknown,
+    submit,
+    to_duration,
+    to_milliseconds,
+)
+
+_SQL = {
+    "kill": "UPDATE workers SET heartbeat_until = 0 WHERE id = :id",
+    "due": "UPDATE crons SET next_run = 1 WHERE action = :id",
+    "now": "UPDATE jobs SET scheduled_at = 0 WHERE status = :id",
+}
+
+
+async def change(database: Database, name: str, id: str) -> None:  # noqa: A002 - as in the statement
+    statement = Statement(text(_SQL[name]))
+    await database.unit(lambda tx: tx.execute(statement, id=id))
+
+
+@pytest.fixture
+def jobs(database: Database) -> Jobs:
+    return Jobs(database)
+
+
+@pytest.fixture
+async def start(database: Database) -> AsyncIterator[Callable[..., Worker]]:
+    """A function that starts a worker with the actions that it is given."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def begin(name: str = "0123456789ab", *, concurrency: int = 8, **actions: Action) -> asyncio.Task[None]:
+        worker = Worker(database, Crons(database), actions, worker=name, node="here", concurrency=concurrency)
+        task = asyncio.create_task(worker.run())
+        tasks.append(task)
+        return task
+
+    yield begin
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+async def ended(jobs: Jobs, job: str) -> Job:
+    """The job, when it ended."""
+    async with asyncio.timeout(15):
+        while (found := await jobs.get(job)).status not in {"done", "errored", "canceled"}:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def has(jobs: Jobs, job: str, *states: str) -> Job:
+    async with asyncio.timeout(15):
+        while (found := await jobs.get(job)).status not in states:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(15):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def works(run: Run) -> None:
+    run.log("working")
+    run.progress(1, 2, "steps")
+    await asyncio.sleep(0)
+
+
+async def waits(run: Run) -> None:
+    run.log("waiting")
+    await asyncio.sleep(60)
+
+
+async def fails(_run: Run) -> None:
+    raise JobFailed("it cannot be done")
+
+
+# --- running --------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_runs_once_and_tells_what_it_did(jobs: Jobs, start: Callable[..., Worker]):
+    start(works=works)
+    queued = await jobs.submit(JobRequest(action="works", parameters={"depth": "all"}))
+    assert (queued.status, queued.worker, queued.parameters) == ("waiting", "", {"depth": "all"})
+    job = await ended(jobs, queued.id)
+    assert (job.status, job.worker, job.done, job.total, job.unit) == ("done", "0123456789ab", 1, 2, "steps")
+    (number, line), *others = await jobs.logs(job.id, limit=100)
+    assert (number, json.loads(line)["msg"], json.loads(line)["level"], others) == (0, "working", "info", [])
+
+
+async def test_a_job_waits_for_its_time_and_for_somebody_who_can_do_it(jobs: Jobs, start: Callable[..., Worker]):
+    start(works=works)
+    later = await jobs.submit(JobRequest(action="works", scheduled_at=int(time.time() * 1000) + 3_600_000))
+    foreign = await jobs.submit(JobRequest(action="elsewhere"))
+    first = await jobs.submit(JobRequest(action="works"))
+    await ended(jobs, first.id)
+    assert (await jobs.get(later.id)).status == (await jobs.get(foreign.id)).status == "waiting"
+
+
+async def test_what_is_queued_with_its_cause_goes_with_it(jobs: Jobs, database: Database):
+    async def work(tx: Transaction) -> None:
+        await submit(tx, JobRequest(action="works"))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await database.unit(work)
+    assert await jobs.count() == 0
+
+
+async def test_one_job_with_a_key_waits_at_a_time(jobs: Jobs, database: Database, start: Callable[..., Worker]):
+    request = JobRequest(action="works", unique_key="scan:1")
+    made = [await database.unit(lambda tx: submit(tx, request)) for _ in range(3)]
+    assert [one is None for one in made] == [False, True, True]
+    start(works=works)
+    await ended(jobs, made[0] or "")
+    assert await database.unit(lambda tx: submit(tx, request)) is not None
+
+
+async def test_a_job_starts_at_once_though_another_process_queued_it(
+    database: Database, database_url: str, start: Callable[..., Worker]
+):
+    other = open_database(database_url)
+    moments: dict[str, float] = {}
+
+    async def notes(run: Run) -> None:
+        moments[run.job] = time.monotonic()
+
+    start(notes=notes)
+    queue = Jobs(other)
+    await ended(queue, (await queue.submit(JobRequest(action="notes"))).id)
+    delays = []
+    for _ in range(9):
+        job = await queue.submit(JobRequest(action="notes"))
+        began = time.monotonic()
+        await ended(queue, job.id)
+        delays.append(moments[job.id] - began)
+    await other.close()
+    assert sorted(delays)[len(delays) // 2] < 0.5, delays  # far below the second after which a worker looks anyway
+
+
+async def test_several_workers_do_every_job_once(jobs: Jobs, start: Callable[..., Worker]):
+    seen: Counter[str] = Counter()
+
+    async def counts(run: Run) -> None:
+        seen[run.job] += 1
+        await asyncio.sleep(0.001)
+
+    for number in range(3):
+        start(f"{number:012x}", counts=counts)
+    made = [(await jobs.submit(JobRequest(action="counts"))).id for _ in range(60)]
+    for job in made:
+        assert (await ended(jobs, job)).status == "done"
+    assert seen == Counter(made)
+
+
+# --- failing --------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_fails_says_why(jobs: Jobs, start: Callable[..., Worker]):
+    async def breaks(_run: Run) -> None:
+        raise ZeroDivisionError("nothing to divide by")
+
+    start(fails=fails, breaks=breaks)
+    for action, message in (("fails", "it cannot be done"), ("breaks", "ZeroDivisionError: nothing to divide by")):
+        job = await ended(jobs, (await jobs.submit(JobRequest(action=action))).id)
+        assert job.status == "errored"
+        assert json.loads((await jobs.logs(job.id, limit=1))[0][1])["msg"] == message
+
+
+async def test_a_job_with_retries_is_queued_again_and_points_to_the_first(
+    jobs: Jobs, database: Database, start: Callable[..., Worker]
+):
+    start(fails=fails)
+    first = await ended(jobs, (await jobs.submit(JobRequest(action="fails", retries=2))).id)
+    assert (first.retries_left, first.retries_total, first.retry_from) == (2, 2, "")
+    for _ in range(2):
+        await change(database, "now", "waiting")
+        await until(lambda: _none_open(jobs))
+    tried = await jobs.list_jobs(limit=10)
+    assert sorted((one.retries_left, one.retry_from) for one in tried) == [(0, first.id), (1, first.id), (2, "")]
+    assert {one.status for one in tried} == {"errored"}
+
+
+async def _none_open(jobs: Jobs) -> bool:
+    return not any(one.status in {"waiting", "running"} and one.scheduled_at < time.time() * 1000
+                   for one in await jobs.list_jobs(limit=100))  # fmt: skip
+
+
+async def test_a_job_that_takes_too_long_is_stopped(jobs: Jobs, start: Callable[..., Worker]):
+    start(waits=waits)
+    job = await ended(jobs, (await jobs.submit(JobRequest(action="waits", deadline=100))).id)
+    assert job.status == "errored"
+    assert "its time" in (await jobs.logs(job.id, limit=10))[-1][1]
+
+
+async def test_a_job_that_does_not_stop_is_given_up(jobs: Jobs, start: Callable[..., Worker]):
+    released = asyncio.Event()
+
+    async def stubborn(_run: Run) -> None:
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    start(stubborn=stubborn)
+    job = await jobs.submit(JobRequest(action="stubborn", stop_timeout=50))
+    await has(jobs, job.id, "running")
+    await jobs.cancel(job.id)
+    assert (await ended(jobs, job.id)).status == "errored"
+    released.set()
+
+
+# --- cancelling -----------------------------------------------------------------------------------------------
+
+
+async def test_a_job_can_be_cancelled_before_and_while_it_runs(jobs: Jobs, start: Callable[..., Worker]):
+    waiting = await jobs.submit(JobRequest(action="waits"))
+    await jobs.cancel(waiting.id)
+    assert (await jobs.get(waiting.id)).status == "canceled"
+    start(waits=waits)
+    running = await jobs.submit(JobRequest(action="waits"))
+    await has(jobs, running.id, "running")
+    await jobs.cancel(running.id)
+    assert (await ended(jobs, running.id)).status == "canceled"
+    await jobs.cancel(running.id)
+    assert (await jobs.get(running.id)).status == "canceled"
+
+
+async def test_a_deleted_job_is_stopped_and_gone(jobs: Jobs, start: Callable[..., Worker]):
+    stopped = asyncio.Event()
+
+    async def tells(run: Run) -> None:
+        run.log("begun")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    start(tells=tells)
+    job = await jobs.submit(JobRequest(action="tells"))
+    await has(jobs, job.id, "running")
+    await jobs.delete(job.id)
+    async with asyncio.timeout(10):
+        await stopped.wait()
+    for gone in (jobs.get(job.id), jobs.delete(job.id), jobs.cancel(job.id), jobs.logs(job.id, limit=1)):
+        with pytest.raises(JobUnknown):
+            await gone
+
+
+# --- workers --------------------------------------------------------------------------------------------------
+
+
+async def _vanish(worker: Worker) -> None:
+    for one in worker._running.values():
+        one.task.cancel()
+    worker._running.clear()
+
+
+async def test_what_a_dead_worker_ran_goes_on_elsewhere(
+    jobs: Jobs, database: Database, start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+):
+    begun: list[str] = []
+
+    async def slow(_run: Run) -> None:
+        begun.append("slow")
+        await asyncio.sleep(0.2 if len(begun) > 1 else 60)
+
+    killed = start("00000000000a", slow=slow)
+    job = await jobs.submit(JobRequest(action="slow"))
+    await has(jobs, job.id, "running")
+    monkeypatch.setattr(Worker, "_shut_down", _vanish)  # as when its process is killed
+    killed.cancel()
+    await asyncio.wait([killed])
+    monkeypatch.undo()
+    assert (await jobs.get(job.id)).status == "running"
+    await change(database, "kill", "00000000000a")  # its last heartbeat is over
+    start("00000000000b", slow=slow)
+    found = await ended(jobs, job.id)
+    assert (found.status, found.worker) == ("done", "00000000000b")
+    assert len(begun) == 2
+
+
+async def test_a_worker_that_was_held_for_dead_stops_what_others_took_over(
+    jobs: Jobs, database: Database, start: Callable[..., Worker]
+):
+    stopped: list[str] = []
+
+    async def slow(run: Run) -> None:
+        try:
+            await asyncio.sleep(60 if not stopped else 0)
+        except asyncio.CancelledError:
+            stopped.append(run.job)
+            raise
+
+    start("00000000000a", slow=slow)
+    job = await jobs.submit(JobRequest(action="slow"))
+    await has(jobs, job.id, "running")
+    await change(database, "kill", "00000000000a")
+    assert (await ended(jobs, job.id)).status == "done"  # it lives again with its next heartbeat
+    assert stopped == [job.id]
+
+
+async def test_a_worker_that_stops_leaves_its_jobs_to_others(jobs: Jobs, start: Callable[..., Worker]):
+    seconds = [60, 0]
+
+    async def slow(_run: Run) -> None:
+        await asyncio.sleep(seconds.pop(0))
+
+    first = start("00000000000a", slow=slow)
+    job = await jobs.submit(JobRequest(action="slow"))
+    await has(jobs, job.id, "running")
+    first.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await first
+    assert (await jobs.get(job.id)).status == "worker_shutdown"
+    start("00000000000b", slow=slow)
+    found = await ended(jobs, job.id)
+    assert (found.status, found.worker) == ("done", "00000000000b")
+
+
+async def test_a_worker_takes_no_more_than_its_capacity(
+    jobs: Jobs, database: Database, start: Callable[..., Worker]
+):
+    busy = peak = 0
+
+    async def scans(_run: Run) -> None:
+        nonlocal busy, peak
+        busy += 1
+        peak = max(peak, busy)
+        await asyncio.sleep(0.05)
+        busy -= 1
+
+    start("00000000000a", scans=scans, works=works)
+    workers = Workers(database)
+    await until(workers.list_workers)
+    scan = JobRequest(action="scans", capacity={"scan": 1})
+    made = [(await jobs.submit(scan)).id for _ in range(5)]
+    # Many that do not fit do not stand in the way of one that does.
+    assert (await ended(jobs, (await jobs.submit(JobRequest(action="works"))).id)).status == "done"
+    assert {(await jobs.get(one)).status for one in made} == {"waiting"}
+    await workers.set_capacity("00000000000a", {"scan": 2})
+    for one in made:
+        await ended(jobs, one)
+    assert peak == 2
+    (known,) = await workers.list_workers()
+    assert (known.id, known.status, known.capacity, known.node) == ("00000000000a", "alive", {"scan": 2}, "here")
+    with pytest.raises(WorkerUnknown):
+        await workers.set_capacity("nobody", {})
+
+
+# --- lists, parameters, schedules -----------------------------------------------------------------------------
+
+
+async def test_jobs_are_listed_latest_first_by_action_worker_and_state(jobs: Jobs, start: Callable[..., Worker]):
+    made = [
+        (await jobs.submit(JobRequest(action=action, scheduled_at=number + 1))).id
+        for number, action in enumerate(["one", "two", "one", "two"])
+    ]
+    assert [one.id for one in await jobs.list_jobs()] == made[::-1]
+    assert [one.id for one in await jobs.list_jobs(start=1, limit=2)] == [made[2], made[1]]
+    assert [one.id for one in await jobs.list_jobs(action="one")] == [made[2], made[0]]
+    assert (await jobs.count(), await jobs.count(action="two"), await jobs.count(only_running=True)) == (4, 2, 0)
+    start(one=waits)
+    await has(jobs, made[0], "running")
+    await has(jobs, made[2], "running")
+    assert {one.id for one in await jobs.list_jobs(only_running=True)} == {made[0], made[2]}
+    assert len(await jobs.list_jobs(worker="0123456789ab")) == 2
+
+
+async def test_old_jobs_go_with_their_logs_and_those_that_did_not_end_stay(
+    jobs: Jobs, database: Database, start: Callable[..., Worker]
+):
+    start(works=works)
+    for moment in range(1, 6):
+        await ended(jobs, (await jobs.submit(JobRequest(action="works", scheduled_at=moment))).id)
+    waiting = await jobs.submit(JobRequest(action="other", scheduled_at=1))
+    assert await jobs.prune(before=3, keep=None) == 2
+    assert await jobs.prune(before=None, keep=1) == 2
+    assert [one.scheduled_at for one in await jobs.list_jobs()] == [5, 1]
+    assert (await jobs.get(waiting.id)).status == "waiting"
+    rows = await database.fetch_all(Statement(text("SELECT DISTINCT job FROM job_logs")))
+    assert len(rows) == 1
+
+
+async def test_parameters_of_a_job_go_before_those_of_its_action(jobs: Jobs, start: Callable[..., Worker]):
+    given: list[dict[str, str]] = []
+
+    async def reads(run: Run) -> None:
+        given.append(dict(run.parameters))
+
+    made = await jobs.put_config("reads", {"depth": "all", "mode": "fast"})
+    assert await jobs.put_config("reads", {"depth": "all", "mode": "slow"}) == made
+    assert await jobs.get_config("reads") == (made, {"depth": "all", "mode": "slow"})
+    assert await jobs.list_configs() == [("reads", made, {"depth": "all", "mode": "slow"})]
+    start(reads=reads)
+    await ended(jobs, (await jobs.submit(JobRequest(action="reads", parameters={"depth": "1"}))).id)
+    await jobs.delete_config("reads")
+    await ended(jobs, (await jobs.submit(JobRequest(action="reads"))).id)
+    assert given == [{"depth": "1", "mode": "slow"}, {}]
+    for missing in (jobs.get_config("reads"), jobs.delete_config("reads")):
+        with pytest.raises(ActionConfigUnknown):
+            await missing
+
+
+async def test_a_schedule_queues_one_job_when_its_time_comes(
+    jobs: Jobs, database: Database, start: Callable[..., Worker]
+):
+    crons = Crons(database)
+    cron = await crons.put("0 0 3 * * *", JobRequest(action="works", parameters={"depth": "all"}, retries=1))
+    assert time.gmtime(cron.next_run / 1000)[3:6] == (3, 0, 0)
+    assert cron.next_run > time.time() * 1000
+    assert await crons.queue_due() == 0
+    for expected in (1, 0):  # while one waits, no other is queued
+        await change(database, "due", "works")
+        assert await crons.queue_due() == expected
+    assert (await crons.get("works")).next_run == cron.next_run
+    start(works=works)
+    (job,) = await jobs.list_jobs()
+    assert (job.parameters, job.retries_total) == ({"depth": "all"}, 1)
+    assert (await ended(jobs, job.id)).status == "done"
+    again = await crons.put("@hourly", JobRequest(action="works"))
+    assert (again.id, [one.schedule for one in await crons.list_crons()]) == (cron.id, ["@hourly"])
+    await crons.ensure("@daily", JobRequest(action="works"))
+    assert (await crons.get("works")).schedule == "@hourly"
+    await crons.delete("works")
+    for missing in (crons.get("works"), crons.delete("works")):
+        with pytest.raises(CronUnknown):
+            await missing
+
+
+@pytest.mark.parametrize(
+    "schedule", ["", "* * * * *", "0 0 3 * * * *", "@often", "61 * * * * *", "0 0 0 30 2 *", "x" * 300]
+)
+async def test_a_schedule_that_names_no_moment_is_refused(database: Database, schedule: str):
+    with pytest.raises(JobInvalid) as refused:
+        await Crons(database).put(schedule, JobRequest(action="works"))
+    assert refused.value.field == "schedule"
+
+
+@pytest.mark.parametrize(
+    ("field", "request_"),
+    [
+        ("action", JobRequest(action="No Action")),
+        ("retries", JobRequest(action="works", retries=-1)),
+        ("capacityMap", JobRequest(action="works", capacity={"scan": -1})),
+        ("deadline", JobRequest(action="works", deadline=-1)),
+    ],
+)
+async def test_a_job_that_cannot_be_is_refused(jobs: Jobs, field: str, request_: JobRequest):
+    with pytest.raises(JobInvalid) as refused:
+        await jobs.submit(request_)
+    assert refused.value.field == field
+
+
+def test_lengths_of_time_are_written_as_in_go():
+    for duration, milliseconds in {
+        "90s": 90_000,
+        "1h30m": 5_400_000,
+        "1.5h": 5_400_000,
+        "250ms": 250,
+        "": 0,
+    }.items():
+        assert to_milliseconds("deadline", duration) == milliseconds
+    assert [to_duration(one) for one in (0, 250, 90_000, 5_400_000)] == ["", "250ms", "1m30s", "1h30m"]
+    for wrong in ("1", "1 h", "h", "1d", "-1h", "1h!"):
+        with pytest.raises(JobInvalid):
+            to_milliseconds("deadline", wrong)
