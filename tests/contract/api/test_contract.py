@@ -87,6 +87,14 @@ OPEN = {
 """What waits for its engine, by name: who builds one takes its operations off this list."""
 
 
+OPEN_PROPERTIES = {
+    f"answer[].{name} is missing" for name in ("components", "licenses", "mirroring", "promotion", "vuln_summary")
+}
+"""What is not said of a tag before the engine is there that knows it."""
+OPEN_CODES = {"TAG_IN_NOTARY"}
+"""What is not refused before there is content trust."""
+
+
 THEIRS = {one.name: one for one in operations(dtr())}
 OURS = {one.shape: one for one in operations(ours())}
 BUILT = sorted(THEIRS.keys() - OPEN)
@@ -138,7 +146,8 @@ def test_answers_have_the_status_and_the_fields_of_dtr(name: str):
     assert theirs.success == mine.success
     schema = theirs.described["responses"][theirs.success].get("schema")
     if schema is not None:
-        assert list(differences(schema, content(mine.described["responses"][theirs.success]), "answer")) == []
+        missed = differences(schema, content(mine.described["responses"][theirs.success]), "answer")
+        assert [one for one in missed if one not in OPEN_PROPERTIES] == []
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -149,5 +158,5 @@ def test_statuses_of_refusals_are_those_of_dtr(name: str):
     problems = []
     for status, described in theirs.items():
         if status[0] == "4" and status != "405":
-            problems += sorted(set(described.get("codes", ())) - set(codes(mine[status])))
+            problems += sorted(set(described.get("codes", ())) - set(codes(mine[status])) - OPEN_CODES)
     assert problems == []

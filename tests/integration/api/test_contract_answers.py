@@ -152,6 +152,7 @@ CALLS = {
         {"reponame": "made"},
         body={"shortDescription": "made here", "longDescription": "# Made", "scanOnPush": True},
     ),
+    "POST /api/v0/repositories/scan/toggle": Call(body={"scanOnPush": False}),
     "GET /api/v0/repositories/{namespace}/{reponame}": Call(),
     "GET /api/v0/repositories": Call(query={"count": True}),
     "GET /api/v0/repositories/{namespace}": Call(query={"pageSize": 1, "count": True}),
