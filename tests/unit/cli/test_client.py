@@ -80,8 +80,7 @@ def test_a_name_does_not_lead_elsewhere(name: str) -> None:
             {"repository": "acme/app"},
             "there is no repository acme/app, or you may not see it",
         ),
-        ("NO_SUCH_MEMBER", {"user": "bob", "organization": "acme"}, "bob is not in acme"),
-        ("NO_SUCH_MEMBER", {"user": "bob", "organization": "acme", "team": "x"}, "bob is not in acme/x"),
+        ("REPOSITORY_EXISTS", {"namespace": "acme", "name": "x"}, "there is a repository acme/x already"),
         ("NOT_AUTHENTICATED", {}, "`dtr login registry.example.org` gets new ones"),
         ("NOT_AUTHORIZED", {}, "ann may not do that on registry.example.org"),
         ("NO_SUCH_TAG", {}, "What it says: more"),
@@ -94,6 +93,12 @@ def test_a_refusal_says_what_to_do(code: str, names: dict[str, str], said: str) 
         refusing(code, detail="more").call("GET", path, names)
     assert said in caught.value.message
     assert caught.value.code == code
+
+
+def test_a_sentence_of_the_server_is_told_as_it_is() -> None:
+    with pytest.raises(Refused) as caught:
+        refusing("NO_SUCH_TEAM", detail="acme has no team x").call("GET", "/x")
+    assert caught.value.message == "acme has no team x"
 
 
 def test_a_refusal_names_the_fields_that_are_wrong() -> None:

@@ -154,6 +154,7 @@ def test_nothing_changes_twice() -> None:
     item = Repository(path="a/b", visibility="public", tag_limit=3)
     whole = Repository(
         path="a/b", visibility="public", short_description="", long_description="", immutable_tags=False,
+        immutable_patterns=(),
         tag_limit=3, scan_on_push=False,
     )  # fmt: skip
     assert [one.action for one in changes(Content(), content(item))] == ["make"]

@@ -101,14 +101,15 @@ def show_user(remote: Remote, account: str, output: Output) -> None:
 @click.argument("name")
 @click.option("--full-name", default="", help="The name of the person.")
 @click.option("--admin", is_flag=True, help="Make a system administrator.")
+@click.option("--auditor", is_flag=True, help="Let the user see all, changing nothing.")
 @_password_option
 def create_user(
-    remote: Remote, name: str, full_name: str, admin: bool, password_stdin: bool, output: Output
+    remote: Remote, name: str, full_name: str, admin: bool, auditor: bool, password_stdin: bool, output: Output
 ) -> None:
     """Make a user."""
     secret = password(password_stdin, f"Password of {name}", confirm=True)
-    body = {"name": name, "fullName": full_name, "isOrg": False, "isAdmin": admin, "isActive": True}
-    made = remote.call("POST", _ACCOUNTS, body={**body, "password": secret})
+    body = {"name": name, "fullName": full_name, "isAdmin": admin, "isAuditor": auditor, "password": secret}
+    made = remote.call("POST", _ACCOUNTS, body=body)
     if output.as_json:
         output.record(made, _USER_DETAILS)
 
@@ -417,7 +418,11 @@ def _get(remote: Remote, account: str, *, is_organization: bool) -> Record:
             raise Failure(f"there is no {kind} {account}") from None
         raise
     if found["isOrg"] is not is_organization:
-        raise Failure(f"{account} is {'an organization' if found['isOrg'] else 'a user'}, not the other way")
+        raise Failure(
+            f"{account} is a user, not an organization"
+            if is_organization
+            else f"{account} is an organization, not a user"
+        )
     return found
 
 

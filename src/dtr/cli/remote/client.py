@@ -31,14 +31,10 @@ _SAYINGS: dict[str, tuple[str, ...]] = {
     "NO_SUCH_REPOSITORY": ("there is no repository {repository}, or you may not see it",),
     "NO_SUCH_TAG": ("{repository} has no tag {tag}",),
     "NO_SUCH_REF": ("{repository} has no tag or digest {tag}",),
-    "NO_SUCH_TEAM": ("there is no team {organization}/{team}, or you may not see it",),
-    "NO_SUCH_MEMBER": ("{user} is not in {organization}/{team}", "{user} is not in {organization}"),
-    "NO_SUCH_API_TOKEN": ("there is no token {token}; `dtr token list` shows yours",),
+    "NO_SUCH_TEAM": ("{organization} has no team {team}",),
     "NO_SUCH_OPERATION": ("{server} cannot do that: its version is another one than that of this command",),
-    "REPOSITORY_EXISTS": ("there is a repository {namespace}/{name} already", "{to} is taken already"),
-    "ACCOUNT_EXISTS": ("there is an account {name} already",),
-    "TEAM_EXISTS": ("{organization} has a team {name} already",),
-    "ACCOUNT_IN_USE": ("{account} has repositories: delete them first, or let --repositories do it",),
+    "REPOSITORY_EXISTS": ("there is a repository {namespace}/{name} already",),
+    "ACCOUNT_IN_USE": ("{account} has repositories: delete them first, or all together with --repositories",),
     "NOT_AUTHENTICATED": ("{server} does not take these credentials: `dtr login {server}` gets new ones",),
     "NOT_AUTHORIZED": ("{you} may not do that on {server}: it needs more rights",),
     "TOO_MANY_REQUESTS": ("{server} takes no log-ins now, after too many wrong ones: try again later",),
@@ -174,6 +170,7 @@ class Remote:
         *,
         key: str | None = None,
         limit: int | None = None,
+        page_size: int = LARGEST_PAGE,
         query: Mapping[str, Any] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """
@@ -181,7 +178,8 @@ class Remote:
 
         `key` is where the answer has them; None: it is the list itself. Raises Refused, Failure.
         """
-        return islice(self._pages(path, names or {}, key, limit, dict(query or {})), limit)
+        size = min(limit or page_size, page_size)
+        return islice(self._pages(path, names or {}, key, size, dict(query or {})), limit)
 
     def lines(self, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[str]:
         """The lines of an answer, as they come. Raises Refused, Failure."""
@@ -197,11 +195,11 @@ class Remote:
             raise self._failure(error) from None
 
     def _pages(
-        self, path: str, names: Mapping[str, str], key: str | None, limit: int | None, query: dict[str, Any]
+        self, path: str, names: Mapping[str, str], key: str | None, size: int, query: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         # The account service has other names for the parameters, and says in the body where the next page begins.
-        start, size = ("start", "limit") if path.startswith("/enzi/") else ("pageStart", "pageSize")
-        query[size] = min(limit or LARGEST_PAGE, LARGEST_PAGE)
+        start, most = ("start", "limit") if path.startswith("/enzi/") else ("pageStart", "pageSize")
+        query[most] = size
         while True:
             answer = self._send("GET", path, names, None, query)
             document = self._document(answer)
@@ -291,6 +289,8 @@ def _quoted(name: str, value: str) -> str:
 
 def _plain(message: str, detail: Any) -> str:
     """What the server itself says, in one line; of a form, which fields are wrong."""
+    if isinstance(detail, str) and " " in detail:  # a sentence, which says more
+        return detail
     if isinstance(detail, list):
         detail = "; ".join(
             f"{one.get('field')}: {one.get('message')}" if isinstance(one, dict) else str(one) for one in detail

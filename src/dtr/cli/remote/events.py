@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dtr.cli.remote.output import Record
 
 _EVENTS = "/api/v0/events"
-_TYPES = click.Choice(["CREATE", "GET", "UPDATE", "DELETE", "SEND", "FAIL", "SCAN", "LOGIN"], case_sensitive=False)
 _POLL_SECONDS = 2.0
+_POLLED = 100
 
 
 def _thing(field: str) -> Callable[[Record], Any]:
@@ -45,7 +45,10 @@ def _filters(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--after", "publishedAfter", type=Moment(ahead=False), help="Only later ones: 2h, 2026-11-27."
         ),
-        click.option("--type", "eventType", type=_TYPES, help="Only of this type."),
+        click.option(
+            "--type", "eventType", metavar="TYPE", help="Only of this type: CREATE, GET, UPDATE, DELETE, …"
+        ),
+        click.option("--kind", "objectType", metavar="KIND", help="Only about things of this kind: tag, grant, …"),
         click.option("--actor", "actorId", metavar="ID", help="Only what this account did, by its id."),
         click.option("--no-pulls", "excludePull", is_flag=True, help="Without pulls."),
     ):
@@ -74,6 +77,24 @@ def list_events(remote: Remote, repository: str | None, output: Output, limit: i
     output.listing(records, _COLUMNS, name="id")
 
 
+@event.command("export")
+@with_remote
+@click.option(
+    "--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", help="Lines of JSON, or CSV."
+)
+@click.argument("repository", required=False)
+@_filters
+def export_events(remote: Remote, repository: str | None, form: str, **filters: Any) -> None:
+    """
+    Print all events for other programs, the latest first.
+
+    For administrators and auditors.
+    """
+    query = {"format": form, "repository": repository, **_query(filters)}
+    for line in remote.lines("/api/v0/events/export", query=query):
+        click.echo(line)
+
+
 @event.command("follow")
 @with_remote
 @click.option("--json", "as_json", is_flag=True, help="Print the API's records, one a line.")
@@ -87,7 +108,8 @@ def follow_events(remote: Remote, repository: str | None, as_json: bool, **filte
     output = Output(as_json)
     while True:
         time.sleep(_POLL_SECONDS)
-        new = list(_until(remote.records(path, names, key="events", query=query), seen))
+        coming = remote.records(path, names, key="events", query=query, page_size=_POLLED)
+        new = list(_until(coming, seen))
         if new:
             seen = new[0]["id"]
             output.listing(reversed(new), _COLUMNS)
@@ -107,4 +129,7 @@ def _place(repository: str | None) -> tuple[str, dict[str, str]]:
 
 
 def _query(filters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in filters.items() if value not in {None, False}}
+    wanted = {name: value for name, value in filters.items() if value not in {None, False}}
+    if "eventType" in wanted:
+        wanted["eventType"] = wanted["eventType"].upper()
+    return wanted

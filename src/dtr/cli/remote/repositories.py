@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LEVELS = click.Choice(["read-only", "read-write", "admin"])
 _REPOSITORY = "/api/v0/repositories/{repository}"
 _TAGS = "/api/v0/repositories/{repository}/tags"
+_AT_ONCE = 1000
 
 repository_argument = click.argument("repository", type=RepositoryName())
 
@@ -39,16 +40,27 @@ def path_of(record: Record) -> str:
 _COLUMNS = (
     Column("REPOSITORY", path_of),
     Column("VISIBILITY", "visibility"),
+    Column("SIZE", "size", "size"),
     Column("PULLS", "pulls", "number"),
-    Column("PUSHES", "pushes", "number"),
+    Column("PUSHED", "lastPushedAt", "time"),
     Column("DESCRIPTION", "shortDescription"),
 )
+
+
+def _immutable(record: Record) -> str:
+    patterns = record.get("immutableTagPatterns") or []
+    return "all tags" if record.get("immutableTags") else " ".join(patterns) or "no tags"
+
+
 _DETAILS = (
     *_COLUMNS,
-    Column("ID", "id"),
-    Column("TAGS CANNOT BE OVERWRITTEN", "immutableTags"),
+    Column("PUSHES", "pushes", "number"),
+    Column("PULLED", "lastPulledAt", "time"),
+    Column("IMMUTABLE", _immutable),
     Column("TAG LIMIT", lambda record: record.get("tagLimit") or "none"),
     Column("SCAN ON PUSH", "scanOnPush"),
+    Column("YOUR ACCESS", "yourAccess"),
+    Column("ID", "id"),
     Column("README", "longDescription"),
 )
 
@@ -87,6 +99,12 @@ def _settings(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--public/--private", default=None, help="Whether everybody may pull."),
         click.option("--immutable/--mutable", default=None, help="Whether tags cannot be overwritten."),
+        click.option(
+            "--immutable-tags",
+            metavar="PATTERN",
+            multiple=True,
+            help="Tags that cannot be overwritten, such as v*; may be repeated; '' for none.",
+        ),
         click.option("--tag-limit", type=click.IntRange(min=0), help="Keep at most so many tags; 0: all."),
         click.option("--scan-on-push/--scan-by-hand", default=None, help="Whether each push is scanned."),
         click.option("--description", help="A short description."),
@@ -100,6 +118,7 @@ def _body(
     *,
     public: bool | None,
     immutable: bool | None,
+    immutable_tags: tuple[str, ...],
     tag_limit: int | None,
     scan_on_push: bool | None,
     description: str | None,
@@ -113,6 +132,7 @@ def _body(
     given = {
         "visibility": None if public is None else "public" if public else "private",
         "immutableTags": immutable,
+        "immutableTagPatterns": [one for one in immutable_tags if one] if immutable_tags else None,
         "tagLimit": tag_limit,
         "scanOnPush": scan_on_push,
         "shortDescription": description,
@@ -152,6 +172,22 @@ def edit_repository(remote: Remote, repository: str, output: Output, **settings:
     changed = remote.call("PATCH", _REPOSITORY, {"repository": repository}, body=body)
     if output.as_json:
         output.record(changed, _DETAILS)
+
+
+@repo.command("rename")
+@with_remote
+@repository_argument
+@click.argument("to", type=RepositoryName())
+def rename_repository(remote: Remote, repository: str, to: str) -> None:
+    """
+    Rename a repository, or move it to another namespace.
+
+    Pulls under the old name go on until another repository has it; pushes are told the new one.
+    """
+    namespace, _, name = to.partition("/")
+    body = {"namespace": namespace, "name": name}
+    names = {"repository": repository}
+    remote.call("POST", f"{_REPOSITORY}/rename", names, body=body)
 
 
 @repo.command("delete")
@@ -253,21 +289,31 @@ def _manifest(field: str) -> Callable[[Record], Any]:
 
 def _platform(record: Record) -> str:
     manifest = record.get("manifest") or {}
-    return "/".join(filter(None, (manifest.get("os"), manifest.get("architecture"))))
+    several = manifest.get("platforms")
+    if several is not None:
+        return ", ".join(filter(None, map(_named, several)))
+    return _named(manifest)
+
+
+def _named(platform: Record) -> str:
+    return "/".join(filter(None, (platform.get(part) for part in ("os", "architecture", "variant"))))
 
 
 _TAG_COLUMNS = (
     Column("TAG", "name"),
+    Column("TYPE", _manifest("type")),
     Column("DIGEST", lambda record: str(record.get("digest", ""))[:19]),
-    Column("PLATFORM", _platform),
     Column("SIZE", _manifest("size"), "size"),
     Column("PUSHED", "updatedAt", "time"),
     Column("BY", "author"),
+    Column("PULLS", "pulls", "number"),
+    Column("PLATFORM", _platform),
 )
 _TAG_DETAILS = (
     Column("TAG", "name"),
     Column("DIGEST", _manifest("digest")),
     Column("PLATFORM", _platform),
+    Column("TYPE", _manifest("type")),
     Column("MEDIA TYPE", _manifest("mediaType")),
     Column("SIZE", _manifest("size"), "size"),
     Column("MADE", "createdAt", "time"),
@@ -287,8 +333,7 @@ def tag() -> None:
 @repository_argument
 def list_tags(remote: Remote, repository: str, output: Output, limit: int | None) -> None:
     """List the tags of a repository."""
-    query = {"includeManifests": True}
-    output.listing(remote.records(_TAGS, {"repository": repository}, limit=limit, query=query), _TAG_COLUMNS)
+    output.listing(remote.records(_TAGS, {"repository": repository}, limit=limit), _TAG_COLUMNS)
 
 
 @tag.command("show")
@@ -317,5 +362,13 @@ def delete_tags(remote: Remote, repository: str, tags: tuple[str, ...], yes: boo
     What nothing else names goes with them, after a while.
     """
     confirm(f"delete {', '.join(tags)} of {repository}", yes=yes)
-    for one in tags:
-        remote.call("DELETE", f"{_TAGS}/{{tag}}", {"repository": repository, "tag": one})
+    if len(tags) == 1:
+        remote.call("DELETE", f"{_TAGS}/{{tag}}", {"repository": repository, "tag": tags[0]})
+        return
+    missing = []
+    for begin in range(0, len(tags), _AT_ONCE):
+        body = {"tags": list(tags[begin : begin + _AT_ONCE])}
+        answer = remote.call("POST", f"{_TAGS}/delete", {"repository": repository}, body=body)
+        missing += [one["name"] for one in answer if not one["deleted"]]
+    if missing:
+        raise Failure(f"{repository} has no tag {', '.join(missing)}; the others are deleted")

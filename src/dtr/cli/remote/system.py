@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,9 @@ def _change(text: str, current: dict[str, Any]) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise Failure(f"{text!r} is no change: NAME=VALUE")
+    if name not in current:
+        near = difflib.get_close_matches(name, current, 1)
+        raise Failure(f"there is no setting {name}" + (f"; did you mean {near[0]}?" if near else ""))
     if value.startswith("@"):
         try:
             with open(value[1:], encoding="utf-8") as file:  # noqa: PTH123 - a name that was given

@@ -100,6 +100,7 @@ class Repository:
     short_description: str | None = None
     long_description: str | None = None
     immutable_tags: bool | None = None
+    immutable_patterns: tuple[str, ...] | None = None
     tag_limit: int | None = None
     scan_on_push: bool | None = None
 

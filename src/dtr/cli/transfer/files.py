@@ -43,6 +43,10 @@ def _number(value: str) -> int:
         raise ValueError(f"{value!r} is no number") from None
 
 
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(value.split())
+
+
 def _role(value: str) -> bool:
     try:
         return {"member": False, "owner": True, "admin": True}[value.strip().lower()]
@@ -78,6 +82,7 @@ _COLUMNS: dict[type[Item], dict[str, tuple[str, Callable[[str], Any], bool]]] = 
         "description": ("short_description", _text, False),
         "readme": ("long_description", _text, False),
         "immutable": ("immutable_tags", _flag, False),
+        "immutable_patterns": ("immutable_patterns", _words, False),
         "tag_limit": ("tag_limit", _number, False),
         "scan_on_push": ("scan_on_push", _flag, False),
     },
@@ -180,4 +185,6 @@ def _shown(item: Item, title: str, attribute: str) -> str:
         return ("admin" if getattr(item, "team", "") else "owner") if value else "member"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(value)
     return "" if value is None else str(value)

@@ -2,12 +2,14 @@
 A running DTR, or dtr, read through its public API as an administrator of it.
 
 Of DTR's records about teams' access the team is known by its id alone, so names come from the account service.
+What DTR had not, grants to single users, is asked for when the other one is a dtr, as its records of users show.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dtr.cli._common import Failure
 from dtr.cli.remote.client import Refused
 from dtr.cli.transfer.content import Content, Grant, Member, Organization, Repository, Team, User
 
@@ -24,6 +26,9 @@ _TEAM = "/enzi/v0/accounts/{organization}/teams/{team}"
 
 def read(remote: Remote, progress: Callable[[str], None]) -> Content:
     """All that is moved, of the server; `progress` is told what is read. Raises Failure."""
+    asker = remote.call("GET", "/enzi/v0/accounts/{user}", {"user": remote.access.user})
+    if not asker.get("isAdmin"):
+        raise Failure(f"{remote.access.user} is no administrator there, and cannot see all")
     content = Content()
 
     def take(item: Item) -> None:
@@ -36,7 +41,23 @@ def read(remote: Remote, progress: Callable[[str], None]) -> Content:
         _read_organization(remote, organization, take)
     for record in remote.records("/api/v0/repositories", key="repositories"):
         take(_repository(remote, record))
+    if "isAuditor" in asker:
+        _read_user_grants(remote, content, take)
     return content
+
+
+def _read_user_grants(remote: Remote, content: Content, take: Callable[[Item], None]) -> None:
+    """Grants to single users, not to robots, which are not moved."""
+    namespaces = [*content.items[User], *content.items[Organization]]
+    for path, name, places in (
+        ("/api/v0/repositoryNamespaces/{namespace}/userAccess", "namespace", namespaces),
+        ("/api/v0/repositories/{repository}/userAccess", "repository", list(content.items[Repository])),
+    ):
+        for place in map(str, places):
+            for access in remote.records(path, {name: place}, key="userAccessList"):
+                who = access["user"]["name"]
+                if content.has(User, who):
+                    take(Grant(on=place, who=who, level=access["accessLevel"]))
 
 
 def _read_organization(remote: Remote, organization: str, take: Callable[[Item], None]) -> None:
@@ -94,6 +115,7 @@ def _repository(remote: Remote, record: Record) -> Repository:
         short_description=record.get("shortDescription") or None,
         long_description=record.get("longDescription") or None,
         immutable_tags=record.get("immutableTags"),
+        immutable_patterns=tuple(record.get("immutableTagPatterns") or ()),
         tag_limit=record.get("tagLimit"),
         scan_on_push=record.get("scanOnPush"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import groupby
 from typing import TYPE_CHECKING, assert_never
 
@@ -75,6 +76,7 @@ _REPOSITORIES = Statement(
         repositories.c.short_description,
         repositories.c.long_description,
         repositories.c.immutable_tags,
+        repositories.c.immutable_patterns,
         repositories.c.tag_limit,
         repositories.c.scan_on_push,
     )
@@ -137,7 +139,7 @@ async def read(application: Application) -> Content:
     for statement in (_MEMBERS, _TEAM_MEMBERS):
         for organization, team, user, is_admin in await fetch(statement):
             content.put(Member(organization=organization, team=team, user=user, is_admin=bool(is_admin)))
-    for path, visibility, short, long, immutable, tag_limit, scan_on_push in await fetch(_REPOSITORIES):
+    for path, visibility, short, long, immutable, patterns, tag_limit, scan_on_push in await fetch(_REPOSITORIES):
         content.put(
             Repository(
                 path=path,
@@ -145,6 +147,7 @@ async def read(application: Application) -> Content:
                 short_description=short,
                 long_description=long,
                 immutable_tags=bool(immutable),
+                immutable_patterns=tuple(json.loads(patterns)),
                 tag_limit=tag_limit,
                 scan_on_push=bool(scan_on_push),
             )

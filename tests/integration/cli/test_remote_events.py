@@ -1,0 +1,84 @@
+"""``dtr event``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from tests.support.api import Api
+from tests.support.commands import RemoteCommands
+from tests.support.server import DTR
+
+
+@pytest.fixture(scope="module")
+def api(admin: RemoteCommands) -> Api:
+    return Api(admin.server)
+
+
+def test_what_happened_is_listed_latest_first(admin: RemoteCommands) -> None:
+    before = int(admin.json("event", "list", "--limit", "1")[0]["id"])
+    admin("org", "create", "umbrella")
+    admin("team", "create", "umbrella/devs")
+    happened = [one for one in admin.json("event", "list", "--limit", "10") if int(one["id"]) > before]
+    assert [(one["type"], one["object"]["type"]) for one in happened] == [
+        ("CREATE", "team"),
+        ("CREATE", "account"),
+    ]
+    time, kind, thing, repository, by = admin.rows("event", "list", "--kind", "account", "--limit", "1")[0]
+    assert (kind, thing, repository, by) == ("CREATE", "account umbrella", "", "admin")
+    assert time.endswith("+00:00")
+
+
+def test_events_are_chosen(admin: RemoteCommands, api: Api) -> None:
+    admin("org", "create", "chosen")
+    (account,) = admin.json("user", "show", "admin")
+    found = admin.json(
+        "event", "list", "--type", "create", "--after", "1h", "--actor", account["id"], "--no-pulls"
+    )
+    assert {one["type"] for one in found} == {"CREATE"}
+    assert {one["actor"] for one in found} == {account["id"]}
+    assert admin("event", "list", "--before", "2020-01-01") == ""
+    assert "eventType" in admin.fail("event", "list", "--type", "nothing")
+
+
+def test_events_of_a_repository_are_listed(admin: RemoteCommands, api: Api) -> None:
+    api.make_repository("admin/eventful")
+    ((_, kind, _, repository, by),) = admin.rows("event", "list", "admin/eventful")
+    assert (kind, repository, by) == ("CREATE", "admin/eventful", "system")
+    assert (
+        admin.fail("event", "list", "admin/missing")
+        == "there is no repository admin/missing, or you may not see it"
+    )
+
+
+def test_events_are_exported(admin: RemoteCommands) -> None:
+    lines = [json.loads(line) for line in admin("event", "export").splitlines()]
+    rows = list(csv.DictReader(io.StringIO(admin("event", "export", "--format", "csv"))))
+    assert len(lines) > 1
+    assert [one["id"] for one in lines] == [row["id"] for row in rows]
+    assert admin("event", "export", "--before", "2020-01-01") == ""
+
+
+def test_events_are_followed_as_they_happen(admin: RemoteCommands) -> None:
+    process = subprocess.Popen(
+        [DTR, "event", "follow", "--json", "--kind", "account"],
+        env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **admin.environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        time.sleep(1.5)  # until it knows where to begin
+        names = ["followed1", "followed2"]
+        for name in names:
+            admin("org", "create", name)
+        assert process.stdout is not None
+        seen = [json.loads(process.stdout.readline())["object"]["name"] for _ in names]
+        assert seen == names
+    finally:
+        process.kill()
+        process.communicate()
