@@ -216,7 +216,7 @@ async def list_repository_user_access(
 async def set_repository_user_access(
     path: PathDep, username: str, form: AccessForm, caller: CallerDep, rooms: RoomsDep
 ) -> RepositoryUserAccess:
-    """The user, or the organization's robot, has this level from now on. By those who administer the repository."""
+    """A user, or a robot of the organization, has this level from now on. By those who administer it."""
     place = await _repository(caller, rooms, path, Operation.MANAGE_TEAM_ACCESS)
     access = await _set_user(caller, rooms, place, username, form)
     return RepositoryUserAccess(repository=await _record(caller, rooms, place), user_access_list=[access])
