@@ -207,8 +207,11 @@ class AccessTokens:
                 user_agent=user_agent[:500],
                 scope=write_scope(scope),
             )
-            if made and kind == "access":  # what a log-in leaves behind is part of the log-in
+            if made and kind == "access":
                 await record(tx, _event("CREATE", by, token, label, account.id, account.name))
+            elif made:
+                what = Object("session", token, account.name, user_agent[:500])
+                await record(tx, Event(type="LOGIN", actor=by, object=what))
 
         try:
             await self._database.unit(work)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import argon2
 import pytest
 from sqlalchemy import BigInteger, bindparam, select, update
 
-from dtr.accounts import Accounts, AccountUnknown, BadCredentials, Login, Passwords
+from dtr.accounts import Accounts, AccountUnknown, BadCredentials, Login, Passwords, TooManyAttempts
 from dtr.db import Database, Statement, Transaction, now
 from dtr.db.schema import accounts as accounts_table
 from dtr.db.schema import tokens as tokens_table
@@ -147,6 +149,93 @@ async def test_the_same_work_is_done_whether_or_not_there_is_such_a_user(
         hashed.clear()
         await refused(ada, name, secret)
         assert hashed == ["$argon2id$v=19$m=8,t=1,p=1"], name
+
+
+# --- what is remembered of passwords --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One entry for each hash that is computed to compare a password."""
+    computed: list[bool] = []
+    verify = argon2.PasswordHasher.verify
+
+    def counted(self: argon2.PasswordHasher, stored: str | bytes, password: str | bytes) -> bool:
+        computed.append(True)
+        return verify(self, stored, password)
+
+    monkeypatch.setattr(argon2.PasswordHasher, "verify", counted)
+    return computed
+
+
+async def test_a_right_password_is_hashed_once_a_minute(
+    ada: Accounts, hashed: list[bool], monkeypatch: pytest.MonkeyPatch
+):
+    for _ in range(5):
+        assert (await ada.logins.authenticate("ada", "right", HERE)).account.name == "ada"
+    assert len(hashed) == 1
+    moment = time.monotonic()
+    monkeypatch.setattr("dtr.accounts.passwords.time.monotonic", lambda: moment + 59)
+    await ada.logins.authenticate("ada", "right", HERE)
+    assert len(hashed) == 1
+    monkeypatch.setattr("dtr.accounts.passwords.time.monotonic", lambda: moment + 61)
+    await ada.logins.authenticate("ada", "right", HERE)
+    assert len(hashed) == 2
+
+
+async def test_what_is_remembered_ends_at_once_with_password_and_account(ada: Accounts):
+    await ada.logins.authenticate("ada", "right", HERE)
+    await ada.update("ada", is_active=False)
+    await refused(ada, "ada", "right")
+    await ada.update("ada", is_active=True)
+    await ada.logins.authenticate("ada", "right", HERE)
+    await ada.set_password("ada", "new")
+    await refused(ada, "ada", "right")
+    await ada.logins.authenticate("ada", "new", HERE)
+    await ada.set_password("ada", "right")  # with another salt, hence another hash
+    await refused(ada, "ada", "new")
+    await ada.delete("ada")
+    await refused(ada, "ada", "right")
+
+
+async def test_wrong_passwords_are_not_remembered_and_right_ones_only_for_their_user(
+    ada: Accounts, hashed: list[bool]
+):
+    await ada.create_user("bob", "other")
+    await ada.logins.authenticate("ada", "right", HERE)
+    hashed.clear()
+    for number in range(3):
+        with pytest.raises(BadCredentials):
+            await ada.logins.authenticate("ada", "wrong", f"198.51.100.{number}")
+        with pytest.raises(BadCredentials):
+            await ada.logins.authenticate("bob", "right", f"198.51.100.{number}")
+    assert len(hashed) == 6
+
+
+async def test_a_password_that_is_remembered_is_slowed_down_as_any_other(ada: Accounts):
+    await ada.logins.authenticate("ada", "right", "198.51.100.1")
+    for _ in range(6):
+        with pytest.raises((BadCredentials, TooManyAttempts)):
+            await ada.logins.authenticate("ada", "wrong", HERE)
+    with pytest.raises(TooManyAttempts):
+        await ada.logins.authenticate("ada", "right", HERE)
+
+
+async def test_so_many_passwords_are_remembered_and_none_of_them_as_it_is(
+    ada: Accounts, hashed: list[bool], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dtr.accounts.passwords._REMEMBERED", 3)
+    for number in range(6):
+        await ada.create_user(f"u{number}", f"secret-{number}")
+        await ada.logins.authenticate(f"u{number}", f"secret-{number}", HERE)
+    memory = ada._passwords._fits
+    assert len(memory._until) == 3
+    assert all(b"secret" not in code and len(code) == 32 for code in memory._until)
+    hashed.clear()
+    await ada.logins.authenticate("u5", "secret-5", HERE)
+    assert len(hashed) == 0
+    await ada.logins.authenticate("u0", "secret-0", HERE)
+    assert len(hashed) == 1
 
 
 # --- access tokens ------------------------------------------------------------------------------------------

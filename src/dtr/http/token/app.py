@@ -126,7 +126,7 @@ class TokenService:
         answer = await self._issue(scope, login, _scopes(query))
         answer["token"] = answer["access_token"]
         if login is not None and query.get("offline_token", [""])[0] == "true":
-            answer["refresh_token"] = await self._refresh_token(login, headers, query)
+            answer["refresh_token"] = await self._refresh_token(scope, login, query)
         return answer
 
     async def _post(self, scope: Scope, receive: Receive) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class TokenService:
             name, secret = form.get("username", [""])[0], form.get("password", [""])[0]
             login = await self._log_in(scope, name, secret)
             if form.get("access_type", [""])[0] == "offline":
-                refresh = await self._refresh_token(login, headers, form)
+                refresh = await self._refresh_token(scope, login, form)
         elif grant == "refresh_token":
             given = form.get("refresh_token", [""])[0]
             login = await self._authenticate(
@@ -166,9 +166,8 @@ class TokenService:
         )
 
     async def _authenticate(self, scope: Scope, check: Callable[[str], Any]) -> Login:
-        client = scope.get("client")
         try:
-            login: Login = await check(client[0] if client else "")
+            login: Login = await check(_address(scope))
         except BadCredentials as error:
             raise self._unauthorized(str(error)) from None
         except TooManyAttempts as error:
@@ -183,15 +182,17 @@ class TokenService:
         challenge = f'Basic realm="{self._service}"'.encode()
         return _Refused(401, "UNAUTHORIZED", message, [(b"www-authenticate", challenge)])
 
-    async def _refresh_token(self, login: Login, headers: dict[bytes, bytes], form: dict[str, list[str]]) -> str:
+    async def _refresh_token(self, scope: Scope, login: Login, form: dict[str, list[str]]) -> str:
         client = form.get("client_id", [""])[0]
+        user_agent = dict(scope["headers"]).get(b"user-agent", b"").decode("latin-1")
         try:
             return await self._accounts.tokens.create(
                 login.account.name,
                 f"log-in of {_printable(client) or 'a client'}",
                 kind="refresh",
                 parent=login.token or None,
-                user_agent=_printable(headers.get(b"user-agent", b"").decode("latin-1")),
+                user_agent=_printable(user_agent),
+                by=login.account.acting(_address(scope)),
             )
         except AccountUnknown:  # it has just ended
             raise self._unauthorized(str(BadCredentials())) from None
@@ -261,6 +262,12 @@ class TokenService:
 def _is_good_for(facts: Facts, action: str) -> bool:
     """Whether the token that was shown is good for an action."""
     return facts.actions is None or Action(action) in facts.actions
+
+
+def _address(scope: Scope) -> str:
+    """Where a request came from; empty: unknown."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def _form(raw: bytes) -> dict[str, list[str]]:
