@@ -28,7 +28,7 @@ from dtr.accounts import (
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import open_database
-from dtr.events import Events
+from dtr.events import Bounds, Events, Retention
 from dtr.http.front import Front
 from dtr.http.operations import Operations
 from dtr.registry import (
@@ -109,6 +109,7 @@ class Application:
         self.pulls = Pulls(self.database)
         self.usage = Usage(self.database)
         self.events = Events(self.database)
+        self.retention = Retention(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
         self.sweeper = Sweeper(self.database, self.storage)
@@ -177,6 +178,17 @@ class Application:
             per_user=values.sessions_per_user,
         )
 
+    def _event_bounds(self) -> Bounds:
+        values, days = self.live.current, self.settings.events.audit_days
+        audit_age = None if days is None else days * 86_400_000
+        if not values.repo_event_history_compaction_enabled:
+            return Bounds(audit_age=audit_age)
+        return Bounds(
+            max_age=values.repo_event_history_max_age_ms,
+            keep=values.repo_event_history_to_keep or None,
+            audit_age=audit_age,
+        )
+
     async def warm_up(self) -> None:
         """Build what takes a while to build, when the first requests are answered and before it is asked for."""
         await asyncio.sleep(_QUIET_SECONDS)
@@ -188,6 +200,13 @@ class Application:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sweeper.run())
             group.create_task(self.usage.run())
+            group.create_task(self.retention.run(self._event_bounds))
+            given = self.settings.events
+            if given.syslog_address is not None:
+                from dtr.events.syslog import Syslog
+
+                syslog = Syslog(self.database, given.syslog_address, given.syslog_facility)
+                group.create_task(syslog.run())
 
     async def close(self) -> None:
         """Give back connections, files and threads; what waits to be written is written."""

@@ -187,6 +187,39 @@ class Auth(_Section):
     hash_passes: int = Field(2, ge=1, description="Passes of a password hash.")
 
 
+class Events(_Section):
+    """What happened: the audit trail."""
+
+    syslog_address: str | None = Field(
+        None,
+        description="Send events to this syslog server: `udp://HOST:PORT`, `tcp://HOST:PORT` or `unix:///dev/log`.",
+    )
+    syslog_facility: Literal[
+        "user", "daemon", "auth", "syslog", "authpriv", "audit",
+        "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    ] = Field("local0", description="The facility of the messages.")  # fmt: skip
+    audit_days: int | None = Field(
+        None,
+        ge=1,
+        description="How long events that happened in no repository are kept; by default for good.",
+    )
+
+    @field_validator("syslog_address")
+    @classmethod
+    def _syslog(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, _, rest = value.partition("://")
+        try:
+            if scheme in {"udp", "tcp"}:
+                split_address(rest)
+            elif scheme != "unix" or not rest.startswith("/"):
+                raise ValueError
+        except ValueError:
+            raise ValueError("is udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH") from None
+        return value
+
+
 class Log(_Section):
     """The log."""
 
@@ -221,6 +254,7 @@ class Settings(_Section):
     storage: Storage = Storage()
     registry: Registry = Registry()
     auth: Auth = Auth()
+    events: Events = Events()
     log: Log = Log()
 
     @field_validator("https_address", "http_address")

@@ -47,7 +47,7 @@ _PULLED = frozenset({"tag", "manifest"})
 _CONTENT = ("repository", "tag", "manifest", "blob")
 _CHANGES = ("CREATE", "UPDATE", "DELETE", "SCAN")
 
-_columns = (
+COLUMNS = (
     events.c.id,
     events.c.published_at,
     events.c.type,
@@ -66,6 +66,7 @@ _columns = (
     events.c.target_name,
     events.c.target_content,
 )
+"""What `recorded` reads, in its order."""
 # Not a parameter: a planner has to see that this is what the indexes are about.
 _is_pull = events.c.type == literal_column("'GET'")
 _limit = bindparam("limit", type_=BigInteger)
@@ -122,7 +123,7 @@ class Events:
         rows = await self._database.fetch_all(
             statement, **parameters, start=_LARGEST_ID if start is None else start, limit=limit
         )
-        return [_recorded(row) for row in rows]
+        return [recorded(row) for row in rows]
 
     async def count(self, wanted: Filter) -> int:
         """How many there are; who gets `MOST_COUNTED` knows that there may be more."""
@@ -247,7 +248,7 @@ def _is(column: ColumnElement[str], word: str) -> ColumnElement[bool]:
 
 
 def _part(*conditions: ColumnElement[bool], counts: bool) -> Select[Any]:
-    columns = (literal(1),) if counts else _columns
+    columns = (literal(1),) if counts else COLUMNS
     return (
         select(*columns)
         .where(*conditions, events.c.id <= bindparam("start", type_=BigInteger))
@@ -256,8 +257,11 @@ def _part(*conditions: ColumnElement[bool], counts: bool) -> Select[Any]:
     )
 
 
-def _recorded(row: Row) -> Recorded:
-    number, moment, kind, actor, actor_name, actor_type, address, repository_id, repository, *rest = row
+def recorded(row: Row) -> Recorded:
+    """The event of a row that begins with `COLUMNS`."""
+    number, moment, kind, actor, actor_name, actor_type, address, repository_id, repository, *rest = row[
+        : len(COLUMNS)
+    ]
     target = Object(*rest[4:]) if rest[4] is not None else None
     return Recorded(
         number,
