@@ -84,6 +84,22 @@ def make_image(
     return Image(json.dumps(manifest).encode(), manifest["mediaType"], (config, *contents))
 
 
+def make_built_image(
+    config: dict[str, Any] | bytes, /, *layers: bytes, docker: bool = False, **more: Any
+) -> Image:
+    """An image with this config, and with `more` in its manifest."""
+    data = config if isinstance(config, bytes) else json.dumps(config).encode()
+    media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": descriptor(DOCKER_CONFIG if docker else OCI_CONFIG, data),
+        "layers": [descriptor(OCI_LAYER, one) for one in layers],
+        **more,
+    }
+    return Image(json.dumps(manifest).encode(), media_type, (data, *layers))
+
+
 def make_artifact(artifact_type: str, content: bytes = b"", *, subject: Image | None = None, **more: Any) -> Image:
     """An artifact (SBOM, signature, chart, …) of one blob, with the empty config."""
     manifest = {

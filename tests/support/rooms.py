@@ -17,7 +17,20 @@ from dtr.db import Database, Statement, open_database
 from dtr.events import Actor
 from dtr.http.v2.body import RequestBody
 from dtr.oci import Digest, parse_manifest, parse_repository_name
-from dtr.registry import Blobs, Collector, Lifetimes, Manifests, Repositories, Settings, Sweeper, Upload, Uploads
+from dtr.registry import (
+    Blobs,
+    Collector,
+    ImageConfigs,
+    Images,
+    Lifetimes,
+    Manifests,
+    Repositories,
+    Settings,
+    Sweeper,
+    Upload,
+    Uploads,
+    Usage,
+)
 from dtr.registry.collector import Collected
 from dtr.registry.fsck import Fsck
 from dtr.storage import Driver
@@ -50,6 +63,9 @@ class Rooms:
             self.database, self.storage, self.lifetimes, blob_limit=blob_limit, inline_limit=inline_limit
         )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=sparse_manifests)
+        self.usage_counts = Usage(self.database)
+        self.image_configs = ImageConfigs(self.database, self.storage)
+        self.images = Images(self.database, self.image_configs)
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
         self.fsck = Fsck(self.database, self.storage)
@@ -63,6 +79,7 @@ class Rooms:
     async def close(self) -> None:
         for peer in self._peers:
             await peer.close()
+        await self.image_configs.close()
         await self.storage.close()
         await self.database.close()
 

@@ -1,0 +1,95 @@
+"""What is counted: exact at every moment, while rows are added and folded by many at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.images import make_image, make_index
+from tests.support.invariants import assert_invariants
+from tests.support.rooms import Counter, Rooms
+
+from dtr.registry.usage import Counts, count, of_namespace, of_repository
+
+
+async def add(rooms: Rooms, **scopes: Counts) -> None:
+    await rooms.database.unit(lambda tx: count(tx, scopes))
+
+
+async def test_what_was_never_counted_is_nothing(rooms: Rooms):
+    assert await rooms.usage_counts.get(["a", "b"]) == {"a": Counts(), "b": Counts()}
+    assert await rooms.usage_counts.get([]) == {}
+    assert await rooms.usage_counts.fold() == 0
+
+
+async def test_folding_changes_nothing_but_the_number_of_rows(rooms: Rooms):
+    expected = Counts(bytes=7, pulls=5, pushes=1, pulled_at=300, pushed_at=50)
+    await add(rooms, a=Counts(bytes=10, pulls=2, pulled_at=100), b=Counts(pushes=1))
+    await rooms.usage_counts.fold()
+    await add(rooms, a=Counts(bytes=-3, pulls=3, pulled_at=300))
+    await add(rooms, a=Counts(pulled_at=200, pushes=1, pushed_at=50))
+    assert (await rooms.usage_counts.get(["a"]))["a"] == expected
+    assert await rooms.usage_counts.fold() == 2
+    assert await rooms.count("usage_deltas") == 0
+    assert await rooms.usage_counts.get(["a", "b"]) == {"a": expected, "b": Counts(pushes=1)}
+
+
+async def test_nothing_is_lost_or_counted_twice_while_many_count_fold_and_look(rooms: Rooms):
+    hosts = [rooms, rooms.another(), rooms.another()]
+    scopes = ["repository:1", "repository:2", "*"]
+    looks: list[int] = []
+
+    async def write(host: Rooms) -> None:
+        for _ in range(20):
+            await add(host, **dict.fromkeys(scopes, Counts(bytes=2, pulls=1)))
+
+    async def fold(host: Rooms) -> None:
+        for _ in range(20):
+            await host.usage_counts.fold()
+
+    async def look(host: Rooms) -> None:
+        for _ in range(30):
+            found = (await host.usage_counts.get(scopes))["*"]
+            assert found.bytes == 2 * found.pulls
+            looks.append(found.pulls)
+
+    await asyncio.gather(*(work(host) for host in hosts for work in (write, fold, look)))
+    while await rooms.usage_counts.fold():
+        pass
+    assert await rooms.usage_counts.get(scopes) == dict.fromkeys(scopes, Counts(bytes=120, pulls=60))
+    assert 0 <= min(looks) <= max(looks) <= 60
+
+
+async def test_a_push_under_a_tag_counts_once_in_its_own_transaction(rooms: Rooms):
+    repository = await rooms.make_repository()
+    scope = of_repository(repository)
+    index = make_index(make_image(), make_image())
+    await rooms.push(repository, index, "latest")
+    first = (await rooms.usage_counts.get([scope]))[scope]
+    assert (first.pushes, first.pulls) == (1, 0)
+    assert first.pushed_at is not None
+    assert first.pulled_at is None
+    await rooms.put(repository, index, "latest", "again")
+    second = (await rooms.usage_counts.get([scope]))[scope]
+    assert second.pushes == 2
+    assert (second.pushed_at or 0) >= first.pushed_at
+    assert first.bytes == second.bytes == sum(len(blob) for child in index.children for blob in child.blobs)
+
+
+async def test_usage_of_many_repositories_is_one_query(rooms: Rooms):
+    counter = Counter().watch(rooms.database)
+    await rooms.usage_counts.get(of_repository(number) for number in range(100))
+    assert counter.seen == (1, 0)
+
+
+async def test_folding_takes_few_statements_and_leaves_the_audit_content(rooms: Rooms):
+    repository = await rooms.make_repository()
+    for _ in range(10):
+        await rooms.push(repository, make_image(), "latest")
+    counter = Counter().watch(rooms.database)
+    await rooms.usage_counts.fold()
+    assert counter.statements <= 2 + 3  # a row for each scope
+    assert await rooms.findings() == []
+    await assert_invariants(rooms)
+    ((namespace,),) = await rooms.query("SELECT id FROM accounts WHERE name = 'acme'")
+    found = await rooms.usage_counts.get([of_namespace(namespace), of_repository(repository), "*"])
+    assert len({one.bytes for one in found.values()}) == 1
