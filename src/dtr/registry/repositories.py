@@ -335,7 +335,7 @@ class Repositories:
 
         async def work(tx: Transaction) -> None:
             await tx.execute(_TOGGLE_SCANS, wanted=scan_on_push, scan_on_push=scan_on_push)
-            content = json.dumps({"scanOnPush": scan_on_push})
+            content = json.dumps({"scan_on_push": scan_on_push})
             await record(tx, Event(type="UPDATE", actor=by, object=Object("repository", "", "*", content)))
 
         await self._database.unit(work)

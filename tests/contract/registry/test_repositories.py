@@ -9,6 +9,8 @@ from tests.support.images import make_artifact, make_image
 from tests.support.invariants import assert_invariants
 from tests.support.rooms import Counter, Rooms, SlowBody, make_body
 
+from dtr.accounts import AccountInUse, Level
+from dtr.events import Actor
 from dtr.oci import Digest, NameInvalid, RepositoryName, parse_repository_name
 from dtr.registry import (
     BlobUnknown,
@@ -18,6 +20,7 @@ from dtr.registry import (
     RepositoryExists,
     RepositoryUnknown,
     Settings,
+    TagImmutable,
     UploadUnknown,
 )
 
@@ -238,3 +241,262 @@ async def test_finding_a_repository_is_one_read(rooms: Rooms):
     counter = Counter().watch(rooms.database)
     await rooms.repositories.get("acme/app")
     assert counter.seen == (1, 0)
+
+
+# --- immutable tags, events -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"immutable_patterns": ("v*",), "tag_limit": 1},
+        {"immutable_patterns": ("",)},
+        {"immutable_patterns": ("v[0-9]",)},
+        {"immutable_patterns": ("a/b",)},
+        {"immutable_patterns": ("x" * 129,)},
+        {"immutable_patterns": tuple(f"v{n}" for n in range(101))},
+        {"short_description": "x" * 1001},
+        {"long_description": "nul: \0"},
+        {"short_description": "half: \ud800"},
+    ],
+)
+async def test_patterns_and_descriptions_that_cannot_be_are_refused(rooms: Rooms, settings):
+    with pytest.raises(InvalidSettings):
+        await rooms.make_repository("acme/app", **settings)
+
+
+async def test_tags_that_a_pattern_matches_are_not_overwritten_but_may_be_deleted(rooms: Rooms):
+    repository = await rooms.make_repository(immutable_patterns=("v*", "release-?"))
+    first, second = make_image(), make_image()
+    await rooms.push(repository, first, "v1", "release-1", "release-10", "latest")
+    await rooms.push(repository, second)
+    await rooms.put(repository, first, "v1")  # the same again is no overwriting
+    for tag, pattern in (("v1", "v*"), ("release-1", "release-?")):
+        with pytest.raises(TagImmutable) as caught:
+            await rooms.put(repository, second, "latest", tag)
+        assert (caught.value.tag, caught.value.pattern) == (tag, pattern)
+    assert (await rooms.manifests.get("acme/app", "latest")).digest == first.digest
+    await rooms.put(repository, second, "latest", "release-10")
+    assert await rooms.manifests.delete_tags(repository, ["v1", "nothing"]) == {"v1"}
+    await rooms.put(repository, second, "v1")
+    assert (await rooms.manifests.get("acme/app", "v1")).digest == second.digest
+    await assert_invariants(rooms)
+
+
+async def test_many_tags_are_deleted_together_with_what_was_counted_of_them(rooms: Rooms):
+    repository = await rooms.make_repository()
+    image = make_image()
+    digest = await rooms.push(repository, image, *(f"v{n}" for n in range(100)))
+    for reference in ("v1", "v99", digest):
+        await rooms.change(
+            "INSERT INTO pulls (repository_id, reference, pulls, last_pulled_at) VALUES (:repository, :tag, 7, 1)",
+            repository=repository,
+            tag=reference,
+        )
+    counter = Counter().watch(rooms.database)
+    gone = await rooms.manifests.delete_tags(repository, [f"v{n}" for n in range(200)])
+    assert gone == {f"v{n}" for n in range(100)}
+    assert counter.units == 1
+    assert counter.statements - 100 <= 6  # an event for each
+    assert await rooms.query("SELECT reference FROM pulls") == [(digest,)]
+    assert (await rooms.manifests.get("acme/app", digest)).payload == image.payload
+    await assert_invariants(rooms)
+
+
+async def events_of(rooms: Rooms) -> list[tuple]:
+    return await rooms.query(
+        "SELECT type, actor_name, repository, object_name, target_name FROM events"
+        " WHERE object_type = 'repository' ORDER BY id"
+    )
+
+
+async def test_every_change_of_a_repository_is_an_event(rooms: Rooms):
+    ada = Actor("user", "1", "ada", "192.0.2.7")
+    await rooms.make_repository("acme/other")
+    name = parse_repository_name("acme/app")
+    await rooms.repositories.create(name, Settings(), by=ada)
+    await rooms.repositories.update("acme/app", by=ada, tag_limit=3, long_description="a long story")
+    await rooms.repositories.update("acme/app", by=ada, tag_limit=3)  # changes nothing
+    await rooms.repositories.rename("acme/app", parse_repository_name("acme/web"), by=ada)
+    await rooms.repositories.set_scan_on_push(True, by=ada)
+    await rooms.repositories.delete("acme/web", by=ada)
+    assert (await events_of(rooms))[1:] == [
+        ("CREATE", "ada", "acme/app", "acme/app", None),
+        ("UPDATE", "ada", "acme/app", "acme/app", None),
+        ("UPDATE", "ada", "acme/app", "acme/app", "acme/web"),
+        ("UPDATE", "ada", "", "*", None),
+        ("DELETE", "ada", "acme/web", "acme/web", None),
+    ]
+    assert await rooms.query(
+        "SELECT object_content FROM events WHERE type = 'UPDATE' AND target_id IS NULL ORDER BY id"
+    ) == [('{"long_description": null, "tag_limit": 3}',), ('{"scan_on_push": true}',)]
+
+
+async def test_the_scan_mode_of_all_repositories_changes_at_once(rooms: Rooms):
+    for n in range(3):
+        await rooms.make_repository(f"acme/app{n}", scan_on_push=n == 1)
+    await rooms.repositories.set_scan_on_push(True)
+    await rooms.make_repository("acme/later")
+    found = await rooms.repositories.list_repositories(limit=10)
+    assert [one.settings.scan_on_push for one in found] == [True, True, True, False]
+
+
+async def test_all_repositories_of_an_account_go_and_then_the_account(rooms: Rooms):
+    for n in range(205):
+        await rooms.make_repository(f"acme/app{n}")
+    repository = await rooms.make_repository("acme/content")
+    await rooms.push(repository, make_image(), "latest")
+    await rooms.make_repository("other/app")
+    account = await rooms.accounts.get("acme")
+    with pytest.raises(AccountInUse):
+        await rooms.accounts.delete("acme")
+    assert await rooms.repositories.delete_all(account.id) == 206
+    assert [one.path for one in await rooms.repositories.list_repositories(limit=500)] == ["other/app"]
+    await rooms.accounts.delete("acme")
+    assert await rooms.query("SELECT count(*) FROM repositories WHERE namespace_id IS NULL") == [(206,)]
+    assert f"namespace:{account.id}" not in await rooms.usage()
+    await assert_invariants(rooms)
+    # Nobody looks for an owner when the content goes.
+    await rooms.manifests.delete(repository, (await rooms.query("SELECT digest FROM manifests"))[0][0])
+    for (digest,) in await rooms.query("SELECT digest FROM repository_blobs"):
+        await rooms.blobs.delete(repository, digest)
+    assert await rooms.usage() == {}
+    await assert_invariants(rooms)
+
+
+# --- renaming -------------------------------------------------------------------------------------------------
+
+
+async def rename(rooms: Rooms, path: str, new_path: str) -> None:
+    await rooms.repositories.rename(path, parse_repository_name(new_path))
+
+
+async def find(rooms: Rooms, path: str) -> str | None:
+    return await rooms.accounts.standings.find_redirect(path)
+
+
+async def test_a_renamed_repository_keeps_everything_and_its_old_names_lead_to_it(rooms: Rooms):
+    repository = await rooms.make_repository("acme/app", tag_limit=7)
+    image = make_image()
+    await rooms.push(repository, image, "latest")
+    before = await rooms.usage()
+    renamed = await rooms.repositories.rename("acme/app", parse_repository_name("acme/web/ui"))
+    assert (renamed.id, renamed.path, renamed.settings.tag_limit) == (repository, "acme/web/ui", 7)
+    assert (await rooms.manifests.get("acme/web/ui", "latest")).payload == image.payload
+    with pytest.raises(RepositoryUnknown):
+        await rooms.repositories.get("acme/app")
+    await rename(rooms, "acme/web/ui", "acme/web")
+    assert await find(rooms, "acme/app") == await find(rooms, "acme/web/ui") == "acme/web"
+    assert await find(rooms, "acme/web") is None
+    assert await rooms.usage() == before
+    await assert_invariants(rooms)
+
+
+async def test_a_redirect_ends_when_the_name_is_taken_and_with_the_repository(rooms: Rooms):
+    await rooms.make_repository("acme/a")
+    await rename(rooms, "acme/a", "acme/b")
+    await rooms.make_repository("acme/a")
+    assert await find(rooms, "acme/a") is None
+    await rename(rooms, "acme/b", "acme/c")
+    await rename(rooms, "acme/a", "acme/b")  # takes the name from a redirect
+    assert await find(rooms, "acme/b") is None
+    assert await find(rooms, "acme/a") == "acme/b"
+    await rename(rooms, "acme/b", "acme/a")  # and back
+    assert await find(rooms, "acme/b") == "acme/a"
+    await rooms.repositories.delete("acme/a")
+    assert await find(rooms, "acme/b") is None
+    assert await rooms.query("SELECT path FROM repository_redirects") == []
+
+
+async def test_names_that_are_taken_missing_or_none_are_refused(rooms: Rooms):
+    await rooms.make_repository("acme/a")
+    await rooms.make_repository("acme/b")
+    for old, new, error in (
+        ("acme/a", "acme/b", RepositoryExists),
+        ("acme/x", "acme/c", RepositoryUnknown),
+        ("acme/a", "nobody/a", NamespaceUnknown),
+        ("acme/a", "acme", NameInvalid),
+    ):
+        with pytest.raises(error):
+            await rename(rooms, old, new)
+    await rename(rooms, "acme/a", "acme/a")
+    assert await rooms.count("repository_redirects") == 0
+
+
+async def test_of_many_who_rename_to_one_name_one_succeeds(rooms: Rooms):
+    hosts = [rooms, rooms.another(), rooms.another()]
+    for n in range(6):
+        await rooms.make_repository(f"acme/app{n}")
+    outcomes = await asyncio.gather(
+        *(rename(hosts[n % 3], f"acme/app{n}", "acme/web") for n in range(6)), return_exceptions=True
+    )
+    assert sum(one is None for one in outcomes) == 1
+    assert sum(isinstance(one, RepositoryExists) for one in outcomes) == 5
+    assert await rooms.count("repository_redirects") == 1
+
+
+async def test_what_teams_and_robots_were_granted_ends_in_another_namespace_and_of_users_stays(rooms: Rooms):
+    repository = await rooms.make_repository("acme/app")
+    await rooms.accounts.create_user("ada", None)
+    await rooms.accounts.organizations.create_team("acme", "devs")
+    await rooms.accounts.grants.grant_team("acme", "devs", Level.WRITE, repository="acme/app")
+    robot = await rooms.accounts.robots.create(await rooms.accounts.get("acme"), "ci")
+    for account in (await rooms.accounts.get("ada"), robot.account):
+        await rooms.change(
+            "INSERT INTO repository_user_grants (repository_id, user_id, level) VALUES (:repository, :id, 'admin')",
+            repository=repository,
+            id=account.id,
+        )
+    await rename(rooms, "acme/app", "acme/web")
+    assert (await rooms.count("repository_grants"), await rooms.count("repository_user_grants")) == (1, 2)
+    await rooms.accounts.create_organization("other")
+    await rename(rooms, "acme/web", "other/web")
+    assert await rooms.count("repository_grants") == 0
+    assert await rooms.count("repository_user_grants") == 1
+    assert (await rooms.repositories.get("other/web")).namespace_kind == "organization"
+
+
+async def test_usage_of_namespaces_is_right_after_a_move_whatever_they_share(rooms: Rooms):
+    moving, staying = await rooms.make_repository("acme/moving"), await rooms.make_repository("acme/staying")
+    target = await rooms.make_repository("other/there")
+    shared_here, shared_there, own = (make_image(size=1000) for _ in range(3))
+    for repository, images in (
+        (moving, (shared_here, shared_there, own)),
+        (staying, (shared_here,)),
+        (target, (shared_there,)),
+    ):
+        for image in images:
+            await rooms.push(repository, image)
+    await rename(rooms, "acme/moving", "other/moving")
+    await assert_invariants(rooms)
+    await rename(rooms, "other/moving", "acme/back")
+    await assert_invariants(rooms)
+    empty = await rooms.make_repository("acme/empty")
+    await rename(rooms, "acme/empty", "other/empty")
+    await rooms.push(empty, own)
+    await assert_invariants(rooms)
+
+
+async def test_usage_is_right_when_a_repository_moves_to_and_fro_during_pushes(rooms: Rooms):
+    hosts = [rooms, rooms.another(), rooms.another()]
+    moving, staying = await rooms.make_repository("acme/app"), await rooms.make_repository("acme/other")
+    await rooms.make_repository("beta/x")
+    images = [make_image() for _ in range(8)]
+
+    async def push(host: Rooms, repository: int) -> None:
+        for image in images:
+            await host.push(repository, image, "latest")
+
+    async def move() -> None:
+        for _ in range(6):
+            await rename(hosts[2], "acme/app", "beta/app")
+            await asyncio.sleep(0.01)
+            await rename(hosts[2], "beta/app", "acme/app")
+
+    await asyncio.gather(push(hosts[0], moving), push(hosts[1], staying), push(hosts[1], moving), move())
+    await assert_invariants(rooms)
+    assert {one.path for one in await rooms.repositories.list_repositories(limit=9)} == {
+        "acme/app",
+        "acme/other",
+        "beta/x",
+    }
