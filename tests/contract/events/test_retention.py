@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.support.events import made, write
+from tests.support.events import made
 from tests.support.rooms import Counter
 
 from dtr.db import Database, Statement
-from dtr.events import Bounds, Events, Filter, Retention, retention
+from dtr.events import Bounds, Events, Filter, Retention, record, retention
 
-DAY = 86_400_000
+HOUR = 3_600_000
+DAY = 24 * HOUR
 
 
 @pytest.fixture
@@ -24,12 +25,21 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(retention, name, Statement(clause.limit(7)))
 
 
-async def fill(database: Database, *ages: int, in_repository: bool = True) -> None:
-    """Events that are so many days old."""
-    for age in ages:
-        await write(database, made(repository_id=1 if in_repository else None, age=0))
-        sql = "UPDATE events SET published_at = published_at - :age WHERE id = (SELECT max(id) FROM events)"
-        await database.unit(lambda tx, sql=sql, age=age: tx.execute(Statement(text(sql)), age=age * DAY))
+_AGE = Statement(
+    text("UPDATE events SET published_at = published_at - :age WHERE id = (SELECT max(id) FROM events)")
+)
+
+
+async def fill(database: Database, *ages: int, histories: tuple[bool, ...] = (True,)) -> None:
+    """Events that are so many days old; of each age one in a repository, and one that is not, as wanted."""
+
+    async def work(tx: Any) -> None:
+        for age in ages:
+            for is_history in histories:
+                await record(tx, made(repository_id=1 if is_history else None))
+                await tx.execute(_AGE, age=age * DAY)
+
+    await database.unit(work)
 
 
 async def ages(database: Database) -> list[tuple[bool, int]]:
@@ -46,10 +56,8 @@ async def ages(database: Database) -> list[tuple[bool, int]]:
 
 
 async def mixed(database: Database) -> None:
-    for age in range(30, 0, -1):
-        await fill(database, age)
-        await fill(database, age, in_repository=False)
-    await fill(database, 0, in_repository=False)
+    await fill(database, *range(30, 0, -1), histories=(True, False))
+    await fill(database, 0, histories=(False,))
 
 
 async def test_without_bounds_nothing_goes(database: Database):
@@ -62,15 +70,15 @@ async def test_without_bounds_nothing_goes(database: Database):
 @pytest.mark.parametrize(
     ("bounds", "history", "audit"),
     [
-        (Bounds(max_age=10 * DAY + 1000), 10, 30),
+        (Bounds(max_age=10 * DAY + HOUR), 10, 30),
         (Bounds(keep=4), 4, 30),
-        (Bounds(keep=4, max_age=10 * DAY + 1000), 4, 30),
-        (Bounds(keep=20, max_age=10 * DAY + 1000), 10, 30),
+        (Bounds(keep=4, max_age=10 * DAY + HOUR), 4, 30),
+        (Bounds(keep=20, max_age=10 * DAY + HOUR), 10, 30),
         (Bounds(keep=30), 30, 30),
         (Bounds(keep=1000), 30, 30),
         (Bounds(max_age=900 * DAY), 30, 30),
-        (Bounds(audit_age=10 * DAY + 1000), 30, 10),
-        (Bounds(audit_age=10 * DAY + 1000, keep=3), 3, 10),
+        (Bounds(audit_age=10 * DAY + HOUR), 30, 10),
+        (Bounds(audit_age=10 * DAY + HOUR, keep=3), 3, 10),
         (Bounds(max_age=1), 0, 30),
     ],
 )
@@ -88,10 +96,10 @@ async def test_bounds(database: Database, bounds: Bounds, history: int, audit: i
 async def test_other_bounds_later(database: Database):
     await mixed(database)
     kept = Retention(database)
-    assert await kept.compact(Bounds(max_age=20 * DAY + 1000)) == 10
-    assert await kept.compact(Bounds(max_age=10 * DAY + 1000)) == 10
-    assert await kept.compact(Bounds(audit_age=25 * DAY + 1000)) == 5
-    assert await kept.compact(Bounds(keep=1, audit_age=1 * DAY + 1000)) == 9 + 24
+    assert await kept.compact(Bounds(max_age=20 * DAY + HOUR)) == 10
+    assert await kept.compact(Bounds(max_age=10 * DAY + HOUR)) == 10
+    assert await kept.compact(Bounds(audit_age=25 * DAY + HOUR)) == 5
+    assert await kept.compact(Bounds(keep=1, audit_age=1 * DAY + HOUR)) == 9 + 24
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -126,7 +134,7 @@ async def test_several_at_once_delete_each_event_once(database: Database):
 @pytest.mark.usefixtures("small_batches")
 async def test_units_are_small_and_what_is_clear_is_not_looked_at_again(database: Database):
     await mixed(database)
-    kept, bounds = Retention(database), Bounds(max_age=10 * DAY + 1000)
+    kept, bounds = Retention(database), Bounds(max_age=10 * DAY + HOUR)
     counter = Counter().watch(database)
     await kept.compact(bounds)
     assert counter.units >= 6
