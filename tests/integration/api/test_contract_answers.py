@@ -7,13 +7,14 @@ That everything is described alike is in tests/contract/api/test_contract.py.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema_rs
 import pytest
-from tests.contract.api.test_contract import BUILT, THEIRS
+from tests.contract.api.test_contract import BUILT, NEVER, OPEN_PROPERTIES, THEIRS
 from tests.support.api import Api
 from tests.support.client import Answer
 from tests.support.contract import dtr, resolve
@@ -90,10 +91,8 @@ OPEN_RECORDS = {
     "responses.OldScanSummary",
     "responses.Component",
     "responses.License",
-    "responses.Tag.components",
-    "responses.Tag.licenses",
 }
-"""What is null or empty until its engine is there."""
+"""What is of engines that are not there yet."""
 
 # --- what there is, and what is called ------------------------------------------------------------------------
 
@@ -143,6 +142,8 @@ class Call:
     path: dict[str, str] | None = None
     query: dict[str, Any] | None = None
     body: Any = None
+    patient: bool = False
+    """Until there is something: settings take two seconds to reach every process."""
 
 
 CALLS = {
@@ -152,7 +153,6 @@ CALLS = {
         {"reponame": "made"},
         body={"shortDescription": "made here", "longDescription": "# Made", "scanOnPush": True},
     ),
-    "POST /api/v0/repositories/scan/toggle": Call(body={"scanOnPush": False}),
     "GET /api/v0/repositories/{namespace}/{reponame}": Call(),
     "GET /api/v0/repositories": Call(query={"count": True}),
     "GET /api/v0/repositories/{namespace}": Call(query={"pageSize": 1, "count": True}),
@@ -183,18 +183,20 @@ CALLS = {
         query={"query": "a", "includeRepositories": True, "includeAccounts": True}
     ),
     "GET /api/v0/index/dockersearch": Call(query={"q": "app"}),
-    "POST /api/v0/meta/settings": Call(body={"createRepositoryOnPush": False}),
-    "GET /api/v0/meta/settings": Call(),
-    "GET /api/v0/meta/features": Call(),
-    "GET /api/v0/meta/alerts": Call(),
-    "GET /api/v0/meta/cluster_status": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/tags/{tag}": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/manifests/{reference}": Call({"reference": "DIGEST"}),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": Call(),
     "DELETE /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": Call(),
+    "POST /api/v0/repositories/scan/toggle": Call(body={"scanOnPush": False}),
     "DELETE /api/v0/repositories/{namespace}/{reponame}": Call({"reponame": "made"}),
     "DELETE /api/v0/accounts/{namespace}/repositories": Call({"namespace": "ada"}),
     "DELETE /api/v0/accounts/{namespace}": Call({"namespace": "gone"}),
+    # Nothing can be deleted any more, and somebody is alerted.
+    "POST /api/v0/meta/settings": Call(body={"readOnlyRegistry": True}),
+    "GET /api/v0/meta/settings": Call(),
+    "GET /api/v0/meta/features": Call(),
+    "GET /api/v0/meta/alerts": Call(patient=True),
+    "GET /api/v0/meta/cluster_status": Call(),
 }
 
 
@@ -204,7 +206,7 @@ class World:
     def __init__(self, api: Api) -> None:
         self.api = api
         self.answers: dict[str, Answer] = {}
-        api.make_users("ada", "bob")
+        api.make_users("ada", "bob", "carl")
         for name in ("acme", "gone", "other"):
             api.make_organization(name, owners=("ada",))
         api.make_team("acme/devs", "bob")
@@ -219,6 +221,9 @@ class World:
         self.digest = image.digest
         made = api.as_("ada").post("/api/v0/api_tokens", {"tokenLabel": "hers"}).expect(200)
         self.token = made.json["hashedToken"]
+        scope = {"repositories": ["acme/*"], "actions": ["pull"]}
+        scoped = api.as_("ada").post("/api/v0/api_tokens", {"scope": scope}).expect(200)
+        self.scoped = api.as_("ada", scoped.json["token"])
 
     def path(self, name: str, values: dict[str, str] | None = None) -> str:
         given = {**PATH, "hashedtoken": self.token, **((CALLS[name].path or {}) if values is None else values)}
@@ -231,7 +236,13 @@ class World:
     def call_all(self) -> None:
         for name, how in CALLS.items():
             method = THEIRS[name].method
-            self.answers[name] = self.api.admin.call(method, self.path(name), how.body, **(how.query or {}))
+            deadline = time.monotonic() + 5 if how.patient else 0
+            while True:
+                answer = self.api.admin.call(method, self.path(name), how.body, **(how.query or {}))
+                if answer.body != b"[]" or time.monotonic() > deadline:
+                    break
+                time.sleep(0.1)
+            self.answers[name] = answer
 
 
 @pytest.fixture(scope="module")
@@ -279,20 +290,24 @@ REFUSALS = [
     for status, described in sorted(THEIRS[name].described["responses"].items())
     if status[0] == "4"
     for code in described.get("codes", ())
-    if code not in OPEN_CODES
+    if code not in OPEN_CODES and code not in NEVER.get(name, ())
 ]
 
 
 @pytest.mark.parametrize(("name", "code"), REFUSALS)
 def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, str], name: str, code: str):
     how, operation = CALLS[name], THEIRS[name]
-    method, caller, path, body, query = operation.method, "admin", fresh.path(name), how.body, how.query or {}
+    given = {**(how.path or {}), "reponame": "app"}
+    caller, method, path = fresh.api.admin, operation.method, fresh.path(name, given)
+    body, query = how.body, how.query or {}
     headers: dict[str, str] = {}
     if code == "NOT_AUTHENTICATED":
-        caller, headers = None, {"Authorization": "Bearer nonsense", **elsewhere}
+        caller, headers = fresh.api.anonymous, {"Authorization": "Bearer nonsense", **elsewhere}
+    elif code == "NOT_AUTHORIZED" and "{hashedtoken}" in name:
+        caller = fresh.scoped  # others' tokens are not there
     elif code == "NOT_AUTHORIZED":
-        caller = "bob"  # who may see the repository, and nothing else
-        assert name != "GET /api/v0/repositories/{namespace}/{reponame}/tags"
+        sees = "repositories/" in name
+        caller = fresh.api.as_("bob" if sees else "carl")
     elif code == "NOT_ALLOWED":
         method = "TRACE"
     elif code == "NOT_ACCEPTABLE":
@@ -301,8 +316,10 @@ def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, 
         body, headers = {}, {"Content-Type": "text/plain"}
     elif code == "INVALID_PARAMETERS":
         query = {"pageSize": "many", "usedbefore": "soon"}
+    elif code == "INVALID_JSON":
+        body = ["no object"]
     elif code == "INVALID_DIGEST":
-        path = fresh.path(name, {"reference": "sha256:short"})
+        path = fresh.path(name, {**given, "reference": "sha256:short"})
     elif code in BODIES:
         body = BODIES[code]
     else:
@@ -312,8 +329,8 @@ def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, 
         missing = dict.fromkeys(NOTHING[code], value)
         if "username" in operation.parameters("query"):
             query = {**query, "username": "nothing"}
-        path = fresh.path(name, {**(how.path or {}), **missing})
-    answer = fresh.api.as_(caller).call(method, path, body, headers, **query)
+        path = fresh.path(name, {**given, **missing})
+    answer = caller.call(method, path, body, headers, **query)
     expected = next(
         status for status, one in operation.described["responses"].items() if code in one.get("codes", ())
     )
@@ -333,7 +350,7 @@ CODES = {
 
 
 def test_every_code_of_dtr_is_provoked_or_waits():
-    elsewhere = {"INVALID_JSON", "INTERNAL_ERROR"}  # test_errors.py
+    elsewhere = {"INTERNAL_ERROR"}  # test_errors.py
     provoked = {code for _, code in REFUSALS} | elsewhere
     assert sorted(CODES - provoked - OPEN_CODES) == []
     assert sorted(provoked & OPEN_CODES) == []
@@ -363,5 +380,7 @@ def test_every_documented_property_is_in_an_answer(world: World):
         if schema is not None:
             documented.update(_documented(schema))
             seen.update(_seen(schema, answer.json))
-    assert sorted(documented - seen) == []
+    waiting = {one.split(".")[1].split()[0] for one in OPEN_PROPERTIES}
+    missing = sorted(one for one in documented - seen if not (one[1] in waiting and "Tag" in one[0]))
+    assert missing == [], missing
     assert len(documented) > 100

@@ -356,7 +356,7 @@ MATRIX = {
     ),
     f"GET {REPOSITORY}/tags": Row("see"),
     f"GET {REPOSITORY}/tags/{{reference}}": Row("see"),
-    f"DELETE {REPOSITORY}/tags/{{tag}}": Row("write", path={"tag": "gone"}, before=_tag),
+    f"DELETE {REPOSITORY}/tags/{{reference}}": Row("write", path={"reference": "gone"}, before=_tag),
     f"POST {REPOSITORY}/tags/delete": Row("write", {"tags": ["gone"]}),
     f"GET {REPOSITORY}/manifests": Row("see"),
     f"DELETE {REPOSITORY}/manifests/{{reference}}": Row("write", path={"reference": "OTHER"}, before=_manifest),

@@ -18,20 +18,9 @@ OBVIOUS = {
 }  # fmt: skip
 """Fields and parameters whose name says it all."""
 VERBS = (
-    "get",
-    "list",
-    "create",
-    "update",
-    "set",
-    "delete",
-    "add",
-    "remove",
-    "search",
-    "complete",
-    "change",
-    "export",
-    "log",
-)
+    "get", "list", "search", "export", "create", "put", "set", "update", "patch", "change", "rename", "toggle",
+    "delete", "revoke", "log", "run", "cancel", "complete",
+)  # fmt: skip
 
 
 OPERATIONS = {one.name: one for one in operations(ours())}
@@ -77,6 +66,10 @@ def test_parameters_are_described(name: str):
         if one["name"] not in OBVIOUS and not one.get("description")
     ]
     assert unsaid == []
+
+
+def test_records_have_names_of_their_own():
+    assert [name for name in ours()["components"]["schemas"] if "__" in name] == []
 
 
 def test_fields_are_described():

@@ -40,7 +40,7 @@ _TO_TEAM = ("NOT_AN_ORGANIZATION", "TEAM_ELSEWHERE", "NOT_GRANTABLE", "NO_SUCH_T
 _TO_USER = ("NOT_GRANTABLE", "NO_SUCH_USER")
 
 
-class TeamRecord(Record):
+class GrantedTeamRecord(Record):
     """A team of the organization that owns what is granted."""
 
     id: str
@@ -48,7 +48,7 @@ class TeamRecord(Record):
     client_user_is_member: bool = Field(description="The caller is in it.")
 
     @classmethod
-    def of(cls, team: GrantedTeam) -> TeamRecord:
+    def of(cls, team: GrantedTeam) -> GrantedTeamRecord:
         """The record of a team."""
         return cls(id=team.id, name=team.name, client_user_is_member=team.has_asker)
 
@@ -57,7 +57,7 @@ class TeamAccess(Record):
     """What a team was granted."""
 
     access_level: AccessLevel
-    team: TeamRecord
+    team: GrantedTeamRecord
 
 
 class UserAccess(Record):
@@ -117,7 +117,7 @@ class RepositoryAccess(Record):
 class TeamRepositoryAccess(Record):
     """What a team was granted on single repositories."""
 
-    team: TeamRecord
+    team: GrantedTeamRecord
     repository_access_list: list[RepositoryAccess]
 
 
@@ -171,7 +171,7 @@ async def set_repository_team_access(
     """The team has this level from now on. By those who administer the repository."""
     place = await _repository(caller, rooms, path, Operation.MANAGE_TEAM_ACCESS)
     team = await _set_team(caller, rooms, place, teamname, form.level)
-    access = TeamAccess(access_level=form.access_level, team=TeamRecord.of(team))
+    access = TeamAccess(access_level=form.access_level, team=GrantedTeamRecord.of(team))
     return RepositoryTeamAccess(repository=await _record(caller, rooms, place), team_access_list=[access])
 
 
@@ -275,7 +275,9 @@ async def get_namespace_team_access(
     found = await rooms.accounts.grants.get_team(place, team, asker=caller.account_id)
     if found is None:
         raise ApiError("NO_SUCH_NAMESPACE_TEAM_ACCESS", teamname)
-    return NamespaceTeamAccess(access_level=_label(found[1]), team=TeamRecord.of(found[0]), namespace=place.path)
+    return NamespaceTeamAccess(
+        access_level=_label(found[1]), team=GrantedTeamRecord.of(found[0]), namespace=place.path
+    )
 
 
 @router.put(
@@ -294,7 +296,9 @@ async def set_namespace_team_access(
     """
     place = await _namespace(caller, rooms, namespace, Operation.MANAGE_NAMESPACE_ACCESS)
     team = await _set_team(caller, rooms, place, teamname, form.level)
-    return NamespaceTeamAccess(access_level=form.access_level, team=TeamRecord.of(team), namespace=place.path)
+    return NamespaceTeamAccess(
+        access_level=form.access_level, team=GrantedTeamRecord.of(team), namespace=place.path
+    )
 
 
 @router.delete(
@@ -397,7 +401,7 @@ async def list_team_repository_access(
     levels = {str(number): level for number, _, level in page.cut(response, found, lambda one: one[1])}
     records = await repository_records(caller, rooms, [int(number) for number in levels])
     return TeamRepositoryAccess(
-        team=TeamRecord.of(team),
+        team=GrantedTeamRecord.of(team),
         repository_access_list=[
             RepositoryAccess(access_level=_label(levels[one.id]), repository=one) for one in records
         ],
@@ -458,7 +462,7 @@ async def _teams(
     if page.wants_count:
         response.headers[COUNT] = str(await grants.count_teams(place))
     cut = page.cut(response, found, lambda one: one[0].name)
-    return [TeamAccess(access_level=_label(level), team=TeamRecord.of(team)) for team, level in cut]
+    return [TeamAccess(access_level=_label(level), team=GrantedTeamRecord.of(team)) for team, level in cut]
 
 
 async def _users(rooms: Rooms, place: Place, page: PageDep, response: Response) -> list[UserAccess]:

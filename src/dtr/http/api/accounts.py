@@ -61,7 +61,7 @@ async def get_language(
 @router.get(
     "/{username}/settings", summary="A user's settings", responses=errors("NOT_AUTHORIZED", "NO_SUCH_USER")
 )
-async def get_settings(username: str, caller: CallerDep, rooms: RoomsDep) -> UserSettingsRecord:
+async def get_user_settings(username: str, caller: CallerDep, rooms: RoomsDep) -> UserSettingsRecord:
     """For the user, and for administrators."""
     user = await _user(caller, rooms, username, Operation.SEE_SYSTEM)
     return UserSettingsRecord.of(await rooms.accounts.user_settings.get(user))
@@ -72,7 +72,7 @@ async def get_settings(username: str, caller: CallerDep, rooms: RoomsDep) -> Use
     summary="Change a user's settings",
     responses=errors("INVALID_USER_SETTINGS", "NOT_AUTHORIZED", "NO_SUCH_USER"),
 )
-async def update_settings(
+async def update_user_settings(
     username: str, form: UserSettingsForm, caller: CallerDep, rooms: RoomsDep
 ) -> UserSettingsRecord:
     """By the user, and by administrators."""

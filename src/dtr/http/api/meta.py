@@ -17,15 +17,20 @@ from dtr.http.api.rooms import RoomsDep
 router = APIRouter(prefix="/api/v0/meta", tags=["meta"])
 
 
+_ALWAYS = "Always."
+
+
 class Features(Record):
     """What this installation can do. There are no licences: whatever was licensed once is."""
 
     scanning_enabled: bool = Field(description="Images are scanned for vulnerabilities.")
-    scanning_licensed: bool = True
-    promotion_licensed: bool = True
-    mirroring_licensed: bool = True
-    online_gc_enabled: bool = Field(True, alias="onlineGCEnabled")
-    metadata_store_opted_in: bool = True
+    scanning_licensed: bool = Field(True, description=_ALWAYS)
+    promotion_licensed: bool = Field(True, description=_ALWAYS)
+    mirroring_licensed: bool = Field(True, description=_ALWAYS)
+    online_gc_enabled: bool = Field(
+        True, alias="onlineGCEnabled", description="Garbage is collected while images are pushed."
+    )
+    metadata_store_opted_in: bool = Field(True, description="Always: there is one place for metadata only.")
     db_version: int = Field(0, alias="db_version", description="Version of the vulnerability database; 0: none.")
     ucp_host: str = Field("", description="Always empty: accounts are kept here.")
 

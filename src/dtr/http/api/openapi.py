@@ -6,6 +6,7 @@ The framework describes parameters, bodies and records of each; what holds for a
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
@@ -45,17 +46,52 @@ _TAGS = {
     "enzi": "The account service: users, organizations, teams, keys, sessions.",
 }
 _PARAMETERS = {
-    "namespace": "Name of a user or an organization, whose repositories are meant.",
-    "reponame": "Name of the repository in its namespace; it may have slashes.",
-    "orgname": "Name of an organization.",
-    "teamname": "Name of a team of the organization.",
-    "username": "Name of a user.",
-    "robot": "Name of a robot of the organization.",
-    "reference": "A tag, or the digest of a manifest.",
-    "tag": "A tag.",
+    "accept-language": "The languages of the browser.",
+    "account": "Name or id of a user or an organization.",
     "hashedtoken": "Id of an access token.",
+    "key_id": "Id of a public key.",
+    "namespace": "Name of a user or an organization, whose repositories are meant.",
+    "org": "Name or id of an organization.",
+    "orgname": "Name of an organization.",
+    "reference": "A tag, or the digest of a manifest.",
+    "reponame": "Name of the repository in its namespace; it may have slashes.",
+    "robot": "Short name of a robot of the organization.",
+    "tag": "A tag.",
+    "team": "Name or id of a team of the organization.",
+    "teamname": "Name of a team of the organization.",
+    "user": "Name or id of a user.",
+    "username": "Name of a user.",
 }
-"""What is meant by the parts of paths that vary, wherever they are."""
+"""What parameters mean wherever they are and nothing else is said."""
+_FIELDS = {
+    "accessLevel": "`read-only`, `read-write` or `admin`.",
+    "actions": "What it allows there.",
+    "accountID": "Id of the account that it belongs to.",
+    "annotations": "Those of the manifest.",
+    "architecture": "The processor that it is for.",
+    "cert": "The certificate, and those that signed it, in PEM.",
+    "certificates": "Certificates that were made for the key.",
+    "configDigest": "Digest of its configuration.",
+    "configMediaType": "Media type of its configuration.",
+    "digest": "Digest of the manifest.",
+    "isActive": "Opens something; what is not active is kept, and opens nothing.",
+    "isAdmin": "Administers the whole system.",
+    "isAuditor": "Sees everything, and changes nothing.",
+    "isOrg": "It is an organization.",
+    "label": "What it is called; for people.",
+    "mediaType": "Media type of the content.",
+    "membersCount": "How many members it has.",
+    "namespaceType": "What owns the namespace.",
+    "organization": "Name of the organization that it belongs to.",
+    "os": "The operating system that it is for.",
+    "osVersion": "The version of the operating system.",
+    "shortDescription": "A line about it.",
+    "tags": "Names of tags.",
+    "tokenLabel": "What it is for; for people.",
+    "variant": "The variant of the processor.",
+    "visibility": "A public repository can be read by everybody.",
+}
+"""What fields of records mean wherever they are and nothing else is said."""
 _COMMON = {
     "401": ("NotAuthenticated", ("NOT_AUTHENTICATED",)),
     "403": ("ForgedRequest", ("CSRF_TOKEN_INVALID",)),
@@ -110,6 +146,8 @@ def describe(routes: Sequence[APIRoute]) -> dict[str, Any]:
         schemas.pop(name, None)
     problems = Problems.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= problems.pop("$defs") | {"Problems": problems}
+    _describe_fields(schemas)
+    document["paths"] = _merged(document["paths"])
     components["responses"] = {name: next(iter(errors(*codes).values())) for name, codes in _COMMON.values()}
     components["headers"] = _HEADERS
     components["securitySchemes"] = _SECURITY
@@ -124,7 +162,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 def _complete(operation: dict[str, Any], method: str) -> None:
     """Add what the framework does not know of an operation."""
     for parameter in operation.get("parameters", ()):
-        if parameter["in"] == "path" and parameter["name"] in _PARAMETERS:
+        if parameter["name"] in _PARAMETERS:
             parameter.setdefault("description", _PARAMETERS[parameter["name"]])
     responses = operation["responses"]
     responses.pop("422", None)
@@ -148,6 +186,51 @@ def _complete(operation: dict[str, Any], method: str) -> None:
     session = ("session",) if method == "get" else ("session", "csrf")
     operation["security"] = [{name: [] for name in names} for names in (("basic",), ("bearer",), session, ())]
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _describe_fields(schemas: dict[str, Any]) -> None:
+    """A field that says nothing of itself means what others of its name do, if that is one thing."""
+    meanings: dict[str, set[str]] = {}
+    fields = [field for schema in schemas.values() for field in schema.get("properties", {}).items()]
+    for name, field in fields:
+        if "description" in field:
+            meanings.setdefault(name, set()).add(field["description"])
+    for name, field in fields:
+        words = {_FIELDS[name]} if name in _FIELDS else meanings.get(name, set())
+        if len(words) == 1 and not _says_itself(field, schemas):
+            field.setdefault("description", *words)
+
+
+def _says_itself(field: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    """Whether a field is a record, or made of records, that are described."""
+    inner = [field, *field.get("anyOf", ()), field.get("items", {})]
+    return any("description" in schemas[one["$ref"].rpartition("/")[2]] for one in inner if "$ref" in one)
+
+
+def _merged(paths: dict[str, Any]) -> dict[str, Any]:
+    """
+    Templates that differ in the names of their parameters only are one path.
+
+    As the specification wants it (OpenAPI 3.1, Paths Object). In the order of the alphabet, reading first.
+    """
+    merged: dict[str, tuple[str, dict[str, Any]]] = {}
+    for template, methods in sorted(paths.items()):
+        first, known = merged.setdefault(re.sub(r"\{\w+\}", "{}", template), (template, {}))
+        names = dict(zip(_parameters(template), _parameters(first), strict=True))
+        for operation in methods.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["name"] = names[parameter["name"]]
+        known.update(methods)
+    order = ("get", "post", "put", "patch", "delete").index
+    return {
+        template: {one: methods[one] for one in sorted(methods, key=order)}
+        for template, methods in merged.values()
+    }
+
+
+def _parameters(template: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", template)
 
 
 def _add(responses: dict[str, Any], codes: Sequence[str]) -> None:

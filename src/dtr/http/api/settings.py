@@ -40,8 +40,8 @@ _LIVE = {
 class ReplicaSettings(Record):
     """Where a replica runs, and the ports that it listens on; 0: not on this one."""
 
-    http_port: int = Field(alias="HTTPPort")
-    https_port: int = Field(alias="HTTPSPort")
+    http_port: int = Field(alias="HTTPPort", description="For plain HTTP.")
+    https_port: int = Field(alias="HTTPSPort", description="For TLS.")
     node: str = Field(description="The name of its host.")
 
 
@@ -52,9 +52,7 @@ class SettingsRecord(Record):
     create_repository_on_push: bool = Field(description="A push makes the repository that is missing.")
     read_only_registry: bool = Field(description="Pushes and deletions through `/v2/` are refused; pulls go on.")
     repo_event_history_compaction_enabled: bool = Field(description="Old events are deleted.")
-    repo_event_history_max_age: str = Field(
-        description="Older ones are: a duration such as `720h`; empty: none."
-    )
+    repo_event_history_max_age: str = Field(description="Older ones are: a duration such as `720h`; empty: none.")
     repo_event_history_to_keep: int = Field(description="Those behind so many newer ones are; 0: none.")
     replica_id: str = Field(alias="replicaID", description="Read-only. The replica that answered.")
     replica_settings: dict[str, ReplicaSettings] = Field(description="Read-only. By the ids of the replicas.")
@@ -101,7 +99,7 @@ class SettingsForm(Form):
     log_host: str | None = None
     log_level: str | None = None
     web_tls_cert: str | None = Field(None, alias="webTLSCert")
-    web_tls_key: str | None = Field(None, alias="webTLSKey")
+    web_tls_key: str | None = Field(None, alias="webTLSKey", description="Read-only, and never shown.")
     web_tls_ca: str | None = Field(None, alias="webTLSCA")
     storage_volume: str | None = None
     nfs_host: str | None = None
@@ -111,7 +109,7 @@ class SettingsForm(Form):
     report_analytics: bool | None = None
     anonymize_analytics: bool | None = None
     disable_backup_warning: bool | None = None
-    scanning_enabled: bool | None = None
+    scanning_enabled: bool | None = Field(None, description="Read-only.")
     scanning_sync_online: bool | None = None
     scanning_deadline: int | None = None
     scanning_enable_auto_recheck: bool | None = None

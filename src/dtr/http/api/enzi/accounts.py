@@ -78,7 +78,7 @@ class BulkResult(Record):
 
     op: str
     ref: str
-    success: bool
+    success: bool = Field(description="It was made.")
     error: Problem | None = Field(None, description="Why it failed.")
 
 
@@ -92,7 +92,9 @@ class PasswordForm(Form):
     """A new password."""
 
     old_password: str | None = Field(None, description="An administrator may leave it out for somebody else.")
-    new_password: str
+    new_password: str = Field(
+        description="1 to 1024 characters.", json_schema_extra={"minLength": 1, "maxLength": 1024}
+    )
 
 
 _Order = Literal["name", "+name", "-name", "fullName", "+fullName", "-fullName"]

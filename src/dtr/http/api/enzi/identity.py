@@ -48,7 +48,7 @@ class BasicInfo(Record):
 
     current_version: str = Field(alias="CurrentVersion", description="The version of the program.")
     user: AccountRecord = Field(alias="User")
-    is_admin: bool = Field(alias="IsAdmin")
+    is_admin: bool = Field(alias="IsAdmin", description="Administers the whole system.")
     authn_method: str = Field(alias="AuthnMethod", description="`Password`, `AccessToken` or `Session`.")
 
 
