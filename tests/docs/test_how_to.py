@@ -13,8 +13,10 @@ from tests.support.client import Client
 from tests.support.images import make_image
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server
-from tests.support.server import Server
+from tests.support.server import PASSWORD, Server
 
+from dtr.cli.transfer.content import PLURALS
+from dtr.cli.transfer.files import COLUMNS
 from dtr.pki import ensure_certificate
 
 HOW_TO = DOCS / "how-to"
@@ -92,6 +94,28 @@ def test_backups_of_a_running_and_of_a_stopped_registry_have_everything(
             Client(restored).assert_whole("admin/app", image, "latest")
         finally:
             restored.close()
+
+
+def test_the_page_on_the_command_line_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    follow(
+        HOW_TO / "command-line.md",
+        tmp_path / "page",
+        replaced={"registry.example.org": server.address},
+        answers=[PASSWORD],
+    )
+
+
+def test_the_page_on_moving_from_dtr_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    old, new = make_server(), make_server()
+    old.make_user("ann")
+    old.make_organization("acme")
+    old.make_repository("acme/app")
+    old.grant("acme/devs", "read-write", users=("ann",), repository="acme/app")
+    places = {"https://old.example.org": f"https://{old.address}", "/var/lib/dtr": str(new.directory)}
+    follow(HOW_TO / "move-from-dtr.md", tmp_path / "page", replaced=places, answers=[PASSWORD, PASSWORD])
+    columns = {row[0].strip("`"): codes_in(row[1]) for row in tables_of(HOW_TO / "move-from-dtr.md")[0]}
+    assert columns == {f"{PLURALS[kind]}.csv": list(read) for kind, read in COLUMNS.items()}
 
 
 def test_the_page_on_metrics_and_logs_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from functools import wraps
@@ -11,13 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtr.config import ConfigError, Loaded, load
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from dtr.app import Application
-    from dtr.config import Settings
+    from dtr.config import Loaded, Settings
 
 T = TypeVar("T")
 
@@ -49,6 +46,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         )
         @wraps(function)
         def command(config_file: Path | None, data_dir: str | None, **parameters: Any) -> None:
+            from dtr.config import ConfigError, load  # what asks a server does without
+
             options = {"data_dir": data_dir} | {name: parameters.pop(name) for name in names}
             try:
                 loaded = load(config_file, os.environ, options)
@@ -63,6 +62,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work`; what a room refuses and what the system denies becomes a Failure."""
+    import asyncio
+
     from dtr.accounts import AccountError
     from dtr.db import DatabaseError
     from dtr.oci import OciError

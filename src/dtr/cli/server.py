@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -74,6 +73,8 @@ def doctor(loaded: Loaded) -> None:
     Checks database, storage (writes, reads and deletes), certificates, clock and free space. Exit status 1 when
     one of them is bad.
     """
+    import asyncio
+
     from dtr.doctor import examine
 
     findings = asyncio.run(examine(loaded.settings))

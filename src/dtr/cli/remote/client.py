@@ -7,7 +7,6 @@ names, in one line that says what to do.
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from dtr import __version__
 from dtr.cli._common import Failure
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping
 
     import httpx2
@@ -61,6 +61,8 @@ class Trust:
 
     def context(self) -> ssl.SSLContext:
         """The same for TLS. Raises Failure."""
+        import ssl
+
         context = ssl.create_default_context()
         if self.insecure:
             context.check_hostname = False
@@ -261,6 +263,8 @@ class Remote:
         )
 
     def _failure(self, error: httpx2.HTTPError) -> Failure:
+        import ssl
+
         server, url = self.access.server, self.access.url
         cause: BaseException | None = error
         while cause is not None:

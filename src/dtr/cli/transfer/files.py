@@ -55,7 +55,7 @@ def _role(value: str) -> bool:
 
 
 # Column: field of the item, how it is read, and whether it says which item it is.
-_COLUMNS: dict[type[Item], dict[str, tuple[str, Callable[[str], Any], bool]]] = {
+COLUMNS: dict[type[Item], dict[str, tuple[str, Callable[[str], Any], bool]]] = {
     User: {
         "name": ("name", _text, True),
         "full_name": ("full_name", _text, False),
@@ -95,7 +95,7 @@ def read(directory: Path) -> Content:
     content = Content()
     found = False
     csv.field_size_limit(_LONGEST_FIELD)
-    for kind, columns in _COLUMNS.items():
+    for kind, columns in COLUMNS.items():
         file = directory / f"{PLURALS[kind]}.csv"
         try:
             with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -117,7 +117,7 @@ def write(directory: Path, content: Content) -> None:
     """Write the files into a directory, made when it is missing. Raises Failure, also when one is there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for kind, columns in _COLUMNS.items():
+        for kind, columns in COLUMNS.items():
             names = [name for name in columns if name != "password"]
             with (directory / f"{PLURALS[kind]}.csv").open("x", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
