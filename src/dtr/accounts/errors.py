@@ -19,6 +19,14 @@ class UserUnknown(AccountUnknown):
     """There is no such user."""
 
 
+class PlaceUnknown(AccountUnknown):
+    """There is no such repository, or namespace."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.args = (f"there is no repository, user or organisation {name}",)
+
+
 class RobotUnknown(AccountError):
     """The organisation has no such robot."""
 

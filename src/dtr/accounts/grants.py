@@ -14,9 +14,9 @@ from sqlalchemy import BigInteger, Text, and_, bindparam, delete, exists, func, 
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import (
-    AccountUnknown,
     NotAnOrganization,
     NotGrantable,
+    PlaceUnknown,
     TeamElsewhere,
     TeamUnknown,
     UserUnknown,
@@ -184,7 +184,7 @@ class Grants:
         self._database = database
 
     async def on(self, where: int | str) -> Place:
-        """The repository of this id or path, or the namespace of this name. Raises AccountUnknown."""
+        """The repository of this id or path, or the namespace of this name. Raises PlaceUnknown."""
         if isinstance(where, int):
             row = await self._database.fetch_one(_REPOSITORY_BY_ID, repository=where)
         elif "/" in where:
@@ -194,7 +194,7 @@ class Grants:
             if row is not None:
                 return Place(row[0], None, row[1], row[0], row[2])
         if row is None:
-            raise AccountUnknown(str(where))
+            raise PlaceUnknown(str(where))
         return Place(*row)
 
     async def find_team(self, place: Place, team: str, asker: str | None = None) -> GrantedTeam:
@@ -218,7 +218,7 @@ class Grants:
         """
         Give a team of an organisation a level on a repository, or (None) on the whole namespace.
 
-        As `set_team`, by names. Raises AccountUnknown (no such repository, or organisation), too.
+        As `set_team`, by names. Raises PlaceUnknown, too.
         """
         place = await self.on(organization if repository is None else repository or "/")
         if place.owner != organization:

@@ -131,7 +131,7 @@ def delete(loaded: Loaded, name: str) -> None:
 @click.option("--label", default="made on the command line", help="What it is for.")
 def create_token(loaded: Loaded, name: str, label: str) -> None:
     """
-    Make an access token of a user.
+    Make an access token of a user or robot.
 
     It works wherever the password does. It is printed now and never again.
     """
@@ -147,13 +147,14 @@ def create_token(loaded: Loaded, name: str, label: str) -> None:
 @click.argument("name")
 def list_tokens(loaded: Loaded, name: str) -> None:
     """
-    List the access tokens of a user.
+    List the access tokens of a user or robot, oldest first.
 
     A line each: id, when it was made, when it was last used, label, with tabs between.
     """
 
     async def work(application: Application) -> None:
-        for one in await application.accounts.tokens.list_tokens(name):
+        found = await application.accounts.tokens.list_tokens(name)
+        for one in sorted(found, key=lambda one: (one.created_at, one.id)):
             used = "never" if one.last_used_at is None else _time(one.last_used_at)
             click.echo(f"{one.id}\t{_time(one.created_at)}\t{used}\t{one.label}")
 
@@ -166,7 +167,7 @@ def list_tokens(loaded: Loaded, name: str) -> None:
 @click.argument("token_id", metavar="ID")
 def revoke_token(loaded: Loaded, name: str, token_id: str) -> None:
     """
-    End an access token of a user.
+    End an access token of a user or robot.
 
     `dtr account tokens` prints the ID.
     """

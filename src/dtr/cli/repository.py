@@ -1,4 +1,4 @@
-"""``dtr repository``: repositories, and what teams may do on them."""
+"""``dtr repository``: repositories, and what teams and users may do on them."""
 
 from __future__ import annotations
 
@@ -105,25 +105,28 @@ def delete(loaded: Loaded, name: str) -> None:
 @repository.command("grant")
 @with_settings()
 @click.argument("name")
-@click.argument("team")
+@click.argument("grantee")
 @click.argument("level", type=click.Choice(["none", "read-only", "read-write", "admin"]))
-def grant(loaded: Loaded, name: str, team: str, level: str) -> None:
+def grant(loaded: Loaded, name: str, grantee: str, level: str) -> None:
     """
-    Give TEAM (ORGANISATION/TEAM) a LEVEL on repository NAME.
+    Give GRANTEE a LEVEL on repository NAME.
 
-    On the whole namespace when NAME is the organisation itself. The level `none` takes the grant away.
+    GRANTEE is a team (ORGANISATION/TEAM), a user, or a robot (ORGANISATION+ROBOT). A NAME without a slash is that
+    of an account, and means its whole namespace. The level `none` takes the grant away.
     """
     from dtr.accounts import Level
 
-    organization, _, team_name = team.partition("/")
-    repository_name = name if "/" in name else None
-    if not team_name or (repository_name is None and name != organization):
-        raise Failure("a team is ORGANISATION/TEAM, and belongs to the organisation that owns what is granted")
+    organization, slash, team = grantee.partition("/")
 
     async def work(application: Application) -> None:
-        await application.accounts.grants.grant_team(
-            organization, team_name, Level.of(level), repository=repository_name
-        )
+        grants = application.accounts.grants
+        place = await grants.on(name)
+        if not slash:
+            await grants.set_user(place, grantee, Level.of(level))
+        elif organization == place.owner:
+            await grants.set_team(place, team, Level.of(level))
+        else:
+            raise Failure("the team does not belong to the organisation that owns what is granted")
 
     run_with(loaded, work)
 

@@ -92,9 +92,22 @@ def test_a_team_is_granted_only_what_its_organization_owns(dtr: Commands) -> Non
     dtr("account", "team", "other", "dev", "ann")
     assert "belong" in dtr.fail("repository", "grant", "acme/app", "other/dev", "admin")
     assert "belong" in dtr.fail("repository", "grant", "acme", "other/dev", "admin")
-    assert dtr.fail("repository", "grant", "acme/app", "acme", "admin")
+    assert dtr.fail("repository", "grant", "acme/app", "acme", "admin") == "there is no account acme"
+    assert dtr.fail("repository", "grant", "ann", "ann/dev", "admin") == "ann is not owned by an organization"
     assert dtr.fail("repository", "grant", "acme/app", "acme/no", "admin") == "acme has no team no"
     assert dtr.level("ann", "acme/app") is Level.NONE
+
+
+@pytest.mark.parametrize("target", ["acme/app", "acme", "bob/app", "bob"])
+def test_a_grant_gives_a_user_a_level_and_none_takes_it(dtr: Commands, target: str) -> None:
+    dtr.server.make_user("bob")
+    owner = target.partition("/")[0]
+    dtr("repository", "create", f"{owner}/app")
+    dtr("repository", "grant", target, "ann", "read-write")
+    assert dtr.level("ann", f"{owner}/app") is Level.WRITE
+    dtr("repository", "grant", target, "ann", "none")
+    assert dtr.level("ann", f"{owner}/app") is Level.NONE
+    assert dtr.fail("repository", "grant", target, "nobody", "admin") == "there is no account nobody"
 
 
 def test_an_unknown_level_is_wrong_usage(dtr: Commands) -> None:

@@ -23,6 +23,7 @@ from dtr.accounts import (
     NotAUser,
     NotGrantable,
     PasswordInvalid,
+    PlaceUnknown,
     PublicKeyInvalid,
     PublicKeyTaken,
     PublicKeyUnknown,
@@ -149,6 +150,7 @@ def _code(code: str) -> Callable[[Any], ApiError]:
 _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     AccountUnknown: _code("NO_SUCH_ACCOUNT"),
     UserUnknown: _code("NO_SUCH_USER"),
+    PlaceUnknown: _code("NO_SUCH_REPOSITORY"),
     RobotUnknown: _code("NO_SUCH_ROBOT"),
     UserSettingsInvalid: _code("INVALID_USER_SETTINGS"),
     TeamUnknown: _code("NO_SUCH_TEAM"),
