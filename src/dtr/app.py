@@ -28,7 +28,7 @@ from dtr.accounts import (
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import open_database
-from dtr.events import Bounds, Events, Retention
+from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
 from dtr.registry import (
@@ -39,6 +39,7 @@ from dtr.registry import (
     Manifests,
     Pulls,
     Repositories,
+    Search,
     Sweeper,
     Uploads,
     Usage,
@@ -109,7 +110,6 @@ class Application:
         self.pulls = Pulls(self.database)
         self.usage = Usage(self.database)
         self.events = Events(self.database)
-        self.retention = Retention(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
         self.sweeper = Sweeper(self.database, self.storage)
@@ -150,7 +150,7 @@ class Application:
 
             routes[""] = StartPage(self.live)
             self._lazy = API(lambda: self._api(certificate))
-            for place in ("api", "enzi", "/auth/login", "/basic_info"):
+            for place in ("api", "enzi", "v1", "/auth/login", "/basic_info"):
                 routes[place] = self._lazy
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
@@ -200,7 +200,7 @@ class Application:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sweeper.run())
             group.create_task(self.usage.run())
-            group.create_task(self.retention.run(self._event_bounds))
+            group.create_task(self.events.retention.run(self._event_bounds))
             given = self.settings.events
             if given.syslog_address is not None:
                 from dtr.events.syslog import Syslog
@@ -267,6 +267,8 @@ class Application:
                 images=self.images,
                 usage=self.usage,
                 live=self.live,
+                search=Search(self.database, self.accounts),
+                tokens=self.tokens,
                 events=self.events,
                 replicas=self.replicas,
                 alerts=Alerts(

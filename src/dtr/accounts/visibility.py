@@ -128,38 +128,79 @@ def asking(account: str | None, scope: TokenScope | None = None) -> dict[str, An
     }
 
 
-def bounds(scope: TokenScope | None, *, start: str = "", after: str = "") -> dict[str, Any]:
+def bounds(scope: TokenScope | None, *, start: str = "", after: str = "", end: str = AFTER_ALL) -> dict[str, Any]:
     """
-    The parameters `start`, `own_start` and `own_end` of the statements of pages and counts.
+    The parameters `start` and `end`, `own_start` and `own_end` of the statements of pages and counts.
 
-    A page begins with the path `start`, or behind the path `after`. Beside public repositories it ends where the
-    scope does.
+    A page begins with the path `start`, or behind the path `after`, and ends before the path `end`. Beside public
+    repositories it ends where the scope does.
     """
     begin = max(start, after + _BEHIND if after else "")
     ends = [*scope.paths, *scope.prefixes] if scope else [""]
     return {
         "start": begin,
+        "end": end,
         "own_start": max(begin, min(ends)),
-        "own_end": AFTER_ALL if scope is None else max(ends) + AFTER_ALL,
+        "own_end": min(end, AFTER_ALL if scope is None else max(ends) + AFTER_ALL),
     }
 
 
 _there = repositories.c.deleted_at.is_(None)
-_public = and_(_there, repositories.c.visibility == "public", repositories.c.path >= bindparam("start"))
-
-
-def _private(visibility: ColumnElement[str], path: ColumnElement[str]) -> ColumnElement[bool]:
-    here = and_(path >= bindparam("own_start"), path < bindparam("own_end"))
-    return and_(_there, visibility == "private", here, IN_SCOPE)
-
-
-_own = _private(repositories.c.visibility, repositories.c.path)
-# No index serves this form: the repositories are found by what was granted.
-_granted = and_(
-    _private(repositories.c.visibility.concat(""), repositories.c.path.concat("")), repositories.c.id.in_(GRANTED)
-)
 _limit = bindparam("limit", type_=BigInteger)
 _namespace: ColumnElement[str] = repositories.c.namespace_id
+_path: ColumnElement[str] = repositories.c.path
+PATH_NOT_INDEXED = _path.concat("")
+"""The path in a form that no index serves: the repositories are found by something else."""
+
+
+def own_range(path: ColumnElement[str]) -> ColumnElement[bool]:
+    """What of the repositories that are not public is within the `bounds`."""
+    return and_(path >= bindparam("own_start"), path < bindparam("own_end"))
+
+
+def pieces(
+    view: View,
+    *,
+    public: ColumnElement[bool],
+    own: ColumnElement[bool],
+    granted: ColumnElement[bool],
+    order: tuple[ColumnElement[Any], ...],
+    in_namespace: bool,
+) -> CompoundSelect[Any]:
+    """
+    The columns id and path, and those of `order`, of what the `account` sees: of each place the first `limit`.
+
+    The conditions say which of them: of the `public` ones; of its `own`, namespace by namespace; of those that
+    were `granted` by themselves, where no index is to be used but that of the ids.
+    """
+    columns = tuple(dict.fromkeys((repositories.c.id, _path, *order)))
+    inside = _inside(_namespace, in_namespace=in_namespace)
+
+    def piece(*conditions: ColumnElement[bool]) -> Select[Any]:
+        return select(*columns).where(_there, *conditions).order_by(*order).limit(_limit)
+
+    private = and_(repositories.c.visibility == "private", own, IN_SCOPE)
+    found = [piece(repositories.c.visibility == "public", public, inside)]
+    if view == "all":
+        found.append(piece(private, inside))
+    if view == "some":
+        spaces = SPACES.subquery("spaces")
+        of_space = (
+            select(repositories.c.id)
+            .where(_there, _namespace == spaces.c.namespace_id, private)
+            .order_by(*order)
+            .limit(_limit)
+            .correlate(spaces)
+        )
+        there = repositories.alias("there")
+        found.append(
+            select(*(there.c[column.key] for column in columns))
+            .select_from(spaces)
+            .join(there, in_query(there.c.id, of_space))
+            .where(_inside(spaces.c.namespace_id, in_namespace=in_namespace))
+        )
+        found.append(select(*columns).where(*_granted(granted, in_namespace=in_namespace)))
+    return union(*(select(one.subquery()) for one in found))
 
 
 @cache
@@ -169,32 +210,14 @@ def page_statement(view: View, *, in_namespace: bool) -> Statement:
 
     Its parameters are those of `asking` and `bounds`, and, `in_namespace`, the id `namespace`.
     """
-    inside = _inside(_namespace, in_namespace=in_namespace)
-    pieces = [_piece(_public, inside)]
-    if view == "all":
-        pieces.append(_piece(_own, inside))
-    if view == "some":
-        spaces = SPACES.subquery("spaces")
-        of_space = (
-            select(repositories.c.id)
-            .where(repositories.c.namespace_id == spaces.c.namespace_id, _own)
-            .order_by(repositories.c.path)
-            .limit(_limit)
-            .correlate(spaces)
-        )
-        found = repositories.alias("found")
-        pieces.append(
-            select(found.c.id, found.c.path)
-            .select_from(spaces)
-            .join(found, in_query(found.c.id, of_space))
-            .where(_inside(spaces.c.namespace_id, in_namespace=in_namespace))
-        )
-        pieces.append(
-            select(repositories.c.id, repositories.c.path).where(
-                _granted, _inside(_namespace.concat(""), in_namespace=in_namespace)
-            )
-        )
-    page = union(*(select(piece.subquery()) for piece in pieces)).subquery("page")
+    page = pieces(
+        view,
+        public=and_(_path >= bindparam("start"), _path < bindparam("end")),
+        own=own_range(_path),
+        granted=own_range(PATH_NOT_INDEXED),
+        order=(_path,),
+        in_namespace=in_namespace,
+    ).subquery("page")
     return Statement(select(page.c.id, page.c.path).order_by(page.c.path).limit(_limit))
 
 
@@ -202,28 +225,28 @@ def page_statement(view: View, *, in_namespace: bool) -> Statement:
 def count_statement(view: View, *, in_namespace: bool) -> Statement:
     """How many the pages of `page_statement` have in all, with its parameters but `limit`."""
     inside = _inside(_namespace, in_namespace=in_namespace)
-    counts = [_count(_public, inside)]
+    private = and_(_there, repositories.c.visibility == "private", own_range(_path), IN_SCOPE, inside)
+    counts = [_count(_there, repositories.c.visibility == "public", inside)]
     if view == "all":
-        counts.append(_count(_own, inside))
+        counts.append(_count(private))
     if view == "some":
-        in_spaces = repositories.c.namespace_id.in_(SPACES)
-        counts.append(_count(_own, inside, in_spaces))
-        counts.append(_count(_granted, _inside(_namespace.concat(""), in_namespace=in_namespace), ~in_spaces))
-    pieces = union_all(*counts).subquery("pieces")
-    return Statement(select(func.sum(pieces.c.count)))
+        in_spaces = _namespace.in_(SPACES)
+        counts.append(_count(private, in_spaces))
+        granted = _granted(own_range(PATH_NOT_INDEXED), in_namespace=in_namespace)
+        counts.append(_count(*granted, ~in_spaces))
+    counted = union_all(*counts).subquery("counted")
+    return Statement(select(func.sum(counted.c.count)))
+
+
+def _granted(wanted: ColumnElement[bool], *, in_namespace: bool) -> tuple[ColumnElement[bool], ...]:
+    """Those that were granted by themselves, are not public, and are `wanted`; found by their ids."""
+    inside = _inside(_namespace.concat(""), in_namespace=in_namespace)
+    is_private = repositories.c.visibility.concat("") == "private"
+    return (_there, is_private, wanted, IN_SCOPE, inside, repositories.c.id.in_(GRANTED))
 
 
 def _inside(column: ColumnElement[str], *, in_namespace: bool) -> ColumnElement[bool]:
     return column == bindparam("namespace", type_=Text) if in_namespace else true()
-
-
-def _piece(*conditions: ColumnElement[bool]) -> Select[Any]:
-    return (
-        select(repositories.c.id, repositories.c.path)
-        .where(*conditions)
-        .order_by(repositories.c.path)
-        .limit(_limit)
-    )
 
 
 def _count(*conditions: ColumnElement[bool]) -> Select[Any]:

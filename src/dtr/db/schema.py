@@ -212,7 +212,7 @@ Index(
 for _listed in (
     (repositories.c.visibility, repositories.c.path),
     (repositories.c.visibility, repositories.c.name, repositories.c.path),
-    (repositories.c.namespace_id, repositories.c.visibility, repositories.c.path),
+    (repositories.c.namespace_id, repositories.c.visibility, repositories.c.path, repositories.c.name),
 ):
     Index(
         f"ix_repositories_{'_'.join(column.name for column in _listed)}",
@@ -417,6 +417,8 @@ gc_objects = Table(  # tombstones: objects to be deleted at the store
     Column("last_error", _text),
     postgresql_with=_lively,
 )
+_fails = gc_objects.c.attempts >= 10
+Index("ix_gc_objects_attempts", gc_objects.c.attempts, sqlite_where=_fails, postgresql_where=_fails)
 
 usage_deltas = Table(  # append only, folded from time to time into `usage`
     "usage_deltas",

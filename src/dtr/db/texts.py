@@ -7,9 +7,9 @@ which comes with it, but must be made in the database: where the role may not, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Text, literal_column
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -76,3 +76,52 @@ def _behind_slash_postgresql(element: behind_slash, compiler: SQLCompiler, **opt
 def _behind_slash_sqlite(element: behind_slash, compiler: SQLCompiler, **options: Any) -> str:
     column = compiler.process(element.clauses, **options)
     return f"substr({column}, instr({column}, '/') + 1)"
+
+
+class has_text(ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own functions
+    """
+    A condition on `repositories`: it is among `limit` of those whose column has a text of three letters or more.
+
+    Which of them is left to the database: it looks for no more. Parameters are what `text_parameters` gives.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, column: Literal["path", "folded"], visibility: Literal["public", "private"]) -> None:
+        """Look among all that are public, or all that are not."""
+        self.column = column
+        self.visibility = visibility
+
+
+@compiles(has_text, "postgresql")
+def _has_text_postgresql(element: has_text, compiler: SQLCompiler, **options: Any) -> str:
+    pattern = compiler.process(bindparam("pattern", type_=Text), **options)
+    limit = compiler.process(bindparam("limit", type_=BigInteger), **options)
+    # MATERIALIZED: the planner must not hope that a few rows of the table will do.
+    return (
+        "repositories.id = ANY(ARRAY(WITH found AS MATERIALIZED (SELECT id FROM repositories"  # noqa: S608
+        f" WHERE deleted_at IS NULL AND visibility = '{element.visibility}'"
+        f" AND {element.column} LIKE {pattern}) SELECT id FROM found LIMIT {limit}))"
+    )
+
+
+@compiles(has_text, "sqlite")
+def _has_text_sqlite(element: has_text, compiler: SQLCompiler, **options: Any) -> str:
+    phrase = compiler.process(bindparam(f"{element.column}_phrase", type_=Text), **options)
+    limit = compiler.process(bindparam("limit", type_=BigInteger), **options)
+    part = "< 0" if element.visibility == "public" else "> 0"
+    return (
+        "repositories.id IN (SELECT abs(rowid) FROM repository_texts"  # noqa: S608 - compiled parts, no values
+        f" WHERE repository_texts MATCH {phrase} AND rowid {part} LIMIT {limit})"
+    )
+
+
+def text_parameters(text: str) -> dict[str, str]:
+    """The parameters of `has_text`; `pattern` is one for ``LIKE``, whose escape is the backslash."""
+    quoted = text.replace('"', '""')
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return {
+        "pattern": f"%{escaped}%",
+        "path_phrase": f'path : "{quoted}"',
+        "folded_phrase": f'folded : "{quoted}"',
+    }

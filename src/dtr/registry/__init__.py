@@ -35,6 +35,7 @@ from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import Manifests, Referrer, StoredManifest
 from dtr.registry.pulls import Pulls
 from dtr.registry.repositories import Repositories, Repository, Settings
+from dtr.registry.search import Search
 from dtr.registry.sweeper import ALERT_AFTER, Sweeper, Swept
 from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
 from dtr.registry.usage import Counts, Usage
@@ -69,6 +70,7 @@ __all__ = [
     "Repository",
     "RepositoryExists",
     "RepositoryUnknown",
+    "Search",
     "Settings",
     "StoredManifest",
     "Sweeper",

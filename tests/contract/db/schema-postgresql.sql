@@ -126,6 +126,8 @@ CREATE TABLE gc_objects (
     CONSTRAINT pk_gc_objects PRIMARY KEY (location)
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
+CREATE INDEX ix_gc_objects_attempts ON public.gc_objects USING btree (attempts) WHERE (attempts >= 10);
+
 CREATE INDEX ix_gc_objects_delete_after ON public.gc_objects USING btree (delete_after);
 
 CREATE TABLE image_configs (
@@ -167,16 +169,17 @@ CREATE TABLE jobs (
     total bigint,
     unit text COLLATE "C" NOT NULL DEFAULT ''::text,
     unique_key text COLLATE "C",
+    ended_at bigint,
     CONSTRAINT pk_jobs PRIMARY KEY (id)
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
 CREATE INDEX ix_jobs_action ON public.jobs USING btree (action, scheduled_at);
 
-CREATE INDEX ix_jobs_open ON public.jobs USING btree (scheduled_at, id) WHERE (status = ANY (ARRAY['waiting'::text, 'running'::text, 'cancel_request'::text, 'worker_dead'::text, 'worker_shutdown'::text]));
+CREATE INDEX ix_jobs_open ON public.jobs USING btree (scheduled_at, id) WHERE (ended_at IS NULL);
 
 CREATE INDEX ix_jobs_scheduled_at ON public.jobs USING btree (scheduled_at, id);
 
-CREATE UNIQUE INDEX uq_jobs_unique_key ON public.jobs USING btree (unique_key) WHERE ((unique_key IS NOT NULL) AND (status = 'waiting'::text));
+CREATE UNIQUE INDEX uq_jobs_unique_key ON public.jobs USING btree (unique_key) WHERE (unique_key IS NOT NULL);
 
 CREATE TABLE login_failures (
     subject text COLLATE "C" NOT NULL,
@@ -316,7 +319,7 @@ CREATE INDEX ix_repositories_deleted_at ON public.repositories USING btree (dele
 
 CREATE INDEX ix_repositories_namespace_id ON public.repositories USING btree (namespace_id);
 
-CREATE INDEX ix_repositories_namespace_id_visibility_path ON public.repositories USING btree (namespace_id, visibility, path, deleted_at) WHERE (deleted_at IS NULL);
+CREATE INDEX ix_repositories_namespace_id_visibility_path_name ON public.repositories USING btree (namespace_id, visibility, path, name, deleted_at) WHERE (deleted_at IS NULL);
 
 CREATE INDEX ix_repositories_texts_private ON public.repositories USING gin (path gin_trgm_ops, folded gin_trgm_ops) WHERE ((deleted_at IS NULL) AND (visibility = 'private'::text));
 

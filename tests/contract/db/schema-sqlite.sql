@@ -124,6 +124,8 @@ CREATE TABLE gc_objects (
     CONSTRAINT pk_gc_objects PRIMARY KEY (location)
 );
 
+CREATE INDEX ix_gc_objects_attempts ON gc_objects (attempts) WHERE attempts >= 10;
+
 CREATE INDEX ix_gc_objects_delete_after ON gc_objects (delete_after);
 
 CREATE TABLE image_configs (
@@ -168,16 +170,17 @@ CREATE TABLE jobs (
     total BIGINT,
     unit TEXT DEFAULT '' NOT NULL,
     unique_key TEXT,
+    ended_at BIGINT,
     CONSTRAINT pk_jobs PRIMARY KEY (id)
 );
 
 CREATE INDEX ix_jobs_action ON jobs (action, scheduled_at);
 
-CREATE INDEX ix_jobs_open ON jobs (scheduled_at, id) WHERE status IN ('waiting', 'running', 'cancel_request', 'worker_dead', 'worker_shutdown');
+CREATE INDEX ix_jobs_open ON jobs (scheduled_at, id) WHERE ended_at IS NULL;
 
 CREATE INDEX ix_jobs_scheduled_at ON jobs (scheduled_at, id);
 
-CREATE UNIQUE INDEX uq_jobs_unique_key ON jobs (unique_key) WHERE unique_key IS NOT NULL AND status = 'waiting';
+CREATE UNIQUE INDEX uq_jobs_unique_key ON jobs (unique_key) WHERE unique_key IS NOT NULL;
 
 CREATE TABLE login_failures (
     subject TEXT NOT NULL,
@@ -341,7 +344,7 @@ CREATE INDEX ix_repositories_deleted_at ON repositories (deleted_at) WHERE delet
 
 CREATE INDEX ix_repositories_namespace_id ON repositories (namespace_id);
 
-CREATE INDEX ix_repositories_namespace_id_visibility_path ON repositories (namespace_id, visibility, path, deleted_at) WHERE deleted_at IS NULL;
+CREATE INDEX ix_repositories_namespace_id_visibility_path_name ON repositories (namespace_id, visibility, path, name, deleted_at) WHERE deleted_at IS NULL;
 
 CREATE INDEX ix_repositories_visibility_name_path ON repositories (visibility, name, path, deleted_at) WHERE deleted_at IS NULL;
 

@@ -156,7 +156,8 @@ def refuse_foreign(request: Request) -> None:
         raise ApiError("CSRF_TOKEN_INVALID", "the request comes from another site")
 
 
-async def _identify(request: Request) -> Caller:
+async def identify(request: Request) -> Caller:
+    """Who sent a request. Raises ApiError, AccountError, DatabaseError."""
     accounts: Accounts = request.app.state.rooms.accounts
     address = address_of(request)
     header, cookie = request.headers.get("authorization"), request.cookies.get(session_cookie(request))
@@ -200,4 +201,4 @@ def _basic(value: str) -> tuple[str, str]:
     return name, secret
 
 
-CallerDep = Annotated[Caller, Depends(_identify)]
+CallerDep = Annotated[Caller, Depends(identify)]

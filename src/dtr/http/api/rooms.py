@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dtr.accounts import Accounts
+    from dtr.accounts import Accounts, Tokens
     from dtr.cluster import Alerts, Replicas
     from dtr.db import Database
     from dtr.events import Events
-    from dtr.registry import Blobs, Images, Manifests, Repositories, Usage
+    from dtr.registry import Blobs, Images, Manifests, Repositories, Search, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
 
@@ -46,6 +46,8 @@ class Rooms:
     images: Images
     usage: Usage
     live: LiveSettings
+    search: Search
+    tokens: Tokens
     events: Events
     replicas: Replicas
     alerts: Alerts

@@ -104,6 +104,14 @@ def upgrade() -> None:
         postgresql_with=lively,
     )
     op.create_index(op.f("ix_gc_objects_delete_after"), "gc_objects", ["delete_after"], unique=False)
+    op.create_index(
+        "ix_gc_objects_attempts",
+        "gc_objects",
+        ["attempts"],
+        unique=False,
+        sqlite_where=sa.text("attempts >= 10"),
+        postgresql_where=sa.text("attempts >= 10"),
+    )
 
     op.create_table(
         "login_failures",
@@ -210,7 +218,7 @@ def upgrade() -> None:
     for columns in (
         ["visibility", "path"],
         ["visibility", "name", "path"],
-        ["namespace_id", "visibility", "path"],
+        ["namespace_id", "visibility", "path", "name"],
     ):
         op.create_index(
             f"ix_repositories_{'_'.join(columns)}",
