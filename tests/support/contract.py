@@ -138,8 +138,10 @@ def content(described: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def codes(response: dict[str, Any]) -> list[str]:
-    """The codes that a refusal of our document may have."""
+def codes(response: dict[str, Any] | None) -> list[str]:
+    """The codes that a refusal of our document may have; None: it is not described."""
+    if response is None:
+        return []
     schema = content(response)
     found: list[str] = schema["properties"]["errors"]["items"]["properties"]["code"]["enum"]
     return found

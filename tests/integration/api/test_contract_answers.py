@@ -91,8 +91,12 @@ OPEN_RECORDS = {
     "responses.OldScanSummary",
     "responses.Component",
     "responses.License",
+    "schema.ScannerComponent",
+    "schema.ScannerLicense",
 }
 """What is of engines that are not there yet."""
+
+FOREIGN_LAYER = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 
 # --- what there is, and what is called ------------------------------------------------------------------------
 
@@ -107,10 +111,11 @@ def _image() -> Image:
             "author": "Ada",
             "created": "2024-05-06T07:08:09Z",
             "config": {"Cmd": ["sh"]},
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(one) for one in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(one) for one in (*layers, b"elsewhere")]},
             "history": [
                 {"created": "2024-05-06T07:08:09Z", "created_by": "COPY a /"},
                 {"created": "2024-05-06T07:08:09Z", "created_by": "COPY b /"},
+                {"created": "2024-05-06T07:08:09Z", "created_by": "COPY elsewhere /"},
                 {"created": "2024-05-06T07:08:09Z", "created_by": 'CMD ["sh"]', "empty_layer": True},
             ],
         }
@@ -119,7 +124,8 @@ def _image() -> Image:
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": descriptor(OCI_CONFIG, config),
-        "layers": [descriptor(OCI_LAYER, one) for one in layers],
+        "layers": [descriptor(OCI_LAYER, one) for one in layers]
+        + [descriptor(FOREIGN_LAYER, b"elsewhere", urls=["https://example.org/layer"])],
     }
     return Image(json.dumps(manifest).encode(), OCI_MANIFEST, (config, *layers))
 

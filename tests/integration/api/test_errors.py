@@ -15,7 +15,11 @@ from dtr.http.api.app import build
 
 FEATURES = "/api/v0/meta/features"
 JSON = {"Content-Type": "application/json"}
-WITH_BODY = [one for one in operations(ours()) if "requestBody" in one.described]
+WITH_BODY = [
+    one
+    for one in operations(ours())
+    if "application/json" in one.described.get("requestBody", {}).get("content", {})
+]
 METHODS = {"GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE"}
 
 
@@ -30,6 +34,8 @@ def _path(template: str) -> str:
 @pytest.mark.parametrize("template", ours()["paths"])
 def test_a_method_that_is_not_there_gets_those_that_are(api: Api, template: str):
     there = {method.upper() for method in ours()["paths"][template]}
+    if template.endswith("/tags/delete"):  # which is a tag, too
+        there |= {"GET", "DELETE"}
     expected = ", ".join(sorted(there | {"HEAD"} if "GET" in there else there))
     for method in METHODS - there:
         answer = api.admin.call(method, _path(template))
@@ -145,7 +151,7 @@ def test_no_body_makes_the_server_fail(api: Api, operation):
         headers = {"Authorization": api.admin.client.basic(), **JSON}
         answer = api.admin.client.send(operation.method, _path(operation.path), body, headers)
         assert answer.status < 500, what
-        if what in BROKEN:
+        if what in BROKEN and (what != "null" or operation.described["requestBody"].get("required")):
             assert (answer.status, answer.codes) == (400, ["INVALID_JSON"]), what
 
 

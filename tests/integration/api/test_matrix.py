@@ -382,6 +382,9 @@ MATRIX = {
     "GET /api/v0/accounts/{username}/repositoryAccess/{namespace}/{reponame}": Row(
         "paul at", path={"username": "paul"}, in_organization=True
     ),
+    # --- search
+    "GET /api/v0/index/autocomplete": Row("found", query={"query": "a"}),
+    "GET /api/v0/index/dockersearch": Row("found", query={"q": "a"}),
     # --- the installation
     "GET /api/v0/meta/alerts": Row("auditor"),
     "GET /api/v0/meta/cluster_status": Row("auditor"),

@@ -19,7 +19,7 @@ OBVIOUS = {
 """Fields and parameters whose name says it all."""
 VERBS = (
     "get", "list", "search", "export", "create", "put", "set", "update", "patch", "change", "rename", "toggle",
-    "delete", "revoke", "log", "run", "cancel", "complete",
+    "delete", "revoke", "log", "run", "cancel", "autocomplete",
 )  # fmt: skip
 
 
