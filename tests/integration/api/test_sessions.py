@@ -16,6 +16,7 @@ from tests.support.server import PASSWORD
 SETTINGS = {"http_serves": "true"}
 LOGIN, LOGOUT, ME = "/enzi/v0/id/login", "/enzi/v0/id/logout", "/enzi/v0/id/"
 ACCOUNTS = "/enzi/v0/accounts"
+SETTINGS_OF_SESSIONS = "/enzi/v0/config/sessions"
 MINUTE = 60_000
 
 
@@ -302,18 +303,11 @@ def test_one_session_too_many_ends_the_one_that_was_used_least_recently(world: A
 
 
 def test_sessions_obey_the_settings_of_the_moment(world: Api, browser: Browser):
-    async def change(application: Any) -> None:
-        await application.live.change(
-            {"sessionLifetimeMinutes": 10, "sessionRenewalThresholdMinutes": 0, "sessionsPerUser": 1}
-        )
-
-    async def back(application: Any) -> None:
-        await application.live.change(
-            {"sessionLifetimeMinutes": 60, "sessionRenewalThresholdMinutes": 20, "sessionsPerUser": 10}
-        )
-
+    before = {"lifetimeMinutes": 60, "renewalThresholdMinutes": 20, "perUserLimit": 10}
+    strict = {"lifetimeMinutes": 10, "renewalThresholdMinutes": 0, "perUserLimit": 1}
     world.make_users("frank")
-    world.server.do(change)
+    assert world.admin.get(SETTINGS_OF_SESSIONS).expect(200).json == before
+    assert world.admin.put(SETTINGS_OF_SESSIONS, strict).expect(200).json == strict
     time.sleep(2.2)  # so long a process may take to know them
     browser.log_in("frank").expect(200)
     ((_, _, life),) = sessions(world, "frank")
@@ -323,7 +317,22 @@ def test_sessions_obey_the_settings_of_the_moment(world: Api, browser: Browser):
     assert 0 < sessions(world, "frank")[0][2] < MINUTE
     Browser(world, browser.headers).log_in("frank").expect(200)
     browser.send("GET", ME).expect(401)
-    world.server.do(back)
+    world.admin.put(SETTINGS_OF_SESSIONS, before).expect(200)
+
+
+def test_settings_of_sessions_are_for_administrators_and_have_bounds(world: Api):
+    assert world.as_("ada").get(SETTINGS_OF_SESSIONS).expect(403).codes == ["NOT_AUTHORIZED"]
+    assert world.as_("ada").put(SETTINGS_OF_SESSIONS, {}).expect(403).codes == ["NOT_AUTHORIZED"]
+    for form in (
+        {"lifetimeMinutes": 9, "renewalThresholdMinutes": 0},
+        {"renewalThresholdMinutes": 56},
+        {"lifetimeMinutes": 24},
+        {"perUserLimit": -1},
+    ):
+        assert world.admin.put(SETTINGS_OF_SESSIONS, form).expect(400).codes == ["INVALID_SETTINGS"], form
+    kept = world.admin.put(SETTINGS_OF_SESSIONS, {"renewalThresholdMinutes": 55}).expect(200).json
+    assert kept == {"lifetimeMinutes": 60, "renewalThresholdMinutes": 55, "perUserLimit": 10}
+    world.admin.put(SETTINGS_OF_SESSIONS, {"renewalThresholdMinutes": 20}).expect(200)
 
 
 @pytest.mark.parametrize("end", ["password", "deactivated", "deleted"])

@@ -7,8 +7,8 @@ is wanted, an id does as well; an address may end with a slash.
 
 from __future__ import annotations
 
-from dtr.http.api.enzi import accounts, identity, members, public_keys, teams
+from dtr.http.api.enzi import accounts, config, identity, members, public_keys, teams
 
-ROUTERS = (accounts.router, public_keys.router, members.router, teams.router, identity.router)
+ROUTERS = (accounts.router, public_keys.router, members.router, teams.router, identity.router, config.router)
 
 __all__ = ["ROUTERS"]
