@@ -49,6 +49,11 @@ _ADVANCE = Statement(
     .where(and_(event_cursors.c.name == bindparam("which"), event_cursors.c.holder == _mine))
     .values(position=bindparam("position", type_=BigInteger), held_until=now() + LEASE_MS)
 )
+_RELEASE = Statement(
+    update(event_cursors)
+    .where(and_(event_cursors.c.name == bindparam("which"), event_cursors.c.holder == _mine))
+    .values(held_until=0)
+)
 _FIND = Statement(
     select(*COLUMNS, (now() - events.c.published_at) / 1000)
     .where(events.c.id > bindparam("after", type_=BigInteger))
@@ -121,6 +126,14 @@ class Follower:
             return await tx.execute(_ADVANCE, which=self._name, holder=self._holder, position=position) > 0
 
         return await self._database.unit(work, durable=False)
+
+    async def release(self) -> None:
+        """Let another process follow at once."""
+
+        async def work(tx: Transaction) -> None:
+            await tx.execute(_RELEASE, which=self._name, holder=self._holder)
+
+        await self._database.unit(work, durable=False)
 
     async def _claim(self, tx: Transaction) -> int | None:
         row = await tx.fetch_one(_CLAIM, name=self._name, holder=self._holder)

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from dtr.db import Statement
 from dtr.db.schema import events, repositories, repository_redirects
 from dtr.events.event import Actor, EventType, Kind, Object
+from dtr.events.retention import Bounds, Retention
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,6 +117,15 @@ class Events:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.retention = Retention(database)
+
+    async def compact(self, *, max_age: int | None = None, to_keep: int | None = None) -> int:
+        """
+        Delete old events of repositories; how many.
+
+        Old is what happened longer ago than `max_age`, in milliseconds, or before the newest `to_keep`.
+        """
+        return await self.retention.compact(Bounds(max_age=max_age, keep=to_keep))
 
     async def list_events(self, wanted: Filter, *, start: int | None = None, limit: int) -> list[Recorded]:
         """At most `limit` events, newest first, from the one with the id `start` (None: the newest) on."""

@@ -25,6 +25,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from dtr.db import DatabaseError
 from dtr.events.follower import BATCH, Follower
 
 if TYPE_CHECKING:
@@ -81,15 +82,20 @@ class Syslog:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except Exception as error:  # noqa: BLE001 - it goes on, whatever it was
-                if not self._pause:
-                    _log.warning("events not forwarded", extra={"reason": str(error) or type(error).__name__})
-                self._pause = min(max(self._pause * 2, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-            # Not all processes at the same time.
-            await asyncio.sleep((self._pause or _POLL_SECONDS) * random.uniform(0.75, 1.25))  # noqa: S311
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except Exception as error:  # noqa: BLE001 - it goes on, whatever it was
+                    if not self._pause:
+                        reason = str(error) or type(error).__name__
+                        _log.warning("events not forwarded", extra={"reason": reason})
+                    self._pause = min(max(self._pause * 2, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+                # Not all processes at the same time.
+                await asyncio.sleep((self._pause or _POLL_SECONDS) * random.uniform(0.75, 1.25))  # noqa: S311
+        finally:
+            with contextlib.suppress(DatabaseError):  # then it ends by itself
+                await self._follower.release()
 
     async def _follow(self) -> None:
         """Send as long as this is ours to do. Raises OSError, DatabaseError."""

@@ -1,0 +1,243 @@
+"""
+Every change leaves an event by whoever made it, and no secret with it.
+
+The rooms are walked over: a method that changes something takes `by`, and is called here; one that writes and
+takes none is listed with the reason why it leaves no event.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from tests.support.images import Image, make_image
+from tests.support.keys import KeyPair
+from tests.support.rooms import Rooms, annotated
+
+from dtr.accounts import Level
+from dtr.db import ConstraintViolated, Database, Statement
+from dtr.events import Actor, Events, Filter
+from dtr.jobs import Crons, JobRequest, Jobs, Workers
+from dtr.oci import Digest, parse_manifest, parse_repository_name
+from dtr.registry import Settings
+from dtr.settings import LiveSettings
+from dtr.storage import Memory
+
+PACKAGES = ("accounts", "registry", "settings", "jobs", "cluster", "events")
+SECRET = "a secret that nobody may read"
+
+SILENT = {
+    "Sessions.create": "the log-in before it is the event",
+    "Sessions.find": "notes that it was used",
+    "Throttle.failed": "the event is of the account that somebody tried",
+    "Throttle.succeeded": "counts back",
+    "Blobs.mount": "the manifest that needs the blob is the event",
+    "Blobs.mark_missing": "nobody does it",
+    "Uploads.start": "the manifest that needs the blob is the event",
+    "Uploads.append": "the same",
+    "Uploads.finish": "the same",
+    "Uploads.store": "the same",
+    "Uploads.cancel": "nothing had come of it",
+    "Pulls.flush": "writes events",
+    "Usage.fold": "adds up what is counted",
+    "Sweeper.sweep": "deletes what nobody sees any more",
+    "Collector.collect": "the same",
+    "ImageConfigs.get_many": "keeps what it read",
+    "Fsck.run": "mends what the storage lost",
+    "Crons.ensure": "what the program comes with",
+    "Crons.queue_due": "does what an event before said",
+    "Jobs.prune": "forgets, by the settings",
+    "Worker.run": "runs what was queued",
+    "Replicas.leave": "a process ends",
+    "Replicas.keep_reporting": "a process lives",
+    "Follower.claim": "reads events",
+    "Follower.advance": "the same",
+    "Retention.compact": "forgets, by the settings",
+}
+
+
+def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
+    for package in PACKAGES:
+        found = importlib.import_module(f"dtr.{package}")
+        for module in pkgutil.iter_modules(found.__path__, f"dtr.{package}."):
+            for name, kind in vars(importlib.import_module(module.name)).items():
+                if inspect.isclass(kind) and kind.__module__ == module.name and not name.startswith("_"):
+                    for method, function in vars(kind).items():
+                        if inspect.isfunction(function) and not method.startswith("_"):
+                            yield f"{name}.{method}", function
+
+
+METHODS = dict(_methods())
+CHANGES = {name for name, one in METHODS.items() if "by" in inspect.signature(one).parameters} - {"Pulls.add"}
+WRITERS = {name for name, one in METHODS.items() if re.search(r"\.unit\(", inspect.getsource(one))}
+
+
+def test_whoever_writes_leaves_an_event_or_has_a_reason():
+    assert sorted(WRITERS - CHANGES - SILENT.keys()) == []
+    assert sorted(SILENT.keys() & CHANGES) == []
+    assert sorted(SILENT.keys() - METHODS.keys()) == []
+
+
+@pytest.fixture
+async def rooms(database_url: str) -> AsyncIterator[Rooms]:
+    made = Rooms(database_url, Memory)
+    yield made
+    await made.close()
+
+
+class Scenario:
+    """Calls every method that changes something, and looks for its event."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.called: set[str] = set()
+        self.by = Actor("user", "", "somebody", "192.0.2.9")
+
+    async def does(self, method: str, call: Callable[..., Awaitable[Any]], *given: Any, **named: Any) -> Any:
+        """Call `method` as an actor of its own: there is an event by that one then."""
+        actor = Actor("user", f"id {len(self.called)}", f"who {len(self.called)}", "192.0.2.9")
+        result = await call(*given, **named, by=actor)
+        found = await Events(self.database).list_events(Filter(actor=actor.id), limit=100)
+        assert found, f"{method} leaves no event"
+        assert {one.actor for one in found} == {actor}
+        self.called.add(method)
+        return result
+
+
+async def _everything(rooms: Rooms, did: Scenario) -> list[str]:
+    """All the changes; the secrets that were made."""
+    database, accounts = rooms.database, rooms.accounts
+    # accounts
+    await did.does("Accounts.create_organization", accounts.create_organization, "acme")
+    for user in ("ada", "bob"):
+        await did.does("Accounts.create_user", accounts.create_user, user, SECRET, is_admin=user == "ada")
+    await did.does("Accounts.set_password", accounts.set_password, "ada", f"{SECRET} 2")
+    await did.does("Accounts.update", accounts.update, "ada", full_name="Ada")
+    organizations = accounts.organizations
+    await did.does("Organizations.put_member", organizations.put_member, "acme", "ada", is_admin=True)
+    await did.does("Organizations.create_team", organizations.create_team, "acme", "devs")
+    await did.does("Organizations.update_team", organizations.update_team, "acme", "devs", description="new")
+    await did.does("Organizations.put_team_member", organizations.put_team_member, "acme", "devs", "ada")
+    tokens = accounts.tokens
+    one = await did.does("AccessTokens.create", tokens.create, "ada", "label")
+    (known,) = await tokens.list_tokens("ada", limit=9)
+    await did.does("AccessTokens.update", tokens.update, known.id, label="other")
+    await did.does("AccessTokens.delete", tokens.delete, "ada", known.id)
+    another = await tokens.create("ada", "label")
+    await did.does("AccessTokens.delete_used_before", tokens.delete_used_before, "ada", before=2**50)
+    acme = await accounts.get("acme")
+    robots = accounts.robots
+    await did.does("Robots.create", robots.create, acme, "ci")
+    await did.does("Robots.update", robots.update, acme, "ci", description="new")
+    await did.does("Robots.delete", robots.delete, acme, "ci")
+    key, keys = KeyPair(), accounts.public_keys
+    await did.does("PublicKeys.create", keys.create, "ada", key.pem)
+    await did.does("PublicKeys.update", keys.update, "ada", key.id, label="new")
+    await did.does("PublicKeys.delete", keys.delete, "ada", key.id)
+    ada = await accounts.get("ada")
+    await did.does("AllUserSettings.update", accounts.user_settings.update, ada, language="ja")
+    login = await accounts.logins.authenticate_password("ada", f"{SECRET} 2", "192.0.2.1")
+    session = await accounts.sessions.create(login, "192.0.2.1")
+    found = await accounts.sessions.find(session)
+    await did.does("Sessions.end", accounts.sessions.end, found)
+    # repositories
+    repositories = rooms.repositories
+    number = await did.does(
+        "Repositories.create", repositories.create, parse_repository_name("acme/app"), Settings()
+    )
+    await did.does("Repositories.update", repositories.update, "acme/app", short_description="new")
+    await did.does("Repositories.set_scan_on_push", repositories.set_scan_on_push, scan_on_push=True)
+    await did.does("Repositories.rename", repositories.rename, "acme/app", parse_repository_name("acme/tool"))
+    await did.does("Grants.grant_team", accounts.grants.grant_team, "acme", "devs", Level.READ)
+    place = await accounts.grants.on("acme/tool")
+    await did.does("Grants.set_team", accounts.grants.set_team, place, "devs", Level.WRITE)
+    await did.does("Grants.set_user", accounts.grants.set_user, place, "bob", Level.READ)
+    # images
+    image = make_image()
+    spare = await rooms.push_blob(number, b"spare")
+    for content in image.blobs:
+        await rooms.push_blob(number, content)
+
+    async def put(what: Image, *tags: str) -> None:
+        manifest, digest = parse_manifest(what.payload, what.media_type), Digest.of(what.payload)
+        await did.does("Manifests.put", rooms.manifests.put, number, manifest, what.payload, digest, tags)
+
+    await put(image)
+    await put(image, "v1")
+    await put(annotated(image, n="2"), "v1", "v2", "v3")
+    await did.does("Manifests.delete_tag", rooms.manifests.delete_tag, number, "v1")
+    await did.does("Manifests.delete_tags", rooms.manifests.delete_tags, number, ["v2", "none"])
+    await did.does("Manifests.delete", rooms.manifests.delete, number, image.digest)
+    await did.does("Blobs.delete", rooms.blobs.delete, number, spare)
+    await did.does("Repositories.delete", repositories.delete, "acme/tool")
+    await rooms.make_repository("acme/more")
+    await did.does("Repositories.delete_all", repositories.delete_all, acme.id)
+    # the installation
+    live = LiveSettings(database)
+    await did.does("LiveSettings.change", live.change, {"readOnlyRegistry": True})
+    jobs, crons = Jobs(database), Crons(database)
+    job = await did.does("Jobs.submit", jobs.submit, JobRequest(action="sleep"))
+    await did.does("Jobs.cancel", jobs.cancel, job.id)
+    await did.does("Jobs.delete", jobs.delete, job.id)
+    await did.does("Jobs.put_config", jobs.put_config, "sleep", {"seconds": "1"})
+    await did.does("Jobs.delete_config", jobs.delete_config, "sleep")
+    await did.does("Crons.put", crons.put, "0 0 * * * *", JobRequest(action="sleep"))
+    await did.does("Crons.delete", crons.delete, "sleep")
+    sql = "INSERT INTO workers (id, node, status, session, heartbeat_until) VALUES ('w', '', 'alive', '', 0)"
+    await rooms.change(sql)
+    await did.does("Workers.set_capacity", Workers(database).set_capacity, "w", {"scan": 1})
+    # what goes
+    await did.does("Organizations.remove_team_member", organizations.remove_team_member, "acme", "devs", "ada")
+    await did.does("Organizations.delete_team", organizations.delete_team, "acme", "devs")
+    await did.does("Organizations.remove_member", organizations.remove_member, "acme", "ada")
+    await did.does("Accounts.delete", accounts.delete, "bob")
+    return [SECRET, one, another, session]
+
+
+async def test_every_change_leaves_an_event_and_no_secret_in_it(rooms: Rooms):
+    did = Scenario(rooms.database)
+    secrets = await _everything(rooms, did)
+    assert sorted(CHANGES - did.called) == []
+    rows = await rooms.query("SELECT * FROM events")
+    words = "\n".join(str(value) for row in rows for value in row)
+    assert len(rows) > len(CHANGES)
+    for secret in secrets:
+        assert secret not in words
+    assert "argon2" not in words
+
+
+async def run(rooms: Rooms, sql: str) -> None:
+    await rooms.database.unit(lambda tx: tx.fetch_all(Statement(text(sql))))
+
+
+async def test_no_event_without_its_change(rooms: Rooms):
+    """When the last statement of a unit fails, its event, nothing of the change stays."""
+    number = await rooms.make_repository()
+    digest = await rooms.push(number, make_image(), "v1")
+    tables = ("accounts", "tags", "manifests", "repositories", "settings", "tokens", "usage_deltas", "events")
+    before = {table: await rooms.count(table) for table in tables}
+    await run(rooms, "CREATE UNIQUE INDEX one_event ON events (address) WHERE address = 'full'")
+    full = Actor("user", "x", "x", "full")
+    await rooms.accounts.create_organization("first", by=full)
+    before["accounts"] += 1
+    before["events"] += 1
+    for change in (
+        lambda: rooms.accounts.create_organization("second", by=full),
+        lambda: rooms.accounts.update("first", full_name="First", by=full),
+        lambda: rooms.repositories.create(parse_repository_name("acme/other"), Settings(), by=full),
+        lambda: rooms.repositories.delete("acme/app", by=full),
+        lambda: rooms.manifests.delete_tag(number, "v1", by=full),
+        lambda: rooms.manifests.delete(number, digest, by=full),
+        lambda: LiveSettings(rooms.database).change({"readOnlyRegistry": True}, by=full),
+    ):
+        with pytest.raises(ConstraintViolated):
+            await change()
+    assert {table: await rooms.count(table) for table in tables} == before
+    assert await rooms.query("SELECT count(*) FROM repositories WHERE deleted_at IS NULL") == [(1,)]
+    assert await rooms.query("SELECT full_name FROM accounts WHERE name = 'first'") == [("",)]
