@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, case, func, or_, select
+from sqlalchemy import ColumnElement, Text, and_, bindparam, case, exists, func, or_, select
 
 from dtr.accounts.access_tokens import opens
 from dtr.accounts.permissions import Facts, Level
@@ -109,10 +109,17 @@ _STANDINGS = Statement(
     .where(in_list(_owner.c.name, "namespaces"), _owner.c.kind != "robot")
 )
 
-_REDIRECTS = Statement(
+_NAMES = Statement(  # of what was renamed: names that lead to a repository, and its own
     select(repository_redirects.c.path, repositories.c.path)
     .join(repositories, repositories.c.id == repository_redirects.c.repository_id)
     .where(in_list(repository_redirects.c.path, "paths"), repositories.c.deleted_at.is_(None))
+    .union_all(
+        select(repositories.c.path, repositories.c.path).where(
+            in_list(repositories.c.path, "paths"),
+            repositories.c.deleted_at.is_(None),
+            exists().where(repository_redirects.c.repository_id == repositories.c.id),
+        )
+    )
 )
 _holders = (
     select(repository_blobs.c.repository_id)
@@ -169,12 +176,49 @@ class Standings:
     ) -> dict[str, Standing]:
         """The same for several, in one query; names that no repository has take one more, or two."""
         wanted = list(paths)
+        found, namespaces = await self._look(account, wanted, scope, token)
+        redirects: dict[str, Redirect] = {}
+        missing = [path for path in wanted if path not in found and "/" in path.removesuffix("/")]
+        names = dict(map(tuple, await self._database.fetch_all(_NAMES, paths=missing))) if missing else {}
+        if names:
+            there, _ = await self._look(account, sorted(set(names.values())), scope, token)
+            for path, name in names.items():
+                if name == path and name in there:  # it got its name back between two of the queries
+                    found[path] = there[name]
+                elif name in there:
+                    redirects[path] = Redirect(name, there[name])
+        nothing = Facts()
+        return {
+            path: found.get(path)
+            or Standing(
+                None,
+                replace(
+                    namespaces.get(path.partition("/")[0], nothing), actions=scope.on(path) if scope else None
+                ),
+                redirects.get(path),
+            )
+            for path in wanted
+        }
+
+    async def find_name(self, path: str) -> str | None:
+        """
+        What the repository is called now that is or was called so; None: it was never renamed, or there is none.
+
+        One small query, which asks for no rights.
+        """
+        row = await self._database.fetch_one(_NAMES, paths=[path])
+        return row[1] if row else None
+
+    async def _look(
+        self, account: str | None, paths: list[str], scope: TokenScope | None, token: str
+    ) -> tuple[dict[str, Standing], dict[str, Facts]]:
+        """How the account stands to the repositories that are there, and to the namespaces."""
         rows = await self._database.fetch_all(
             _STANDINGS,
             account=account or "",
             token=token,
-            paths=wanted,
-            namespaces=sorted({path.partition("/")[0] for path in wanted}),
+            paths=paths,
+            namespaces=sorted({path.partition("/")[0] for path in paths}),
         )
         found: dict[str, Standing] = {}
         namespaces: dict[str, Facts] = {}
@@ -201,37 +245,14 @@ class Standings:
             )
             namespaces[namespace] = facts
             if path is not None:
-                facts = replace(facts, repository_level=max(levels[:2]), is_public=visibility == "public")
+                facts = replace(
+                    facts,
+                    repository_level=max(levels[:2]),
+                    is_public=visibility == "public",
+                    actions=scope.on(path) if scope else None,
+                )
                 found[path] = Standing(repository, facts)
-        nothing = Facts()
-        missing = [path for path in wanted if path not in found and "/" in path.removesuffix("/")]
-        redirects = await self._redirects(account, missing, scope, token) if missing else {}
-        standings = {
-            path: found.get(path)
-            or Standing(None, namespaces.get(path.partition("/")[0], nothing), redirects.get(path))
-            for path in wanted
-        }
-        if scope is None:
-            return standings
-        return {
-            path: replace(standing, facts=replace(standing.facts, actions=scope.on(path)))
-            for path, standing in standings.items()
-        }
-
-    async def find_redirect(self, path: str) -> str | None:
-        """What the repository that was called so is called now: one small query, which asks for no rights."""
-        row = await self._database.fetch_one(_REDIRECTS, paths=[path])
-        return row[1] if row else None
-
-    async def _redirects(
-        self, account: str | None, paths: list[str], scope: TokenScope | None, token: str
-    ) -> dict[str, Redirect]:
-        """Which repositories had these names, which none has now."""
-        moved = dict(map(tuple, await self._database.fetch_all(_REDIRECTS, paths=paths)))
-        if not moved:
-            return {}
-        standings = await self.find_all(account, sorted(set(moved.values())), scope=scope, token=token)
-        return {old: Redirect(new, standings[new]) for old, new in moved.items()}
+        return found, namespaces
 
     async def list_visible(
         self,

@@ -372,7 +372,9 @@ async def rename(rooms: Rooms, path: str, new_path: str) -> None:
 
 
 async def find(rooms: Rooms, path: str) -> str | None:
-    return await rooms.accounts.standings.find_redirect(path)
+    """Where the name leads to, when it is not the repository's own."""
+    name = await rooms.accounts.standings.find_name(path)
+    return None if name == path else name
 
 
 async def test_a_renamed_repository_keeps_everything_and_its_old_names_lead_to_it(rooms: Rooms):
@@ -443,7 +445,8 @@ async def test_what_teams_and_robots_were_granted_ends_in_another_namespace_and_
     robot = await rooms.accounts.robots.create(await rooms.accounts.get("acme"), "ci")
     for account in (await rooms.accounts.get("ada"), robot.account):
         await rooms.change(
-            "INSERT INTO repository_user_grants (repository_id, user_id, level) VALUES (:repository, :id, 'admin')",
+            "INSERT INTO repository_user_grants (repository_id, user_id, level)"
+            " VALUES (:repository, :id, 'admin')",
             repository=repository,
             id=account.id,
         )

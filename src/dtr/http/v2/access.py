@@ -76,8 +76,8 @@ class Access:
         A push may make it. Raises Refused, RepositoryUnknown (to whoever could make it).
         """
         if action not in request.claims.access.get(request.name, ()):
-            has_moved = await self._accounts.standings.find_redirect(request.name) is not None
-            raise (has_moved and self._moved(request, await self._standing(request))) or self._denied(request)
+            was_renamed = await self._accounts.standings.find_name(request.name) is not None
+            raise (was_renamed and self._moved(request, await self._standing(request))) or self._denied(request)
         if self._settings.current.read_only_registry:
             raise Refused(405, "UNSUPPORTED", _READ_ONLY)
         standing = await self._standing(request)
@@ -95,12 +95,35 @@ class Access:
             raise self._denied(request)
         return standing.repository_id
 
-    async def find_new_name(self, request: Request) -> str | None:
-        """What the repository is called now that was called so, if the caller may pull from it at this moment."""
-        if await self._accounts.standings.find_redirect(request.name) is None:
-            return None
-        redirect = (await self._standing(request)).redirect
+    async def find_name(self, request: Request) -> str | None:
+        """
+        What the repository is called now that is or was called so, if the caller may pull from it.
+
+        None also when it was never renamed.
+        """
+        name = await self._accounts.standings.find_name(request.name)
+        if name is None or name == request.name:
+            return name
+        standing = await self._standing(request)
+        if standing.repository_id is not None:  # it got its name back at this moment
+            return request.name
+        redirect = standing.redirect
         return redirect.path if redirect and may(redirect.standing.facts, Operation.PULL) else None
+
+    async def require_reading(self, request: Request, name: str, repository: int) -> None:
+        """
+        Let through whose token speaks of the repository that was found under a name, or who may pull from it now.
+
+        A token grants by name, and may outlive what had that name: another repository may have it by now.
+        """
+        claims = request.claims
+        if name == request.name and claims.repositories.get(name) == repository:
+            return
+        standing = await self._accounts.standings.find(
+            claims.account_id, name, scope=claims.scope, token=claims.shown
+        )
+        if standing.repository_id != repository or not may(standing.facts, Operation.PULL):
+            raise self._denied(request)
 
     async def find_source(self, request: Request, name: str, digest: str) -> str | None:
         """Where to mount from, that the caller may pull now: `name`, or, when that is empty, any with the blob."""

@@ -8,6 +8,7 @@ dictionary look-up, reading a manifest one row.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ _INDEX = b"application/vnd.oci.image.index.v1+json"
 _JSON = b"application/json"
 _UPLOAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST_ARTIFACT_TYPE = 255
+_RENAMES_FOLLOWED = 4
+"""A repository may be renamed while it is looked for; so often a read is tried."""
 _PARSE_IN_LOOP = 64 * 1024
 """Larger manifests are read in a thread."""
 
@@ -166,9 +169,8 @@ class RegistryAPI:
     async def _list_tags(self, request: Request) -> None:
         self._access.require(request, "pull")
         limit, after = self._page(request)
-        names = await self._read(
-            request, lambda name: self._manifests.list_tags(name, after=after, limit=limit + 1)
-        )
+        repository = await self._read(request, self._manifests.find_repository)
+        names = await self._manifests.list_tags(repository, after=after, limit=limit + 1)
         await self._answer_page(request, "tags", names, limit, {"name": request.name})
 
     async def _answer_page(
@@ -189,11 +191,9 @@ class RegistryAPI:
         if len(artifact_type) > _LONGEST_ARTIFACT_TYPE or not artifact_type.isprintable():
             raise Refused(400, "UNSUPPORTED", "artifactType is not a media type")
         limit, after = self._page(request)
-        found = await self._read(
-            request,
-            lambda name: self._manifests.list_referrers(
-                name, subject, artifact_type=artifact_type or None, after=after, limit=limit + 1
-            ),
+        repository = await self._read(request, self._manifests.find_repository)
+        found = await self._manifests.list_referrers(
+            repository, subject, artifact_type=artifact_type or None, after=after, limit=limit + 1
         )
         headers = [(b"content-type", _INDEX)]
         if artifact_type:
@@ -227,13 +227,21 @@ class RegistryAPI:
 
     async def _read(self, request: Request, read: Callable[[str], Awaitable[T]]) -> T:
         """What `read` finds in the repository that the request names, or that had this name before."""
-        try:
-            return await read(request.name)
-        except (RepositoryUnknown, ManifestUnknown, BlobUnknown):
-            new_name = await self._access.find_new_name(request)
-            if new_name is None:
-                raise
-            return await read(new_name)
+        name = request.name
+        for attempt in itertools.count(1):
+            try:
+                found = await read(name)
+            except (RepositoryUnknown, ManifestUnknown, BlobUnknown):
+                now_called = await self._access.find_name(request)
+                if now_called is None or attempt == _RENAMES_FOLLOWED:
+                    raise
+                name = now_called
+            else:
+                await self._access.require_reading(
+                    request, name, found if isinstance(found, int) else found.repository
+                )
+                return found
+        raise AssertionError("not reached")
 
     # --- manifests -----------------------------------------------------------------------------------------
 
@@ -326,6 +334,7 @@ class RegistryAPI:
         content = request.method == "GET"
         if promise:  # a push looks for what it need not send, and nobody pushes under an old name
             blob = await self._blobs.get(request.name, digest, promise=True)
+            await self._access.require_reading(request, request.name, blob.repository)
         else:
             blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=content))
         headers: list[Header] = [
