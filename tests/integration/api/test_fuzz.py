@@ -20,10 +20,61 @@ NAMES = {
     "reference": ["v1"],
     "username": ["ada", "bob"],
     "account": ["ada", "acme"],
+    "user": ["ada", "bob"],
+    "org": ["acme"],
+    "team": ["devs"],
     "orgname": ["acme"],
     "teamname": ["devs"],
 }
 """What there is, by the name of the parameter: most paths are to lead somewhere."""
+
+
+REFUSES = {
+    # 400 for what the schema allows, as DTR says it, where other APIs have 404 or 409.
+    "POST /api/v0/repositories/{namespace}": "REPOSITORY_EXISTS; a limit of tags that are immutable",
+    "PATCH /api/v0/repositories/{namespace}/{reponame}": "a limit of tags that are immutable",
+    "POST /api/v0/repositories/{namespace}/{reponame}/rename": "REPOSITORY_EXISTS",
+    "GET /api/v0/repositories/{namespace}/{reponame}/teamAccess": "NOT_AN_ORGANIZATION",
+    "PUT /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": "NOT_AN_ORGANIZATION",
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": "NOT_AN_ORGANIZATION",
+    "PUT /api/v0/repositories/{namespace}/{reponame}/userAccess/{username}": "NOT_GRANTABLE",
+    "GET /api/v0/repositoryNamespaces/{namespace}/teamAccess": "NOT_AN_ORGANIZATION",
+    "GET /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": "NOT_AN_ORGANIZATION",
+    "PUT /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": "NOT_AN_ORGANIZATION",
+    "DELETE /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": "NOT_AN_ORGANIZATION",
+    "PUT /api/v0/repositoryNamespaces/{namespace}/userAccess/{username}": "NOT_GRANTABLE",
+    "GET /api/v0/accounts/{orgname}/teams/{teamname}/repositoryAccess": "NOT_AN_ORGANIZATION",
+    "GET /api/v0/accounts/{orgname}/robots": "NOT_AN_ORGANIZATION",
+    "POST /api/v0/accounts/{orgname}/robots": "ACCOUNT_EXISTS",
+    "POST /enzi/v0/accounts": "ACCOUNT_EXISTS; there is no directory to search",
+    "POST /enzi/v0/accounts/{org}/teams": "TEAM_EXISTS",
+    "PATCH /enzi/v0/accounts/{org}/teams/{team}": "TEAM_EXISTS",
+    # What a schema cannot say.
+    "POST /api/v0/api_tokens": "a token expires in the future",
+    "POST /api/v0/accounts/{orgname}/robots/{robot}/tokens": "a token expires in the future",
+    "POST /api/v0/meta/settings": "settings that are read-only are refused when they are changed",
+    "POST /enzi/v0/accounts/{account}/publicKeys": "keys are PEM",
+    "PATCH /enzi/v0/accounts/{account}/publicKeys/{key_id}": "certificates are PEM",
+    "POST /auth/login": "the body is JSON, whatever its type says",
+}
+"""Operations that refuse some of what their schema allows with 400, and why."""
+CONFIGURATION = "\n".join(
+    [
+        *(f"[dictionaries.{name}]\nvalues = {values}" for name, values in NAMES.items()),
+        "[parameters]",
+        *(f'"path.{name}" = {{ dictionary = "{name}", probability = 0.7 }}' for name in NAMES),
+        "[generation]",
+        "allow-x00 = false",  # no text has NUL: test_errors.py
+        *(
+            f'[[operations]]\ninclude-name = "{name}"\n'
+            'checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409"]'
+            for name in REFUSES
+        ),
+        # The path is also that of a tag, which is called so.
+        '[[operations]]\ninclude-name = "POST /api/v0/repositories/{namespace}/{reponame}/tags/delete"',
+        "checks.allow_header_conformance.enabled = false",
+    ]
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +93,12 @@ def token(api: Api) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    ("user", "examples", "phases"), [("ada", 6, "coverage,fuzzing"), ("root", 6, "coverage,fuzzing")]
-)
+@pytest.mark.parametrize(("user", "phases", "examples"), [("root", "coverage,fuzzing", 3), ("ada", "fuzzing", 5)])
 def test_no_request_finds_an_answer_that_is_not_described(
-    api: Api, token: dict[str, str], tmp_path: Path, user: str, examples: int, phases: str
+    api: Api, token: dict[str, str], tmp_path: Path, user: str, phases: str, examples: int
 ):
     settings = tmp_path / "schemathesis.toml"
-    settings.write_text(
-        "\n".join(
-            [
-                *(f"[dictionaries.{name}]\nvalues = {values}" for name, values in NAMES.items()),
-                "[parameters]",
-                *(f'"path.{name}" = {{ dictionary = "{name}", probability = 0.7 }}' for name in NAMES),
-            ]
-        )
-    )
+    settings.write_text(CONFIGURATION)
     done = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
