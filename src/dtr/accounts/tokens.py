@@ -6,7 +6,7 @@ until the last token that it signed has expired, so that it may change without a
 100 us and more; a token that was verified is remembered until it expires.
 
 What a token grants was true when it was issued: for reading that is good enough for its life, at most five
-minutes. Whoever changes something is asked again.
+minutes, as long as the name is that of the same repository. Whoever changes something is asked again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import math
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -82,6 +82,8 @@ class Claims:
     """What the log-in was good for, whatever this token grants; None: everything."""
     shown: str = ""
     """The id of the access or refresh token of the log-in; empty: it was a password, or none."""
+    repositories: Mapping[str, int] = field(default_factory=dict)
+    """Which repository had the name that `access` has; missing: there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,7 @@ class Tokens:
         account_name: str,
         access: Mapping[str, frozenset[str]],
         *,
+        repositories: Mapping[str, int] | None = None,
         aliases: Mapping[str, str] | None = None,
         catalog: bool = False,
         scope: TokenScope | None = None,
@@ -204,6 +207,7 @@ class Tokens:
         """
         A token that grants `access`: actions by the name that was asked for.
 
+        `repositories` says which repository has a name at this moment: a token is good for no other that gets it.
         `aliases` says which of the names mean a repository of another name: those with the registry's address.
         `scope` and `shown` are those of `Claims`. The token ends at `until` (seconds since 1970) at the latest.
         """
@@ -214,6 +218,7 @@ class Tokens:
         entries: list[dict[str, Any]] = [
             {"type": "repository", "name": name, "actions": sorted(actions)}
             | ({"repository": aliases[name]} if aliases and name in aliases else {})
+            | ({"id": repositories[name]} if repositories and name in repositories else {})
             for name, actions in access.items()
         ]
         if catalog:
@@ -278,6 +283,7 @@ class Tokens:
         if claims["nbf"] > time.time() + _LEEWAY_SECONDS:
             raise TokenInvalid("a token for later")
         access: dict[str, frozenset[str]] = {}
+        repositories: dict[str, int] = {}
         catalog = False
         for entry in claims["access"]:
             if entry["type"] == "repository":
@@ -285,6 +291,8 @@ class Tokens:
                 if "repository" in entry:
                     continue
                 access[entry["name"]] = frozenset(entry["actions"])
+                if "id" in entry:
+                    repositories[entry["name"]] = entry["id"]
             elif entry["name"] == "catalog":
                 catalog = True
         return Claims(
@@ -295,6 +303,7 @@ class Tokens:
             claims["exp"],
             TokenScope.of(claims["login_scope"]) if "login_scope" in claims else None,
             claims.get("login_token", ""),
+            repositories,
         )
 
 

@@ -518,18 +518,18 @@ class Manifests:
         while not await self._database.unit(work):
             pass
 
-    async def list_tags(self, path: str, *, after: str = "", limit: int) -> list[str]:
+    async def list_tags(self, where: str | int, *, after: str = "", limit: int) -> list[str]:
         """At most `limit` names of tags behind `after`, in the order of their bytes. Raises RepositoryUnknown."""
-        repository = await self._repository(path)
+        repository = await self.find_repository(where)
         rows = await self._database.fetch_all(_LIST_TAGS, repository=repository, after=after, limit=limit)
         return [row[0] for row in rows]
 
     async def list_referrers(
-        self, path: str, subject: str, *, artifact_type: str | None = None, after: str = "", limit: int
+        self, where: str | int, subject: str, *, artifact_type: str | None = None, after: str = "", limit: int
     ) -> list[Referrer]:
         """At most `limit` referrers behind the digest `after`, by digest. Raises RepositoryUnknown."""
         parameters: dict[str, Any] = {
-            "repository": await self._repository(path),
+            "repository": await self.find_repository(where),
             "subject": subject,
             "after": after,
             "limit": limit,
@@ -540,10 +540,13 @@ class Manifests:
             rows = await self._database.fetch_all(_REFERRERS_OF_TYPE, **parameters, artifact_type=artifact_type)
         return [_referrer(row) for row in rows]
 
-    async def _repository(self, path: str) -> int:
-        row = await self._database.fetch_one(_FIND_REPOSITORY, path=path)
+    async def find_repository(self, where: str | int) -> int:
+        """The number of the repository at a path; a number is its own. Raises RepositoryUnknown."""
+        if isinstance(where, int):
+            return where
+        row = await self._database.fetch_one(_FIND_REPOSITORY, path=where)
         if row is None:
-            raise RepositoryUnknown(path)
+            raise RepositoryUnknown(where)
         return int(row[0])
 
     async def _renew(self, repository: int, digest: str) -> bool:

@@ -216,6 +216,11 @@ class TokenService:
             account_id,
             account.name if account else "",
             access,
+            repositories={
+                one.name: number
+                for one in wanted
+                if one.name in access and (number := standings[one.path].repository_id) is not None
+            },
             aliases={one.name: one.path for one in wanted if one.path != one.name},
             catalog=may_list,
             scope=limits,

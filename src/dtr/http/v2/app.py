@@ -43,11 +43,22 @@ if TYPE_CHECKING:
     from dtr.http.front import Facts
     from dtr.http.types import Header, Receive, Scope, Send
     from dtr.http.v2.errors import Answer
-    from dtr.registry import Blobs, ImageConfigs, Manifests, Pulls, Repositories, Upload, Uploads
+    from dtr.registry import (
+        Blob,
+        Blobs,
+        ImageConfigs,
+        Manifests,
+        Pulls,
+        Repositories,
+        StoredManifest,
+        Upload,
+        Uploads,
+    )
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
 
-T = TypeVar("T")
+T = TypeVar("T", bound="int | Blob | StoredManifest")
+"""What is found in a repository, of which it knows the number."""
 
 _INDEX = b"application/vnd.oci.image.index.v1+json"
 _JSON = b"application/json"
