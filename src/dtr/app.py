@@ -25,14 +25,17 @@ from dtr.accounts import (
     SigningKeys,
     Tokens,
 )
+from dtr.actions import ACTIONS, Actions
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import open_database
 from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
+from dtr.jobs import Crons, Jobs, Worker, Workers
 from dtr.registry import (
     Blobs,
+    Collector,
     ImageConfigs,
     Images,
     Lifetimes,
@@ -113,6 +116,10 @@ class Application:
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
         self.sweeper = Sweeper(self.database, self.storage)
+        self.collector = Collector(self.database, self.lifetimes)
+        self.jobs = Jobs(self.database)
+        self.crons = Crons(self.database)
+        self.workers = Workers(self.database)
         self._lazy: API | None = None
 
     async def ensure_admin(self, password: str) -> bool:
@@ -199,6 +206,8 @@ class Application:
         """What goes on beside the requests, until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sweeper.run())
+            group.create_task(self.collector.run())
+            group.create_task(self._worker().run())
             group.create_task(self.usage.run())
             group.create_task(self.events.retention.run(self._event_bounds))
             given = self.settings.events
@@ -207,6 +216,22 @@ class Application:
 
                 syslog = Syslog(self.database, given.syslog_address, given.syslog_facility)
                 group.create_task(syslog.run())
+
+    def _worker(self) -> Worker:
+        """The worker of this replica."""
+        actions = Actions(
+            self.database,
+            self.storage,
+            collector=Collector(self.database, self.lifetimes),
+            sweeper=self.sweeper,
+            events=self.events,
+            jobs=self.jobs,
+            live=self.live,
+            event_bounds=self._event_bounds,
+            lifetimes=self.lifetimes,
+        )
+        own = self.replicas.own
+        return Worker(self.database, self.crons, actions.by_name(), worker=own.id, node=own.node)
 
     async def close(self) -> None:
         """Give back connections, files and threads; what waits to be written is written."""
@@ -270,6 +295,10 @@ class Application:
                 search=Search(self.database, self.accounts),
                 tokens=self.tokens,
                 events=self.events,
+                jobs=self.jobs,
+                crons=self.crons,
+                workers=self.workers,
+                actions=frozenset(ACTIONS),
                 replicas=self.replicas,
                 alerts=Alerts(
                     self.database,

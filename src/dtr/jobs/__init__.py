@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dtr.jobs.crons import Cron, Crons
 from dtr.jobs.errors import ActionConfigUnknown, CronUnknown, JobInvalid, JobsError, JobUnknown, WorkerUnknown
-from dtr.jobs.job import Job, JobRequest, Status, to_duration, to_milliseconds
+from dtr.jobs.job import Job, JobRequest, Status, duration
 from dtr.jobs.queue import Jobs, submit
 from dtr.jobs.worker import Action, JobFailed, Run, Worker, WorkerRecord, Workers
 
@@ -32,7 +32,6 @@ __all__ = [
     "WorkerRecord",
     "WorkerUnknown",
     "Workers",
+    "duration",
     "submit",
-    "to_duration",
-    "to_milliseconds",
 ]

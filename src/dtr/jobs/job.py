@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from sqlalchemy import or_
 
 from dtr.db.schema import jobs
+from dtr.durations import to_milliseconds
 from dtr.jobs.errors import JobInvalid
 
 if TYPE_CHECKING:
@@ -38,16 +39,6 @@ def is_one_of(states: tuple[Status, ...]) -> ColumnElement[bool]:
     return or_(*(jobs.c.status == state for state in states))
 
 
-_OTHER_WORDS: dict[str, Status] = {
-    "error": "errored",
-    "failed": "errored",
-    "cancel": "canceled",
-    "cancelled": "canceled",
-}
-"""DTR's documents and its API do not use the same ones; these are understood, too."""
-
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}
 _LONGEST = 365 * 24 * 3_600_000
 _MOST_RETRIES = 100
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -110,33 +101,12 @@ class Job:
         return cls(*values)
 
 
-def to_milliseconds(name: str, duration: str) -> int:
-    """A length of time as Go writes it (``1h30m``, ``90s``); empty is 0. Raises JobInvalid, for `name`."""
-    if duration in {"", "0"}:
-        return 0
-    parts = _PART.findall(duration)
-    if not parts or "".join(number + unit for number, unit in parts) != duration or len(duration) > 100:
-        raise JobInvalid(name, "is a length of time such as 90s or 1h30m")
-    total = round(sum(float(number) * _MILLISECONDS[unit] for number, unit in parts))
-    if total > _LONGEST:
-        raise JobInvalid(name, "is a year at most")
-    return total
-
-
-def to_duration(milliseconds: int) -> str:
-    """The same the other way; 0 is empty."""
-    if not milliseconds:
-        return ""
-    seconds, rest = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"), (rest, "ms"))
-    return "".join(f"{number}{unit}" for number, unit in parts if number)
-
-
-def status_called(word: str) -> str:
-    """The status that somebody means with a word of DTR's documents."""
-    return _OTHER_WORDS.get(word, word)
+def duration(field: str, text: str) -> int:
+    """A length of time (``90s``, ``1h30m``) in milliseconds; empty is 0. Raises JobInvalid, for `field`."""
+    try:
+        return to_milliseconds(text)
+    except ValueError as error:
+        raise JobInvalid(field, str(error)) from None
 
 
 def canonical(mapping: Mapping[str, object]) -> str:

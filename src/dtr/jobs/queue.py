@@ -103,7 +103,7 @@ _LOGS = Statement(
 _ended = jobs.c.ended_at.is_not(None)
 _OLD = Statement(
     select(jobs.c.id)
-    .where(_ended, jobs.c.scheduled_at < bindparam("before", type_=BigInteger))
+    .where(_ended, jobs.c.scheduled_at < now() - bindparam("max_age", type_=BigInteger))
     .order_by(jobs.c.scheduled_at)
     .limit(bindparam("limit", type_=BigInteger))
     .with_for_update(skip_locked=True)
@@ -239,15 +239,15 @@ class Jobs:
             await self.get(job)
         return [(row[0], row[1]) for row in rows]
 
-    async def prune(self, *, before: int | None, keep: int | None) -> int:
+    async def prune(self, *, max_age: int | None, keep: int | None) -> int:
         """
         Remove jobs that ended, with their logs; how many.
 
-        Those that were scheduled `before` (milliseconds since 1970), and those beyond the `keep` latest.
+        Those whose time was more than `max_age` milliseconds ago, and those beyond the `keep` latest.
         """
         total = 0
         while True:
-            removed = await self._database.unit(lambda tx: _prune(tx, before, keep))
+            removed = await self._database.unit(lambda tx: _prune(tx, max_age, keep))
             total += removed
             if removed < _BATCH:
                 return total
@@ -291,10 +291,10 @@ class Jobs:
         await self._database.unit(work)
 
 
-async def _prune(tx: Transaction, before: int | None, keep: int | None) -> int:
+async def _prune(tx: Transaction, max_age: int | None, keep: int | None) -> int:
     ids: list[str] = []
-    if before is not None:
-        ids += [row[0] for row in await tx.fetch_all(_OLD, before=before, limit=_BATCH)]
+    if max_age is not None:
+        ids += [row[0] for row in await tx.fetch_all(_OLD, max_age=max_age, limit=_BATCH)]
     if keep is not None and len(ids) < _BATCH:
         ids += [row[0] for row in await tx.fetch_all(_SURPLUS, kept=keep, limit=_BATCH - len(ids))]
     if not ids:

@@ -8,6 +8,6 @@ the configuration gives.
 from __future__ import annotations
 
 from dtr.settings.live import LiveSettings, SettingsInvalid
-from dtr.settings.values import Values, milliseconds
+from dtr.settings.values import Values
 
-__all__ = ["LiveSettings", "SettingsInvalid", "Values", "milliseconds"]
+__all__ = ["LiveSettings", "SettingsInvalid", "Values"]

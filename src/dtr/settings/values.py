@@ -7,21 +7,17 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dtr.durations import to_milliseconds
+
 _HOST = re.compile(r"(?:([A-Za-z0-9._-]{1,253})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?")
 _LARGEST = 2**63 - 1
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-_MILLISECONDS = {
-    "ns": 1e-6,
-    "us": 1e-3,
-    "µs": 1e-3,
-    "μs": 1e-3,
-    "ms": 1,
-    "s": 1_000,
-    "m": 60_000,
-    "h": 3_600_000,
-}
 _SHORTEST_SESSION = 10
 _LONGEST_SESSION = 365 * 24 * 60
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
 
 
 class Values(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -39,6 +35,12 @@ class Values(Struct, frozen=True, kw_only=True, rename="camel"):
     """Events are deleted when they are older, a duration such as ``720h``; empty: age does not count."""
     repo_event_history_to_keep: Annotated[int, Meta(ge=0, le=_LARGEST)] = 0
     """So many of the newest events stay, and older ones are deleted; 0: number does not count."""
+    job_history_compaction_enabled: bool = False
+    """Old jobs that ended are deleted with their logs, by the two bounds that follow."""
+    job_history_max_age: str = ""
+    """Jobs are deleted when they are older, a duration such as ``720h``; empty: age does not count."""
+    job_history_to_keep: Annotated[int, Meta(ge=0, le=_LARGEST)] = 0
+    """So many of the newest jobs stay, and older ones are deleted; 0: number does not count."""
     session_lifetime_minutes: Annotated[int, Meta(ge=_SHORTEST_SESSION, le=_LONGEST_SESSION)] = 60
     """So long a log-in of a browser is good."""
     session_renewal_threshold_minutes: Annotated[int, Meta(ge=0)] = 20
@@ -48,7 +50,11 @@ class Values(Struct, frozen=True, kw_only=True, rename="camel"):
 
     def __post_init__(self) -> None:
         """Raise ValueError for what a type alone cannot say."""
-        milliseconds(self.repo_event_history_max_age)
+        for name in ("repo_event_history_max_age", "job_history_max_age"):
+            try:
+                to_milliseconds(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{_camel(name)}: {error}") from None
         host = _HOST.fullmatch(self.dtr_host)
         if self.dtr_host and (host is None or int(host[3] or 0) > 65535):
             raise ValueError("dtrHost: is HOST or HOST:PORT, without https://")
@@ -64,17 +70,9 @@ class Values(Struct, frozen=True, kw_only=True, rename="camel"):
     @property
     def repo_event_history_max_age_ms(self) -> int | None:
         """`repo_event_history_max_age` in milliseconds; None: age does not count."""
-        return milliseconds(self.repo_event_history_max_age) or None
+        return to_milliseconds(self.repo_event_history_max_age) or None
 
-
-def milliseconds(duration: str) -> int:
-    """A duration as Go writes it (``1h30m``, ``720h``), in milliseconds; empty is 0. Raises ValueError."""
-    if duration in {"", "0"}:
-        return 0
-    parts = _PART.findall(duration)
-    if "".join(number + unit for number, unit in parts) != duration:
-        raise ValueError("repoEventHistoryMaxAge: is a duration such as 720h or 1h30m")
-    total = sum(float(number) * _MILLISECONDS[unit] for number, unit in parts)
-    if total > _LARGEST:
-        raise ValueError("repoEventHistoryMaxAge: is too long")
-    return round(total)
+    @property
+    def job_history_max_age_ms(self) -> int | None:
+        """`job_history_max_age` in milliseconds; None: age does not count."""
+        return to_milliseconds(self.job_history_max_age) or None

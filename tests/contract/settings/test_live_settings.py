@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from dtr.db import Statement, open_database
 from dtr.db.schema import events
 from dtr.events import Actor
-from dtr.settings import LiveSettings, SettingsInvalid, Values, milliseconds
+from dtr.settings import LiveSettings, SettingsInvalid, Values
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
@@ -146,20 +146,6 @@ async def test_what_a_newer_version_has_stored_is_left_aside(database: Database)
     live = LiveSettings(database)
     await live.change({"readOnlyRegistry": True})
     assert live.current == Values(read_only_registry=True)
-
-
-@pytest.mark.parametrize(
-    ("duration", "expected"),
-    [("", 0), ("0", 0), ("720h", 720 * 3_600_000), ("1h30m", 5_400_000), ("1.5h", 5_400_000), ("90s1ms", 90_001)],
-)
-def test_durations_are_those_of_go(duration: str, expected: int) -> None:
-    assert milliseconds(duration) == expected
-
-
-@pytest.mark.parametrize("duration", ["7d", "-1h", "h", "1", "1 h", "1h ", "99999999999999999h"])
-def test_other_texts_are_no_durations(duration: str) -> None:
-    with pytest.raises(ValueError, match="repoEventHistoryMaxAge"):
-        milliseconds(duration)
 
 
 def test_no_age_is_no_bound() -> None:

@@ -268,6 +268,24 @@ def _no_key(account: str) -> Callable[[World, str], None]:
     )
 
 
+def _job(world: World, _target: str) -> None:
+    made = world.admin.post("/api/v0/jobs", {"action": "sleep", "scheduledAt": "2100-01-01T00:00:00Z"}).expect(202)
+    world.ids["jobID"] = made.json["id"]
+
+
+def _cron(world: World, _target: str) -> None:
+    world.admin.post("/api/v0/crons", {"action": "sleep", "schedule": "@yearly"}).expect(202)
+
+
+def _action_config(world: World, _target: str) -> None:
+    world.admin.post("/api/v0/action_configs", {"action": "sleep"}).expect(202)
+
+
+def _worker(world: World, _target: str) -> None:
+    (worker,) = world.admin.get("/api/v0/workers").expect(200).json["workers"]
+    world.ids["id"] = worker["id"]
+
+
 KEY = """-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEPqiEnguN8eRjZaq0OqkJMYQBqPFw
 VwF4pwuHlJOC1rrbcETCRmwBXIRFficL5DOEh1ZvFRXrmpqGf0f9qJNv6g==
@@ -386,6 +404,24 @@ MATRIX = {
     "GET /api/v0/index/autocomplete": Row("found", query={"query": "a"}),
     "GET /api/v0/index/dockersearch": Row("found", query={"q": "a"}),
     # --- the installation
+    "GET /api/v0/jobs": Row("auditor"),
+    "POST /api/v0/jobs": Row("administrator", {"action": "sleep", "scheduledAt": "2100-01-01T00:00:00Z"}),
+    "GET /api/v0/jobs/{jobID}": Row("auditor", before=_job),
+    "DELETE /api/v0/jobs/{jobID}": Row("administrator", before=_job),
+    "POST /api/v0/jobs/{jobID}/cancel": Row("administrator", before=_job),
+    "GET /api/v0/jobs/{jobID}/logs": Row("auditor", before=_job),
+    "GET /api/v0/crons": Row("auditor"),
+    "POST /api/v0/crons": Row("administrator", {"action": "sleep", "schedule": "@yearly"}),
+    "GET /api/v0/crons/{action}": Row("auditor", path={"action": "sleep"}, before=_cron),
+    "DELETE /api/v0/crons/{action}": Row("administrator", path={"action": "sleep"}, before=_cron),
+    "GET /api/v0/action_configs": Row("auditor"),
+    "POST /api/v0/action_configs": Row("administrator", {"action": "sleep", "parameters": {}}),
+    "GET /api/v0/action_configs/{action}": Row("auditor", path={"action": "sleep"}, before=_action_config),
+    "DELETE /api/v0/action_configs/{action}": Row(
+        "administrator", path={"action": "sleep"}, before=_action_config
+    ),
+    "GET /api/v0/workers": Row("auditor"),
+    "POST /api/v0/workers/{id}/capacity": Row("administrator", {"capacityMap": {}}, before=_worker),
     "GET /api/v0/meta/alerts": Row("auditor"),
     "GET /api/v0/meta/cluster_status": Row("auditor"),
     "GET /api/v0/meta/settings": Row("auditor"),

@@ -40,6 +40,7 @@ from dtr.accounts import (
     UserUnknown,
 )
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
+from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
 from dtr.oci import DigestInvalid, NameInvalid
 from dtr.registry import (
     InvalidSettings,
@@ -73,6 +74,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "PUBLIC_KEY_EXISTS": (400, "The account has this key."),
     "INVALID_TOKEN": (400, "A token cannot be made so."),
     "INVALID_TOKEN_SCOPE": (400, "A token cannot be good for that."),
+    "INVALID_JOB": (400, "A job cannot be like that."),
     "REPOSITORY_EXISTS": (400, "There is a repository of this name."),
     "ACCOUNT_EXISTS": (400, "There is an account of this name."),
     "TEAM_EXISTS": (400, "The organization has a team of this name."),
@@ -94,6 +96,10 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_ROBOT": (404, "The organization has no such robot."),
     "NO_SUCH_PUBLIC_KEY": (404, "The account has no such key."),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": (404, "The team was granted nothing on the namespace."),
+    "NO_SUCH_JOB": (404, "There is no such job."),
+    "NO_SUCH_CRON": (404, "The action has no schedule."),
+    "NO_SUCH_ACTION_CONFIG": (404, "The action has no parameters of its own."),
+    "NO_SUCH_WORKER": (404, "There is no such worker."),
     "NO_SUCH_OPERATION": (404, "There is no such operation."),
     "REPOSITORY_MOVED": (308, "The repository has another name now."),
     "NOT_ALLOWED": (405, "The method is not allowed here."),
@@ -148,6 +154,11 @@ def _code(code: str) -> Callable[[Any], ApiError]:
 
 
 _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
+    JobInvalid: _code("INVALID_JOB"),
+    JobUnknown: _code("NO_SUCH_JOB"),
+    CronUnknown: _code("NO_SUCH_CRON"),
+    ActionConfigUnknown: _code("NO_SUCH_ACTION_CONFIG"),
+    WorkerUnknown: _code("NO_SUCH_WORKER"),
     AccountUnknown: _code("NO_SUCH_ACCOUNT"),
     UserUnknown: _code("NO_SUCH_USER"),
     PlaceUnknown: _code("NO_SUCH_REPOSITORY"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dtr.cluster import Alerts, Replicas
     from dtr.db import Database
     from dtr.events import Events
+    from dtr.jobs import Crons, Jobs, Workers
     from dtr.registry import Blobs, Images, Manifests, Repositories, Search, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
@@ -49,6 +50,11 @@ class Rooms:
     search: Search
     tokens: Tokens
     events: Events
+    jobs: Jobs
+    crons: Crons
+    workers: Workers
+    actions: frozenset[str]
+    """The names of what jobs can do."""
     replicas: Replicas
     alerts: Alerts
     installation: Installation

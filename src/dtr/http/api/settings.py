@@ -34,6 +34,9 @@ _LIVE = {
     "repoEventHistoryCompactionEnabled",
     "repoEventHistoryToKeep",
     "repoEventHistoryMaxAge",
+    "jobHistoryCompactionEnabled",
+    "jobHistoryToKeep",
+    "jobHistoryMaxAge",
 }
 
 
@@ -76,9 +79,9 @@ class SettingsRecord(Record):
     scanning_sync_online: bool = Field(False, description="Read-only.")
     scanning_deadline: int = Field(0, description="Read-only.")
     scanning_enable_auto_recheck: bool = Field(False, description="Read-only.")
-    job_history_compaction_enabled: bool = Field(False, description="Read-only.")
-    job_history_to_keep: int = Field(0, description="Read-only.")
-    job_history_max_age: str = Field("", description="Read-only.")
+    job_history_compaction_enabled: bool = Field(description="Old jobs are deleted, with their logs.")
+    job_history_to_keep: int = Field(description="Those behind so many newer ones are; 0: none.")
+    job_history_max_age: str = Field(description="Older ones are: a duration such as `720h`; empty: none.")
 
 
 class SettingsForm(Form):
@@ -166,6 +169,9 @@ async def _read(rooms: Rooms) -> SettingsRecord:
         repo_event_history_compaction_enabled=live.repo_event_history_compaction_enabled,
         repo_event_history_max_age=live.repo_event_history_max_age,
         repo_event_history_to_keep=live.repo_event_history_to_keep,
+        job_history_compaction_enabled=live.job_history_compaction_enabled,
+        job_history_max_age=live.job_history_max_age,
+        job_history_to_keep=live.job_history_to_keep,
         replica_id=rooms.replicas.own.id,
         replica_settings={
             seen.replica.id: ReplicaSettings(

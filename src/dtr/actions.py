@@ -1,0 +1,177 @@
+"""
+The actions: what jobs can do, by name.
+
+Each is a function that may be repeated, and that stops when it is cancelled. DTR's names are kept; its `gc`, which
+needed a read-only mode, has no counterpart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from dtr.durations import to_milliseconds
+from dtr.jobs import JobFailed
+from dtr.registry.fsck import Fsck
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dtr.db import Database
+    from dtr.events import Bounds, Events
+    from dtr.jobs import Action, Jobs, Run
+    from dtr.registry import Collector, Lifetimes, Sweeper
+    from dtr.settings import LiveSettings
+    from dtr.storage import Driver
+
+ACTIONS = {
+    "onlinegc": "collects what nothing holds any more, old events and old jobs; `grace`, `dryRun`, `unsafe`",
+    "onlinegc_metadata": "collects manifests and deleted repositories; the same parameters",
+    "onlinegc_blobs": "deletes objects that nothing names at the storage",
+    "onlinegc_events": "deletes old events, as the settings say",
+    "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say",
+    "fsck": "compares database and storage; `content` and `repair` are true or false",
+    "sleep": "sleeps for `seconds` (60), to try the queue",
+    "false": "fails, to try the queue",
+}
+"""What each does, and its parameters."""
+
+_SHORTEST_GRACE = 600_000
+"""Milliseconds. A shorter one may take what a push under way was told to be there."""
+_REPORT_SECONDS = 1.0
+
+
+class Actions:
+    """The actions over the rooms of a process."""
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Driver,
+        *,
+        collector: Collector,
+        sweeper: Sweeper,
+        events: Events,
+        jobs: Jobs,
+        live: LiveSettings,
+        event_bounds: Callable[[], Bounds],
+        lifetimes: Lifetimes,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._collector = collector
+        self._sweeper = sweeper
+        self._events = events
+        self._jobs = jobs
+        self._live = live
+        self._event_bounds = event_bounds
+        self._lifetimes = lifetimes
+
+    def by_name(self) -> Mapping[str, Action]:
+        """All of them."""
+        return {
+            "onlinegc": self._collect_everything,
+            "onlinegc_metadata": self._collect,
+            "onlinegc_blobs": self._sweep,
+            "onlinegc_events": self._compact_events,
+            "onlinegc_joblogs": self._prune_jobs,
+            "fsck": self._check,
+            "sleep": _sleep,
+            "false": _fail,
+        }
+
+    async def _collect_everything(self, run: Run) -> None:
+        await self._prune_jobs(run)
+        await self._compact_events(run)
+        await self._collect(run)
+        if not _flag(run, "dryRun"):
+            await self._sweep(run)
+
+    async def _collect(self, run: Run) -> None:
+        ahead = self._ahead(run)
+        due = await self._collector.count_due(ahead)
+        run.log(
+            f"{due.manifests} manifests, {due.links} links of blobs and {due.repositories} repositories are due"
+        )
+        if _flag(run, "dryRun"):
+            return
+        expected = due.manifests + due.links
+        total, reported = None, asyncio.get_running_loop().time()
+        while True:
+            collected = await self._collector.collect(ahead=ahead)
+            total = collected if total is None else total + collected
+            looked_at = total.manifests + total.links + total.kept
+            run.progress(looked_at, max(expected, looked_at), "rows")
+            if not collected.went_on:
+                break
+            if asyncio.get_running_loop().time() - reported > _REPORT_SECONDS:
+                reported = asyncio.get_running_loop().time()
+                run.log(f"looked at {looked_at}, freed {total.size} bytes so far")
+        said = ", ".join(f"{one.name} {getattr(total, one.name)}" for one in fields(total))
+        run.log(
+            f"collected: {said}; objects go at the storage {self._lifetimes.delete_delay // 60_000} minutes later"
+        )
+
+    def _ahead(self, run: Run) -> int:
+        """How many milliseconds before its time something is due: with `grace`, the time since it was let go."""
+        text = run.parameters.get("grace", "")
+        if not text:
+            return 0
+        try:
+            grace = to_milliseconds(text)
+        except ValueError as error:
+            raise JobFailed(f"grace {error}") from None
+        if grace < _SHORTEST_GRACE and not _flag(run, "unsafe"):
+            raise JobFailed("a grace below 10m may break pushes that are under way: give unsafe=true with it")
+        return max(0, self._lifetimes.hold - grace)
+
+    async def _sweep(self, run: Run) -> None:
+        objects = size = 0
+        while True:
+            swept = await self._sweeper.sweep()
+            objects, size = objects + swept.objects, size + swept.size
+            run.progress(objects, None, "objects")
+            if not swept.is_full:
+                break
+        run.log(f"deleted {objects} objects of {size} bytes at the storage")
+
+    async def _compact_events(self, run: Run) -> None:
+        run.log(f"deleted {await self._events.retention.compact(self._event_bounds())} events")
+
+    async def _prune_jobs(self, run: Run) -> None:
+        values = self._live.current
+        if not values.job_history_compaction_enabled:
+            run.log("jobs are kept: their deletion is not switched on")
+            return
+        removed = await self._jobs.prune(
+            max_age=values.job_history_max_age_ms, keep=values.job_history_to_keep or None
+        )
+        run.log(f"deleted {removed} jobs")
+
+    async def _check(self, run: Run) -> None:
+        fsck = Fsck(self._database, self._storage)
+        damage = 0
+        async for found in fsck.run(content=_flag(run, "content"), repair=_flag(run, "repair")):
+            damage += found.is_damage
+            run.log(found.text, "error" if found.is_damage else "warning")
+        run.log(fsck.counted)
+        if damage:
+            raise JobFailed(f"{damage} findings are damage")
+
+
+async def _sleep(run: Run) -> None:
+    text = run.parameters.get("seconds", "60")
+    if not text.isdecimal() or int(text) > 86_400:
+        raise JobFailed("seconds is a whole number, a day at most")
+    for second in range(int(text)):
+        run.progress(second, int(text), "seconds")
+        await asyncio.sleep(1)
+
+
+async def _fail(_run: Run) -> None:
+    raise JobFailed("this action fails always")
+
+
+def _flag(run: Run, name: str) -> bool:
+    return run.parameters.get(name, "").lower() in {"true", "t", "1", "yes"}

@@ -1,0 +1,212 @@
+"""``/api/v0/jobs``, ``crons``, ``action_configs``, ``workers``: what administrators have done for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from tests.support.api import Api, User
+from tests.support.images import digest_of, make_image
+
+JOBS = "/api/v0/jobs"
+FUTURE = "2100-01-01T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def admin(api: Api) -> User:
+    return api.admin
+
+
+def submit(admin: User, action: str, **more: Any) -> dict[str, Any]:
+    made: dict[str, Any] = admin.post(JOBS, {"action": action, **more}).expect(202).json
+    return made
+
+
+def ended(admin: User, job: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 20
+    while (found := admin.get(f"{JOBS}/{job}").expect(200).json)["status"] not in {"done", "errored", "canceled"}:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
+def log(admin: User, job: str, **query: Any) -> list[str]:
+    lines = admin.get(f"{JOBS}/{job}/logs", **query).expect(200).json
+    assert [one["lineNum"] for one in lines] == list(range(query.get("offset", 0), len(lines)))
+    return [json.loads(one["data"])["msg"] for one in lines]
+
+
+def problem(answer: Any, code: str) -> str:
+    (error,) = answer.json["errors"]
+    assert error["code"] == code
+    return str(error["detail"])
+
+
+def test_a_job_is_queued_runs_and_is_listed_with_its_log(admin: User):
+    made = submit(admin, "sleep", parameters={"seconds": "0"}, retries=1, deadline="1h30m", stopTimeout="5s")
+    assert (made["status"], made["retriesTotal"], made["deadline"], made["stopTimeout"]) == (
+        "waiting", 1, "1h30m", "5s",
+    )  # fmt: skip
+    found = ended(admin, made["id"])
+    assert (found["status"], found["retryFromID"]) == ("done", "")
+    (worker,) = admin.get("/api/v0/workers").expect(200).json["workers"]
+    assert (found["workerID"], worker["status"]) == (worker["id"], "alive")
+    listed = admin.get(JOBS, action="sleep", worker=worker["id"], limit=1000).expect(200).json["jobs"]
+    assert made["id"] in {one["id"] for one in listed}
+    assert admin.get(JOBS, action="sleep", worker="nobody").expect(200).json == {"jobs": []}
+
+
+def test_lists_are_paged_by_offset_latest_first(admin: User):
+    made = [submit(admin, "false", scheduledAt=f"2100-01-0{day}T00:00:00Z")["id"] for day in (1, 3, 2)]
+    answer = admin.get(JOBS, action="false", limit=2).expect(200)
+    assert [one["id"] for one in answer.json["jobs"]] == [made[1], made[2]]
+    assert int(answer.headers["x-resource-count"]) >= 3
+    answer = admin.get(JOBS, action="false", start=2, limit=1).expect(200)
+    assert [one["id"] for one in answer.json["jobs"]] == [made[0]]
+    assert admin.get(JOBS, action="false", running="true").expect(200).json == {"jobs": []}
+    for job in made:
+        admin.delete(f"{JOBS}/{job}").expect(204)
+
+
+def test_a_job_that_fails_says_why_and_one_that_is_cancelled_stops(admin: User):
+    failed = ended(admin, submit(admin, "false")["id"])
+    assert failed["status"] == "errored"
+    assert log(admin, failed["id"]) == ["this action fails always"]
+    running = submit(admin, "sleep", parameters={"seconds": "600"})["id"]
+    deadline = time.monotonic() + 20
+    while admin.get(f"{JOBS}/{running}").json["progress"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert running in {one["id"] for one in admin.get(JOBS, running="true", limit=1000).json["jobs"]}
+    admin.post(f"{JOBS}/{running}/cancel").expect(204)
+    assert ended(admin, running)["status"] == "canceled"
+    admin.delete(f"{JOBS}/{running}").expect(204)
+    assert problem(admin.get(f"{JOBS}/{running}").expect(404), "NO_SUCH_JOB") == running
+    gone = f"{JOBS}/{running}"
+    for call in (admin.delete(gone), admin.post(f"{gone}/cancel"), admin.get(f"{gone}/logs")):
+        problem(call.expect(404), "NO_SUCH_JOB")
+    problem(admin.get(f"{gone}/logs", stream="true").expect(404), "NO_SUCH_JOB")
+
+
+def test_a_log_is_streamed_until_the_job_ends(admin: User):
+    job = submit(admin, "onlinegc")["id"]
+    answer = admin.get(f"{JOBS}/{job}/logs", stream="true").expect(200)
+    lines = [json.loads(line) for line in answer.body.splitlines()]
+    assert [one["lineNum"] for one in lines] == list(range(len(lines)))
+    assert [json.loads(one["data"])["msg"] for one in lines] == log(admin, job)
+    assert len(lines) >= 4
+    assert log(admin, job, limit=1) == log(admin, job)[:1]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"action": "no_such_action"},
+        {"action": "sleep", "retries": -1},
+        {"action": "sleep", "deadline": "soon"},
+        {"action": "sleep", "stopTimeout": "1d"},
+        {"action": "sleep", "scheduledAt": "tomorrow"},
+        {"action": "sleep", "capacityMap": {"scan": -1}},
+    ],
+)
+def test_a_job_that_cannot_be_is_refused(admin: User, form: dict[str, Any]):
+    assert problem(admin.post(JOBS, form).expect(400), "INVALID_JOB")
+
+
+def test_an_action_has_one_schedule(admin: User):
+    crons = "/api/v0/crons"
+    form = {"action": "onlinegc", "schedule": "0 0 1 * * 6", "deadline": "2h", "parameters": {"dryRun": "true"}}
+    made = admin.post(crons, form).expect(202).json
+    moment = time.strptime(made["nextRun"], "%Y-%m-%dT%H:%M:%SZ")
+    assert (moment.tm_hour, moment.tm_min, moment.tm_wday) == (1, 0, 5)
+    again = admin.post(crons, form | {"schedule": "@daily"}).expect(202).json
+    assert (again["id"], again["schedule"], again["parameters"]) == (made["id"], "@daily", {"dryRun": "true"})
+    assert admin.get(f"{crons}/onlinegc").expect(200).json == again
+    assert admin.get(crons).expect(200).json == {"crons": [again]}
+    problem(admin.post(crons, form | {"schedule": "* * *"}).expect(400), "INVALID_JOB")
+    problem(admin.post(crons, form | {"action": "nothing"}).expect(400), "INVALID_JOB")
+    admin.delete(f"{crons}/onlinegc").expect(204)
+    for call in (admin.get(f"{crons}/onlinegc"), admin.delete(f"{crons}/onlinegc")):
+        problem(call.expect(404), "NO_SUCH_CRON")
+
+
+def test_an_action_can_be_configured(admin: User):
+    configs = "/api/v0/action_configs"
+    made = admin.post(configs, {"action": "sleep", "parameters": {"seconds": "0"}}).expect(202).json
+    assert admin.get(configs).expect(200).json == {"actionConfigs": [made]}
+    assert admin.get(f"{configs}/sleep").expect(200).json == made
+    assert ended(admin, submit(admin, "sleep")["id"])["status"] == "done"  # else it would sleep a minute
+    problem(admin.post(configs, {"action": "nothing"}).expect(400), "INVALID_JOB")
+    admin.delete(f"{configs}/sleep").expect(204)
+    for call in (admin.get(f"{configs}/sleep"), admin.delete(f"{configs}/sleep")):
+        problem(call.expect(404), "NO_SUCH_ACTION_CONFIG")
+
+
+def test_a_worker_has_the_capacity_that_it_is_given(admin: User):
+    (worker,) = admin.get("/api/v0/workers").expect(200).json["workers"]
+    waiting = submit(admin, "sleep", parameters={"seconds": "0"}, capacityMap={"scan": 1})["id"]
+    assert ended(admin, submit(admin, "sleep", parameters={"seconds": "0"})["id"])["status"] == "done"
+    assert admin.get(f"{JOBS}/{waiting}").json["status"] == "waiting"
+    admin.post(f"/api/v0/workers/{worker['id']}/capacity", {"capacityMap": {"scan": 1}}).expect(202)
+    assert ended(admin, waiting)["status"] == "done"
+    problem(admin.post("/api/v0/workers/nobody/capacity", {"capacityMap": {}}).expect(404), "NO_SUCH_WORKER")
+
+
+# --- collecting -----------------------------------------------------------------------------------------------
+
+
+def test_collection_frees_what_nothing_names_and_says_so(api: Api, admin: User):
+    api.make_organization("acme")
+    api.make_repository("acme/app")
+    image, kept = make_image(layers=2, size=30_000), make_image(layers=1, size=20_000)
+    admin.client.push("acme/app", image, "old")
+    admin.client.push("acme/app", kept, "new")
+    admin.client.call("DELETE", "/v2/acme/app/manifests/old").expect(202)
+    # Before its time, only with the word for it: a push under way may have been told that it is there.
+    hasty = ended(admin, submit(admin, "onlinegc", parameters={"grace": "1s"})["id"])
+    assert hasty["status"] == "errored"
+    assert "10m" in log(admin, hasty["id"])[-1]
+    unsafe = {"grace": "1ms", "unsafe": "true"}
+    dry = ended(admin, submit(admin, "onlinegc", parameters=unsafe | {"dryRun": "true"})["id"])
+    assert any("are due" in line for line in log(admin, dry["id"]))
+    admin.client.call("GET", f"/v2/acme/app/manifests/{image.digest}").expect(200)
+    api.change("UPDATE manifests SET review_at = 1 WHERE review_at IS NOT NULL")
+    for _ in range(3):  # manifests first, then what they let go
+        api.change("UPDATE repository_blobs SET review_at = 1 WHERE review_at IS NOT NULL")
+        done = ended(admin, submit(admin, "onlinegc", parameters=unsafe)["id"])
+        assert done["status"] == "done", log(admin, done["id"])
+    admin.client.call("GET", f"/v2/acme/app/manifests/{image.digest}").expect(404)
+    admin.client.get_manifest("acme/app", "new").expect(200)
+    for content in kept.blobs:
+        assert admin.client.call("GET", f"/v2/acme/app/blobs/{digest_of(content)}").expect(200).body == content
+    assert api.rows("SELECT count(*) FROM manifests") == [(1,)]
+
+
+def test_an_audit_as_a_job_finds_what_is_damaged(api: Api, admin: User):
+    whole = ended(admin, submit(admin, "fsck", parameters={"content": "true"})["id"])
+    assert whole["status"] == "done"
+    assert "blobs" in log(admin, whole["id"])[-1]
+    api.change("DELETE FROM blob_contents")
+    damaged = ended(admin, submit(admin, "fsck")["id"])
+    assert damaged["status"] == "errored"
+
+
+def test_old_jobs_are_forgotten_when_that_is_switched_on(admin: User):
+    settings = "/api/v0/meta/settings"
+    for _ in range(3):
+        ended(admin, submit(admin, "sleep", parameters={"seconds": "0"})["id"])
+    admin.post(settings, {"jobHistoryCompactionEnabled": True, "jobHistoryToKeep": 2}).expect(202)
+    assert admin.get(settings).json["jobHistoryToKeep"] == 2
+    ended(admin, submit(admin, "onlinegc_joblogs")["id"])
+    finished = [one for one in admin.get(JOBS, limit=1000).json["jobs"] if one["status"] != "waiting"]
+    assert len(finished) <= 3  # two, and the one that deleted the others
+    problem(admin.post(settings, {"jobHistoryMaxAge": "3 days"}).expect(400), "INVALID_SETTINGS")
+
+
+def test_who_does_not_administer_does_nothing_here(api: Api):
+    api.make_users("plain")
+    plain = api.as_("plain")
+    for answer in (plain.get(JOBS), plain.post(JOBS, {"action": "sleep"}), plain.get("/api/v0/workers")):
+        problem(answer.expect(403), "NOT_AUTHORIZED")
