@@ -74,6 +74,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except (AccountError, RegistryError, DatabaseError, StorageError, OciError) as error:
         raise Failure(str(error)) from None
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        raise
     except OSError as error:
         raise Failure(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")) from None
 

@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import os
+import select
+import signal
 import subprocess
-import time
 
 import pytest
 from tests.support.api import Api
@@ -64,21 +65,29 @@ def test_events_are_exported(admin: RemoteCommands) -> None:
     assert admin("event", "export", "--before", "2020-01-01") == ""
 
 
-def test_events_are_followed_as_they_happen(admin: RemoteCommands) -> None:
+def test_events_are_followed_as_they_happen_until_it_is_interrupted(admin: RemoteCommands) -> None:
     process = subprocess.Popen(
         [DTR, "event", "follow", "--json", "--kind", "account"],
-        env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **admin.environment},
+        env={"PATH": os.environ["PATH"], **admin.environment},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     try:
-        time.sleep(1.5)  # until it knows where to begin
-        names = ["followed1", "followed2"]
-        for name in names:
-            admin("org", "create", name)
-        assert process.stdout is not None
-        seen = [json.loads(process.stdout.readline())["object"]["name"] for _ in names]
-        assert seen == names
+        number = 0
+        while not select.select([process.stdout], [], [], 1)[0]:  # until it has begun
+            number += 1
+            assert number < 60
+            admin("org", "create", f"followed{number}")
+        first = json.loads(process.stdout.readline())["object"]["name"]
+        rest = [f"followed{one}" for one in range(int(first.removeprefix("followed")) + 1, number + 3)]
+        for more in (1, 2):
+            admin("org", "create", f"followed{number + more}")
+        assert [json.loads(process.stdout.readline())["object"]["name"] for _ in rest] == rest
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == 0
     finally:
         process.kill()
         process.communicate()

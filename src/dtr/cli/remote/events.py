@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -103,16 +104,21 @@ def export_events(remote: Remote, repository: str | None, form: str, **filters: 
 def follow_events(remote: Remote, repository: str | None, as_json: bool, **filters: Any) -> None:
     """Print what happens from now on, until it is interrupted."""
     path, names = _place(repository)
-    query = _query(filters)
-    seen = next((one["id"] for one in remote.records(path, names, key="events", limit=1, query=query)), None)
     output = Output(as_json)
+    with suppress(KeyboardInterrupt):
+        for new in _follow(remote, path, names, _query(filters)):
+            output.listing(new, _COLUMNS)
+
+
+def _follow(remote: Remote, path: str, names: dict[str, str], query: dict[str, Any]) -> Iterator[list[Record]]:
+    """What happened since the last time, the earliest first; it does not end."""
+    seen = next((one["id"] for one in remote.records(path, names, key="events", limit=1, query=query)), None)
     while True:
         time.sleep(_POLL_SECONDS)
-        coming = remote.records(path, names, key="events", query=query, page_size=_POLLED)
-        new = list(_until(coming, seen))
+        new = list(_until(remote.records(path, names, key="events", query=query, page_size=_POLLED), seen))
         if new:
             seen = new[0]["id"]
-            output.listing(reversed(new), _COLUMNS)
+            yield new[::-1]
 
 
 def _until(records: Iterator[Record], last: str | None) -> Iterator[Record]:

@@ -94,6 +94,8 @@ def _log_in(access: Access) -> Login:
             remote.call("GET", "/api/v0/accounts/language")
             return kept
         made = remote.call("POST", "/api/v0/api_tokens", body={"tokenLabel": f"dtr on {socket.gethostname()}"})
+        if not isinstance(made, dict) or not isinstance(made.get("token"), str):
+            raise Failure(f"{access.server} answers, but not as dtr does: is it the right address?")
         return replace(kept, token=made["token"], token_id=made["hashedToken"])
     except Refused as error:
         if error.code == "NOT_AUTHENTICATED":

@@ -26,6 +26,13 @@ _TEAM = "/enzi/v0/accounts/{organization}/teams/{team}"
 
 def read(remote: Remote, progress: Callable[[str], None]) -> Content:
     """All that is moved, of the server; `progress` is told what is read. Raises Failure."""
+    try:
+        return _read(remote, progress)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Failure(f"{remote.access.server} answers, but not as DTR does ({error!r})") from None
+
+
+def _read(remote: Remote, progress: Callable[[str], None]) -> Content:
     asker = remote.call("GET", "/enzi/v0/accounts/{user}", {"user": remote.access.user})
     if not asker.get("isAdmin"):
         raise Failure(f"{remote.access.user} is no administrator there, and cannot see all")
