@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.docs.pages import DOCS, codes_in, tables_of
 from tests.support.images import Image, make_image
 from tests.support.keys import KeyPair
 from tests.support.rooms import Rooms, annotated
@@ -210,6 +211,13 @@ async def test_every_change_leaves_an_event_and_no_secret_in_it(rooms: Rooms):
     for secret in secrets:
         assert secret not in words
     assert "argon2" not in words
+    documented = {
+        (codes_in(row[0])[0], kind)
+        for row in tables_of(DOCS / "reference" / "events.md")[2]
+        for kind in codes_in(row[1])
+    }
+    seen = await rooms.query("SELECT DISTINCT object_type, type FROM events")
+    assert sorted(set(seen) - documented) == []
 
 
 async def run(rooms: Rooms, sql: str) -> None:
