@@ -12,7 +12,7 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.enzi.records import LONGEST_TEXT, List, Route, account_record, account_records
 from dtr.http.api.enzi.rights import is_self, own, seen
 from dtr.http.api.errors import ApiError, Problem, errors, refusal
-from dtr.http.api.models import AccountRecord, Form, Record
+from dtr.http.api.models import AccountName, AccountRecord, Form, Password, Record
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -38,7 +38,7 @@ class AccountList(List):
 class AccountForm(Form):
     """An account to be made."""
 
-    name: str = Field(description="Lower-case letters and digits with single `.`, `_`, `-` between.")
+    name: AccountName = Field(description="Lower-case letters and digits with single `.`, `_`, `-` between.")
     full_name: str = Field("", max_length=LONGEST_TEXT)
     is_org: bool = Field(False, description="Make an organization.")
     password: str | None = Field(None, description="Of a user.")
@@ -92,9 +92,7 @@ class PasswordForm(Form):
     """A new password."""
 
     old_password: str | None = Field(None, description="An administrator may leave it out for somebody else.")
-    new_password: str = Field(
-        description="1 to 1024 characters.", json_schema_extra={"minLength": 1, "maxLength": 1024}
-    )
+    new_password: Password = Field(description="1 to 1024 characters.")
 
 
 _Order = Literal["name", "+name", "-name", "fullName", "+fullName", "-fullName"]
@@ -109,7 +107,13 @@ async def list_accounts(
     which: Annotated[
         AccountFilter, Query(alias="filter", description="Which accounts; robots are in their own list only.")
     ] = "all",
-    order: Annotated[str, Query(description="`name` or `fullName`, with `+` or `-` before it.")] = "name",
+    order: Annotated[
+        str,
+        Query(
+            description="`name` or `fullName`, with `+` or `-` before it.",
+            json_schema_extra={"enum": ["name", "+name", "-name", "fullName", "+fullName", "-fullName"]},
+        ),
+    ] = "name",
     contains: Annotated[
         str, Query(max_length=LONGEST_TEXT, description="A part of name or full name, in whatever case.")
     ] = "",

@@ -20,6 +20,7 @@ router = APIRouter(prefix="/enzi/v0/config", tags=["enzi"])
 
 _LIFETIME = "So many minutes after the log-in a session ends; at least 10."
 _RENEWAL = "One that is used in its last so many minutes lives on; at most the lifetime less 5; 0: none does."
+_YEAR = 365 * 24 * 60
 _LIMIT = "One more, and the session of the user that was used least recently ends; 0: any number."
 
 
@@ -43,9 +44,15 @@ class SessionSettings(Record):
 class SessionSettingsForm(Form):
     """What of the settings is to be changed; what is missing stays."""
 
-    lifetime_minutes: int | None = Field(None, description=_LIFETIME)
-    renewal_threshold_minutes: int | None = Field(None, description=_RENEWAL)
-    per_user_limit: int | None = Field(None, description=_LIMIT)
+    lifetime_minutes: int | None = Field(
+        None, description=_LIFETIME, json_schema_extra={"minimum": 10, "maximum": _YEAR}
+    )
+    renewal_threshold_minutes: int | None = Field(
+        None, description=_RENEWAL, json_schema_extra={"minimum": 0, "maximum": _YEAR}
+    )
+    per_user_limit: int | None = Field(
+        None, description=_LIMIT, json_schema_extra={"minimum": 0, "maximum": 2**31}
+    )
 
 
 @router.get("/sessions", summary="The settings of sessions", responses=errors("NOT_AUTHORIZED"))

@@ -18,7 +18,7 @@ from dtr.http.api.enzi.records import (
 )
 from dtr.http.api.enzi.rights import joined, led, owned
 from dtr.http.api.errors import errors
-from dtr.http.api.models import Form
+from dtr.http.api.models import AccountName, Form
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -37,14 +37,14 @@ class TeamList(List):
 class TeamForm(Form):
     """A team to be made."""
 
-    name: str = Field(description="As names of accounts are.")
+    name: AccountName = Field(description="As names of accounts are.")
     description: str = Field("", max_length=LONGEST_TEXT)
 
 
 class TeamChange(Form):
     """What of a team is to be changed; what is missing stays."""
 
-    name: str | None = None
+    name: AccountName | None = None
     description: str | None = Field(None, max_length=LONGEST_TEXT)
 
 
