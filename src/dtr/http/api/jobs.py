@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
     from dtr.jobs import Cron, Job, WorkerRecord
 
-router = APIRouter(prefix="/api/v0", tags=["jobs"])
+router = APIRouter(prefix="/api/v0", tags=["jobs"], responses=errors("NOT_AUTHORIZED"))
 
 _ENDED = frozenset({"done", "errored", "canceled"})
 _MOST_LINES = 10_000
@@ -60,9 +60,9 @@ class JobRecord(Record):
     ] = Field(description="`worker_dead`, `worker_shutdown`: waits for another worker.")
     worker_id: str = Field(alias="workerID", description="Empty: nobody claimed it yet.")
     scheduled_at: dt.datetime
-    last_updated: dt.datetime
-    retries_left: int
-    retries_total: int
+    last_updated: dt.datetime = Field(description="When something was heard of it last.")
+    retries_left: int = Field(description="How often it is tried again.")
+    retries_total: int = Field(description="How often it would have been, when it was made.")
     retry_from_id: str = Field(
         alias="retryFromID", description="The first job that failed; empty: it is the first."
     )
@@ -96,9 +96,9 @@ class JobRecord(Record):
 class ProgressRecord(Record):
     """How far something is, in `unit`."""
 
-    done: int
+    done: int = Field(description="How many are done.")
     total: int | None = Field(description="null: nobody knows.")
-    unit: str
+    unit: str = Field(description="Of what.")
 
 
 class JobsRecord(Record):
@@ -120,7 +120,7 @@ class CronRecord(Record):
     id: str
     action: str
     schedule: str = Field(description="Second, minute, hour, day, month, day of week; or `@daily` and the like.")
-    next_run: dt.datetime
+    next_run: dt.datetime = Field(description="When the next job is made.")
     retries: _Retries
     capacity_map: _Capacity
     parameters: _Parameters
@@ -168,7 +168,7 @@ class WorkerRecord_(Record):  # noqa: N801 - the room's record has the name
 
     id: str
     status: Literal["alive", "dead", "shutdown"]
-    capacity_map: dict[str, int]
+    capacity_map: dict[str, int] = Field(description="What its jobs share.")
     heartbeat_expiration: dt.datetime = Field(description="When it is held for dead, if it gives no sign of life.")
     node: str
 

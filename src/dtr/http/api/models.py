@@ -23,9 +23,9 @@ NEVER = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 AccountName = Annotated[str, Field(json_schema_extra={"pattern": f"^{_PART}$", "minLength": 1, "maxLength": 100})]
 """Of an account or a team."""
 RepositoryName = Annotated[
-    str, Field(json_schema_extra={"pattern": f"^{_PART}(?:/{_PART})*$", "minLength": 1, "maxLength": 200})
+    str, Field(json_schema_extra={"pattern": f"^{_PART}(?:/{_PART})*$", "minLength": 1, "maxLength": 253})
 ]
-"""Within a namespace."""
+"""Within a namespace; with that it has at most 255 characters."""
 Password = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1024})]
 
 

@@ -42,11 +42,13 @@ _TAGS = {
     "repositoryNamespaces": "What holds for all repositories of an account.",
     "events": "Who did what, and when.",
     "index": "Search.",
+    "jobs": "Work in the background: what was done, what is to be done and when, and who does it.",
     "meta": "The installation as a whole: settings, state, abilities.",
     "enzi": "The account service: users, organizations, teams, keys, sessions.",
 }
 _PARAMETERS = {
     "accept-language": "The languages of the browser.",
+    "action": "What is to be done.",
     "account": "Name or id of a user or an organization.",
     "hashedtoken": "Id of an access token.",
     "key_id": "Id of a public key.",

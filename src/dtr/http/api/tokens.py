@@ -160,7 +160,11 @@ async def delete_tokens(
     rooms: RoomsDep,
     username: Annotated[str | None, _USERNAME] = None,
     usedbefore: Annotated[
-        str | None, Query(description="A date, or a moment (RFC 3339): those that were last used before it.")
+        str | None,
+        Query(
+            description="A date, or a moment (RFC 3339): those that were last used before it.",
+            json_schema_extra={"anyOf": [{"type": "string", "format": one} for one in ("date", "date-time")]},
+        ),
     ] = None,
     generatedby: Annotated[
         Literal["auto", "user", ""], Query(description="How they were made; empty: however.")
