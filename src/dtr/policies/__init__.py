@@ -1,0 +1,1 @@
+"""Policies: what is to happen with tags by itself."""

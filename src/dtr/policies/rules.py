@@ -1,0 +1,338 @@
+"""
+The rules of policies: which tags of a repository one concerns. Without I/O.
+
+DTR's rules are a field, an operator and values; a list of them holds when all hold. Beyond DTR they can be put
+together with ``any``, ``all`` and ``not``, and ask for labels, platforms, signatures, sizes and pulls.
+
+What a tag is like may not be known yet: whoever asks for vulnerabilities, licences or components waits for a scan.
+Hence an answer is one of three, and they are put together as Kleene did: ``not`` of unknown is unknown, ``any``
+holds as soon as one does, ``all`` fails as soon as one does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dtr.durations import to_milliseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_MOST_VALUES = 1000
+_LONGEST_VALUE = 1000
+_MOST_RULES = 100
+_DEEPEST = 10
+
+
+class RuleInvalid(Exception):
+    """Not a rule; the message says which part, and why."""
+
+
+class Answer(enum.Enum):
+    """Whether a rule holds for a tag."""
+
+    YES = "yes"
+    NO = "no"
+    WAITS = "waits"
+    """For a scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a scan found: numbers of vulnerabilities, names of licences and components."""
+
+    critical: int = 0
+    major: int = 0
+    minor: int = 0
+    licenses: frozenset[str] = frozenset()
+    components: frozenset[str] = frozenset()
+
+    @property
+    def all(self) -> int:
+        """Vulnerabilities of every severity."""
+        return self.critical + self.major + self.minor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagFacts:
+    """What rules ask about. Moments in milliseconds since 1970 UTC, sizes in bytes."""
+
+    name: str
+    updated_at: int
+    last_pulled_at: int | None = None
+    """None: never."""
+    size: int = 0
+    platforms: frozenset[str] = frozenset()
+    """``linux/amd64``, ``linux/arm/v7``, …"""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_signed: bool = False
+    findings: Findings | None = None
+    """None: not scanned yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A field, an operator, and values."""
+
+    field: str
+    operator: str
+    values: tuple[str, ...]
+
+    def holds(self, tag: TagFacts, now: int) -> Answer:
+        """Whether it holds for a tag at `now`, milliseconds since 1970."""
+        known = _FIELDS[self.field]
+        answer = known.holds(tag, self.operator, self.values, now)
+        if answer is None:
+            return Answer.WAITS
+        return Answer.YES if answer else Answer.NO
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As the API writes it."""
+        return {"field": self.field, "operator": self.operator, "values": list(self.values)}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rules put together: all of them, any of them, or none of them (``not`` has one)."""
+
+    kind: str
+    rules: tuple[Rule, ...]
+
+    def holds(self, tag: TagFacts, now: int) -> Answer:
+        """Whether it holds for a tag at `now`."""
+        answers = [rule.holds(tag, now) for rule in self.rules]
+        if self.kind == "not":
+            return _OPPOSITE[answers[0]]
+        decisive = Answer.YES if self.kind == "any" else Answer.NO
+        if decisive in answers:
+            return decisive
+        return Answer.WAITS if Answer.WAITS in answers else _OPPOSITE[decisive]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As the API writes it."""
+        inner = [rule.document for rule in self.rules]
+        return {self.kind: inner[0] if self.kind == "not" else inner}
+
+
+Rule: TypeAlias = "Condition | Group"
+_OPPOSITE = {Answer.YES: Answer.NO, Answer.NO: Answer.YES, Answer.WAITS: Answer.WAITS}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say of a tag, and the place of the rule that decided: the first that was not a yes."""
+
+    answer: Answer
+    decided_by: int | None
+    """None: all rules hold, or there are none."""
+
+
+def decide(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
+    """What a list of rules, which all have to hold, says of a tag at `now` (milliseconds since 1970)."""
+    waits = None
+    for number, rule in enumerate(rules):
+        answer = rule.holds(tag, now)
+        if answer is Answer.NO:
+            return Decision(answer, number)
+        if answer is Answer.WAITS and waits is None:
+            waits = number
+    return Decision(Answer.YES if waits is None else Answer.WAITS, waits)
+
+
+def needs_scan(rules: Iterable[Rule]) -> bool:
+    """Whether a rule asks for what only a scan knows."""
+    return any(
+        needs_scan(rule.rules) if isinstance(rule, Group) else _FIELDS[rule.field].needs_scan for rule in rules
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def parse_rules(document: Any) -> tuple[Rule, ...]:
+    """The rules of a list as the API takes it. Raises RuleInvalid."""
+    if not isinstance(document, list):
+        raise RuleInvalid("rules are a list")
+    rules = tuple(_parse(one, f"rules[{number}]", 0) for number, one in enumerate(document))
+    if _size(rules) > _MOST_RULES:
+        raise RuleInvalid(f"there are {_MOST_RULES} rules at most")
+    return rules
+
+
+def _parse(document: Any, place: str, depth: int) -> Rule:
+    if not isinstance(document, Mapping):
+        raise RuleInvalid(f"{place} is an object")
+    if depth > _DEEPEST:
+        raise RuleInvalid(f"{place} is too deep: groups are {_DEEPEST} deep at most")
+    for kind in ("any", "all", "not"):
+        if kind in document:
+            inner = document[kind]
+            if kind == "not":
+                return Group(kind, (_parse(inner, f"{place}.not", depth + 1),))
+            if not isinstance(inner, list) or not inner:
+                raise RuleInvalid(f"{place}.{kind} is a list of rules")
+            return Group(
+                kind,
+                tuple(_parse(one, f"{place}.{kind}[{number}]", depth + 1) for number, one in enumerate(inner)),
+            )
+    name, operator, values = document.get("field"), document.get("operator"), document.get("values")
+    known = _FIELDS.get(name) if isinstance(name, str) else None
+    if known is None or not isinstance(name, str):
+        raise RuleInvalid(f"{place}.field is one of {', '.join(_FIELDS)}")
+    if not isinstance(operator, str) or operator not in known.operators:
+        raise RuleInvalid(f"{place}.operator of {name} is one of {', '.join(known.operators)}")
+    if (
+        not isinstance(values, list)
+        or not 1 <= len(values) <= (_MOST_VALUES if operator in _ON_LISTS else 1)
+        or not all(isinstance(one, str) and len(one) <= _LONGEST_VALUE for one in values)
+    ):
+        number = f"1 to {_MOST_VALUES} texts" if operator in _ON_LISTS else "one text"
+        raise RuleInvalid(f"{place}.values of {name} {operator} are {number}")
+    try:
+        for value in values:
+            known.check(value)
+    except ValueError as error:
+        raise RuleInvalid(f"{place}.values: {error}") from None
+    return Condition(name, operator, tuple(values))
+
+
+def _size(rules: Iterable[Rule]) -> int:
+    return sum(1 + (_size(rule.rules) if isinstance(rule, Group) else 0) for rule in rules)
+
+
+# --- fields ---------------------------------------------------------------------------------------------------
+
+_NUMBERS: dict[str, Callable[[float, float], bool]] = {
+    "gte": lambda one, other: one >= other,
+    "gt": lambda one, other: one > other,
+    "eq": lambda one, other: one == other,
+    "neq": lambda one, other: one != other,
+    "lte": lambda one, other: one <= other,
+    "lt": lambda one, other: one < other,
+}
+_TEXTS: dict[str, Callable[[str, str], bool]] = {
+    "eq": lambda one, other: one == other,
+    "sw": lambda one, other: one.startswith(other),
+    "ew": lambda one, other: one.endswith(other),
+    "c": lambda one, other: other in one,
+}
+_ON_LISTS = ("oo", "noo")
+"""One of, not one of: these take several values, the others one."""
+_MOMENTS = ("bf", "af")
+"""Before, after."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    operators: tuple[str, ...]
+    holds: Callable[[TagFacts, str, tuple[str, ...], int], bool | None]
+    """None: that is not known yet."""
+    check: Callable[[str], object] = str
+    """Raises ValueError for a value that it cannot have."""
+    needs_scan: bool = False
+
+
+def _texts(get: Callable[[TagFacts], Iterable[str] | None], *, needs_scan: bool = False) -> _Field:
+    """A field of texts: an operator holds when it does for one of them; `noo` when `oo` does not."""
+
+    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], _now: int) -> bool | None:
+        found = get(tag)
+        if found is None:
+            return None
+        if operator in _ON_LISTS:
+            return any(one in values for one in found) is (operator == "oo")
+        compare = _TEXTS[operator]
+        return any(compare(one, values[0]) for one in found)
+
+    return _Field((*_TEXTS, *_ON_LISTS), holds, needs_scan=needs_scan)
+
+
+def _number(get: Callable[[TagFacts], int | None], *, needs_scan: bool = False) -> _Field:
+    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], _now: int) -> bool | None:
+        found = get(tag)
+        return None if found is None else _NUMBERS[operator](found, int(values[0]))
+
+    return _Field(tuple(_NUMBERS), holds, _whole_number, needs_scan)
+
+
+def _moment(get: Callable[[TagFacts], int | None]) -> _Field:
+    """A field that is a moment; who never came before is before every moment."""
+
+    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], _now: int) -> bool:
+        return _compare(get(tag), operator, _milliseconds(values[0]))
+
+    return _Field(_MOMENTS, holds, _milliseconds)
+
+
+def _age(get: Callable[[TagFacts], int | None]) -> _Field:
+    """The same, but the value is how long ago: before 12 h means earlier than 12 hours ago."""
+
+    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], now: int) -> bool:
+        return _compare(get(tag), operator, now - to_milliseconds(values[0]))
+
+    return _Field(_MOMENTS, holds, to_milliseconds)
+
+
+def _compare(moment: int | None, operator: str, bound: int) -> bool:
+    if moment is None:
+        return operator == "bf"
+    return moment < bound if operator == "bf" else moment > bound
+
+
+def _signed() -> _Field:
+    def holds(tag: TagFacts, _operator: str, values: tuple[str, ...], _now: int) -> bool:
+        return tag.is_signed is (values[0] == "true")
+
+    return _Field(("eq",), holds, _truth)
+
+
+def _whole_number(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _truth(text: str) -> None:
+    if text not in {"true", "false"}:
+        raise ValueError(f"{text!r} is neither true nor false")
+
+
+def _milliseconds(text: str) -> int:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no moment (RFC 3339)") from None
+
+
+def _found(get: Callable[[Findings], Any]) -> Callable[[TagFacts], Any]:
+    return lambda tag: None if tag.findings is None else get(tag.findings)
+
+
+_FIELDS: dict[str, _Field] = {
+    # DTR's.
+    "tag": _texts(lambda tag: (tag.name,)),
+    "component.name": _texts(_found(lambda found: found.components), needs_scan=True),
+    "license.name": _texts(_found(lambda found: found.licenses), needs_scan=True),
+    "vulnerability_all": _number(_found(lambda found: found.all), needs_scan=True),
+    "vulnerability_critical": _number(_found(lambda found: found.critical), needs_scan=True),
+    "vulnerability_major": _number(_found(lambda found: found.major), needs_scan=True),
+    "vulnerability_minor": _number(_found(lambda found: found.minor), needs_scan=True),
+    "updated_at": _moment(lambda tag: tag.updated_at),
+    "updated_at_duration": _age(lambda tag: tag.updated_at),
+    # Beyond DTR.
+    "last_pulled_at": _moment(lambda tag: tag.last_pulled_at),
+    "last_pulled_at_duration": _age(lambda tag: tag.last_pulled_at),
+    "size": _number(lambda tag: tag.size),
+    "platform": _texts(lambda tag: tag.platforms),
+    "label": _texts(lambda tag: (f"{name}={value}" for name, value in tag.labels.items())),
+    "signed": _signed(),
+}
+FIELDS = {name: known.operators for name, known in _FIELDS.items()}
+"""The operators of every field."""
