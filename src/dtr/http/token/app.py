@@ -219,7 +219,7 @@ class TokenService:
             repositories={
                 one.name: number
                 for one in wanted
-                if one.name in access and (number := standings[one.path].repository_id) is not None
+                if one.name == one.path and (number := standings[one.path].repository_id) is not None
             },
             aliases={one.name: one.path for one in wanted if one.path != one.name},
             catalog=may_list,
