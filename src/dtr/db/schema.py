@@ -72,6 +72,12 @@ accounts = Table(
     Column("created_at", BigInteger, nullable=False),
     Index(None, "full_name", "name"),
 )
+Index(
+    "ix_accounts_administrators",
+    accounts.c.name,
+    sqlite_where=accounts.c.is_admin.is_(True),
+    postgresql_where=accounts.c.is_admin.is_(True),
+)
 
 organization_members = Table(
     "organization_members",
@@ -80,6 +86,13 @@ organization_members = Table(
     Column("user_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False, index=True),
     Column("is_admin", Boolean, nullable=False),
     PrimaryKeyConstraint("organization_id", "user_id"),
+)
+Index(
+    "ix_organization_members_owners",
+    organization_members.c.organization_id,
+    organization_members.c.user_id,
+    sqlite_where=organization_members.c.is_admin.is_(True),
+    postgresql_where=organization_members.c.is_admin.is_(True),
 )
 
 teams = Table(

@@ -17,6 +17,8 @@ CREATE TABLE accounts (
     CONSTRAINT fk_accounts_organization_id_accounts FOREIGN KEY (organization_id) REFERENCES accounts(id) ON DELETE CASCADE
 );
 
+CREATE INDEX ix_accounts_administrators ON public.accounts USING btree (name) WHERE (is_admin IS TRUE);
+
 CREATE INDEX ix_accounts_full_name_name ON public.accounts USING btree (full_name, name);
 
 CREATE INDEX ix_accounts_organization_id ON public.accounts USING btree (organization_id);
@@ -259,6 +261,8 @@ CREATE TABLE organization_members (
     CONSTRAINT fk_organization_members_organization_id_accounts FOREIGN KEY (organization_id) REFERENCES accounts(id) ON DELETE CASCADE,
     CONSTRAINT fk_organization_members_user_id_accounts FOREIGN KEY (user_id) REFERENCES accounts(id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_organization_members_owners ON public.organization_members USING btree (organization_id, user_id) WHERE (is_admin IS TRUE);
 
 CREATE INDEX ix_organization_members_user_id ON public.organization_members USING btree (user_id);
 

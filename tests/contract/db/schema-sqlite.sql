@@ -17,6 +17,8 @@ CREATE TABLE accounts (
     CONSTRAINT uq_accounts_name UNIQUE (name)
 );
 
+CREATE INDEX ix_accounts_administrators ON accounts (name) WHERE is_admin IS 1;
+
 CREATE INDEX ix_accounts_full_name_name ON accounts (full_name, name);
 
 CREATE INDEX ix_accounts_organization_id ON accounts (organization_id);
@@ -263,6 +265,8 @@ CREATE TABLE organization_members (
     CONSTRAINT fk_organization_members_organization_id_accounts FOREIGN KEY(organization_id) REFERENCES accounts (id) ON DELETE CASCADE,
     CONSTRAINT fk_organization_members_user_id_accounts FOREIGN KEY(user_id) REFERENCES accounts (id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_organization_members_owners ON organization_members (organization_id, user_id) WHERE is_admin IS 1;
 
 CREATE INDEX ix_organization_members_user_id ON organization_members (user_id);
 

@@ -68,6 +68,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
     )
+    op.create_index(
+        "ix_accounts_administrators",
+        "accounts",
+        ["name"],
+        unique=False,
+        sqlite_where=sa.text("is_admin IS 1"),
+        postgresql_where=sa.text("is_admin IS true"),
+    )
     op.create_index(op.f("ix_accounts_full_name_name"), "accounts", ["full_name", "name"], unique=False)
     op.create_index(op.f("ix_accounts_organization_id"), "accounts", ["organization_id"], unique=False)
     op.create_table(
@@ -173,6 +181,14 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("pk_organization_members")),
+    )
+    op.create_index(
+        "ix_organization_members_owners",
+        "organization_members",
+        ["organization_id", "user_id"],
+        unique=False,
+        sqlite_where=sa.text("is_admin IS 1"),
+        postgresql_where=sa.text("is_admin IS true"),
     )
     op.create_index(op.f("ix_organization_members_user_id"), "organization_members", ["user_id"], unique=False)
 
