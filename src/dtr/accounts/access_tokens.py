@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import AccountUnknown, TokenUnknown, TokenUnusable
 from dtr.accounts.permissions import Action, TokenScope
-from dtr.accounts.records import findable
+from dtr.accounts.records import findable, require_proof
 from dtr.db import ConstraintViolated, Statement, in_list, now
 from dtr.db.schema import accounts, tokens
 from dtr.events import SYSTEM, Actor, Event, Object, record
@@ -41,7 +41,7 @@ TokenKind: TypeAlias = Literal["access", "refresh"]
 TOKEN_KINDS: tuple[TokenKind, ...] = ("access", "refresh")
 PREFIXES: dict[TokenKind, str] = {"access": "dtra_", "refresh": "dtrr_"}
 _LONGEST_LABEL = 1_000
-_DELETED_AT_ONCE = 1_000
+_LOOKED_AT_ONCE = 1_000
 
 # --- which tokens open their accounts -------------------------------------------------------------------------
 
@@ -113,29 +113,25 @@ _page = (
     .order_by(tokens.c.id)
     .limit(bindparam("limit", type_=BigInteger))
 )
-_used_before = (
-    _tokens.where(
-        tokens.c.id > bindparam("after"),
-        _of_kinds,
-        func.coalesce(tokens.c.last_used_at, tokens.c.created_at) < bindparam("before", type_=BigInteger),
-    )
-    .order_by(tokens.c.id)
-    .limit(bindparam("limit", type_=BigInteger))
-)
 _count = select(func.count()).select_from(tokens).where(_of_kinds)
 _FIND = Statement(_tokens.where(tokens.c.id == bindparam("id")))
 _LIST = Statement(_page)
 _LIST_OF_ACCOUNT = Statement(_page.where(_of_account))
 _COUNT = Statement(_count)
 _COUNT_OF_ACCOUNT = Statement(_count.where(_of_account))
-_USED_BEFORE = Statement(_used_before)
-_USED_BEFORE_OF_ACCOUNT = Statement(_used_before.where(_of_account))
 _UPDATE = Statement(
     update(tokens)
     .where(tokens.c.id == bindparam("which"))
-    .values(label=bindparam("label"), is_active=bindparam("active", type_=Boolean))
+    .values(
+        label=func.coalesce(bindparam("label", type_=Text), tokens.c.label),
+        is_active=func.coalesce(bindparam("active", type_=Boolean), tokens.c.is_active),
+    )
 )
 _DELETE = Statement(delete(tokens).where(tokens.c.id == bindparam("which")))
+_last_used_at = func.coalesce(tokens.c.last_used_at, tokens.c.created_at)
+_DELETE_UNUSED = Statement(
+    delete(tokens).where(tokens.c.id == bindparam("which"), _last_used_at < bindparam("before", type_=BigInteger))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +155,15 @@ class AccessToken:
     """Of the client that made it."""
     scope: TokenScope | None
 
+    def event(self, happened: EventType, by: Actor, content: str = "") -> Event:
+        """What happened to the token."""
+        return Event(
+            type=happened,
+            actor=by,
+            object=Object("token", self.id, self.label, content),
+            target=Object("account", self.account_id, self.account),
+        )
+
 
 class AccessTokens:
     """The tokens of all accounts."""
@@ -176,13 +181,15 @@ class AccessTokens:
         scope: TokenScope | None = None,
         expires_at: int | None = None,
         parent: str | None = None,
+        proof: str = "",
         user_agent: str = "",
         by: Actor = SYSTEM,
     ) -> str:
         """
         A new secret that opens the account of a user or robot; it is not kept.
 
-        `parent` is the id of the token that a client logged in with. Raises AccountUnknown, TokenUnusable.
+        `parent` is the id of the token that a client logged in with, `proof` the hash that its password fitted.
+        Raises AccountUnknown, TokenUnusable; BadCredentials when it does no longer.
         """
         account = await self._accounts.get(name)
         if account.kind == "organization":
@@ -192,6 +199,8 @@ class AccessTokens:
         token = token_id(secret)
 
         async def work(tx: Transaction) -> None:
+            if proof:
+                await require_proof(tx, account.id, proof)
             if expires_at is not None:
                 row = await tx.fetch_one(_EXPIRES_LATER, expires_at=expires_at)
                 if row is None or not row[0]:
@@ -208,7 +217,8 @@ class AccessTokens:
                 scope=write_scope(scope),
             )
             if made and kind == "access":
-                await record(tx, _event("CREATE", by, token, label, account.id, account.name))
+                what, whose = Object("token", token, label), Object("account", account.id, account.name)
+                await record(tx, Event(type="CREATE", actor=by, object=what, target=whose))
             elif made:
                 what = Object("session", token, account.name, user_agent[:500])
                 await record(tx, Event(type="LOGIN", actor=by, object=what))
@@ -266,18 +276,18 @@ class AccessTokens:
             _check_label(label)
 
         async def work(tx: Transaction) -> AccessToken:
-            row = await tx.fetch_one(_FIND, id=token)
+            row = await tx.fetch_one(_FIND, id=findable(token))
             if row is None:
                 raise TokenUnknown(token)
             before = _token(row)
-            new_label = before.label if label is None else label
-            is_active = before.is_active if active is None else active
-            await tx.execute(_UPDATE, which=token, label=new_label, active=is_active)
-            state = "active" if is_active else "inactive"
-            await record(tx, _event("UPDATE", by, token, new_label, before.account_id, before.account, state))
+            await tx.execute(_UPDATE, which=token, label=label, active=active)
             row = await tx.fetch_one(_FIND, id=token)
-            assert row is not None
-            return _token(row)
+            if row is None:
+                raise TokenUnknown(token)
+            after = _token(row)
+            if after != before:
+                await record(tx, after.event("UPDATE", by, "active" if after.is_active else "inactive"))
+            return after
 
         return await self._database.unit(work)
 
@@ -286,10 +296,10 @@ class AccessTokens:
         account = await self._accounts.get(name)
 
         async def work(tx: Transaction) -> bool:
-            row = await tx.fetch_one(_FIND, id=token)
-            if row is None or _token(row).account_id != account.id:
+            row = await tx.fetch_one(_FIND, id=findable(token))
+            if row is None or _token(row).account_id != account.id or not await tx.execute(_DELETE, which=token):
                 return False
-            await self._delete(tx, _token(row), by)
+            await record(tx, _token(row).event("DELETE", by))
             return True
 
         return await self._database.unit(work)
@@ -307,29 +317,23 @@ class AccessTokens:
 
         How many; those that go on being used meanwhile may stay. Raises AccountUnknown.
         """
-        parameters: dict[str, Any] = {"kinds": list(kinds), "before": before, "limit": _DELETED_AT_ONCE}
-        if name is not None:
-            parameters["account"] = (await self._accounts.get(name)).id
-        statement = _USED_BEFORE if name is None else _USED_BEFORE_OF_ACCOUNT
-        deleted, after = 0, ""
-        while True:
+        deleted, start = 0, ""
+        while True:  # in bounded steps, however many there are
+            found = await self.list_tokens(name, kinds=kinds, start=start, limit=_LOOKED_AT_ONCE)
+            unused = [one for one in found if (one.last_used_at or one.created_at) < before]
 
-            async def work(tx: Transaction, after: str = after) -> list[AccessToken]:
-                found = [_token(row) for row in await tx.fetch_all(statement, after=after, **parameters)]
-                for one in found:
-                    await self._delete(tx, one, by)
-                return found
+            async def work(tx: Transaction, unused: list[AccessToken] = unused) -> int:
+                number = 0
+                for one in unused:
+                    if await tx.execute(_DELETE_UNUSED, which=one.id, before=before):
+                        number += 1
+                        await record(tx, one.event("DELETE", by))
+                return number
 
-            found = await self._database.unit(work)
-            deleted += len(found)
-            if len(found) < _DELETED_AT_ONCE:
+            deleted += await self._database.unit(work) if unused else 0
+            if len(found) < _LOOKED_AT_ONCE:
                 return deleted
-            after = found[-1].id
-
-    @staticmethod
-    async def _delete(tx: Transaction, token: AccessToken, by: Actor) -> None:
-        if await tx.execute(_DELETE, which=token.id):
-            await record(tx, _event("DELETE", by, token.id, token.label, token.account_id, token.account))
+            start = f"{found[-1].id}~"  # behind this one, and before all behind it
 
 
 def token_id(secret: str) -> str:
@@ -373,15 +377,4 @@ def _token(row: Row) -> AccessToken:
         expires_at=expires_at,
         user_agent=agent,
         scope=read_scope(scope),
-    )
-
-
-def _event(
-    kind: EventType, by: Actor, token: str, label: str, account_id: str, account: str, content: str = ""
-) -> Event:
-    return Event(
-        type=kind,
-        actor=by,
-        object=Object("token", token, label, content),
-        target=Object("account", account_id, account),
     )
