@@ -25,6 +25,7 @@ class Operation:
     """One method of a path."""
 
     def __init__(self, route: APIRoute) -> None:
+        self.is_described = route.include_in_schema
         self._taken = set((route.openapi_extra or {}).get("requestBody", {}).get("content", {})) or {_JSON}
         if route.body_field is not None:
             self._taken = {getattr(route.body_field.field_info, "media_type", _JSON)}
@@ -55,8 +56,8 @@ class Path:
 
     @property
     def allowed(self) -> str:
-        """The methods, for ``Allow``."""
-        methods = set(self.operations)
+        """The methods that are described, for ``Allow``."""
+        methods = {name for name, one in self.operations.items() if one.is_described}
         return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
