@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from dtr.db import Database
 
 _HOLDERS_LOOKED_AT = 100
+_RENAMES_FOLLOWED = 4
+"""A repository may be renamed while it is looked for; so often it is looked for again."""
 
 _me = bindparam("account", type_=Text)
 _asker = accounts.alias("asker")
@@ -179,14 +181,17 @@ class Standings:
         found, namespaces = await self._look(account, wanted, scope, token)
         redirects: dict[str, Redirect] = {}
         missing = [path for path in wanted if path not in found and "/" in path.removesuffix("/")]
-        names = dict(map(tuple, await self._database.fetch_all(_NAMES, paths=missing))) if missing else {}
-        if names:
+        for _ in range(_RENAMES_FOLLOWED):
+            names = dict(map(tuple, await self._database.fetch_all(_NAMES, paths=missing))) if missing else {}
+            if not names:
+                break
             there, _ = await self._look(account, sorted(set(names.values())), scope, token)
             for path, name in names.items():
                 if name == path and name in there:  # it got its name back between two of the queries
                     found[path] = there[name]
                 elif name in there:
                     redirects[path] = Redirect(name, there[name])
+            missing = [path for path, name in names.items() if name not in there]
         nothing = Facts()
         return {
             path: found.get(path)
@@ -286,7 +291,7 @@ class Standings:
         """How many `list_visible` lists in the end. Takes two queries."""
         view = await self.view(account)
         row = await self._database.fetch_one(
-            count_statement(view, in_namespace=namespace is not None),
+            count_statement(view, in_namespace=namespace is not None, scoped=scope is not None),
             namespace=namespace,
             **asking(account, scope),
             **bounds(scope),

@@ -42,6 +42,7 @@ from dtr.db.schema import (
     repository_user_grants,
     team_members,
 )
+from dtr.db.texts import has_text
 
 if TYPE_CHECKING:
     from sqlalchemy import CompoundSelect, Select
@@ -176,19 +177,24 @@ def pieces(
     columns = tuple(dict.fromkeys((repositories.c.id, _path, *order)))
     inside = _inside(_namespace, in_namespace=in_namespace)
 
-    def piece(*conditions: ColumnElement[bool]) -> Select[Any]:
-        return select(*columns).where(_there, *conditions).order_by(*order).limit(_limit)
+    def piece(visibility: str, wanted: ColumnElement[bool], *conditions: ColumnElement[bool]) -> Select[Any]:
+        if isinstance(wanted, has_text):  # which says by their ids which they are, and how many
+            unindexed = repositories.c.visibility.concat("") == visibility
+            return select(*columns).where(_there, unindexed, wanted, *conditions, inside)
+        indexed = repositories.c.visibility == visibility
+        return select(*columns).where(_there, indexed, wanted, *conditions, inside).order_by(*order).limit(_limit)
 
-    private = and_(repositories.c.visibility == "private", own, IN_SCOPE)
-    found = [piece(repositories.c.visibility == "public", public, inside)]
+    found = [piece("public", public)]
     if view == "all":
-        found.append(piece(private, inside))
+        found.append(piece("private", own, IN_SCOPE))
     if view == "some":
         spaces = SPACES.subquery("spaces")
         of_space = (
             select(repositories.c.id)
-            .where(_there, _namespace == spaces.c.namespace_id, private)
-            .order_by(*order)
+            .where(
+                _there, _namespace == spaces.c.namespace_id, repositories.c.visibility == "private", own, IN_SCOPE
+            )
+            .order_by(_path)  # in a namespace names have the same order
             .limit(_limit)
             .correlate(spaces)
         )
@@ -222,16 +228,23 @@ def page_statement(view: View, *, in_namespace: bool) -> Statement:
 
 
 @cache
-def count_statement(view: View, *, in_namespace: bool) -> Statement:
-    """How many the pages of `page_statement` have in all, with its parameters but `limit`."""
+def count_statement(view: View, *, in_namespace: bool, scoped: bool) -> Statement:
+    """
+    How many the pages of `page_statement` have in all, with its parameters but `limit`.
+
+    Without a scope (not `scoped`) no paths are compared, which takes longer than counting.
+    """
     inside = _inside(_namespace, in_namespace=in_namespace)
-    private = and_(_there, repositories.c.visibility == "private", own_range(_path), IN_SCOPE, inside)
-    counts = [_count(_there, repositories.c.visibility == "public", inside)]
+    is_public = repositories.c.visibility == "public"
+    if view == "all" and not scoped:
+        return Statement(_count(_there, inside))
+    private = and_(repositories.c.visibility == "private", own_range(_path) if scoped else true(), IN_SCOPE)
+    counts = [_count(_there, is_public, inside)]
     if view == "all":
-        counts.append(_count(private))
+        counts.append(_count(_there, private, inside))
     if view == "some":
         in_spaces = _namespace.in_(SPACES)
-        counts.append(_count(private, in_spaces))
+        counts.append(_count(_there, private, inside, in_spaces))
         granted = _granted(own_range(PATH_NOT_INDEXED), in_namespace=in_namespace)
         counts.append(_count(*granted, ~in_spaces))
     counted = union_all(*counts).subquery("counted")

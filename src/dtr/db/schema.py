@@ -223,6 +223,7 @@ Index(
 )
 # Lists are put together from pieces of one visibility each.
 for _listed in (
+    (repositories.c.visibility,),  # to count
     (repositories.c.visibility, repositories.c.path),
     (repositories.c.visibility, repositories.c.name, repositories.c.path),
     (repositories.c.namespace_id, repositories.c.visibility, repositories.c.path, repositories.c.name),
@@ -233,6 +234,7 @@ for _listed in (
         repositories.c.deleted_at,  # or SQLite looks into the row for it
         sqlite_where=repositories.c.deleted_at.is_(None),
         postgresql_where=repositories.c.deleted_at.is_(None),
+        postgresql_include=["id"] if len(_listed) > 1 else None,  # SQLite's indexes have it
     )
 
 # Parts of words are looked for by three letters each (`dtr.db.texts`). SQLite has a table for that, whose rows

@@ -323,15 +323,17 @@ CREATE INDEX ix_repositories_deleted_at ON public.repositories USING btree (dele
 
 CREATE INDEX ix_repositories_namespace_id ON public.repositories USING btree (namespace_id);
 
-CREATE INDEX ix_repositories_namespace_id_visibility_path_name ON public.repositories USING btree (namespace_id, visibility, path, name, deleted_at) WHERE (deleted_at IS NULL);
+CREATE INDEX ix_repositories_namespace_id_visibility_path_name ON public.repositories USING btree (namespace_id, visibility, path, name, deleted_at) INCLUDE (id) WHERE (deleted_at IS NULL);
 
 CREATE INDEX ix_repositories_texts_private ON public.repositories USING gin (path gin_trgm_ops, folded gin_trgm_ops) WHERE ((deleted_at IS NULL) AND (visibility = 'private'::text));
 
 CREATE INDEX ix_repositories_texts_public ON public.repositories USING gin (path gin_trgm_ops, folded gin_trgm_ops) WHERE ((deleted_at IS NULL) AND (visibility = 'public'::text));
 
-CREATE INDEX ix_repositories_visibility_name_path ON public.repositories USING btree (visibility, name, path, deleted_at) WHERE (deleted_at IS NULL);
+CREATE INDEX ix_repositories_visibility ON public.repositories USING btree (visibility, deleted_at) WHERE (deleted_at IS NULL);
 
-CREATE INDEX ix_repositories_visibility_path ON public.repositories USING btree (visibility, path, deleted_at) WHERE (deleted_at IS NULL);
+CREATE INDEX ix_repositories_visibility_name_path ON public.repositories USING btree (visibility, name, path, deleted_at) INCLUDE (id) WHERE (deleted_at IS NULL);
+
+CREATE INDEX ix_repositories_visibility_path ON public.repositories USING btree (visibility, path, deleted_at) INCLUDE (id) WHERE (deleted_at IS NULL);
 
 CREATE UNIQUE INDEX uq_repositories_path ON public.repositories USING btree (path) WHERE (deleted_at IS NULL);
 

@@ -350,6 +350,8 @@ CREATE INDEX ix_repositories_namespace_id ON repositories (namespace_id);
 
 CREATE INDEX ix_repositories_namespace_id_visibility_path_name ON repositories (namespace_id, visibility, path, name, deleted_at) WHERE deleted_at IS NULL;
 
+CREATE INDEX ix_repositories_visibility ON repositories (visibility, deleted_at) WHERE deleted_at IS NULL;
+
 CREATE INDEX ix_repositories_visibility_name_path ON repositories (visibility, name, path, deleted_at) WHERE deleted_at IS NULL;
 
 CREATE INDEX ix_repositories_visibility_path ON repositories (visibility, path, deleted_at) WHERE deleted_at IS NULL;

@@ -232,6 +232,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_repositories_namespace_id"), "repositories", ["namespace_id"], unique=False)
     for columns in (
+        ["visibility"],
         ["visibility", "path"],
         ["visibility", "name", "path"],
         ["namespace_id", "visibility", "path", "name"],
@@ -243,6 +244,7 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("deleted_at IS NULL"),
             postgresql_where=sa.text("deleted_at IS NULL"),
+            postgresql_include=["id"] if len(columns) > 1 else None,
         )
     if on_sqlite:
         for command in sqlite_texts:
