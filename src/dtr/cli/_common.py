@@ -24,7 +24,22 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print it."""
-        click.echo(f"dtr: {' '.join(self.message.split())}", file=file or sys.stderr)
+        click.echo(f"dtr: {printable(' '.join(self.message.split()))}", file=file or sys.stderr)
+
+
+def printable(text: str) -> str:
+    """A text without what would do something to a terminal, or break the line."""
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
+
+
+def password(from_stdin: bool, prompt: str = "Password", *, confirm: bool = False) -> str:
+    """A password, which is never an argument: others could read it in the list of processes. Raises Failure."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise Failure("there is no terminal to ask for the password; --password-stdin reads it")
+    prompted: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
+    return prompted
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

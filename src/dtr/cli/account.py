@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from dtr.cli._common import Failure, run_with, with_settings
+from dtr.cli._common import Failure, password, run_with, with_settings
 from dtr.cli.transfer.commands import export_accounts, import_accounts
 
 if TYPE_CHECKING:
@@ -45,13 +44,13 @@ def create(
     """Make a user, or an organisation."""
     if organization and (admin or password_stdin):
         raise Failure("an organisation has no password and is no administrator")
-    password = None if organization else _password(password_stdin)
+    secret = None if organization else password(password_stdin, confirm=True)
 
     async def work(application: Application) -> None:
         if organization:
             await application.accounts.create_organization(name, full_name=full_name)
         else:
-            await application.accounts.create_user(name, password, full_name=full_name, is_admin=admin)
+            await application.accounts.create_user(name, secret, full_name=full_name, is_admin=admin)
 
     run_with(loaded, work)
 
@@ -88,8 +87,8 @@ def set_password(loaded: Loaded, name: str, password_stdin: bool) -> None:
 
     Clients that are logged in have to log in again; access tokens stay.
     """
-    password = _password(password_stdin)
-    run_with(loaded, lambda application: application.accounts.set_password(name, password))
+    secret = password(password_stdin, confirm=True)
+    run_with(loaded, lambda application: application.accounts.set_password(name, secret))
 
 
 @account.command("admin")
@@ -223,16 +222,6 @@ def change_team(loaded: Loaded, organization: str, team: str, users: tuple[str, 
             await accounts.organizations.put_team_member(organization, team, user)
 
     run_with(loaded, work)
-
-
-def _password(from_stdin: bool) -> str:
-    """The password, which is never an argument: others could read it in the list of processes."""
-    if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
-    if not sys.stdin.isatty():
-        raise Failure("there is no terminal to ask for the password; --password-stdin reads it")
-    prompted: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return prompted
 
 
 def _time(milliseconds: int) -> str:

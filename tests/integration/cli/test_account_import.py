@@ -150,6 +150,8 @@ def test_an_invitation_is_for_new_users_without_a_password(dtr: Commands, files:
     assert can_log_in(dtr, "ann", passwords["ann"])
     assert passwords["ann"] not in output
     assert "is there already" in dtr.fail("account", "import", files, "--invite-file", str(invitations))
+    dtr("account", "import", files, "--invite-file", str(tmp_path / "more.csv"))
+    assert not (tmp_path / "more.csv").exists()
 
 
 def test_what_is_wrong_is_told_with_its_line_and_nothing_is_imported(dtr: Commands, tmp_path: Path) -> None:

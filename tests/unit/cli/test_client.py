@@ -83,8 +83,8 @@ def test_a_name_does_not_lead_elsewhere(name: str) -> None:
         ("REPOSITORY_EXISTS", {"namespace": "acme", "name": "x"}, "there is a repository acme/x already"),
         ("NOT_AUTHENTICATED", {}, "`dtr login registry.example.org` gets new ones"),
         ("NOT_AUTHORIZED", {}, "ann may not do that on registry.example.org"),
-        ("NO_SUCH_TAG", {}, "What it says: more"),
-        ("SOMETHING_NEW", {}, "What it says: more"),
+        ("NO_SUCH_TAG", {}, "what it says: more"),
+        ("SOMETHING_NEW", {}, "what it says: more"),
     ],
 )
 def test_a_refusal_says_what_to_do(code: str, names: dict[str, str], said: str) -> None:
@@ -103,7 +103,7 @@ def test_a_sentence_of_the_server_is_told_as_it_is() -> None:
 
 def test_a_refusal_names_the_fields_that_are_wrong() -> None:
     detail = [{"field": "tagLimit", "message": "is too large"}, {"field": "name", "message": "is missing"}]
-    with pytest.raises(Refused, match="What it says: tagLimit: is too large; name: is missing"):
+    with pytest.raises(Refused, match="what it says: tagLimit: is too large; name: is missing"):
         refusing("INVALID_JSON", 400, detail).call("POST", "/x", body={})
 
 

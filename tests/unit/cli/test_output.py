@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from dtr.cli.remote.output import Column, Output, clean, exact, fitted, sized, told
+from dtr.cli._common import printable
+from dtr.cli.remote.output import Column, Output, exact, fitted, sized, told
 
 NOW = dt.datetime(2026, 11, 27, 12, 0, 0, tzinfo=dt.UTC)
 COLUMNS = (
@@ -69,8 +70,8 @@ def test_sizes_are_told_as_people_do(number: int, text: str) -> None:
 
 
 def test_what_would_move_a_terminal_is_not_printed() -> None:
-    assert clean("a\x1b[2Jb\tc\nd\x9be") == "a\ufffd[2Jb c d\ufffde"
-    assert clean("Müller 日本 ✓") == "Müller 日本 ✓"
+    assert printable("a\x1b[2Jb\tc\nd\x9be") == "a\ufffd[2Jb c d\ufffde"
+    assert printable("Müller 日本 ✓") == "Müller 日本 ✓"
 
 
 def test_scripts_get_lines_with_tabs(capsys: pytest.CaptureFixture[str]) -> None:

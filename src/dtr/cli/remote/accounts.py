@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtr.cli._common import Failure
+from dtr.cli._common import Failure, password
 from dtr.cli.remote.client import Refused
-from dtr.cli.remote.options import confirm, password, with_list, with_record, with_remote, yes_option
+from dtr.cli.remote.options import confirm, with_list, with_record, with_remote, yes_option
 from dtr.cli.remote.output import Column
 from dtr.cli.remote.repositories import LEVELS, grant_path, path_of
 

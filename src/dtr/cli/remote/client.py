@@ -301,4 +301,5 @@ def _plain(message: str, detail: Any) -> str:
         )
     if isinstance(detail, dict):
         detail = "; ".join(f"{key}: {value}" for key, value in detail.items())
-    return f"{message.rstrip('.')}: {detail}" if detail else message
+    text = message[:1].lower() + message[1:].rstrip(".")
+    return f"{text}: {detail}" if detail else text

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from dtr.cli._common import Failure
+from dtr.cli._common import Failure, password
 from dtr.cli.remote.client import Access, Refused, Remote, Trust, server_name
 from dtr.cli.remote.logins import Login, Logins
-from dtr.cli.remote.options import ca_option, password, read_ca
+from dtr.cli.remote.options import ca_option, read_ca
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +40,8 @@ def login(server: str, user: str | None, password_stdin: bool, ca: Path | None, 
     if name.startswith("http://") and not insecure:
         raise Failure(f"{name} would get the password in the clear: --insecure does it nevertheless")
     if user is None:
-        if password_stdin:
-            raise Failure("--password-stdin needs --user")
+        if not sys.stdin.isatty():
+            raise Failure("there is no terminal to ask who you are: --user says it")
         user = click.prompt("User")
     secret = password(password_stdin)
     if not secret:

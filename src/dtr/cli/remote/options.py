@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from dtr.cli.remote.logins import Login
 
 SERVER, USER, TOKEN, CA = "DTR_SERVER", "DTR_USER", "DTR_TOKEN", "DTR_CA"
 """Variables of the environment, for scripts that do not log in."""
@@ -115,21 +114,6 @@ def confirm(what: str, *, yes: bool) -> None:
         raise Failure(f"there is no terminal to ask whether to {what}: --yes does it without asking")
     if not click.confirm(f"{what[0].upper()}{what[1:]}?"):
         raise Failure("nothing was done")
-
-
-def password(from_stdin: bool, prompt: str = "Password", *, confirm: bool = False) -> str:
-    """A password, which is never an argument: others could read it in the list of processes. Raises Failure."""
-    if from_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
-    if not sys.stdin.isatty():
-        raise Failure("there is no terminal to ask for the password; --password-stdin reads it")
-    prompted: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
-    return prompted
-
-
-def login_of(server: str | None) -> Login | None:
-    """The log-in at a server, by default the current one. Raises Failure."""
-    return Logins().find(server_name(server) if server else None)
 
 
 # --- completion by the shell --------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
+from dtr.cli._common import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -48,7 +50,7 @@ class Column:
             return sized(int(found))
         if isinstance(found, bool):
             return "yes" if found else "no"
-        return clean(str(found))
+        return printable(str(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Output:
                 click.echo(json.dumps(record, ensure_ascii=False))
         elif self.names_only:
             for record in records:
-                click.echo(clean(str(record[name] if isinstance(name, str) else name(record))))
+                click.echo(printable(str(record[name] if isinstance(name, str) else name(record))))
         elif sys.stdout.isatty():
             _tables(records, columns)
         else:
@@ -119,11 +121,6 @@ def sized(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
-
-
-def clean(text: str) -> str:
-    """A text without what would do something to a terminal, or break the line."""
-    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
 
 
 def _moment(text: str) -> dt.datetime | None:

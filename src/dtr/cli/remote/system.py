@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtr.cli._common import Failure
+from dtr.cli._common import Failure, printable
 from dtr.cli.remote.client import Refused
 from dtr.cli.remote.options import with_list, with_record, with_remote
-from dtr.cli.remote.output import Column, clean
+from dtr.cli.remote.output import Column
 from dtr.cli.remote.repositories import path_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def show_settings(remote: Remote, names: tuple[str, ...], as_json: bool) -> None
         return
     width = max(len(name) for name in chosen)
     for name, value in chosen.items():
-        click.echo(f"{name:<{width}}  {clean(value if isinstance(value, str) else json.dumps(value))}".rstrip())
+        click.echo(
+            f"{name:<{width}}  {printable(value if isinstance(value, str) else json.dumps(value))}".rstrip()
+        )
 
 
 @settings.command("set")
@@ -127,11 +129,11 @@ def status(remote: Remote, output: Output) -> None:
     else:
         click.echo(f"{remote.access.server}: {'healthy' if health.get('Healthy') else 'NOT HEALTHY'}")
         if health.get("Error"):
-            click.echo(f"  {clean(health['Error'])}")
+            click.echo(f"  {printable(health['Error'])}")
         for alert in alerts:
-            click.echo(f"  alert: {clean(alert.get('message', ''))}")
+            click.echo(f"  alert: {printable(alert.get('message', ''))}")
         for replica, how in ((cluster or {}).get("replica_health") or {}).items():
-            click.echo(f"  replica {clean(replica)}: {clean(str(how))}")
+            click.echo(f"  replica {printable(replica)}: {printable(str(how))}")
     if not health.get("Healthy"):
         sys.exit(1)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtr.cli._common import Failure
+from dtr.cli._common import Failure, printable
 from dtr.cli.remote.moments import Moment
 from dtr.cli.remote.options import confirm, with_list, with_record, with_remote, yes_option
 from dtr.cli.remote.output import Column
@@ -152,7 +152,7 @@ def find(records: Iterable[Record], beginning: str) -> Record:
 
 def named(record: Record) -> str:
     """What people know a token by."""
-    return f"{record['hashedToken'][:_SHORT]} ({record['tokenLabel']})"
+    return printable(f"{record['hashedToken'][:_SHORT]} ({record['tokenLabel']})")
 
 
 def show_new(made: Record, output: Output) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dtr.cli._common import Failure, run_with, with_settings
-from dtr.cli.remote.options import password, read_ca
+from dtr.cli._common import Failure, password, printable, run_with, with_settings
+from dtr.cli.remote.options import read_ca
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ def _read_dtr(server: str, user: str, password_stdin: bool, ca: Path | None, ins
 def _report_problems(problems: list[str], skip_invalid: bool) -> None:
     """Print what cannot be taken. Raises Failure unless that is to be left out."""
     for problem in problems[:_SHOWN_PROBLEMS]:
-        click.echo(f"dtr: {problem}", err=True)
+        click.echo(f"dtr: {printable(problem)}", err=True)
     if len(problems) > _SHOWN_PROBLEMS:
         click.echo(f"dtr: and {len(problems) - _SHOWN_PROBLEMS} more", err=True)
     if problems and not skip_invalid:
@@ -143,25 +143,25 @@ def _report_problems(problems: list[str], skip_invalid: bool) -> None:
 
 
 def _invited(found: list[Change], file: Path) -> list[Change]:
-    """The same changes, where every new user has a password; those that were made up are in the file."""
+    """The same changes, where every new user has a password; those that were made up are in the file, if any."""
     from dtr.cli.transfer.content import Change, User
 
     invited: list[Change] = []
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as lines:
-            writer = csv.writer(lines)
-            writer.writerow(["name", "password"])
-            for change in found:
-                after = change.after
-                if isinstance(after, User) and change.before is None and after.password is None:
-                    after = dataclasses.replace(after, password=secrets.token_urlsafe(12))
-                    writer.writerow([after.name, after.password])
-                invited.append(Change(change.before, after))
-            lines.flush()
-            os.fsync(lines.fileno())
-    except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from None
+    passwords: list[tuple[str, str]] = []
+    for change in found:
+        after = change.after
+        if isinstance(after, User) and change.before is None and after.password is None:
+            made = secrets.token_urlsafe(12)
+            passwords.append((after.name, made))
+            after = dataclasses.replace(after, password=made)
+        invited.append(Change(change.before, after))
+    if passwords:
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as lines:
+                csv.writer(lines).writerows([("name", "password"), *passwords])
+        except OSError as error:
+            raise Failure(f"{file}: {error.strerror}") from None
     return invited
 
 
