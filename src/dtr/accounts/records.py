@@ -8,12 +8,15 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from dtr.accounts.errors import AccountNameInvalid
+from sqlalchemy import bindparam, select
+
+from dtr.accounts.errors import AccountNameInvalid, BadCredentials
+from dtr.db import Statement
 from dtr.db.schema import accounts
 from dtr.events import Actor, Object
 
 if TYPE_CHECKING:
-    from dtr.db import Row
+    from dtr.db import Row, Transaction
 
 AccountKind: TypeAlias = Literal["user", "organization", "robot"]
 
@@ -35,6 +38,11 @@ ACCOUNT_COLUMNS = (
     accounts.c.organization_id,
 )
 """What `account_of` reads, in its order."""
+_PROOF = Statement(
+    select(accounts.c.is_active, accounts.c.password_hash)
+    .where(accounts.c.id == bindparam("account"))
+    .with_for_update(key_share=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,17 @@ def account_of(row: Row) -> Account:
         bool(is_imported),
         organization,
     )
+
+
+async def require_proof(tx: Transaction, account: str, proof: str) -> None:
+    """
+    Let through a log-in whose password opens the account still; `proof` is the stored hash that it fitted.
+
+    Who changes the password, or logs in, at the same time waits. Raises BadCredentials.
+    """
+    row = await tx.fetch_one(_PROOF, account=account)
+    if row is None or not row[0] or row[1] != proof:
+        raise BadCredentials
 
 
 def new_id() -> str:

@@ -21,9 +21,9 @@ from sqlalchemy import BigInteger, bindparam, case, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.access_tokens import token_id
-from dtr.accounts.errors import BadCredentials, SessionUnknown
+from dtr.accounts.errors import SessionUnknown
 from dtr.accounts.logins import Login
-from dtr.accounts.records import ACCOUNT_COLUMNS, account_of
+from dtr.accounts.records import ACCOUNT_COLUMNS, account_of, require_proof
 from dtr.db import DatabaseError, Statement, now
 from dtr.db.schema import accounts, sessions
 from dtr.events import SYSTEM, Actor, Event, Object, record
@@ -38,11 +38,6 @@ _MINUTE = 60_000
 _NOTED_EVERY_MS = _MINUTE
 _SWEPT_AT_ONCE = 1_000
 
-_LOCK_ACCOUNT = Statement(
-    select(accounts.c.is_active, accounts.c.password_hash)
-    .where(accounts.c.id == bindparam("account"))
-    .with_for_update(key_share=True)  # whoever logs in at the same time waits: the sessions are counted
-)
 _INSERT = Statement(
     insert(sessions)
     .values(
@@ -121,9 +116,7 @@ class Sessions:
         made = token_id(secret)
 
         async def work(tx: Transaction) -> None:
-            row = await tx.fetch_one(_LOCK_ACCOUNT, account=account.id)
-            if row is None or not row[0] or row[1] != login.proof:
-                raise BadCredentials
+            await require_proof(tx, account.id, login.proof)
             await tx.execute(_SWEEP)
             if not await tx.execute(
                 _INSERT,

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from sqlalchemy import BigInteger, bindparam, select, update
 
-from dtr.accounts import Accounts, BadCredentials, Login, Passwords, SessionRules, SessionUnknown, csrf_token
+from dtr.accounts import (
+    Accounts,
+    AccountUnknown,
+    BadCredentials,
+    Login,
+    Passwords,
+    SessionRules,
+    SessionUnknown,
+    csrf_token,
+)
 from dtr.db import Database, DatabaseFull, Statement, Transaction
 from dtr.db.schema import events, sessions
 
@@ -197,6 +206,9 @@ async def test_sessions_end_with_the_password_or_the_account(room: Room, end: An
     with pytest.raises(BadCredentials):
         await room.sessions.create(login, HERE)
     assert await room.database.fetch_all(ROWS) == []
+    # Nor does it leave a refresh token behind.
+    with pytest.raises((BadCredentials, AccountUnknown)):
+        await room.accounts.tokens.create("ada", "log-in", kind="refresh", proof=login.proof)
 
 
 async def test_only_a_password_opens_a_session(room: Room):

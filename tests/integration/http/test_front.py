@@ -26,11 +26,11 @@ def facts(site: Site) -> list[Facts]:
     return put_front(site)
 
 
-def put_front(site: Site, **options) -> list[Facts]:
+def put_front(site: Site, routes=None, **options) -> list[Facts]:
     noted: list[Facts] = []
     running = []
     site.app = Front(
-        {},
+        routes or {},
         site._serve,
         finished=lambda _, facts: (noted.append(facts), running.pop())[0],
         started=lambda: running.append(1),
@@ -210,6 +210,22 @@ def test_an_application_that_fails_in_its_answer_cuts_the_connection(
 
 
 # --- headers ---
+
+
+def test_a_whole_path_goes_before_its_first_part(site: Site, connect: Connect) -> None:
+    def named(name: bytes):
+        async def application(_scope, _receive, send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+            await send({"type": "http.response.body", "body": name})
+
+        return application
+
+    put_front(site, routes={"auth": named(b"a"), "/auth/login": named(b"b"), "/info": named(b"c")})
+    asked = {
+        path: connect(site).ask(request("GET", path)).body for path in ("/auth", "/auth/login", "/auth/login/")
+    }
+    assert asked == {"/auth": b"a", "/auth/login": b"b", "/auth/login/": b"a"}
+    assert connect(site).ask(request("GET", "/info?x")).body == b"c"
 
 
 def test_every_answer_has_an_id_and_the_security_headers(

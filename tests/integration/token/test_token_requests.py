@@ -18,11 +18,21 @@ from urllib.parse import quote
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from sqlalchemy import bindparam, select
 from tests.support.client import Answer, Client
 from tests.support.images import make_image
 from tests.support.server import PASSWORD, Server
 
+from dtr.db import Statement
+from dtr.db.schema import events
+
 Ask = Callable[..., Answer]
+
+LOG_INS = Statement(
+    select(events.c.type, events.c.actor_name, events.c.object_type)
+    .where(events.c.address == bindparam("address"))
+    .order_by(events.c.id)
+)
 
 
 def claims(garant: Server, token: str) -> dict[str, Any]:
@@ -247,6 +257,19 @@ def test_a_refresh_token_is_no_password_and_an_access_token_no_refresh_token(
     log_in(garant, "ada", refresh, elsewhere).expect(401)
     secret = garant.do(lambda application: application.accounts.tokens.create("ada", "a label"))
     post(grant_type="refresh_token", refresh_token=secret).expect(401)
+
+
+def test_a_log_in_that_leaves_a_refresh_token_is_written_down_and_no_other_is(
+    garant: Server, ask: Ask, post: Ask, elsewhere: dict[str, str]
+) -> None:
+    ask(offline_token="true").expect(200)
+    post(grant_type="password", username="ada", password=PASSWORD, access_type="offline").expect(200)
+    ask("repository:ada/tools:pull").expect(200)
+    post(grant_type="password", username="ada", password=PASSWORD).expect(200)
+    found = garant.do(
+        lambda application: application.database.fetch_all(LOG_INS, address=elsewhere["X-Forwarded-For"])
+    )
+    assert [tuple(row) for row in found] == [("LOGIN", "ada", "session")] * 2
 
 
 def test_nobody_gets_a_refresh_token_unasked_or_anonymously(ask: Ask, post: Ask) -> None:

@@ -110,6 +110,7 @@ SECRETS = [
     f"ada%3A{TOKEN}",
     f"x{TOKEN}",
     TOKEN.replace("dtra_", "dtrr_"),
+    TOKEN.replace("dtra_", "dtrs_"),
     f"DETAIL: Failing row contains (ada, $argon2id$v=19$m=8,t=1,p=1${SECRET}${SECRET}).",
     f"-----BEGIN EC PRIVATE KEY-----\n{SECRET.replace('-', '')}\n-----END EC PRIVATE KEY-----",
     f"-----BEGIN PRIVATE KEY-----\n{SECRET.replace('-', '')}",

@@ -191,10 +191,11 @@ class TokenService:
                 f"log-in of {_printable(client) or 'a client'}",
                 kind="refresh",
                 parent=login.token or None,
+                proof=login.proof,
                 user_agent=_printable(user_agent),
                 by=login.account.acting(_address(scope)),
             )
-        except AccountUnknown:  # it has just ended
+        except (AccountUnknown, BadCredentials):  # the account, or its password, has just ended
             raise self._unauthorized(str(BadCredentials())) from None
 
     async def _issue(self, scope: Scope, login: Login | None, texts: list[str]) -> dict[str, Any]:
