@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
-    from sqlalchemy import TableValuedAlias
+    from sqlalchemy import ColumnClause, ColumnElement, TableValuedAlias
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -71,3 +71,42 @@ def _pair_sqlite(element: _EachPair, compiler: SQLCompiler, **options: Any) -> s
         "(SELECT numbers.value AS number, texts.value AS text"  # noqa: S608 - compiled parts
         f" FROM json_each({numbers}) AS numbers JOIN json_each({texts}) AS texts ON texts.key = numbers.key)"
     )
+
+
+def each_row(parameter: str, *columns: ColumnElement[Any]) -> TableValuedAlias:
+    """
+    A table with the rows of a parameter, a JSON array of arrays, in the columns named like `columns`.
+
+    On SQLite a statement gives away the lock of the interpreter and has to get it back from the event loop: one
+    that writes many rows is cheaper than many. Numbers are in columns of the type BigInteger.
+    """
+    named = [column(one.name, BigInteger if isinstance(one.type, BigInteger) else Text) for one in columns]
+    return _EachRow(parameter, named).table_valued(*named, name=parameter)
+
+
+class _EachRow(FunctionElement[str]):
+    name = "each_row"
+    type = Text()
+    inherit_cache = False
+
+    def __init__(self, parameter: str, columns: list[ColumnClause[Any]]) -> None:
+        super().__init__()
+        self.parameter = parameter
+        self.columns_of_rows = columns
+
+
+@compiles(_EachRow, "postgresql")
+def _row_postgresql(element: _EachRow, compiler: SQLCompiler, **options: Any) -> str:
+    parts = (
+        f"CAST(row ->> {number} AS {'BIGINT' if isinstance(one.type, BigInteger) else 'TEXT'}) AS {one.name}"
+        for number, one in enumerate(element.columns_of_rows)
+    )
+    rows = compiler.process(bindparam(element.parameter, type_=Text()), **options)
+    return f"(SELECT {', '.join(parts)} FROM json_array_elements(CAST({rows} AS JSON)) AS given(row))"  # noqa: S608 - compiled parts
+
+
+@compiles(_EachRow, "sqlite")
+def _row_sqlite(element: _EachRow, compiler: SQLCompiler, **options: Any) -> str:
+    parts = (f"value ->> {number} AS {one.name}" for number, one in enumerate(element.columns_of_rows))
+    rows = compiler.process(bindparam(element.parameter, type_=Text()), **options)
+    return f"(SELECT {', '.join(parts)} FROM json_each({rows}))"  # noqa: S608 - compiled parts

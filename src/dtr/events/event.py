@@ -9,13 +9,14 @@ an event is about is its object, of a `Kind`; where something went to, or what i
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sqlalchemy import BigInteger, bindparam, func, select
+from sqlalchemy import BigInteger, column, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, now
+from dtr.db import Statement, each_row, now
 from dtr.db.schema import events, repositories
 
 if TYPE_CHECKING:
@@ -87,52 +88,61 @@ class Event:
     """Milliseconds since it happened, for what is written down later; at most `LATEST`."""
 
 
-_repository_id = bindparam("repository_id", type_=BigInteger)
-_path = select(repositories.c.path).where(repositories.c.id == _repository_id).scalar_subquery()
+_columns = (
+    column("age", BigInteger),
+    events.c.type,
+    events.c.actor,
+    events.c.actor_name,
+    events.c.actor_type,
+    events.c.address,
+    events.c.repository_id,
+    events.c.repository,
+    events.c.object_type,
+    events.c.object_id,
+    events.c.object_name,
+    events.c.object_content,
+    events.c.target_type,
+    events.c.target_id,
+    events.c.target_name,
+    events.c.target_content,
+)
+"""What `_row` gives, in its order."""
+_given = each_row("happened", *_columns)
+_path = select(repositories.c.path).where(repositories.c.id == _given.c.repository_id).scalar_subquery()
 _INSERT = Statement(
-    insert(events).values(
-        published_at=now() - bindparam("age", type_=BigInteger),
-        type=bindparam("type"),
-        actor=bindparam("actor"),
-        actor_name=bindparam("actor_name"),
-        actor_type=bindparam("actor_type"),
-        address=bindparam("address"),
-        repository_id=_repository_id,
-        repository=func.coalesce(bindparam("repository", type_=events.c.repository.type), _path, ""),
-        object_type=bindparam("object_type"),
-        object_id=bindparam("object_id"),
-        object_name=bindparam("object_name"),
-        object_content=bindparam("object_content"),
-        target_type=bindparam("target_type"),
-        target_id=bindparam("target_id"),
-        target_name=bindparam("target_name"),
-        target_content=bindparam("target_content"),
+    insert(events).from_select(
+        ["published_at", *(one.name for one in _columns[1:])],
+        select(
+            now() - _given.c.age,
+            *(
+                func.coalesce(_given.c.repository, _path, "") if one is events.c.repository else _given.c[one.name]
+                for one in _columns[1:]
+            ),
+        ),
     )
 )
 
 
 async def record(tx: Transaction, *happened: Event) -> None:
     """Write events down, in the transaction of what they tell."""
-    await tx.execute_many(_INSERT, [_parameters(event) for event in happened])
+    if happened:
+        await tx.execute(_INSERT, happened=json.dumps([_row(event) for event in happened]))
 
 
-def _parameters(event: Event) -> dict[str, object]:
-    target = event.target
-    return {
-        "age": min(event.age, LATEST),
-        "type": event.type,
-        "actor": event.actor.id,
-        "actor_name": event.actor.name,
-        "actor_type": event.actor.type,
-        "address": event.actor.address,
-        "repository_id": event.repository_id,
-        "repository": event.repository or None,
-        "object_type": event.object.kind,
-        "object_id": event.object.id,
-        "object_name": event.object.name,
-        "object_content": event.object.content,
-        "target_type": target.kind if target else None,
-        "target_id": target.id if target else None,
-        "target_name": target.name if target else None,
-        "target_content": target.content if target else None,
-    }
+def _row(event: Event) -> list[object]:
+    actor, thing, target = event.actor, event.object, event.target
+    return [
+        min(event.age, LATEST),
+        event.type,
+        actor.id,
+        actor.name,
+        actor.type,
+        actor.address,
+        event.repository_id,
+        event.repository or None,
+        thing.kind,
+        thing.id,
+        thing.name,
+        thing.content,
+        *((target.kind, target.id, target.name, target.content) if target else (None, None, None, None)),
+    ]

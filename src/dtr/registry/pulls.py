@@ -13,15 +13,16 @@ image that is for them, which is still one pull. `HEAD` is none.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import BigInteger, and_, bindparam, case, exists, not_, or_, select
+from sqlalchemy import BigInteger, and_, case, column, exists, not_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import DatabaseError, Statement, now
+from dtr.db import DatabaseError, Statement, each_row, now
 from dtr.db.schema import manifest_references, manifests, pulls, tags, usage_deltas
 from dtr.events import Event, Object, record
 from dtr.registry.usage import of_repository
@@ -37,23 +38,28 @@ _BATCH = 500
 """Pulls in a unit: the writer of SQLite is busy with them for some milliseconds."""
 _CAPACITY = 100_000
 
-_repository = bindparam("repository", type_=BigInteger)
-_reference = bindparam("reference", type_=pulls.c.reference.type)
-_times = bindparam("times", type_=BigInteger)
-_moment = now() - bindparam("age", type_=BigInteger)
+_asked = each_row(
+    "asked",
+    pulls.c.repository_id,
+    pulls.c.reference,
+    usage_deltas.c.scope,
+    pulls.c.pulls,
+    column("age", BigInteger),
+)
+_moment = now() - _asked.c.age
 _is_there = or_(
-    exists().where(tags.c.repository_id == _repository, tags.c.name == _reference),
-    exists().where(manifests.c.repository_id == _repository, manifests.c.digest == _reference),
+    exists().where(tags.c.repository_id == _asked.c.repository_id, tags.c.name == _asked.c.reference),
+    exists().where(manifests.c.repository_id == _asked.c.repository_id, manifests.c.digest == _asked.c.reference),
 )
 _is_child = exists().where(
-    manifest_references.c.repository_id == _repository,
+    manifest_references.c.repository_id == _asked.c.repository_id,
     manifest_references.c.kind == "manifest",
-    manifest_references.c.target == _reference,
+    manifest_references.c.target == _asked.c.reference,
 )
 _counted = insert(pulls).from_select(
     ["repository_id", "reference", "pulls", "last_pulled_at"],
     # What was deleted meanwhile begins anew when it comes again.
-    select(_repository, _reference, _times, _moment).where(_is_there),
+    select(_asked.c.repository_id, _asked.c.reference, _asked.c.pulls, _moment).where(_is_there),
 )
 _COUNT = Statement(
     _counted.on_conflict_do_update(
@@ -70,9 +76,7 @@ _COUNT = Statement(
 _COUNT_IN_REPOSITORY = Statement(
     insert(usage_deltas).from_select(
         ["scope", "pulls", "pulled_at"],
-        select(bindparam("scope", type_=usage_deltas.c.scope.type), _times, _moment).where(
-            and_(_is_there, not_(_is_child))
-        ),
+        select(_asked.c.scope, _asked.c.pulls, _moment).where(and_(_is_there, not_(_is_child))),
     )
 )
 
@@ -153,18 +157,14 @@ async def _write(batch: list[_Pull], tx: Transaction) -> None:
         count = counts.setdefault((pull.repository, pull.reference), [0, age])
         count[0] += 1
         count[1] = min(count[1], age)
-    rows = [
-        {
-            "repository": repository,
-            "reference": reference,
-            "scope": of_repository(repository),
-            "times": times,
-            "age": age,
-        }
-        for (repository, reference), (times, age) in sorted(counts.items())  # in one order, for all who count
-    ]
-    await tx.execute_many(_COUNT, rows)
-    await tx.execute_many(_COUNT_IN_REPOSITORY, rows)
+    asked = json.dumps(
+        [
+            (repository, reference, of_repository(repository), times, age)
+            for (repository, reference), (times, age) in sorted(counts.items())  # in one order, for all who count
+        ]
+    )
+    await tx.execute(_COUNT, asked=asked)
+    await tx.execute(_COUNT_IN_REPOSITORY, asked=asked)
     await record(tx, *(_event(pull, moment) for pull in batch))
 
 

@@ -59,6 +59,7 @@ SILENT = {
     "Replicas.keep_reporting": "a process lives",
     "Follower.claim": "reads events",
     "Follower.advance": "the same",
+    "Follower.release": "the same",
     "Retention.compact": "forgets, by the settings",
 }
 
