@@ -138,6 +138,7 @@ PATH = {
     "username": "ada",
     "tag": "v1",
     "reference": "v1",
+    "action": "onlinegc",
 }
 
 
@@ -149,7 +150,7 @@ class Call:
     query: dict[str, Any] | None = None
     body: Any = None
     patient: bool = False
-    """Until there is something: settings take two seconds to reach every process."""
+    """Until there is something: a job is done, settings have reached every process."""
 
 
 CALLS = {
@@ -197,6 +198,22 @@ CALLS = {
     "DELETE /api/v0/repositories/{namespace}/{reponame}": Call({"reponame": "made"}),
     "DELETE /api/v0/accounts/{namespace}/repositories": Call({"namespace": "ada"}),
     "DELETE /api/v0/accounts/{namespace}": Call({"namespace": "gone"}),
+    "POST /api/v0/action_configs": Call(body={"action": "onlinegc", "parameters": {"dryRun": "true"}}),
+    "GET /api/v0/action_configs": Call(),
+    "GET /api/v0/action_configs/{action}": Call(),
+    "DELETE /api/v0/action_configs/{action}": Call(),
+    "POST /api/v0/crons": Call(body={"action": "onlinegc", "schedule": "0 0 1 * * 6", "capacityMap": {"gc": 1}}),
+    "GET /api/v0/crons": Call(),
+    "GET /api/v0/crons/{action}": Call(),
+    "DELETE /api/v0/crons/{action}": Call(),
+    "POST /api/v0/jobs": Call(body={"action": "false", "parameters": {"why": "to see it"}}),
+    "GET /api/v0/jobs": Call(),
+    "GET /api/v0/jobs/{jobID}": Call(),
+    "GET /api/v0/jobs/{jobID}/logs": Call(patient=True),
+    "POST /api/v0/jobs/{jobID}/cancel": Call(),
+    "DELETE /api/v0/jobs/{jobID}": Call(),
+    "GET /api/v0/workers": Call(),
+    "POST /api/v0/workers/{id}/capacity": Call(body={"capacityMap": {"gc": 1}}),
     # Nothing can be deleted any more, and somebody is alerted.
     "POST /api/v0/meta/settings": Call(body={"readOnlyRegistry": True}),
     "GET /api/v0/meta/settings": Call(),
@@ -226,13 +243,15 @@ class World:
         api.admin.client.push("acme/app", image, "v2")
         self.digest = image.digest
         made = api.as_("ada").post("/api/v0/api_tokens", {"tokenLabel": "hers"}).expect(200)
-        self.token = made.json["hashedToken"]
         scope = {"repositories": ["acme/*"], "actions": ["pull"]}
         scoped = api.as_("ada").post("/api/v0/api_tokens", {"scope": scope}).expect(200)
+        worker = api.admin.get("/api/v0/workers").expect(200).json["workers"][0]
+        job = api.admin.post("/api/v0/jobs", {"action": "false"}).expect(202)
+        self.found = {"hashedtoken": made.json["hashedToken"], "id": worker["id"], "jobID": job.json["id"]}
         self.scoped = api.as_("ada", scoped.json["token"])
 
     def path(self, name: str, values: dict[str, str] | None = None) -> str:
-        given = {**PATH, "hashedtoken": self.token, **((CALLS[name].path or {}) if values is None else values)}
+        given = {**PATH, **self.found, **((CALLS[name].path or {}) if values is None else values)}
         template = THEIRS[name].path
         for parameter, value in given.items():
             template = template.replace(f"{{{parameter}}}", self.digest if value == "DIGEST" else value)

@@ -328,6 +328,8 @@ MATRIX = {
     f"GET {ENZI}/{{account}}/publicKeys/{{key_id}}": Row("any user", before=_key("acme")),
     f"PATCH {ENZI}/{{account}}/publicKeys/{{key_id}}": Row("owner", {"label": "x"}, before=_key("acme")),
     f"DELETE {ENZI}/{{account}}/publicKeys/{{key_id}}": Row("owner", before=_key("acme")),
+    "GET /enzi/v0/config/sessions": Row("auditor"),
+    "PUT /enzi/v0/config/sessions": Row("administrator", {"lifetimeMinutes": 60}),
     # --- who one is
     "POST /enzi/v0/id/login": Row("nobody needed", {"username": "spare", "password": "secret"}, credentials=False),
     "POST /auth/login": Row("nobody needed", {"username": "spare", "password": "secret"}, credentials=False),

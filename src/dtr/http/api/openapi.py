@@ -51,6 +51,8 @@ _PARAMETERS = {
     "action": "What is to be done.",
     "account": "Name or id of a user or an organization.",
     "hashedtoken": "Id of an access token.",
+    "id": "Id of a worker.",
+    "jobID": "Id of a job.",
     "key_id": "Id of a public key.",
     "namespace": "Name of a user or an organization, whose repositories are meant.",
     "org": "Name or id of an organization.",
