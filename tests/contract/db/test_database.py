@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
-from sqlalchemy import Boolean, bindparam, column, delete, func, select, table, text, update
+from sqlalchemy import BigInteger, Boolean, Text, bindparam, column, delete, func, select, table, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import (
@@ -19,6 +20,7 @@ from dtr.db import (
     DatabaseUnavailable,
     Statement,
     Transaction,
+    each_row,
     in_list,
     now,
     open_database,
@@ -383,3 +385,13 @@ async def test_only_a_unit_that_must_survive_a_loss_of_power_waits_for_the_disk(
     for _ in range(2):
         assert await database.unit(look) == full
         assert await database.unit(look, durable=False) == less
+
+
+async def test_rows_of_a_parameter(database: Database):
+    """Texts that look like numbers stay texts, and rows come in their order."""
+    given = each_row("rows", column("number", BigInteger), column("word", Text))
+    statement = Statement(select(given.c.number, given.c.word, given.c.number + 1))
+    rows = [[2**40, "7"], [None, None], [-1, "it's \"ä\\"], [0, ""]]
+    found = await database.fetch_all(statement, rows=json.dumps(rows))
+    assert [list(row) for row in found] == [[*row, None if row[0] is None else row[0] + 1] for row in rows]
+    assert await database.fetch_all(statement, rows="[]") == []
