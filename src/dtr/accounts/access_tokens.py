@@ -42,6 +42,8 @@ TOKEN_KINDS: tuple[TokenKind, ...] = ("access", "refresh")
 PREFIXES: dict[TokenKind, str] = {"access": "dtra_", "refresh": "dtrr_"}
 _LONGEST_LABEL = 1_000
 _LOOKED_AT_ONCE = 1_000
+_LATEST = 253_402_300_799_999
+"""The last millisecond that RFC 3339 can write."""
 
 # --- which tokens open their accounts -------------------------------------------------------------------------
 
@@ -195,6 +197,8 @@ class AccessTokens:
         if account.kind == "organization":
             raise AccountUnknown(name)
         _check_label(label)
+        if expires_at is not None and expires_at > _LATEST:
+            raise TokenUnusable("a token expires before the year 10000")
         secret = PREFIXES[kind] + secrets.token_urlsafe(32)
         token = token_id(secret)
 

@@ -142,6 +142,8 @@ async def test_a_token_has_an_end_in_the_future_and_a_label_of_a_bounded_size(ad
     for expires_at in (0, -5, 1_000_000_000_000):
         with pytest.raises(TokenUnusable, match="in the future"):
             await ada.tokens.create("ada", "late", expires_at=expires_at)
+    with pytest.raises(TokenUnusable, match="10000"):
+        await ada.tokens.create("ada", "late", expires_at=253_402_300_800_000)
     for label in ("x" * 1001, "a\0b"):
         with pytest.raises(TokenUnusable, match="label"):
             await ada.tokens.create("ada", label)

@@ -92,7 +92,9 @@ def test_a_scope_and_an_end_are_kept_as_they_were_given(make: Callable[..., dict
     ("form", "code"),
     [
         ({"expiresAt": "2001-01-01T00:00:00Z"}, "INVALID_TOKEN"),
+        ({"expiresAt": "9999-12-31T23:59:59-01:00"}, "INVALID_TOKEN"),
         ({"expiresAt": "soon"}, "INVALID_JSON"),
+        ({"tokenLabel": "a\0b"}, "INVALID_JSON"),
         ({"expiresAt": 32503680000}, "INVALID_JSON"),
         ({"tokenLabel": "x" * 1001}, "INVALID_TOKEN"),
         ({"tokenLabel": 5}, "INVALID_JSON"),
