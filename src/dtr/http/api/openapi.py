@@ -93,7 +93,7 @@ _FIELDS = {
     "tags": "Names of tags.",
     "tokenLabel": "What it is for; for people.",
     "variant": "The variant of the processor.",
-    "visibility": "A public repository can be read by everybody.",
+    "visibility": "`public`: everybody can read it; or `private`.",
 }
 """What fields of records mean wherever they are and nothing else is said."""
 _COMMON = {

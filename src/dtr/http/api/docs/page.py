@@ -105,8 +105,12 @@ class _Description:
             parts += [f"-H 'Content-Type: {media}'", f"-d '{example}'"]
         return " \\\n  ".join([*parts, f"'{address}{target}'"])
 
-    def _example(self, schema: dict[str, Any], depth: int = 0) -> Any:
-        """Something that fits: what is required of a record, or, when nothing is, the first that it has."""
+    def _example(self, schema: dict[str, Any], name: str = "…", depth: int = 0) -> Any:
+        """
+        Something that fits: what is required of a record, or, when nothing is, the first that it has.
+
+        Texts are the `name` of their field, in capitals.
+        """
         schema = self._resolved(schema)
         for known in ("const", "default"):
             if schema.get(known) is not None:
@@ -115,15 +119,15 @@ class _Description:
             if schema.get(several):
                 return schema[several][0]
         if "anyOf" in schema:
-            return self._example(schema["anyOf"][0], depth)
+            return self._example(schema["anyOf"][0], name, depth)
         kind = schema.get("type")
         if kind == "array":
-            return [self._example(schema.get("items", {}), depth + 1)]
+            return [self._example(schema.get("items", {}), name, depth + 1)]
         if kind == "object":
             fields = self.fields(schema)
             shown = [one for one in fields if one[2]] or fields[:1]
-            return {name: self._example(one, depth + 1) for name, one, _ in shown} if depth < 3 else {}
-        return {"string": "…", "integer": 1, "number": 1, "boolean": True}.get(str(kind))
+            return {field: self._example(one, field, depth + 1) for field, one, _ in shown} if depth < 3 else {}
+        return {"string": name.upper(), "integer": 1, "number": 1, "boolean": True}.get(str(kind))
 
 
 def _prose(text: str) -> Markup:
