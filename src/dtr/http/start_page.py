@@ -32,6 +32,7 @@ docker tag IMAGE {address}/NAMESPACE/REPOSITORY
 docker push {address}/NAMESPACE/REPOSITORY</pre>
 <p>When docker does not trust the certificate, give it the registry's
 <a href="/ca">authority</a>: <code>/etc/docker/certs.d/{address}/ca.crt</code>.</p>
+<p>Programs manage it through <a href="/api/v0/docs">its API</a>.</p>
 </html>
 """
 
