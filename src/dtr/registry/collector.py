@@ -48,6 +48,7 @@ from dtr.db.schema import (
     uploads,
     usage_deltas,
 )
+from dtr.events import Actor, Event, Object, record
 from dtr.registry.lifetimes import HOUR
 
 if TYPE_CHECKING:
@@ -573,6 +574,7 @@ class Collector:
             return [], doomed
         gone = [one for one in doomed if one not in later]
         await _execute(tx, _DELETE_MANIFESTS, gone)
+        await record(tx, *(_deleted(repository, digest) for repository, digest in gone))
         let_go = [{one: found for one, found in held.items() if one not in later} for held in (children, links)]
         await _execute(tx, _LET_MANIFESTS_GO, _flat(let_go[0]), hold=self._lifetimes.hold)
         await _execute(tx, _LET_LINKS_GO, _flat(let_go[1]), hold=self._lifetimes.hold)
@@ -670,6 +672,11 @@ def _pairs(rows: Iterable[Row | Pair]) -> dict[str, Any]:
 
 def _flat(related: dict[Pair, set[str]]) -> list[Pair]:
     return sorted({(one[0], digest) for one, found in related.items() for digest in found})
+
+
+def _deleted(repository: int, digest: str) -> Event:
+    actor = Actor("system", name="collector")
+    return Event(type="DELETE", actor=actor, object=Object("manifest", digest), repository_id=repository)
 
 
 async def _execute(tx: Transaction, statement: Statement, pairs: list[Pair], **parameters: Any) -> None:

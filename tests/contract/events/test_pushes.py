@@ -170,3 +170,13 @@ async def test_pushes_at_once_leave_an_event_each(rooms: Rooms, repository: int)
     (now,) = await rooms.query("SELECT manifest FROM tags")
     assert left == {image.digest for image in images}
     assert left - found_there == {now[0]}
+
+
+async def test_what_the_collector_removes(rooms: Rooms, repository: int):
+    await put(rooms, repository, IMAGE, "v1")
+    await put(rooms, repository, OTHER, "v1")
+    start = len(await happened(rooms))
+    await rooms.collect_all()
+    (found,) = (await happened(rooms))[start:]
+    assert told([found]) == [("DELETE", "manifest", IMAGE.digest)]
+    assert (found.actor, found.repository) == (Actor("system", name="collector"), "acme/app")
