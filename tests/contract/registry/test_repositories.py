@@ -9,7 +9,7 @@ from tests.support.images import make_artifact, make_image
 from tests.support.invariants import assert_invariants
 from tests.support.rooms import Counter, Rooms, SlowBody, make_body
 
-from dtr.accounts import AccountInUse, Level
+from dtr.accounts import AccountInUse, Action, Level, Operation, TokenScope, may
 from dtr.events import Actor
 from dtr.oci import Digest, NameInvalid, RepositoryName, parse_repository_name
 from dtr.registry import (
@@ -503,3 +503,59 @@ async def test_usage_is_right_when_a_repository_moves_to_and_fro_during_pushes(r
         "acme/other",
         "beta/x",
     }
+
+
+async def test_a_repository_is_found_by_each_of_its_names_at_every_moment_of_renaming(rooms: Rooms):
+    repository = await rooms.make_repository("acme/here", visibility="public")
+    await rename(rooms, "acme/here", "acme/there")
+    await rename(rooms, "acme/there", "acme/here")
+    host = rooms.another()
+    done = asyncio.Event()
+
+    async def move() -> None:
+        for _ in range(10):
+            await rename(rooms, "acme/here", "acme/there")
+            await rename(rooms, "acme/there", "acme/here")
+        done.set()
+
+    async def look(name: str) -> None:
+        while not done.is_set():
+            standing = await host.accounts.standings.find(None, name)
+            found = standing.redirect.standing if standing.redirect else standing
+            assert (found.repository_id, found.facts.is_public) == (repository, True)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(move(), look("acme/here"), look("acme/there"))
+
+
+async def test_rights_under_an_old_name_are_those_on_the_new_one_and_those_of_the_token(rooms: Rooms):
+    repository = await rooms.make_repository("acme/old")
+    await rooms.accounts.create_user("ada", None, is_admin=True)
+    ada = (await rooms.accounts.get("ada")).id
+    await rename(rooms, "acme/old", "acme/new")
+    find_standing = rooms.accounts.standings.find
+    found = (await find_standing(ada, "acme/old")).redirect
+    assert found is not None
+    assert (found.path, found.standing.repository_id, may(found.standing.facts, Operation.PULL)) == (
+        "acme/new",
+        repository,
+        True,
+    )
+    for pattern, allowed in (("acme/new", True), ("acme/old", False), ("acme/*", True)):
+        scope = TokenScope((pattern,), frozenset({Action.PULL}))
+        found = (await find_standing(ada, "acme/old", scope=scope)).redirect
+        assert found is not None
+        assert may(found.standing.facts, Operation.PULL) is allowed, pattern
+    anonymous = (await find_standing(None, "acme/old")).redirect
+    assert anonymous is not None
+    assert not may(anonymous.standing.facts, Operation.SEE)
+
+
+async def test_many_repositories_are_one_read_without_what_is_long(rooms: Rooms):
+    ids = [await rooms.make_repository(f"acme/app{n:02}", long_description="long") for n in range(50)]
+    await rooms.repositories.delete("acme/app07")
+    counter = Counter().watch(rooms.database)
+    found = await rooms.repositories.get_many(reversed(ids))
+    assert counter.seen == (1, 0)
+    assert [one.path for one in found] == [f"acme/app{n:02}" for n in range(50) if n != 7]
+    assert {one.settings.long_description for one in found} == {""}

@@ -122,6 +122,8 @@ class Access:
         standing = await self._accounts.standings.find(
             claims.account_id, name, scope=claims.scope, token=claims.shown
         )
+        if standing.redirect is not None:  # it was renamed since it was found
+            standing = standing.redirect.standing
         if standing.repository_id != repository or not may(standing.facts, Operation.PULL):
             raise self._denied(request)
 

@@ -64,7 +64,7 @@ _INDEX = b"application/vnd.oci.image.index.v1+json"
 _JSON = b"application/json"
 _UPLOAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST_ARTIFACT_TYPE = 255
-_RENAMES_FOLLOWED = 4
+_RENAMES_FOLLOWED = 5
 """A repository may be renamed while it is looked for; so often a read is tried."""
 _PARSE_IN_LOOP = 64 * 1024
 """Larger manifests are read in a thread."""
