@@ -49,7 +49,9 @@ def test_events_are_chosen(admin: RemoteCommands, api: Api) -> None:
 
 def test_events_of_a_repository_are_listed(admin: RemoteCommands, api: Api) -> None:
     api.make_repository("admin/eventful")
-    ((_, kind, _, repository, by),) = admin.rows("event", "list", "admin/eventful")
+    found = admin.rows("event", "list", "admin/eventful")
+    assert len(found) == 1, found
+    ((_, kind, _, repository, by),) = found
     assert (kind, repository, by) == ("CREATE", "admin/eventful", "system")
     assert (
         admin.fail("event", "list", "admin/missing")

@@ -130,7 +130,9 @@ def test_a_script_needs_no_log_in(stranger: RemoteCommands, admin: RemoteCommand
         "DTR_TOKEN": admin("token", "create", "for a script").strip(),
         **({"DTR_USER": "admin"} if with_user else {}),
     }
-    assert "for a script" in {row[1] for row in stranger.rows("token", "list")}
+    rows = stranger.rows("token", "list")
+    assert "for a script" in {row[1] for row in rows}
+    assert [row[0] for row in rows] == [row[0] for row in admin.rows("token", "list")]  # no others'
     assert not (stranger.directory / "dtr").exists()
 
 

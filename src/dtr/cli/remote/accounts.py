@@ -162,7 +162,7 @@ def set_password(remote: Remote, account: str, password_stdin: bool) -> None:
     old password comes first, in a line of its own.
     """
     body = {}
-    if account == remote.access.user:
+    if account == remote.whoami():
         body["oldPassword"] = password(password_stdin, "Old password")
     body["newPassword"] = password(password_stdin, "New password", confirm=True)
     remote.call("POST", f"{_ACCOUNT}/changePassword", {"account": account}, body=body)

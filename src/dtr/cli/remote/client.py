@@ -131,6 +131,10 @@ class Remote:
         """End the connections."""
         self._http.close()
 
+    def whoami(self) -> str:
+        """The name of the user who asks, which a token alone does not say. Raises Refused, Failure."""
+        return self.access.user or str(self.call("GET", "/enzi/v0/id")["name"])
+
     def call(
         self,
         method: str,

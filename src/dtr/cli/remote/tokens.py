@@ -137,7 +137,7 @@ def delete_token(remote: Remote, token: str, user: str | None, yes: bool) -> Non
 
 def _tokens_of(remote: Remote, user: str | None, limit: int | None = None) -> Iterator[Record]:
     """The tokens of a user, by default of whoever asks: to administrators the API gives those of all, else."""
-    return remote.records(_TOKENS, limit=limit, query={"username": user or remote.access.user or None})
+    return remote.records(_TOKENS, limit=limit, query={"username": user or remote.whoami()})
 
 
 def find(records: Iterable[Record], beginning: str) -> Record:
