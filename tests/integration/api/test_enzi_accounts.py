@@ -39,7 +39,7 @@ def test_lists_are_filtered(world: Api):
     assert names(ada, filter="non-admins") == ["ada", "bob", "cher", "dora"]
     assert names(ada, filter="active-users") == ["ada", "admin", "bob", "dora"]
     assert names(ada, filter="inactive-users") == ["cher"]
-    assert names(ada, filter="robots") == []
+    assert ada.get(ACCOUNTS, filter="robots").expect(403).codes == ["NOT_AUTHORIZED"]
     assert ada.get(ACCOUNTS, filter="admins,users").expect(400).codes == ["INVALID_PARAMETERS"]
 
 
@@ -48,6 +48,9 @@ def test_a_robot_is_in_no_list_but_its_own(world: Api):
     assert "acme+ci" not in names(world.admin)
     assert "acme+ci" not in names(world.admin, filter="users", contains="ci")
     assert names(world.admin, filter="robots") == ["acme+ci"]
+    assert names(world.as_("dora", "x"), filter="robots") == ["acme+ci"]
+    assert world.admin.get(f"{ACCOUNTS}/acme+ci").expect(200).json["isOrg"] is False
+    assert world.as_("ada", "x").get(f"{ACCOUNTS}/acme+ci").expect(404).codes == ["NO_SUCH_ACCOUNT"]
     counts = world.admin.get(ACCOUNTS).json
     assert (counts["usersCount"], counts["orgsCount"]) == (5, 2)
     world.admin.delete("/api/v0/accounts/acme/robots/ci").expect(204)

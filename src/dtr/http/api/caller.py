@@ -164,7 +164,7 @@ async def identify(request: Request) -> Caller:
     login = None
     if header is not None:
         login = await _authenticate(accounts, header, address)
-    elif cookie is not None:
+    elif cookie is not None and is_session_secret(cookie):  # others on this host may have one of this name, too
         login = await accounts.sessions.find(cookie)
         if request.method not in _SAFE:
             refuse_foreign(request)

@@ -118,8 +118,8 @@ async def list_accounts(
         str, Query(max_length=LONGEST_TEXT, description="A part of name or full name, in whatever case.")
     ] = "",
 ) -> AccountList:
-    """For any user."""
-    caller.require(Operation.SEE_ACCOUNTS)
+    """For any user; the list of robots is for administrators and auditors."""
+    caller.require(Operation.SEE_SYSTEM if which == "robots" else Operation.SEE_ACCOUNTS)
     query = _query(which, order, contains, page.start)
     found = await rooms.accounts.list_accounts(query, limit=page.limit)
     counts = await rooms.accounts.count()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dtr.accounts import Operation, may
+from dtr.accounts import AccountUnknown, Operation, may
 from dtr.http.api.errors import ApiError
 
 if TYPE_CHECKING:
@@ -19,9 +19,18 @@ if TYPE_CHECKING:
 
 
 async def seen(caller: Caller, accounts: Accounts, name: str, kind: AccountKind | None = None) -> Account:
-    """An account, for any user. Raises ApiError, AccountUnknown."""
+    """
+    An account, for any user; a robot, for who manages its organization, or audits.
+
+    Raises ApiError, AccountUnknown.
+    """
     caller.require(Operation.SEE_ACCOUNTS)
-    return await accounts.get(name, kind)
+    account = await accounts.get(name, kind)
+    if account.kind == "robot" and not caller.may(Operation.SEE_SYSTEM):
+        organization = account.name.partition("+")[0]
+        if not may((await caller.standing(f"{organization}/")).facts, Operation.MANAGE_ORGANIZATION):
+            raise AccountUnknown(name)
+    return account
 
 
 async def own(
