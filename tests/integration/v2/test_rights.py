@@ -218,7 +218,9 @@ def issue(server: Server, user: str, access: dict[str, frozenset[str]], *, life_
     async def work(application: Application) -> str:
         account = await application.accounts.get(user)
         tokens = Tokens(application.tokens.keys, service="dtr", life_seconds=life_seconds)
-        return await tokens.issue(account.id, account.name, access)
+        standings = await application.accounts.standings.find_all(account.id, access)
+        ids = {path: one.repository_id for path, one in standings.items() if one.repository_id is not None}
+        return await tokens.issue(account.id, account.name, access, repositories=ids)
 
     return server.do(work)
 
