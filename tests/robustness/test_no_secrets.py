@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 from tests.support.client import Answer, Client
-from tests.support.commands import Commands
+from tests.support.commands import Commands, RemoteCommands
 from tests.support.images import digest_of, make_image
 from tests.support.s3 import SECRET_KEY, run_s3_server
 from tests.support.server import Server
@@ -32,6 +33,11 @@ WRONG_PASSWORD = "pl4nted-wr0ng-password"
 MISTYPED = "pl4nted-password-as-name"
 WRONG_TOKEN = "dtra_pl4nted-acce55-token-that-is-wr0ng"
 WRONG_KEY = "pl4nted-s3-key-that-is-wr0ng"
+OLD_PASSWORD = "pl4nted-0ld-password"
+NEW_PASSWORD = "pl4nted-n3w-password"
+IMPORTED_PASSWORD = "pl4nted-1mported-password"
+PRIVATE_KEY = "pl4ntedMC4CAQAwBQYDK2VwBCIEIPr1vateKeyThatNobodyShouldHaveSent"
+JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -47,10 +53,12 @@ class Exposed:
     """Of requests of ann on acme/app."""
     shown: list[str] = field(default_factory=list)
     """What commands printed."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """What the database has to keep, and nobody else: hashes and keys that sign."""
 
-    def assert_hidden(self, found: str, where: str) -> None:
+    def assert_hidden(self, found: str, where: str, *, may_be_kept: bool = False) -> None:
         assert found, where
-        for name, secret in self.secrets.items():
+        for name, secret in (self.secrets if may_be_kept else self.secrets | self.kept).items():
             for form in forms(secret):
                 assert form not in found, f"{name} as {form!r} is in {where}: {around(found, form)}"
 
@@ -93,6 +101,10 @@ def exposed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         if cluster is not None:
             found.secrets["database password"] = DATABASE_PASSWORD
         use(found)
+        use_api(found)
+        use_commands(found, directory)
+        found.kept = kept_secrets(server)
+        ask_for_everything(found)
         if cluster is not None:
             break_database(found, cluster)
         break_storage(found, s3)
@@ -165,6 +177,182 @@ def use(exposed: Exposed) -> None:
         misuse(exposed, client, secret)
     forget_failures(server)
     client.close()
+
+
+def use_api(exposed: Exposed) -> None:
+    """All that takes or makes a secret in the API; the one answer that tells a new one is not kept."""
+    server, secrets, new = exposed.server, exposed.secrets, Client(exposed.server, "bea", NEW_PASSWORD)
+    admin, ann = Client(server), Client(server, "ann", USER_PASSWORD)
+
+    def call(client: Client, method: str, path: str, form: Any = None, **headers: str) -> Answer:
+        given = {"Authorization": client.basic(), **{name.replace("_", "-"): one for name, one in headers.items()}}
+        body = None if form is None else json.dumps(form).encode()
+        return client.send(method, path, body, {**given, **({} if body is None else JSON)})
+
+    user = {"name": "bea", "password": OLD_PASSWORD, "fullName": "Bea"}
+    keep(exposed, call(admin, "POST", "/enzi/v0/accounts", user)).expect(201)
+    keep(exposed, call(admin, "POST", "/enzi/v0/accounts", user)).expect(400)
+    change = {"oldPassword": OLD_PASSWORD, "newPassword": NEW_PASSWORD}
+    bea = Client(server, "bea", OLD_PASSWORD)
+    keep(exposed, call(bea, "POST", "/enzi/v0/accounts/bea/changePassword", change)).expect(200)
+    keep(exposed, call(new, "POST", "/enzi/v0/accounts/bea/changePassword", change)).expect(400, 401, 403)
+    keep(exposed, call(bea, "GET", "/enzi/v0/id")).expect(401)
+    told = [call(admin, "POST", "/api/v0/accounts/acme/robots", {"name": "ci", "description": "builds"})]
+    robot = "/api/v0/accounts/acme/robots/ci/tokens"
+    told[0].expect(200, 201)
+    told += [
+        call(admin, "POST", robot, {"tokenLabel": "robot"}).expect(200, 201),
+        call(ann, "POST", "/api/v0/api_tokens", {"tokenLabel": "planted, too"}).expect(200),
+        call(ann, "POST", "/enzi/v0/id/login", {"username": "ann", "password": USER_PASSWORD}).expect(200),
+        call(ann, "POST", "/auth/login", {"username": "ann", "password": USER_PASSWORD}).expect(200),
+    ]
+    cookies = dict(re.findall(r"([\w-]+)=([^;,\s]{20,})", told[3].headers["set-cookie"]))
+    names = [name for name in cookies if "csrf" in name.lower()]
+    assert len(names) == 1
+    made = {
+        "robot's token": told[1].json["token"],
+        "second access token": told[2].json["token"],
+        "session": told[3].json["sessionToken"],
+        "script's session": told[4].json["auth_token"],
+        "CSRF token": cookies[names[0]],
+    }
+    secrets |= made | {
+        "old password": OLD_PASSWORD,
+        "new password": NEW_PASSWORD,
+        "private key": PRIVATE_KEY,
+        "password of an import": IMPORTED_PASSWORD,
+    }
+    session = {"Authorization": f"SessionToken {made['session']}"}
+    keep(exposed, ann.send("GET", "/enzi/v0/id", headers=session)).expect(200)
+    pem = f"-----BEGIN PRIVATE KEY-----\n{PRIVATE_KEY}\n-----END PRIVATE KEY-----\n"
+    for key in (pem, PRIVATE_KEY):
+        keep(exposed, call(ann, "POST", "/enzi/v0/accounts/ann/publicKeys", {"publicKey": key})).expect(400)
+    for secret in (made["robot's token"], made["session"], made["CSRF token"], USER_PASSWORD, WRONG_PASSWORD):
+        forget_failures(server)
+        misuse_api(exposed, ann, secret)
+    forget_failures(server)
+    for client in (admin, ann, bea, new):
+        client.close()
+
+
+def misuse_api(exposed: Exposed, client: Client, secret: str) -> None:
+    """Send a secret to the API where it does not belong."""
+    wire = secret.encode().decode("latin-1")
+    where = ("/api/v0/api_tokens", "/enzi/v0/accounts", "/api/v0/repositories/acme/app", "/api/v0/events")
+    for path in where:
+        for scheme in ("Bearer", "SessionToken", "Basic", "Token", ""):
+            headers = {"Authorization": f"{scheme} {wire}".strip()}
+            keep(exposed, client.send("GET", path, headers=headers))
+        cookie = {"Cookie": f"session={wire}; __Host-session={wire}; csrf={wire}", "X-CSRF-Token": wire}
+        keep(exposed, client.send("GET", path, headers=cookie))
+        query = urlencode({"password": secret, "token": secret, "access_token": secret})
+        keep(exposed, client.send("GET", f"{path}?{query}", headers={"Authorization": client.basic()}))
+    given = {"Authorization": client.basic(), **JSON}
+    forms: list[Any] = [
+        {"username": secret, "password": "x"},
+        {"username": {"is": secret}, "password": [secret]},
+        {"username": "ann", "password": {"is": secret}},
+        {"password": secret},
+        secret,
+        [secret],
+    ]
+    for form in forms:
+        for path in ("/enzi/v0/id/login", "/auth/login"):
+            keep(exposed, client.send("POST", path, json.dumps(form).encode(), JSON))
+    forms = [
+        {"name": "Not a name!", "password": secret},
+        {"name": 5, "password": secret},
+        {"name": "zoe", "password": [secret]},
+        {"oldPassword": secret, "newPassword": {"is": secret}},
+        {"newPassword": secret * 100},
+    ]
+    for form in forms:
+        for path in ("/enzi/v0/accounts", "/enzi/v0/accounts/ann/changePassword", "/api/v0/meta/settings"):
+            keep(exposed, client.send("POST", path, json.dumps(form).encode(), given))
+            keep(exposed, client.send("POST", path, json.dumps(form).encode()[:-2], given))
+
+
+def use_commands(exposed: Exposed, directory: Path) -> None:
+    """The command on another machine, and the import and export of accounts."""
+    remote = RemoteCommands(exposed.server, directory / "remote")
+    exposed.shown.append(
+        remote.run(
+            "login", exposed.server.address, "--user", "ann", "--password-stdin", "--ca", str(exposed.server.ca),
+            stdin=f"{USER_PASSWORD}\n",
+        ).output
+    )  # fmt: skip
+    for command in (
+        ("token", "list"),
+        ("token", "list", "--json"),
+        ("user", "show", "ann", "--json"),
+        ("event", "list", "acme/app", "--json"),
+        ("status",),
+    ):
+        result = remote.run(*command)
+        assert result.exit_code in {0, 1}, result.output
+        exposed.shown.append(result.output or "nothing")
+    wrong = remote.run(
+        "login", exposed.server.address, "--user", "ann", "--password-stdin", "--ca", str(exposed.server.ca),
+        stdin=f"{WRONG_PASSWORD}\n",
+    )  # fmt: skip
+    assert wrong.exit_code == 1
+    exposed.shown.append(wrong.output)
+    given = directory / "import"
+    given.mkdir()
+    (given / "users.csv").write_text(f"name,password\nimported,{IMPORTED_PASSWORD}\nWrong!,{IMPORTED_PASSWORD}\n")
+    for options in (("--dry-run",), (), ("--skip-invalid",)):
+        exposed.shown.append(
+            Commands(exposed.server).run("account", "import", str(given), *options).output or "nothing"
+        )
+    Commands(exposed.server)("account", "export", str(directory / "export"))
+    files = [one.read_text() for one in (directory / "export").iterdir()]
+    assert any("imported" in content for content in files)
+    exposed.shown += files
+
+
+def kept_secrets(server: Server) -> dict[str, str]:
+    """The hashes of passwords, and what signs tokens, as the database has them."""
+
+    async def work(application: Application) -> dict[str, str]:
+        hashes = await application.database.fetch_all(
+            Statement(text("SELECT name, password_hash FROM accounts WHERE password_hash IS NOT NULL"))
+        )
+        keys = await application.database.fetch_all(Statement(text("SELECT * FROM signing_keys")))
+        found = {f"hash of {name}'s password": str(one) for name, one in hashes}
+        for key in keys:
+            for column in key:
+                for secret in re.findall(r'"d": ?"([^"]+)"', str(column)):
+                    found["signing key"] = secret
+        return found
+
+    found = server.do(work)
+    assert len(found) > 3
+    return found
+
+
+def ask_for_everything(exposed: Exposed) -> None:
+    """Every operation that reads, as an administrator, a user, and nobody."""
+    server = exposed.server
+    document = Client(server, None).send("GET", "/api/v0/openapi.json").expect(200).json
+    names = {
+        "namespace": "acme", "reponame": "app", "orgname": "acme", "org": "acme", "username": "ann", "user": "ann",
+        "account": "ann", "nameOrID": "ann", "tag": "v1", "reference": "v1", "robot": "ci", "team": "devs",
+        "teamname": "devs",
+    }  # fmt: skip
+    statuses = set()
+    for client in (Client(server), Client(server, "ann", USER_PASSWORD), Client(server, None)):
+        headers = {} if client.user is None else {"Authorization": client.basic()}
+        for path, operations in document["paths"].items():
+            if "get" in operations and "/logs" not in path:
+                where = re.sub(r"\{(\w+)[^}]*\}", lambda found: names.get(found[1], "none"), path)
+                answer = keep(exposed, client.send("GET", f"{where}?pageSize=1000&limit=1000", headers=headers))
+                statuses.add(answer.status)
+        for kind in ("jsonl", "csv", "json"):
+            keep(exposed, client.send("GET", f"/api/v0/events/export?format={kind}", headers=headers))
+        for path in ("/api/v0/openapi.json", "/api/v0/docs", "/metrics"):
+            keep(exposed, client.send("GET", path, headers=headers))
+        client.close()
+    assert statuses >= {200, 401, 403}
 
 
 def forget_failures(server: Server) -> None:
@@ -322,7 +510,7 @@ def test_not_in_the_database(exposed: Exposed) -> None:
         content = asyncio.run(dump(url))
     assert "$argon2id$" in content
     assert "acme/app" in content
-    exposed.assert_hidden(content, "the database")
+    exposed.assert_hidden(content, "the database", may_be_kept=True)
 
 
 async def dump(url: str) -> str:
@@ -337,7 +525,7 @@ def test_not_in_the_data_directory(exposed: Exposed) -> None:
     files = [path for path in exposed.server.directory.rglob("*") if path.is_file()]
     assert files
     for path in files:
-        exposed.assert_hidden(path.read_bytes().decode("latin-1") or "empty", str(path))
+        exposed.assert_hidden(path.read_bytes().decode("latin-1") or "empty", str(path), may_be_kept=True)
 
 
 def test_not_in_the_list_of_processes(exposed: Exposed) -> None:
