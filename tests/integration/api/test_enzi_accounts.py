@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from tests.support.api import Api, User
 
+from dtr.accounts import AccountQuery
+from dtr.app import Application
+from dtr.http.api.enzi.records import account_records
+
 ACCOUNTS = "/enzi/v0/accounts"
 
 
@@ -178,6 +182,32 @@ def test_what_cannot_be_an_account_is_refused(world: Api):
     ):
         assert world.admin.post(ACCOUNTS, form).expect(400).codes == [code], form
     assert world.admin.get(f"{ACCOUNTS}/new").status == 404
+
+
+def test_a_user_is_made_as_the_form_says(world: Api, elsewhere: dict[str, str]):
+    form = {"name": "lena", "fullName": "Lena", "isActive": False, "isAdmin": True, "isAuditor": True}
+    made = world.admin.post(ACCOUNTS, form | {"password": "x"}).expect(201).json
+    assert made == form | {"id": made["id"], "isOrg": False, "isImported": False}
+    assert world.admin.get(f"{ACCOUNTS}/lena").expect(200).json == made
+    world.as_("lena", "x").call("GET", ACCOUNTS, None, elsewhere).expect(401)
+    world.admin.delete(f"{ACCOUNTS}/lena").expect(204)
+
+
+def test_a_list_asks_a_bounded_number_of_questions_whatever_is_on_it(world: Api):
+    reads: dict[int, int] = {}
+
+    async def count(application: Application) -> None:
+        accounts = application.accounts
+        for size in (1, 7):
+            seen: list[str] = []
+            application.database.observe = lambda kind, _, seen=seen: seen.append(kind)
+            found = await accounts.list_accounts(AccountQuery(), limit=size)
+            await account_records(accounts, found)
+            await accounts.count()
+            reads[size] = len(seen)
+
+    world.server.do(count)
+    assert reads == {1: 3, 7: 3}
 
 
 def test_flags_are_for_users(world: Api):
