@@ -162,7 +162,8 @@ class Registry(_Section):
         False, description="Take manifests although blobs or manifests that they name are missing."
     )
     create_on_push: bool = Field(
-        False, description="A push may create a repository, private, in an own namespace."
+        False,
+        description="A push may create a repository, private, in an own namespace; until it is set while running.",
     )
     delete: bool = Field(True, description="Clients may delete manifests, tags and blobs.")
     page_size: int = Field(1000, ge=1, le=100_000, description="Most entries in one answer of a list.")

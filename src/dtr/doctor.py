@@ -19,6 +19,7 @@ from dtr.app import open_storage
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated, Statement, now, open_database
 from dtr.db.migrate import check
 from dtr.db.schema import blobs
+from dtr.db.texts import HAS_TEXTS
 from dtr.pki import Certificate
 from dtr.pki import examine as examine_certificate
 from dtr.storage import StorageError, StorageFull
@@ -73,6 +74,7 @@ async def _database(settings: Settings) -> list[Checked]:
         before = time.time() * 1000
         row = await database.fetch_one(_ASK)
         after = time.time() * 1000
+        has_texts = database.dialect == "sqlite" or await database.fetch_one(HAS_TEXTS) is not None
     except SchemaOutdated as error:
         return [Checked(False, "database", _line(error), "run `dtr migrate`")]
     except SchemaNewer as error:
@@ -82,6 +84,9 @@ async def _database(settings: Settings) -> list[Checked]:
     finally:
         await database.close()
     found = [Checked(True, "database", f"{database.dialect} answers, its tables are current")]
+    if not has_texts:
+        advice = "CREATE EXTENSION pg_trgm in the database, as a role that may, and run `dtr migrate` again"
+        found.append(Checked(True, "search", "has no index: the extension pg_trgm could not be made", advice))
     off = max(before - row[0], row[0] - after, 0) if row else 0
     if off > _CLOCKS_MAY_DIFFER_MS:
         advice = "synchronise the clocks of all hosts (chrony, systemd-timesyncd)"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, literal_column
+from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, literal_column, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+
+from dtr.db.statement import Statement
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -53,6 +55,8 @@ EXCEPTION WHEN insufficient_privilege OR undefined_file OR feature_not_supported
 END $$
 """
 """May be run again, when the extension can be made at last."""
+HAS_TEXTS = Statement(text("SELECT 1 WHERE to_regclass('ix_repositories_texts_public') IS NOT NULL"))
+"""Whether PostgreSQL has the indexes: a row, or none."""
 
 
 class behind_slash(FunctionElement[str]):  # noqa: N801 - reads like SQLAlchemy's own functions
@@ -116,10 +120,10 @@ def _has_text_sqlite(element: has_text, compiler: SQLCompiler, **options: Any) -
     )
 
 
-def text_parameters(text: str) -> dict[str, str]:
+def text_parameters(part: str) -> dict[str, str]:
     """The parameters of `has_text`; `pattern` is one for ``LIKE``, whose escape is the backslash."""
-    quoted = text.replace('"', '""')
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    quoted = part.replace('"', '""')
+    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return {
         "pattern": f"%{escaped}%",
         "path_phrase": f'path : "{quoted}"',
