@@ -50,6 +50,7 @@ from dtr.db.schema import (
 )
 from dtr.events import Actor, Event, Object, record
 from dtr.registry.lifetimes import HOUR
+from dtr.registry.usage import forget, of_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -480,6 +481,7 @@ class Collector:
         empty = await tx.fetch_one(_IS_EMPTY, repository=repository)
         if empty is not None and all(empty):
             await tx.execute(_DELETE_REPOSITORY, repository=repository)
+            await forget(tx, of_repository(repository))
             return Collected(repositories=1)
         return Collected()
 

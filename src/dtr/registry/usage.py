@@ -108,7 +108,12 @@ _ADD = Statement(
         },
     )
 )
-_FORGET = Statement(delete(usage_deltas).where(in_list(usage_deltas.c.id, "ids")))
+_DONE = Statement(delete(usage_deltas).where(in_list(usage_deltas.c.id, "ids")))
+
+
+_FORGET = tuple(
+    Statement(delete(table).where(table.c.scope == bindparam("scope"))) for table in (usage_deltas, usage)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +159,12 @@ async def count_push(tx: Transaction, repository: int) -> None:
     await tx.execute(_PUSH, scope=of_repository(repository))
 
 
+async def forget(tx: Transaction, scope: str) -> None:
+    """Drop what was counted of what is no more."""
+    for statement in _FORGET:
+        await tx.execute(statement, scope=scope)
+
+
 class Usage:
     """What was counted."""
 
@@ -177,7 +188,7 @@ class Usage:
             # In one order, so that two who fold never wait for each other in a circle.
             await tx.execute_many(_ADD, [_parameters(scope, sums[scope]) for scope in sorted(sums)])
             if rows:
-                await tx.execute(_FORGET, ids=[row[0] for row in rows])
+                await tx.execute(_DONE, ids=[row[0] for row in rows])
             return len(rows)
 
         return await self._database.unit(work)

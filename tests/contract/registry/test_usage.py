@@ -93,3 +93,17 @@ async def test_folding_takes_few_statements_and_leaves_the_audit_content(rooms: 
     ((namespace,),) = await rooms.query("SELECT id FROM accounts WHERE name = 'acme'")
     found = await rooms.usage_counts.get([of_namespace(namespace), of_repository(repository), "*"])
     assert len({one.bytes for one in found.values()}) == 1
+
+
+async def test_what_was_counted_of_a_repository_goes_with_it(rooms: Rooms):
+    repository = await rooms.make_repository()
+    await rooms.push(repository, make_image(), "latest")
+    await rooms.usage_counts.fold()
+    await rooms.push(repository, make_image(), "latest")
+    await rooms.repositories.delete("acme/app")
+    await rooms.collect_all()
+    assert await rooms.count("repositories") == 0
+    assert await rooms.query(f"SELECT scope FROM usage WHERE scope = '{of_repository(repository)}'") == []
+    assert await rooms.query(f"SELECT scope FROM usage_deltas WHERE scope = '{of_repository(repository)}'") == []
+    assert set(await rooms.usage()) == set()
+    await assert_invariants(rooms)
