@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import text
 from tests.support.backends import BACKENDS, new_repository, run_server
 from tests.support.client import Client
 from tests.support.images import Image, digest_of, make_image
 from tests.support.server import Server
+
+from dtr.accounts import Action, TokenScope
+from dtr.db import Statement
 
 NEEDS_NO_BLOBS = True
 
@@ -143,6 +147,39 @@ def test_a_push_creates_nothing_elsewhere(
     answer = as_user(creating, user).call("POST", f"/v2/{repository}/blobs/uploads/")
     assert answer.expect(401).codes == ["DENIED"]
     assert repository not in as_user(creating, "admin").call("GET", "/v2/_catalog").json["repositories"]
+
+
+def test_a_token_with_a_scope_creates_within_it_and_grants_no_more_than_it_afterwards(
+    creating: Server, as_user: Callable[..., Client]
+) -> None:
+    def client(*patterns: str) -> Client:
+        scope = TokenScope(patterns, frozenset({Action.PUSH}))
+        secret = creating.do(lambda application: application.accounts.tokens.create("owner", "ci", scope=scope))
+        return as_user(creating, "owner", password=secret)
+
+    image = make_image()
+    for patterns, repository, status in (
+        (("org/elsewhere",), "org/scoped", 401),
+        (("org/scop*",), "org/scoped", 201),
+        (("*",), "owner/scoped", 201),
+    ):
+        pusher = client(*patterns)
+        assert push(pusher, repository, image) == status
+        # With the bearer token from before the creation, and with a new one.
+        for fresh in (False, True) if status == 201 else ():
+            pusher.token(f"repository:{repository}:pull,push,delete", fresh=fresh)
+            assert pusher.get_manifest(repository, "v1").status == 401
+            assert pusher.call("DELETE", f"/v2/{repository}/manifests/v1").status == 401
+
+
+def test_what_a_push_created_is_told_with_who_pushed(creating: Server, as_user: Callable[..., Client]) -> None:
+    assert push(as_user(creating, "manager"), "org/told", make_image()) == 201
+    told = creating.do(
+        lambda application: application.database.fetch_all(
+            Statement(text("SELECT type, actor_name, address FROM events WHERE object_name = 'org/told'"))
+        )
+    )
+    assert [tuple(row) for row in told] == [("CREATE", "manager", "127.0.0.1")]
 
 
 def test_a_namespace_alone_is_no_repository(creating: Server, as_user: Callable[..., Client]) -> None:

@@ -87,7 +87,7 @@ class Access:
                 raise moved
             if operation is Operation.PUSH and self._settings.current.create_repository_on_push:
                 if may(standing.facts, Operation.CREATE_ON_PUSH):
-                    return await self._create_repository(request.name)
+                    return await self._create_repository(request)
             elif may(standing.facts, Operation.CREATE_REPOSITORY):
                 raise RepositoryUnknown(request.name)
             raise self._denied(request)
@@ -141,9 +141,10 @@ class Access:
             name, standing = standing.redirect.path, standing.redirect.standing
         return name if standing.repository_id is not None and may(standing.facts, Operation.PULL) else None
 
-    async def _create_repository(self, name: str) -> int:
+    async def _create_repository(self, request: Request) -> int:
+        name = parse_repository_name(request.name)
         try:
-            return await self._repositories.create(parse_repository_name(name), Settings(visibility="private"))
+            return await self._repositories.create(name, Settings(visibility="private"), by=request.actor)
         except RepositoryExists:  # another push of the same client was first
             return (await self._repositories.get(name)).id
         except NamespaceUnknown:
