@@ -200,7 +200,7 @@ def pieces(
         )
         there = repositories.alias("there")
         found.append(
-            select(*(there.c[column.key] for column in columns))
+            select(*(there.c[str(column.key)] for column in columns))
             .select_from(spaces)
             .join(there, in_query(there.c.id, of_space))
             .where(_inside(spaces.c.namespace_id, in_namespace=in_namespace))
