@@ -207,6 +207,7 @@ repositories = Table(
     Column("tag_limit", Integer, nullable=False),  # 0: none
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),  # its name is free from then on, its content goes later
+    sqlite_autoincrement=True,  # no id is given twice: what happened to the one did not to the other
 )
 Index(
     "uq_repositories_path",

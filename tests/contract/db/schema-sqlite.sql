@@ -324,7 +324,7 @@ CREATE TRIGGER repository_texts_update AFTER UPDATE ON repositories
     END;
 
 CREATE TABLE repositories (
-    id INTEGER NOT NULL,
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     namespace_id TEXT,
     path TEXT NOT NULL,
     name TEXT NOT NULL GENERATED ALWAYS AS (substr(path, instr(path, '/') + 1)) STORED,
@@ -338,7 +338,6 @@ CREATE TABLE repositories (
     tag_limit INTEGER NOT NULL,
     created_at BIGINT NOT NULL,
     deleted_at BIGINT,
-    CONSTRAINT pk_repositories PRIMARY KEY (id),
     CONSTRAINT ck_repositories_owned CHECK (namespace_id IS NOT NULL OR deleted_at IS NOT NULL),
     CONSTRAINT ck_repositories_visibility CHECK (visibility IN ('public', 'private')),
     CONSTRAINT fk_repositories_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE SET NULL
@@ -457,6 +456,8 @@ CREATE TABLE signing_keys (
     expires_at BIGINT NOT NULL,
     CONSTRAINT pk_signing_keys PRIMARY KEY (id)
 );
+
+CREATE TABLE sqlite_sequence(name,seq);
 
 CREATE TABLE tags (
     repository_id BIGINT NOT NULL,

@@ -191,7 +191,7 @@ async def test_a_reader_in_another_connection_never_sees_half_a_unit(database: D
 
 @pytest.fixture
 def disk(tmp_path: Path):
-    with small_disk(tmp_path / "disk") as mounted:
+    with small_disk(tmp_path / "disk", mib=24) as mounted:
         yield mounted
 
 

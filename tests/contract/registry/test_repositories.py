@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import bindparam, delete
 from tests.support.images import make_artifact, make_image
 from tests.support.invariants import assert_invariants
 from tests.support.rooms import Counter, Rooms, SlowBody, make_body
 
 from dtr.accounts import AccountInUse, Action, Level, Operation, TokenScope, may
+from dtr.db import Statement, Transaction
+from dtr.db.schema import repositories
 from dtr.events import Actor
 from dtr.oci import Digest, NameInvalid, RepositoryName, parse_repository_name
 from dtr.registry import (
@@ -559,3 +562,14 @@ async def test_many_repositories_are_one_read_without_what_is_long(rooms: Rooms)
     assert counter.seen == (1, 0)
     assert [one.path for one in found] == [f"acme/app{n:02}" for n in range(50) if n != 7]
     assert {one.settings.long_description for one in found} == {""}
+
+
+async def test_the_id_of_a_repository_that_is_gone_is_never_given_again(rooms: Rooms):
+    gone = await rooms.make_repository("acme/secret")
+    await rooms.repositories.delete("acme/secret")
+
+    async def collect(tx: Transaction) -> None:
+        await tx.execute(Statement(delete(repositories).where(repositories.c.id == bindparam("id"))), id=gone)
+
+    await rooms.database.unit(collect)
+    assert await rooms.make_repository("acme/other") > gone  # events of the one are none of the other

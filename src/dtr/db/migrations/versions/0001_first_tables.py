@@ -221,6 +221,7 @@ def upgrade() -> None:
             ondelete="SET NULL",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repositories")),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_repositories_deleted_at",
