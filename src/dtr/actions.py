@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.events import Bounds, Events
     from dtr.jobs import Action, Jobs, Run
+    from dtr.policies import Pruning, PruningPolicy
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
@@ -31,12 +32,17 @@ ACTIONS = {
     "onlinegc_blobs": "deletes objects that nothing names at the storage",
     "onlinegc_events": "deletes old events, as the settings say",
     "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say",
+    "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
     "fsck": "compares database and storage; `content` and `repair` are true or false",
+    "tag_pruning": "another name of tag_prune",
     "sleep": "sleeps for `seconds` (60), to try the queue",
     "false": "fails, to try the queue",
 }
 """What each does, and its parameters."""
 
+PRUNING_SCHEDULE = "0 */15 * * * *"
+"""When pruning policies are worked off, unless an administrator says otherwise."""
+_MOST_POLICIES = 1000
 _SHORTEST_GRACE = 600_000
 """Milliseconds. A shorter one may take what a push under way was told to be there."""
 _REPORT_SECONDS = 1.0
@@ -52,6 +58,7 @@ class Actions:
         *,
         collector: Collector,
         sweeper: Sweeper,
+        pruning: Pruning,
         events: Events,
         jobs: Jobs,
         live: LiveSettings,
@@ -62,6 +69,7 @@ class Actions:
         self._storage = storage
         self._collector = collector
         self._sweeper = sweeper
+        self._pruning = pruning
         self._events = events
         self._jobs = jobs
         self._live = live
@@ -76,6 +84,8 @@ class Actions:
             "onlinegc_blobs": self._sweep,
             "onlinegc_events": self._compact_events,
             "onlinegc_joblogs": self._prune_jobs,
+            "tag_prune": self._prune,
+            "tag_pruning": self._prune,
             "fsck": self._check,
             "sleep": _sleep,
             "false": _fail,
@@ -148,6 +158,22 @@ class Actions:
             max_age=values.job_history_max_age_ms, keep=values.job_history_to_keep or None
         )
         run.log(f"deleted {removed} jobs")
+
+    async def _prune(self, run: Run) -> None:
+        repository = run.parameters.get("repository", "")
+        if repository and not repository.isdecimal():
+            raise JobFailed("repository is the id of a repository")
+        if repository:
+            for policy in await self._pruning.list_policies(int(repository), limit=_MOST_POLICIES):
+                if policy.enabled:
+                    await self._prune_by(run, policy)
+            return
+        async for policy in self._pruning.active():
+            await self._prune_by(run, policy)
+
+    async def _prune_by(self, run: Run, policy: PruningPolicy) -> None:
+        deleted = await self._pruning.prune(policy)
+        run.log(f"policy {policy.id} of repository {policy.repository} deleted {deleted} tags")
 
     async def _check(self, run: Run) -> None:
         fsck = Fsck(self._database, self._storage)

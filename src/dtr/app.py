@@ -25,14 +25,15 @@ from dtr.accounts import (
     SigningKeys,
     Tokens,
 )
-from dtr.actions import ACTIONS, Actions
+from dtr.actions import ACTIONS, PRUNING_SCHEDULE, Actions
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import open_database
 from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
-from dtr.jobs import Crons, Jobs, Worker, Workers
+from dtr.jobs import Crons, JobRequest, Jobs, Worker, Workers
+from dtr.policies import Pruning
 from dtr.registry import (
     Blobs,
     Collector,
@@ -115,6 +116,7 @@ class Application:
         self.events = Events(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
+        self.pruning = Pruning(self.database, self.images, self.manifests)
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
         self.jobs = Jobs(self.database)
@@ -207,6 +209,7 @@ class Application:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.sweeper.run())
             group.create_task(self.collector.run())
+            await self.crons.ensure(PRUNING_SCHEDULE, JobRequest(action="tag_prune"))
             group.create_task(self._worker().run())
             group.create_task(self.usage.run())
             group.create_task(self.events.retention.run(self._event_bounds))
@@ -224,6 +227,7 @@ class Application:
             self.storage,
             collector=Collector(self.database, self.lifetimes),
             sweeper=self.sweeper,
+            pruning=self.pruning,
             events=self.events,
             jobs=self.jobs,
             live=self.live,
@@ -295,6 +299,7 @@ class Application:
                 search=Search(self.database, self.accounts),
                 tokens=self.tokens,
                 events=self.events,
+                pruning=self.pruning,
                 jobs=self.jobs,
                 crons=self.crons,
                 workers=self.workers,

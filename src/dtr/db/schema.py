@@ -546,6 +546,19 @@ revisions = Table(  # counted up by whoever changes what others keep in memory
     Column("value", BigInteger, nullable=False),
 )
 
+pruning_policies = Table(
+    "pruning_policies",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("enabled", Boolean, nullable=False),
+    Column("rules", _text, nullable=False),  # JSON
+    Column("keep", Integer, nullable=False),  # so many of the newest tags that the rules mean stay
+    Column("since", BigInteger, nullable=False),  # older tags are not meant; 0: all are
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_pruned_at", BigInteger),
+)
+
 workers = Table(  # those that run jobs
     "workers",
     metadata,

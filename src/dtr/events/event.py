@@ -42,6 +42,7 @@ Kind: TypeAlias = Literal[
     "cron",
     "action_config",
     "worker",
+    "pruning_policy",
 ]
 """What can be an object. Later parts of the program add theirs."""
 

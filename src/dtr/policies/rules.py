@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dtr.durations import to_milliseconds
+from dtr.policies.errors import PolicyInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +29,7 @@ _MOST_RULES = 100
 _DEEPEST = 10
 
 
-class RuleInvalid(Exception):
+class RuleInvalid(PolicyInvalid):
     """Not a rule; the message says which part, and why."""
 
 

@@ -47,7 +47,7 @@ from dtr.registry.repositories import immutable_pattern, read_patterns
 from dtr.registry.usage import count_push
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from dtr.db import Database, Row, Transaction
     from dtr.oci import Digest, Manifest
@@ -453,17 +453,27 @@ class Manifests:
         if not await self.delete_tags(repository, [tag], by=by):
             raise ManifestUnknown(tag)
 
-    async def delete_tags(self, repository: int, names: Iterable[str], *, by: Actor = SYSTEM) -> set[str]:
+    async def delete_tags(
+        self,
+        repository: int,
+        names: Iterable[str],
+        *,
+        by: Actor = SYSTEM,
+        unless_moved: Mapping[str, str] | None = None,
+    ) -> set[str]:
         """
         Remove those of the tags that are there, all together; which.
 
-        Here content trust will have its say, for all ways to delete a tag alone.
+        `unless_moved` says what each named when it was decided upon: one that names something else now stays. Here
+        content trust will have its say, for all ways to delete a tag alone.
         """
         wanted = sorted(set(names))
 
         async def work(tx: Transaction) -> set[str]:
             rows = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=wanted)
             found = {row[0]: row[1] for row in rows}
+            if unless_moved is not None:
+                found = {name: digest for name, digest in found.items() if unless_moved.get(name) == digest}
             if found:
                 digests = sorted(set(found.values()))
                 await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=digests)

@@ -40,12 +40,6 @@ OPEN = {
     "GET /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
     "PUT /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
     "DELETE /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
-    "GET /api/v0/repositories/{namespace}/{reponame}/pruningPolicies",
-    "POST /api/v0/repositories/{namespace}/{reponame}/pruningPolicies",
-    "POST /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/test",
-    "GET /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}",
-    "PUT /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}",
-    "DELETE /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}",
     "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
     "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
     "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
@@ -79,6 +73,17 @@ OPEN_CODES = {"TAG_IN_NOTARY"}
 
 
 NEVER = {
+    # Remote registries have nothing to do with pruning.
+    **{
+        f"{method} /api/v0/repositories/{{namespace}}/{{reponame}}/pruningPolicies{rest}": {
+            "REMOTE_REGISTRY_INVALID_PERMISSIONS"
+        }
+        for method, rest in (("POST", ""), ("POST", "/test"), ("PUT", "/{pruningpolicyid}"))
+    },
+    # One that is not there is deleted already, their file says, too.
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}": {
+        "NO_SUCH_PRUNING_POLICY"
+    },
     # The same case answers 204, their file says of these.
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": {"NO_SUCH_TEAM"},
     "DELETE /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": {"NO_SUCH_TEAM"},

@@ -266,6 +266,21 @@ CREATE INDEX ix_organization_members_owners ON public.organization_members USING
 
 CREATE INDEX ix_organization_members_user_id ON public.organization_members USING btree (user_id);
 
+CREATE TABLE pruning_policies (
+    id text COLLATE "C" NOT NULL,
+    repository_id bigint NOT NULL,
+    enabled boolean NOT NULL,
+    rules text COLLATE "C" NOT NULL,
+    keep integer NOT NULL,
+    since bigint NOT NULL,
+    created_at bigint NOT NULL,
+    last_pruned_at bigint,
+    CONSTRAINT pk_pruning_policies PRIMARY KEY (id),
+    CONSTRAINT fk_pruning_policies_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_pruning_policies_repository_id ON public.pruning_policies USING btree (repository_id);
+
 CREATE TABLE public_keys (
     account_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,

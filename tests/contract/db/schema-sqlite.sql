@@ -270,6 +270,21 @@ CREATE INDEX ix_organization_members_owners ON organization_members (organizatio
 
 CREATE INDEX ix_organization_members_user_id ON organization_members (user_id);
 
+CREATE TABLE pruning_policies (
+    id TEXT NOT NULL,
+    repository_id INTEGER NOT NULL,
+    enabled BOOLEAN NOT NULL,
+    rules TEXT NOT NULL,
+    keep INTEGER NOT NULL,
+    since BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    last_pruned_at BIGINT,
+    CONSTRAINT pk_pruning_policies PRIMARY KEY (id),
+    CONSTRAINT fk_pruning_policies_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_pruning_policies_repository_id ON pruning_policies (repository_id);
+
 CREATE TABLE public_keys (
     account_id TEXT NOT NULL,
     id TEXT NOT NULL,

@@ -63,6 +63,9 @@ RIGHTS = """
     manage private   401 404 403 403 +   +   404 +   404 403 +   401 404 403 403
     manage public    401 403 403 403 +   +   403 +   403 403 +   401 403 403 403
 
+    policies private 401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
+    policies public  401 403 +   +   +   +   403 +   403 +   +   401 403 +   +
+
     found            +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
     logged in        401 +   +   +   +   +   +   +   +   +   +   401 +   +   +
     any user         401 +   +   +   +   +   +   +   +   +   +   401 +   403 403
@@ -273,6 +276,14 @@ def _job(world: World, _target: str) -> None:
     world.ids["jobID"] = made.json["id"]
 
 
+PRUNING = {"enabled": False, "rules": [{"field": "tag", "operator": "eq", "values": ["gone"]}]}
+
+
+def _pruning_policy(world: World, target: str) -> None:
+    made = world.admin.post(f"/api/v0/repositories/{target}/pruningPolicies", PRUNING).expect(201)
+    world.ids["pruningpolicyid"] = made.json["id"]
+
+
 def _cron(world: World, _target: str) -> None:
     world.admin.post("/api/v0/crons", {"action": "sleep", "schedule": "@yearly"}).expect(202)
 
@@ -406,6 +417,12 @@ MATRIX = {
     "GET /api/v0/index/autocomplete": Row("found", query={"query": "a"}),
     "GET /api/v0/index/dockersearch": Row("found", query={"q": "a"}),
     # --- the installation
+    f"GET {REPOSITORY}/pruningPolicies": Row("policies"),
+    f"POST {REPOSITORY}/pruningPolicies": Row("manage", PRUNING),
+    f"POST {REPOSITORY}/pruningPolicies/test": Row("manage", PRUNING),
+    f"GET {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("policies", before=_pruning_policy),
+    f"PUT {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", PRUNING, before=_pruning_policy),
+    f"DELETE {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", before=_pruning_policy),
     "GET /api/v0/jobs": Row("auditor"),
     "POST /api/v0/jobs": Row("administrator", {"action": "sleep", "scheduledAt": "2100-01-01T00:00:00Z"}),
     "GET /api/v0/jobs/{jobID}": Row("auditor", before=_job),

@@ -42,6 +42,7 @@ from dtr.accounts import (
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
 from dtr.oci import DigestInvalid, NameInvalid
+from dtr.policies import PolicyUnknown
 from dtr.registry import (
     InvalidSettings,
     ManifestReferenced,
@@ -96,6 +97,9 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_ROBOT": (404, "The organization has no such robot."),
     "NO_SUCH_PUBLIC_KEY": (404, "The account has no such key."),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": (404, "The team was granted nothing on the namespace."),
+    # The status is DTR's.
+    "INVALID_PRUNING_POLICY": (404, "A pruning policy cannot be like that."),
+    "NO_SUCH_PRUNING_POLICY": (404, "The repository has no such pruning policy."),
     "NO_SUCH_JOB": (404, "There is no such job."),
     "NO_SUCH_CRON": (404, "The action has no schedule."),
     "NO_SUCH_ACTION_CONFIG": (404, "The action has no parameters of its own."),
@@ -154,6 +158,7 @@ def _code(code: str) -> Callable[[Any], ApiError]:
 
 
 _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
+    PolicyUnknown: _code("NO_SUCH_PRUNING_POLICY"),
     JobInvalid: _code("INVALID_JOB"),
     JobUnknown: _code("NO_SUCH_JOB"),
     CronUnknown: _code("NO_SUCH_CRON"),

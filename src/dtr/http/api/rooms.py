@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.events import Events
     from dtr.jobs import Crons, Jobs, Workers
+    from dtr.policies import Pruning
     from dtr.registry import Blobs, Images, Manifests, Repositories, Search, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
@@ -50,6 +51,7 @@ class Rooms:
     search: Search
     tokens: Tokens
     events: Events
+    pruning: Pruning
     jobs: Jobs
     crons: Crons
     workers: Workers

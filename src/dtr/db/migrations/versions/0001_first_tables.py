@@ -790,9 +790,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job", "line", name=op.f("pk_job_logs")),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "pruning_policies",
+        sa.Column("id", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("rules", text, nullable=False),
+        sa.Column("keep", sa.Integer(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_pruned_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_pruning_policies_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pruning_policies")),
+    )
+    op.create_index(op.f("ix_pruning_policies_repository_id"), "pruning_policies", ["repository_id"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table("pruning_policies")
     op.drop_table("job_logs")
     op.drop_table("jobs")
     op.drop_table("workers")

@@ -1,0 +1,211 @@
+"""Pruning on both databases: what goes, what stays, and what happens to what is moved meanwhile."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from tests.support.images import make_image
+from tests.support.rooms import Rooms, annotated
+
+from dtr.db import Database, Statement
+from dtr.events import Actor
+from dtr.jobs import Jobs
+from dtr.policies import PolicyInvalid, PolicyUnknown, Pruning, PruningPolicy, parse_rules
+from dtr.registry import ImageConfigs, Images
+from dtr.storage import Memory
+
+ADA = Actor("user", "id of ada", "ada")
+IMAGE = make_image()
+
+
+def rule(field: str, operator: str, *values: str) -> dict[str, Any]:
+    return {"field": field, "operator": operator, "values": list(values)}
+
+
+def policy(repository: int, *rules: dict[str, Any], **more: Any) -> PruningPolicy:
+    return PruningPolicy(
+        id="", repository=repository, enabled=more.pop("enabled", True), rules=parse_rules(list(rules)), **more
+    )
+
+
+@pytest.fixture
+async def rooms(database_url: str):
+    shared = Memory()
+    made = Rooms(database_url, lambda: Memory(shared))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def pruning(rooms: Rooms) -> Pruning:
+    return Pruning(
+        rooms.database, Images(rooms.database, ImageConfigs(rooms.database, rooms.storage)), rooms.manifests
+    )
+
+
+async def push(rooms: Rooms, repository: int, *tags: str) -> None:
+    """Each tag names a manifest of its own; the later ones are newer."""
+    await rooms.push(repository, IMAGE)
+    for number, tag in enumerate(tags):
+        await rooms.put(repository, annotated(IMAGE, n=tag), tag)
+        ago = (len(tags) - number) * 60_000
+        await rooms.change("UPDATE tags SET updated_at = updated_at - :ago WHERE name = :tag", ago=ago, tag=tag)
+
+
+async def names(rooms: Rooms, path: str = "acme/app") -> list[str]:
+    return await rooms.manifests.list_tags(path, limit=10_000)
+
+
+async def test_the_tags_that_the_rules_mean_go_and_no_others(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    other = await rooms.make_repository("acme/other")
+    for number in (repository, other):
+        await push(rooms, number, "dev-1", "dev-2", "1.0", "latest")
+    made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False, by=ADA)
+    assert made.last_pruned_at is None
+    assert await pruning.prune(made) == 2
+    assert await names(rooms) == ["1.0", "latest"]
+    assert len(await names(rooms, "acme/other")) == 4
+    assert (await pruning.get(repository, made.id)).last_pruned_at is not None
+    assert await pruning.prune(made) == 0
+
+
+async def test_what_was_pruned_is_collected_and_the_events_name_the_policy(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "dev-1", "1.0")
+    made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False)
+    await pruning.prune(made)
+    await rooms.collect_all()
+    assert await rooms.count("manifests") == 1
+    rows = await rooms.query(
+        "SELECT actor, actor_type, object_id FROM events WHERE type = 'DELETE' AND object_type = 'tag'"
+    )
+    assert rows == [(made.id, "policy", "dev-1")]
+
+
+async def test_so_many_of_the_newest_stay(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "b", "c", "a", "d", "other")
+    meant = policy(repository, rule("tag", "noo", "other"), keep=2)
+    assert {one.tag.name: one.goes async for one in pruning.judge(meant)} == {
+        "a": False, "b": True, "c": True, "d": False, "other": False,
+    }  # fmt: skip
+    await pruning.prune(await pruning.create(meant, only_future=False))
+    assert await names(rooms) == ["a", "d", "other"]
+
+
+async def test_only_tags_that_come_later_when_it_is_told_so(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "dev-1", "dev-2")
+    made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=True)
+    assert await pruning.prune(made) == 0
+    await rooms.put(repository, annotated(IMAGE, n="new"), "dev-2", "dev-3")
+    assert await pruning.prune(made) == 2
+    assert await names(rooms) == ["dev-1"]
+    changed = await pruning.change(made, only_future=False)
+    assert await pruning.prune(changed) == 1
+
+
+async def test_age_pulls_labels_and_platforms_count(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "old", "pulled", "new")
+    await rooms.change("UPDATE tags SET updated_at = updated_at - 2592000000 WHERE name <> 'new'")
+    await rooms.change(
+        "INSERT INTO pulls (repository_id, reference, pulls, last_pulled_at)"
+        " SELECT repository_id, name, 1, updated_at + 2505600000 FROM tags WHERE name = 'pulled'"
+    )
+    stale = [rule("updated_at_duration", "bf", "168h"), rule("last_pulled_at_duration", "bf", "168h")]
+    going = [one.tag.name async for one in pruning.judge(policy(repository, *stale)) if one.goes]
+    assert going == ["old"]
+    on_linux = policy(repository, rule("platform", "eq", "linux/amd64"), {"not": rule("tag", "eq", "new")})
+    assert [one.tag.name async for one in pruning.judge(on_linux) if one.goes] == ["old", "pulled"]
+
+
+async def test_a_rule_about_what_a_scan_finds_deletes_nothing_before_there_is_one(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "1.0")
+    meant = policy(repository, rule("tag", "eq", "1.0"), rule("vulnerability_critical", "gte", "0"))
+    (judged,) = [one async for one in pruning.judge(meant)]
+    assert (judged.goes, judged.decision.answer.value, judged.decision.decided_by) == (False, "waits", 1)
+
+
+async def test_a_tag_that_moves_between_decision_and_deletion_stays(
+    rooms: Rooms, pruning: Pruning, monkeypatch: pytest.MonkeyPatch
+):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "dev-1", "dev-2")
+    made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False)
+    delete = rooms.manifests.delete_tags
+
+    async def moved_first(*given: Any, **how: Any) -> set[str]:
+        await rooms.put(repository, annotated(IMAGE, n="fresh"), "dev-1")
+        return await delete(*given, **how)
+
+    monkeypatch.setattr(rooms.manifests, "delete_tags", moved_first)
+    assert await pruning.prune(made) == 1
+    assert await names(rooms) == ["dev-1"]
+
+
+async def test_many_tags_go_in_pages(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await rooms.push(repository, IMAGE, *(f"dev-{number}" for number in range(1200)), "keep")
+    made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False)
+    assert await pruning.prune(made) == 1200
+    assert await names(rooms) == ["keep"]
+
+
+async def test_policies_are_kept_changed_listed_and_deleted(rooms: Rooms, pruning: Pruning, database: Database):
+    repository, other = await rooms.make_repository(), await rooms.make_repository("acme/other")
+    rules = [rule("tag", "sw", "dev-"), {"any": [rule("signed", "eq", "false"), rule("size", "gt", "10")]}]
+    first = await pruning.create(policy(repository, *rules, keep=3), only_future=False, by=ADA)
+    second = await pruning.create(policy(repository, *rules, enabled=False), only_future=False, by=ADA)
+    assert await pruning.list_policies(repository, limit=10) == sorted([first, second], key=lambda one: one.id)
+    assert [rule_.document for rule_ in (await pruning.get(repository, first.id)).rules] == rules
+    assert [one.id async for one in pruning.active()] == [first.id]
+    jobs = await Jobs(rooms.database).list_jobs()
+    assert [(one.action, one.parameters) for one in jobs] == [("tag_prune", {"repository": str(repository)})]
+    for unknown in (pruning.get(other, first.id), pruning.get(repository, "nothing")):
+        with pytest.raises(PolicyUnknown):
+            await unknown
+    assert not await pruning.delete(other, first.id)
+    assert await pruning.delete(repository, first.id, by=ADA)
+    with pytest.raises(PolicyUnknown):
+        await pruning.change(first, only_future=False)
+    happened = await rooms.query(
+        "SELECT type, actor_name FROM events WHERE object_type = 'pruning_policy' ORDER BY id"
+    )
+    assert happened == [("CREATE", "ada"), ("CREATE", "ada"), ("DELETE", "ada")]
+    await rooms.repositories.delete("acme/app")
+    await rooms.collect_all()
+    rows = await rooms.database.fetch_all(Statement(text("SELECT count(*) FROM pruning_policies")))
+    assert rows[0][0] == 0
+
+
+async def test_policies_of_deleted_repositories_rest(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False)
+    await rooms.repositories.delete("acme/app")
+    assert [one async for one in pruning.active()] == []
+
+
+@pytest.mark.parametrize("more", [{"keep": -1}, {"keep": 100_001}])
+async def test_a_policy_that_cannot_be_is_refused(rooms: Rooms, pruning: Pruning, more: dict[str, Any]):
+    repository = await rooms.make_repository()
+    with pytest.raises(PolicyInvalid):
+        await pruning.create(policy(repository, rule("tag", "eq", "x"), **more), only_future=False)
+
+
+async def test_a_policy_without_rules_would_delete_everything_and_is_refused(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    with pytest.raises(PolicyInvalid):
+        await pruning.create(policy(repository), only_future=False)
+
+
+async def test_rules_are_stored_as_they_are_written(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await pruning.create(policy(repository, rule("label", "eq", "träger=ü")), only_future=False)
+    ((stored,),) = await rooms.query("SELECT rules FROM pruning_policies")
+    assert json.loads(stored) == [rule("label", "eq", "träger=ü")]

@@ -1,0 +1,131 @@
+"""``…/pruningPolicies``: made, tried out, worked off, by those who may."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from tests.support.api import Api
+from tests.support.images import make_image
+from tests.support.rooms import annotated
+
+POLICIES = "/api/v0/repositories/acme/app/pruningPolicies"
+IMAGE = make_image()
+OLD = {"field": "tag", "operator": "sw", "values": ["dev-"]}
+
+
+@pytest.fixture
+def world(api: Api) -> Api:
+    """A repository with tags, new for each test."""
+    if not api.rows("SELECT id FROM accounts WHERE name = 'acme'"):
+        api.make_users("ada", "rita")
+        api.make_organization("acme", owners=("ada",), members=("rita",))
+        api.make_team("acme/readers", "rita")
+    if api.rows("SELECT id FROM repositories WHERE path = 'acme/app' AND deleted_at IS NULL"):
+        api.as_("ada").delete("/api/v0/repositories/acme/app").expect(204)
+    api.make_repository("acme/app")
+    api.grant("acme/readers", "read-only", repository="acme/app")
+    client = api.as_("ada").client
+    client.push("acme/app", IMAGE, "latest")
+    for tag in ("dev-1", "dev-2", "1.0"):
+        client.put_manifest("acme/app", annotated(IMAGE, n=tag), tag).expect(201)
+    return api
+
+
+def tags(api: Api) -> list[str]:
+    found: list[str] = api.as_("ada").client.call("GET", "/v2/acme/app/tags/list").expect(200).json["tags"]
+    return found
+
+
+def wait_for_tags(api: Api, *expected: str) -> None:
+    deadline = time.monotonic() + 15
+    while tags(api) != sorted(expected):
+        assert time.monotonic() < deadline, tags(api)
+        time.sleep(0.1)
+
+
+def test_a_policy_is_worked_off_when_it_is_made(world: Api):
+    ada = world.as_("ada")
+    made = ada.post(POLICIES, {"enabled": True, "rules": [OLD]}).expect(201).json
+    assert (made["repository"], made["rules"], made["lastPrunedAt"]) == ("acme/app", [OLD], "0001-01-01T00:00:00Z")
+    wait_for_tags(world, "1.0", "latest")
+    deadline = time.monotonic() + 5
+    while ada.get(f"{POLICIES}/{made['id']}").expect(200).json["lastPrunedAt"].startswith("0001"):
+        assert time.monotonic() < deadline
+    events = ada.get("/api/v0/repositories/acme/app/events", eventType="DELETE").expect(200).json["events"]
+    assert {(one["object"]["id"], one["actorType"], one["actor"]) for one in events} == {
+        ("dev-1", "policy", made["id"]),
+        ("dev-2", "policy", made["id"]),
+    }
+
+
+def test_saved_for_the_future_it_leaves_what_is_there(world: Api):
+    ada = world.as_("ada")
+    ada.post(POLICIES, {"rules": [OLD]}, initialEvaluation="false").expect(201)
+    ada.client.put_manifest("acme/app", annotated(IMAGE, n="new"), "dev-3").expect(201)
+    ada.post(POLICIES, {"rules": [{"field": "tag", "operator": "eq", "values": ["1.0"]}]}).expect(201)  # runs both
+    wait_for_tags(world, "dev-1", "dev-2", "latest")
+
+
+def test_trying_out_changes_nothing_and_explains(world: Api):
+    ada = world.as_("ada")
+    meant = {"rules": [OLD], "keep": 1}
+    answer = ada.post(f"{POLICIES}/test", meant, pageSize=1, count="true").expect(200)
+    assert [one["name"] for one in answer.json] == ["dev-1"]
+    assert (answer.headers["x-resource-count"], "x-next-page-start" in answer.headers) == ("1", False)
+    answer = ada.post(f"{POLICIES}/test", {"rules": [OLD]}, pageSize=1).expect(200)
+    rest = ada.post(f"{POLICIES}/test", {"rules": [OLD]}, pageStart=answer.headers["x-next-page-start"]).expect(
+        200
+    )
+    assert [one["name"] for one in (*answer.json, *rest.json)] == ["dev-1", "dev-2"]
+    explained = ada.post(f"{POLICIES}/test", {"rules": [OLD]}, explain="true", pageSize=100).expect(200).json
+    assert {one["name"]: (one["prune"], one["answer"], one["decidedBy"]) for one in explained} == {
+        "1.0": (False, "no", 0),
+        "dev-1": (True, "yes", None),
+        "dev-2": (True, "yes", None),
+        "latest": (False, "no", 0),
+    }
+    assert len(tags(world)) == 4
+
+
+def test_policies_are_changed_listed_and_deleted(world: Api):
+    ada = world.as_("ada")
+    ids = sorted(ada.post(POLICIES, {"enabled": False, "rules": [OLD]}).expect(201).json["id"] for _ in range(3))
+    answer = ada.get(POLICIES, pageSize=2, count="true").expect(200)
+    assert [one["id"] for one in answer.json] == ids[:2]
+    assert (answer.headers["x-next-page-start"], answer.headers["x-resource-count"]) == (ids[2], "3")
+    changed = ada.put(f"{POLICIES}/{ids[0]}", {"keep": 5}).expect(200).json
+    assert (changed["keep"], changed["rules"], changed["enabled"]) == (5, [OLD], False)
+    assert len(tags(world)) == 4  # it is switched off
+    ada.put(f"{POLICIES}/{ids[0]}", {"enabled": True, "keep": 0}).expect(200)
+    wait_for_tags(world, "1.0", "latest")
+    for _ in range(2):
+        ada.delete(f"{POLICIES}/{ids[0]}").expect(204)
+    for answer in (ada.get(f"{POLICIES}/{ids[0]}"), ada.put(f"{POLICIES}/{ids[0]}", {})):
+        assert answer.expect(404).json["errors"][0]["code"] == "NO_SUCH_PRUNING_POLICY"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"rules": []},
+        {"rules": [{"field": "colour", "operator": "eq", "values": ["red"]}]},
+        {"rules": [OLD], "keep": -1},
+        {"rules": [{"any": []}]},
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(world: Api, form: dict[str, Any]):
+    ada = world.as_("ada")
+    for address in (POLICIES, f"{POLICIES}/test"):
+        error = ada.post(address, form).expect(404).json["errors"][0]
+        assert (error["code"], bool(error["detail"])) == ("INVALID_PRUNING_POLICY", True)
+
+
+def test_readers_look_and_do_nothing(world: Api):
+    made = world.as_("ada").post(POLICIES, {"enabled": False, "rules": [OLD]}).expect(201).json
+    rita = world.as_("rita")
+    assert [one["id"] for one in rita.get(POLICIES).expect(200).json] == [made["id"]]
+    rita.post(POLICIES, {"rules": [OLD]}).expect(403)
+    rita.put(f"{POLICIES}/{made['id']}", {"enabled": True}).expect(403)
+    rita.delete(f"{POLICIES}/{made['id']}").expect(403)
