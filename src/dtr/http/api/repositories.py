@@ -22,7 +22,7 @@ from dtr.registry.usage import of_repository
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dtr.accounts import Standing
+    from dtr.accounts import Account, Standing
     from dtr.http.api.caller import Caller
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
@@ -208,8 +208,23 @@ async def list_namespace_repositories(
     namespace: str, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
 ) -> RepositoryList:
     """Those that the caller may see, by path, which is what the page starts with (``namespace/name``)."""
-    owner = await rooms.accounts.get(namespace)
-    return await _page(caller, rooms, page, response, owner.id)
+    owner = await find_owner(caller, rooms, namespace)
+    return await _page(caller, rooms, page, response, owner.id if owner else "")
+
+
+async def find_owner(caller: Caller, rooms: Rooms, namespace: str) -> Account | None:
+    """
+    The account whose repositories are asked for.
+
+    None: there is none, and the caller must not learn which accounts there are; for the others this raises
+    AccountUnknown.
+    """
+    try:
+        return await rooms.accounts.get(namespace)
+    except AccountUnknown:
+        if caller.may(Operation.SEE_ACCOUNTS):
+            raise
+        return None
 
 
 async def _page(
@@ -228,7 +243,7 @@ async def _page(
 
 
 async def repository_records(caller: Caller, rooms: Rooms, ids: Sequence[int]) -> list[RepositoryRecord]:
-    """The records of repositories that the caller may see, without READMEs; by path, if `ids` are in that order."""
+    """The records of repositories that the caller may see, without READMEs; by path, if `ids` are so."""
     records: list[RepositoryRecord] = []
     for start in range(0, len(ids), _PORTION):
         found = await rooms.repositories.get_many(ids[start : start + _PORTION])
@@ -268,8 +283,8 @@ async def create_repository(
 @one_router.get("", summary="A repository", responses=errors(*FROM_REPOSITORY))
 async def get_repository(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> RepositoryRecord:
     """For everybody who may see it."""
-    await caller.require_on(path, Operation.SEE)
-    return await _record(caller, rooms, path)
+    number = await caller.require_on(path, Operation.SEE)
+    return await _record(caller, rooms, path, number)
 
 
 @one_router.patch("", summary="Change a repository", responses=errors(*_INVALID, *ON_REPOSITORY))
@@ -277,9 +292,9 @@ async def patch_repository(
     path: PathDep, form: RepositoryChange, caller: CallerDep, rooms: RoomsDep
 ) -> RepositoryRecord:
     """For those who administer it."""
-    await caller.require_on(path, Operation.CHANGE_SETTINGS)
-    await rooms.repositories.update(path, by=caller.actor, **form.changes)
-    return await _record(caller, rooms, path)
+    number = await caller.require_on(path, Operation.CHANGE_SETTINGS)
+    await rooms.repositories.update(path, number=number, by=caller.actor, **form.changes)
+    return await _record(caller, rooms, path, number)
 
 
 @one_router.delete(
@@ -291,9 +306,9 @@ async def patch_repository(
 )
 async def delete_repository(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
     """For those who administer it. Its tags are gone and its name is free at once; content is collected later."""
-    await caller.require_on(path, Operation.DELETE_REPOSITORY)
+    number = await caller.require_on(path, Operation.DELETE_REPOSITORY)
     require_writable(rooms)
-    await rooms.repositories.delete(path, by=caller.actor)
+    await rooms.repositories.delete(path, number=number, by=caller.actor)
 
 
 @one_router.post(
@@ -310,14 +325,14 @@ async def rename_repository(
     Nothing is copied. Pulls under the old name go on, until another repository has it; pushes are told the new
     one. When it leaves an organization, what teams and robots of that were granted on it ends.
     """
-    await caller.require_on(path, Operation.DELETE_REPOSITORY)
+    number = await caller.require_on(path, Operation.DELETE_REPOSITORY)
     namespace, _, name = path.partition("/")
     target = form.namespace or namespace
     if target != namespace:
         await caller.require_in(namespace, Operation.MANAGE_ORGANIZATION)
     owner = await caller.require_in(target, Operation.CREATE_REPOSITORY)
     renamed = await rooms.repositories.rename(
-        path, parse_repository_name(f"{owner.name}/{form.name or name}"), by=caller.actor
+        path, parse_repository_name(f"{owner.name}/{form.name or name}"), number=number, by=caller.actor
     )
     return await _record(caller, rooms, renamed.path)
 
@@ -335,8 +350,8 @@ async def toggle_all_repositories_scan_on_push(form: ScanToggle, caller: CallerD
     return Response(status_code=200)
 
 
-async def _record(caller: Caller, rooms: Rooms, path: str) -> RepositoryRecord:
-    repository = await rooms.repositories.get(path)
+async def _record(caller: Caller, rooms: Rooms, path: str, number: int | None = None) -> RepositoryRecord:
+    repository = await rooms.repositories.get(path, number=number)
     scope = of_repository(repository.id)
     counts = await rooms.usage.get([scope])
     return RepositoryRecord.of(repository, await caller.standing(path), counts[scope], long_description=True)
