@@ -153,6 +153,8 @@ class Call:
     """Until there is something: a job is done, settings have reached every process."""
 
 
+PRUNING = "/api/v0/repositories/{namespace}/{reponame}/pruningPolicies"
+OLD = {"field": "tag", "operator": "eq", "values": ["old"]}
 CALLS = {
     # Each once, in this order: what makes comes before what looks, and what deletes last.
     "POST /api/v0/repositories/{namespace}": Call(body={"name": "made", "visibility": "public", "tagLimit": 3}),
@@ -190,6 +192,12 @@ CALLS = {
         query={"query": "a", "includeRepositories": True, "includeAccounts": True}
     ),
     "GET /api/v0/index/dockersearch": Call(query={"q": "app"}),
+    f"POST {PRUNING}": Call(body={"rules": [OLD], "enabled": True}),
+    f"POST {PRUNING}/test": Call(body={"rules": [{**OLD, "values": ["v1"]}], "enabled": True}),
+    f"GET {PRUNING}": Call(),
+    f"GET {PRUNING}/{{pruningpolicyid}}": Call(),
+    f"PUT {PRUNING}/{{pruningpolicyid}}": Call(body={"enabled": False}),
+    f"DELETE {PRUNING}/{{pruningpolicyid}}": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/tags/{tag}": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/manifests/{reference}": Call({"reference": "DIGEST"}),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": Call(),
@@ -237,6 +245,7 @@ class World:
         api.make_team("other/strangers")
         for path in ("acme/app", "acme/more", "ada/own", "gone/app"):
             api.make_repository(path)
+        api.make_repository("acme/public", visibility="public")
         api.grant("acme/devs", "read-only")
         image = _image()
         api.admin.client.push("acme/app", image, "v1")
@@ -247,7 +256,15 @@ class World:
         scoped = api.as_("ada").post("/api/v0/api_tokens", {"scope": scope}).expect(200)
         worker = api.admin.get("/api/v0/workers").expect(200).json["workers"][0]
         job = api.admin.post("/api/v0/jobs", {"action": "false"}).expect(202)
-        self.found = {"hashedtoken": made.json["hashedToken"], "id": worker["id"], "jobID": job.json["id"]}
+        policy = api.admin.post(
+            "/api/v0/repositories/acme/app/pruningPolicies", {"rules": [OLD], "enabled": False}
+        )
+        self.found = {
+            "pruningpolicyid": policy.expect(201).json["id"],
+            "hashedtoken": made.json["hashedToken"],
+            "id": worker["id"],
+            "jobID": job.json["id"],
+        }
         self.scoped = api.as_("ada", scoped.json["token"])
 
     def path(self, name: str, values: dict[str, str] | None = None) -> str:
@@ -293,6 +310,7 @@ NOTHING = {
     "NO_SUCH_REF": ("reference",),
     "NO_SUCH_API_TOKEN": ("hashedtoken",),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": ("teamname",),
+    "NO_SUCH_PRUNING_POLICY": ("pruningpolicyid",),
 }
 """The parameter that names what is not there."""
 BODIES = {
@@ -300,13 +318,14 @@ BODIES = {
     "INVALID_REPOSITORY_VISIBILITY": {"visibility": "secret"},
     "INVALID_SETTINGS": {"repoEventHistoryMaxAge": "soon"},
     "REPOSITORY_EXISTS": {"name": "app"},
+    "INVALID_PRUNING_POLICY": {"rules": [{**OLD, "field": "mood"}], "enabled": True},
 }
 OPEN_CODES = {
     "INVALID_TAG_NAME", "INVALID_PROMOTION_POLICY", "REMOTE_REGISTRY_INVALID_PERMISSIONS", "SCANNING_NOT_ENABLED",
     "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_WEBHOOK", "NO_SUCH_CONTENT_CACHE",
-    "NO_SUCH_PROMOTION_POLICY", "NO_SUCH_PRUNING_POLICY", "NO_SUCH_PUSH_MIRRORING_POLICY",
+    "NO_SUCH_PROMOTION_POLICY", "NO_SUCH_PUSH_MIRRORING_POLICY",
     "NO_SUCH_POLL_MIRRORING_POLICY", "INVALID_POLL_MIRRORING_POLICY", "INVALID_PUSH_MIRRORING_POLICY",
-    "INVALID_PRUNING_POLICY", "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY",
+    "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY",
 }  # fmt: skip
 """Codes of what waits for its engine: of open operations, and of content trust."""
 REFUSALS = [
@@ -330,6 +349,8 @@ def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, 
         caller, headers = fresh.api.anonymous, {"Authorization": "Bearer nonsense", **elsewhere}
     elif code == "NOT_AUTHORIZED" and "{hashedtoken}" in name:
         caller = fresh.scoped  # others' tokens are not there
+    elif code == "NOT_AUTHORIZED" and "Policies" in name:
+        caller, path = fresh.api.as_("carl"), fresh.path(name, {**given, "reponame": "public"})  # granted nothing
     elif code == "NOT_AUTHORIZED":
         sees = "repositories/" in name
         caller = fresh.api.as_("bob" if sees else "carl")

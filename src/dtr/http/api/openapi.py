@@ -48,8 +48,8 @@ _TAGS = {
 }
 _PARAMETERS = {
     "accept-language": "The languages of the browser.",
-    "action": "What is to be done.",
     "account": "Name or id of a user or an organization.",
+    "action": "What is to be done.",
     "hashedtoken": "Id of an access token.",
     "id": "Id of a worker.",
     "jobID": "Id of a job.",
@@ -57,6 +57,7 @@ _PARAMETERS = {
     "namespace": "Name of a user or an organization, whose repositories are meant.",
     "org": "Name or id of an organization.",
     "orgname": "Name of an organization.",
+    "pruningpolicyid": "Id of a pruning policy.",
     "reference": "A tag, or the digest of a manifest.",
     "reponame": "Name of the repository in its namespace; it may have slashes.",
     "robot": "Short name of a robot of the organization.",
@@ -69,8 +70,8 @@ _PARAMETERS = {
 """What parameters mean wherever they are and nothing else is said."""
 _FIELDS = {
     "accessLevel": "`read-only`, `read-write` or `admin`.",
-    "actions": "What it allows there.",
     "accountID": "Id of the account that it belongs to.",
+    "actions": "What it allows there.",
     "annotations": "Those of the manifest.",
     "architecture": "The processor that it is for.",
     "cert": "The certificate, and those that signed it, in PEM.",
@@ -78,6 +79,8 @@ _FIELDS = {
     "configDigest": "Digest of its configuration.",
     "configMediaType": "Media type of its configuration.",
     "digest": "Digest of the manifest.",
+    "enabled": "It is worked off; what is not enabled is kept, and does nothing.",
+    "field": "What is looked at.",
     "isActive": "Opens something; what is not active is kept, and opens nothing.",
     "isAdmin": "Administers the whole system.",
     "isAuditor": "Sees everything, and changes nothing.",
@@ -86,12 +89,15 @@ _FIELDS = {
     "mediaType": "Media type of the content.",
     "membersCount": "How many members it has.",
     "namespaceType": "What owns the namespace.",
+    "operator": "How it is compared.",
     "organization": "Name of the organization that it belongs to.",
     "os": "The operating system that it is for.",
     "osVersion": "The version of the operating system.",
+    "repository": "The repository that it is of.",
     "shortDescription": "A line about it.",
     "tags": "Names of tags.",
     "tokenLabel": "What it is for; for people.",
+    "values": "What it is compared with.",
     "variant": "The variant of the processor.",
     "visibility": "`public`: everybody can read it; or `private`.",
 }
