@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 MOST_COUNTED = 100_000
 """`Events.count` counts no further."""
-_PAGE = 1000
+_PAGE = 250
 _LARGEST_ID = 2**63 - 1
 _SKEW_MS = 600_000
 """No event has a higher id than another one and a moment so much earlier: no unit of work takes so long."""

@@ -115,8 +115,8 @@ class Pulls:
             await asyncio.sleep(_FLUSH_SECONDS)
             try:
                 await self.flush()
-            except DatabaseError as error:
-                if not failing:  # they go on to wait
+            except Exception as error:  # noqa: BLE001 - it goes on, whatever it was
+                if not failing:
                     _log.warning("pulls not written", extra={"pulls": len(self._waiting), "reason": str(error)})
                 failing = True
             else:
@@ -133,6 +133,9 @@ class Pulls:
                     await self._database.unit(partial(_write, batch), durable=False)
                 except DatabaseError:
                     self._waiting[:0] = batch
+                    raise
+                except Exception:
+                    self._lost += len(batch)  # it would never be written, and everything behind it would wait
                     raise
                 written += len(batch)
         if self._lost:

@@ -21,16 +21,19 @@ from tests.support.images import Image, make_image
 from tests.support.keys import KeyPair
 from tests.support.rooms import Rooms, annotated
 
+import dtr
 from dtr.accounts import Level
 from dtr.db import ConstraintViolated, Database, Statement
 from dtr.events import Actor, Events, Filter
 from dtr.jobs import Crons, JobRequest, Jobs, Workers
 from dtr.oci import Digest, parse_manifest, parse_repository_name
+from dtr.policies import Pruning, PruningPolicy, parse_rules
 from dtr.registry import Settings
 from dtr.settings import LiveSettings
 from dtr.storage import Memory
 
-PACKAGES = ("accounts", "registry", "settings", "jobs", "cluster", "events")
+OTHERS = {"cli", "db", "http", "oci", "storage"}
+PACKAGES = [one.name for one in pkgutil.iter_modules(dtr.__path__) if one.ispkg and one.name not in OTHERS]
 SECRET = "a secret that nobody may read"
 
 SILENT = {
@@ -54,6 +57,7 @@ SILENT = {
     "Crons.ensure": "what the program comes with",
     "Crons.queue_due": "does what an event before said",
     "Jobs.prune": "forgets, by the settings",
+    "Pruning.prune": "the deletion of each tag is the event",
     "Worker.run": "runs what was queued",
     "Replicas.leave": "a process ends",
     "Replicas.keep_reporting": "a process lives",
@@ -181,6 +185,12 @@ async def _everything(rooms: Rooms, did: Scenario) -> list[str]:
     await did.does("Manifests.delete_tags", rooms.manifests.delete_tags, number, ["v2", "none"])
     await did.does("Manifests.delete", rooms.manifests.delete, number, image.digest)
     await did.does("Blobs.delete", rooms.blobs.delete, number, spare)
+    pruning = Pruning(database, rooms.images, rooms.manifests)
+    rules = parse_rules([{"field": "tag", "operator": "eq", "values": ["old"]}])
+    policy = PruningPolicy(id="", repository=number, enabled=True, rules=rules)
+    policy = await did.does("Pruning.create", pruning.create, policy, only_future=False)
+    await did.does("Pruning.change", pruning.change, policy, only_future=True)
+    await did.does("Pruning.delete", pruning.delete, number, policy.id)
     await did.does("Repositories.delete", repositories.delete, "acme/tool")
     await rooms.make_repository("acme/more")
     await did.does("Repositories.delete_all", repositories.delete_all, acme.id)
