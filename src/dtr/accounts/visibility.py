@@ -232,19 +232,20 @@ def count_statement(view: View, *, in_namespace: bool, scoped: bool) -> Statemen
     """
     How many the pages of `page_statement` have in all, with its parameters but `limit`.
 
-    Without a scope (not `scoped`) no paths are compared, which takes longer than counting.
+    Where everything is counted (not `scoped`), no paths are compared: that takes longer than counting.
     """
     inside = _inside(_namespace, in_namespace=in_namespace)
     is_public = repositories.c.visibility == "public"
     if view == "all" and not scoped:
         return Statement(_count(_there, inside))
-    private = and_(repositories.c.visibility == "private", own_range(_path) if scoped else true(), IN_SCOPE)
     counts = [_count(_there, is_public, inside)]
     if view == "all":
-        counts.append(_count(_there, private, inside))
+        is_private = repositories.c.visibility == "private"
+        counts.append(_count(_there, is_private, own_range(_path), IN_SCOPE, inside))
     if view == "some":
+        is_private = repositories.c.visibility.concat("") == "private"  # the index is that of the namespace
         in_spaces = _namespace.in_(SPACES)
-        counts.append(_count(_there, private, inside, in_spaces))
+        counts.append(_count(_there, is_private, own_range(PATH_NOT_INDEXED), IN_SCOPE, inside, in_spaces))
         granted = _granted(own_range(PATH_NOT_INDEXED), in_namespace=in_namespace)
         counts.append(_count(*granted, ~in_spaces))
     counted = union_all(*counts).subquery("counted")

@@ -22,7 +22,7 @@ async def queries_of(shape: Shape, url: str, directory: Path) -> dict[Case, int]
         asked = {}
         for case in cases():
             await subject.call(case)  # what is read once and kept
-            _, asked[case], _size = await subject.call(case)
+            _, _, asked[case] = await subject.call(case)
     finally:
         await subject.close()
     return asked
