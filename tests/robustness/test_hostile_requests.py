@@ -295,3 +295,28 @@ def test_paths_lead_nowhere_else(api: Api, headers: dict[str, str], path: str) -
         answer = peer.send(ask("GET", path, headers)).answer()
     assert answer.status in {400, 404}, answer.body[:300]
     assert b"root:" not in answer.body
+
+
+def test_nobody_learns_which_accounts_and_private_repositories_there_are(api: Api) -> None:
+    """Whoever is not logged in cannot tell what is hidden from what is not there."""
+    api.make_users("hidden")
+    api.make_repository("hidden/app")
+    names = ("hidden", "missing")
+    for path in (
+        "/api/v0/repositories/{}?count=true",
+        "/api/v0/index/autocomplete?query=app&namespace={}",
+        "/api/v0/index/autocomplete?query={}",
+        "/api/v0/repositories/{}/app",
+        "/api/v0/repositories/{}/app/tags",
+        "/api/v0/repositories/{}/app/events",
+        "/api/v0/accounts/{}/settings",
+        "/api/v0/accounts/{}/repositoryAccess/hidden/app",
+        "/api/v0/repositoryNamespaces/{}/teamAccess",
+        "/enzi/v0/accounts/{}",
+        "/enzi/v0/accounts/{}/publicKeys",
+        "/enzi/v0/accounts/{}/organizations",
+    ):
+        there, missing = (api.anonymous.get(path.format(name)) for name in names)
+        assert there.status == missing.status, path
+        assert there.body == missing.body, path
+        assert there.headers.get("x-resource-count") == missing.headers.get("x-resource-count")

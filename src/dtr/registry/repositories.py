@@ -271,7 +271,12 @@ class Repository:
 
 
 class Repositories:
-    """All repositories."""
+    """
+    All repositories.
+
+    Where a method takes a `number` beside a path, it means that repository alone: another one that has got the
+    name since somebody's rights were looked at is RepositoryUnknown.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -298,10 +303,10 @@ class Repositories:
 
         return await self._database.unit(work)
 
-    async def get(self, path: str) -> Repository:
+    async def get(self, path: str, *, number: int | None = None) -> Repository:
         """The repository at `path`. Raises RepositoryUnknown."""
         row = await self._database.fetch_one(_FIND, path=path)
-        if row is None:
+        if row is None or number not in {None, row[0]}:
             raise RepositoryUnknown(path)
         return _read(row)
 
@@ -313,12 +318,14 @@ class Repositories:
         """At most `limit` repositories behind the path `after`, by path."""
         return [_read(row) for row in await self._database.fetch_all(_LIST, after=after, limit=limit)]
 
-    async def update(self, path: str, *, by: Actor = SYSTEM, **changes: object) -> Repository:
+    async def update(
+        self, path: str, *, number: int | None = None, by: Actor = SYSTEM, **changes: object
+    ) -> Repository:
         """Change some of the settings (the fields of `Settings`). Raises RepositoryUnknown, InvalidSettings."""
 
         async def work(tx: Transaction) -> Repository:
             row = await tx.fetch_one(_LOCK, path=path)
-            if row is None:
+            if row is None or number not in {None, row[0]}:
                 raise RepositoryUnknown(path)
             before = _read(row)
             after = replace(before, settings=replace(before.settings, **changes))  # type: ignore[arg-type]  # names checked by dataclass
@@ -340,7 +347,9 @@ class Repositories:
 
         await self._database.unit(work)
 
-    async def rename(self, path: str, name: RepositoryName, *, by: Actor = SYSTEM) -> Repository:
+    async def rename(
+        self, path: str, name: RepositoryName, *, number: int | None = None, by: Actor = SYSTEM
+    ) -> Repository:
         """
         Give a repository another name, maybe in another namespace; what it is then.
 
@@ -350,11 +359,11 @@ class Repositories:
         """
         _check_name(name)
         if name == path:
-            return await self.get(path)
+            return await self.get(path, number=number)
 
         async def work(tx: Transaction) -> bool:
             row = await tx.fetch_one(_ID, path=path)
-            if row is None:
+            if row is None or number not in {None, row[0]}:
                 raise RepositoryUnknown(path)
             repository = row[0]
             namespace = await tx.fetch_one(_FIND_NAMESPACE, namespace=name.namespace)
@@ -393,7 +402,7 @@ class Repositories:
             raise RepositoryExists(name) from None
         return await self.get(name)
 
-    async def delete(self, path: str, *, by: Actor = SYSTEM) -> None:
+    async def delete(self, path: str, *, number: int | None = None, by: Actor = SYSTEM) -> None:
         """
         Delete a repository. Its name is free at once, its content is collected later.
 
@@ -402,7 +411,7 @@ class Repositories:
 
         async def work(tx: Transaction) -> None:
             row = await tx.fetch_one(_ID, path=path)
-            if row is None or not await _delete(tx, [row[0]], by):
+            if row is None or number not in {None, row[0]} or not await _delete(tx, [row[0]], by):
                 raise RepositoryUnknown(path)
 
         await self._database.unit(work)

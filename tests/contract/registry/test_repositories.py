@@ -573,3 +573,23 @@ async def test_the_id_of_a_repository_that_is_gone_is_never_given_again(rooms: R
 
     await rooms.database.unit(collect)
     assert await rooms.make_repository("acme/other") > gone  # events of the one are none of the other
+
+
+async def test_another_repository_under_the_name_is_not_meant(rooms):
+    """Somebody's rights were looked at on one repository; by then another one has its name."""
+    await rooms.accounts.create_organization("acme")
+    looked_at = await rooms.repositories.create(parse_repository_name("acme/meant"), Settings())
+    await rooms.repositories.rename("acme/meant", parse_repository_name("acme/elsewhere"))
+    await rooms.repositories.create(parse_repository_name("acme/meant"), Settings())
+    for change in (
+        rooms.repositories.get("acme/meant", number=looked_at),
+        rooms.repositories.update("acme/meant", number=looked_at, visibility="public"),
+        rooms.repositories.rename("acme/meant", parse_repository_name("acme/stolen"), number=looked_at),
+        rooms.repositories.delete("acme/meant", number=looked_at),
+    ):
+        with pytest.raises(RepositoryUnknown):
+            await change
+    assert (await rooms.repositories.get("acme/meant")).settings.visibility == "private"
+    assert (
+        await rooms.repositories.update("acme/elsewhere", number=looked_at, tag_limit=3)
+    ).settings.tag_limit == 3

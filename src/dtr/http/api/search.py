@@ -12,7 +12,7 @@ from dtr.http.api.caller import CallerDep, identify
 from dtr.http.api.enzi.records import account_records
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import AccountRecord, Record
-from dtr.http.api.repositories import RepositoryRecord, repository_records
+from dtr.http.api.repositories import RepositoryRecord, find_owner, repository_records
 from dtr.http.api.rooms import RoomsDep
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ async def autocomplete(
     """For everybody; whoever is not logged in finds public repositories."""
     limit = min(limit, _MOST)
     repositories: list[RepositoryRecord] = []
-    if include_repositories:
-        owner = await rooms.accounts.get(namespace) if namespace else None
+    owner = await find_owner(caller, rooms, namespace) if namespace else None
+    if include_repositories and not (namespace and owner is None):
         ids = await rooms.search.find_repositories(
             query, caller.account_id, scope=caller.scope, namespace=owner, limit=limit
         )
