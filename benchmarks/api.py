@@ -4,9 +4,9 @@ Time and queries of the API at a size: `python -m benchmarks.api`.
 Requests go through the whole application in this process, from the parsed request to the last byte of the answer,
 without a network. Two times are measured: the CPU time of this process and of the database's, which is the
 server's own time whatever else runs on the machine, and the time that passed, which is only right on a quiet one.
-Every request is repeated in several rounds; of a round there are median and 95th percentile, and the round with the
-least median is reported. The database is filled first (`benchmarks.seed`), unless it is filled already. PostgreSQL
-has to run on this machine.
+Every request is repeated in several rounds; of a round there are median and 95th percentile, and the round with
+the least median is reported. The database is filled first (`benchmarks.seed`), unless it is filled already.
+PostgreSQL has to run on this machine.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from tests.contract.accounts.test_standings import World, fill
 
 from dtr.accounts import Accounts, Action, Level, Operation, TokenScope, may
-from dtr.accounts.visibility import VISIBLE, View, asking, bounds, page_statement
+from dtr.accounts.visibility import VISIBLE, View, asking, bounds, count_statement, page_statement
 from dtr.db import Database, Statement
 from dtr.db.schema import accounts as accounts_table
 from dtr.db.schema import repositories as table
@@ -103,16 +103,19 @@ async def test_a_page_walks_over_nothing_but_what_is_on_it(
         await accounts.grants.set_user(place, "ada", Level.READ)
     parameters = asking(ada) | bounds(None) | {"namespace": (await accounts.get("org")).id, "limit": 5}
 
+    def steps_of(statement: Statement) -> int:
+        count = itertools.count()
+        sql, values = statement.prepare("sqlite", parameters)
+        database._reader.set_progress_handler(lambda: next(count) < 0, 1)
+        database._reader.execute(sql, values).fetchall()
+        return next(count)
+
     def steps() -> dict[tuple[View, bool], int]:
-        taken = {}
-        for view in get_args(View):
-            for in_namespace in (False, True):
-                count = itertools.count()
-                sql, values = page_statement(view, in_namespace=in_namespace).prepare("sqlite", parameters)
-                database._reader.set_progress_handler(lambda count=count: next(count) < 0, 1)
-                database._reader.execute(sql, values).fetchall()
-                taken[view, in_namespace] = next(count)
-        return taken
+        return {
+            (view, in_namespace): steps_of(page_statement(view, in_namespace=in_namespace))
+            for view in get_args(View)
+            for in_namespace in (False, True)
+        }
 
     async def make_others(visibility: str) -> None:
         row = (
@@ -127,9 +130,11 @@ async def test_a_page_walks_over_nothing_but_what_is_on_it(
         ]
         await database.unit(lambda tx: tx.execute_many(Statement(text(row)), rows))
 
-    few = steps()
+    count = count_statement("some", in_namespace=False, scoped=False)
+    few, few_counted = steps(), steps_of(count)
     await make_others("private")
     many = steps()
+    assert steps_of(count) <= few_counted + 100
     del few["all", False], few["all", True]  # an administrator sees them
     for key, count in few.items():
         assert many[key] <= count + 100, key
