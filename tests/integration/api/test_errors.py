@@ -71,6 +71,11 @@ def test_strange_paths_find_nothing(api: Api, name: str):
             assert "set-cookie" not in answer.headers
 
 
+def test_a_line_break_is_a_character_of_a_name(api: Api):
+    assert api.admin.get("/api/v0/repositories/acme/a%0Ab/tags").expect(404).codes == ["NO_SUCH_REPOSITORY"]
+    assert api.admin.get(f"{FEATURES}%0A").expect(404).codes == ["NO_SUCH_OPERATION"]
+
+
 # --- what goes in, and what comes out -------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ meant (OpenAPI 3.1, Paths Object), whatever its methods. ``…/repositories/acme
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from fastapi.routing import APIRoute
@@ -71,6 +72,8 @@ class Paths:
         )
         self._paths: dict[tuple[tuple[int, str], ...], Path] = {}
         for route in self.routes:
+            # A line break is a character like others, also at the end.
+            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
             route.operation_id = route.operation_id or to_camel(route.name)
             path = self._paths.setdefault(_shape(route.path), Path(route))
             for method in route.methods or ():

@@ -327,12 +327,15 @@ async def rename_repository(
     """
     number = await caller.require_on(path, Operation.DELETE_REPOSITORY)
     namespace, _, name = path.partition("/")
-    target = form.namespace or namespace
+    target = namespace if form.namespace is None else form.namespace
     if target != namespace:
         await caller.require_in(namespace, Operation.MANAGE_ORGANIZATION)
     owner = await caller.require_in(target, Operation.CREATE_REPOSITORY)
     renamed = await rooms.repositories.rename(
-        path, parse_repository_name(f"{owner.name}/{form.name or name}"), number=number, by=caller.actor
+        path,
+        parse_repository_name(f"{owner.name}/{name if form.name is None else form.name}"),
+        number=number,
+        by=caller.actor,
     )
     return await _record(caller, rooms, renamed.path)
 
