@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dtr.durations import to_milliseconds
 from dtr.jobs import JobFailed
 from dtr.registry.fsck import Fsck
+from dtr.webhooks import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
+    from dtr.webhooks import Deliveries
 
 ACTIONS = {
     "onlinegc": "collects what nothing holds any more, old events and old jobs; `grace`, `dryRun`, `unsafe`",
@@ -33,6 +35,7 @@ ACTIONS = {
     "onlinegc_events": "deletes old events, as the settings say",
     "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say",
     "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
+    "webhook": "sends the delivery of a webhook with the id `delivery`",
     "fsck": "compares database and storage; `content` and `repair` are true or false",
     "tag_pruning": "another name of tag_prune",
     "sleep": "sleeps for `seconds` (60), to try the queue",
@@ -59,6 +62,7 @@ class Actions:
         collector: Collector,
         sweeper: Sweeper,
         pruning: Pruning,
+        deliveries: Deliveries,
         events: Events,
         jobs: Jobs,
         live: LiveSettings,
@@ -70,6 +74,7 @@ class Actions:
         self._collector = collector
         self._sweeper = sweeper
         self._pruning = pruning
+        self._deliveries = deliveries
         self._events = events
         self._jobs = jobs
         self._live = live
@@ -86,6 +91,7 @@ class Actions:
             "onlinegc_joblogs": self._prune_jobs,
             "tag_prune": self._prune,
             "tag_pruning": self._prune,
+            "webhook": self._deliver,
             "fsck": self._check,
             "sleep": _sleep,
             "false": _fail,
@@ -160,6 +166,9 @@ class Actions:
         run.log(f"deleted {removed} jobs")
 
     async def _prune(self, run: Run) -> None:
+        if self._live.current.read_only_registry:
+            run.log("the registry is read-only: no tag is deleted", "warning")
+            return
         repository = run.parameters.get("repository", "")
         if repository and not repository.isdecimal():
             raise JobFailed("repository is the id of a repository")
@@ -174,6 +183,12 @@ class Actions:
     async def _prune_by(self, run: Run, policy: PruningPolicy) -> None:
         deleted = await self._pruning.prune(policy)
         run.log(f"policy {policy.id} of repository {policy.repository} deleted {deleted} tags")
+
+    async def _deliver(self, run: Run) -> None:
+        try:
+            run.log(await self._deliveries.deliver(run.parameters.get("delivery", "")))
+        except DeliveryFailed as error:
+            raise JobFailed(str(error)) from None
 
     async def _check(self, run: Run) -> None:
         fsck = Fsck(self._database, self._storage)
