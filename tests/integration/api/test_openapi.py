@@ -12,6 +12,8 @@ import schemathesis
 from tests.support.api import Api
 from tests.support.contract import codes, operations, ours, resolve
 
+from dtr.http.api.errors import _CODES
+
 OBVIOUS = {
     "id", "name", "fullName", "namespace", "reponame", "password", "username", "code", "message", "language",
     "description", "createdAt", "updatedAt",
@@ -93,6 +95,17 @@ def test_refusals_have_one_form(name: str):
     for status, response in OPERATIONS[name].described["responses"].items():
         if status >= "400":
             assert codes(resolve(ours(), response)), status
+
+
+def test_every_code_belongs_to_an_operation():
+    described = {
+        code
+        for one in OPERATIONS.values()
+        for status, response in one.described["responses"].items()
+        if status >= "300"
+        for code in codes(resolve(ours(), response))
+    }
+    assert described | {"NO_SUCH_OPERATION", "NOT_ALLOWED"} == _CODES.keys()
 
 
 def test_everybody_may_read_it(api: Api):
