@@ -89,6 +89,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         client = Client(server)
         digest = client.push_blob("admin/app", os.urandom(2 * MIB))
         client.get_blob("admin/app", digest).expect(200)
+        client.send("GET", "/api/v0/meta/features").expect(401)
         seen.add(server.worker_of(client.local_port))
         client.close()
     yield server
