@@ -118,6 +118,26 @@ def test_the_page_on_moving_from_dtr_works(tmp_path: Path, make_server: Callable
     assert columns == {f"{PLURALS[kind]}.csv": list(read) for kind, read in COLUMNS.items()}
 
 
+def test_the_page_on_collecting_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    server.make_organization("acme")
+    server.make_repository("acme/app")
+    Client(server).push("acme/app", make_image(), "dev-1")
+    output = follow(
+        HOW_TO / "collect.md",
+        tmp_path / "page",
+        replaced={"registry.example.org": server.address},
+        answers=[PASSWORD],
+    )
+    assert "manifests" in output
+    assert '"name":"dev-1"' in output
+    crons = server.do(lambda application: application.crons.list_crons())
+    assert [one.request.action for one in crons] == ["onlinegc", "tag_prune"]
+    repository = server.do(lambda application: application.repositories.get("acme/app"))
+    (policy,) = server.do(lambda application: application.pruning.list_policies(repository.id, limit=10))
+    assert policy.keep == 5
+
+
 def test_the_page_on_metrics_and_logs_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
     server = make_server()
     places = {
