@@ -21,7 +21,7 @@ OBVIOUS = {
 """Fields and parameters whose name says it all."""
 VERBS = (
     "get", "list", "search", "export", "create", "put", "set", "update", "patch", "change", "rename", "toggle",
-    "delete", "revoke", "log", "submit", "try", "cancel", "autocomplete",
+    "delete", "revoke", "log", "submit", "try", "test", "cancel", "redeliver", "autocomplete",
 )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ _TAGS = {
     "repositories": "Repositories, their settings, tags and manifests.",
     "repositoryNamespaces": "What holds for all repositories of an account.",
     "events": "Who did what, and when.",
+    "webhooks": "Who is told what happens, and how that went.",
     "index": "Search.",
     "jobs": "Work in the background: what was done, what is to be done and when, and who does it.",
     "meta": "The installation as a whole: settings, state, abilities.",
@@ -50,6 +51,7 @@ _PARAMETERS = {
     "accept-language": "The languages of the browser.",
     "account": "Name or id of a user or an organization.",
     "action": "What is to be done.",
+    "delivery": "Id of a delivery.",
     "hashedtoken": "Id of an access token.",
     "id": "Id of a worker.",
     "jobID": "Id of a job.",
@@ -66,6 +68,7 @@ _PARAMETERS = {
     "teamname": "Name of a team of the organization.",
     "user": "Name or id of a user.",
     "username": "Name of a user.",
+    "webhook": "Id of a webhook.",
 }
 """What parameters mean wherever they are and nothing else is said."""
 _FIELDS = {
@@ -74,6 +77,7 @@ _FIELDS = {
     "actions": "What it allows there.",
     "annotations": "Those of the manifest.",
     "architecture": "The processor that it is for.",
+    "attempts": "How often it was tried.",
     "cert": "The certificate, and those that signed it, in PEM.",
     "certificates": "Certificates that were made for the key.",
     "configDigest": "Digest of its configuration.",
@@ -95,6 +99,7 @@ _FIELDS = {
     "osVersion": "The version of the operating system.",
     "repository": "The repository that it is of.",
     "shortDescription": "A line about it.",
+    "status": "How it is.",
     "tags": "Names of tags.",
     "tokenLabel": "What it is for; for people.",
     "values": "What it is compared with.",
