@@ -499,8 +499,10 @@ class Worker:
         # Whatever cancels this task now comes too late: how the job ended is written down.
         await asyncio.shield(asyncio.ensure_future(self._end(one, status)))
         seconds = round(time.monotonic() - started, 3)
-        facts = {"job": run.job, "action": run.action, "outcome": status, "seconds": seconds}
-        _log.info("job ended", extra=facts)
+        _log.info(
+            "job ended",
+            extra={"job": run.job, "action": run.action, "outcome": status, "seconds": seconds},
+        )
 
     def _stop(self, one: _Task, reason: str) -> None:
         if not one.reason:

@@ -430,7 +430,17 @@ class Collector:
                 _log.exception("collection failed")
                 collected = Collected()
             if collected.did_something:
-                _log.info("collected", extra={one.name: getattr(collected, one.name) for one in fields(collected)})
+                _log.info(
+                    "collected",
+                    extra={
+                        "manifests": collected.manifests,
+                        "links": collected.links,
+                        "blobs": collected.blobs,
+                        "bytes": collected.size,
+                        "kept": collected.kept,
+                        "postponed": collected.postponed,
+                    },
+                )
                 pause = 0
             else:
                 pause = min(max(pause * 2, _SHORTEST_SLEEP), _LONGEST_SLEEP)
