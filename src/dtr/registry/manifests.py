@@ -24,7 +24,6 @@ from sqlalchemy import (
     delete,
     func,
     literal,
-    not_,
     or_,
     select,
     true,
@@ -34,16 +33,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each, in_list, now
-from dtr.db.schema import blobs, manifest_references, manifests, pulls, repositories, repository_blobs, tags
+from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
 from dtr.events import SYSTEM, Actor, Event, Object, record
-from dtr.registry.errors import (
-    ManifestIncomplete,
-    ManifestReferenced,
-    ManifestUnknown,
-    RepositoryUnknown,
-    TagImmutable,
-)
-from dtr.registry.repositories import immutable_pattern, read_patterns
+from dtr.registry._tags import DELETE_TAGS, FORGET_PULLS, claim_tags, let_go, remove_tags, tags_by_name
+from dtr.registry.errors import ManifestIncomplete, ManifestReferenced, ManifestUnknown, RepositoryUnknown
 from dtr.registry.usage import count_push
 
 if TYPE_CHECKING:
@@ -91,50 +84,7 @@ _RENEW = Statement(
 
 # --- putting --------------------------------------------------------------------------------------------------
 
-_settings = select(
-    repositories.c.immutable_tags, repositories.c.tag_limit, repositories.c.immutable_patterns
-).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
-_REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
-_REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
-_names = each("names")
-_CLAIM_TAGS = Statement(
-    insert(tags)
-    .from_select(
-        ["repository_id", "name", "manifest", "author", "created_at", "updated_at"],
-        select(
-            _repository,
-            _names.c.value,
-            bindparam("digest", type_=tags.c.manifest.type),
-            bindparam("author", type_=tags.c.author.type),
-            now(),
-            now(),
-        )
-        # SQLite takes ON for a join's without it. Rows are locked in the order of the list.
-        .where(true()),
-    )
-    # The update changes nothing: it locks the row that is there, and tells where it points.
-    .on_conflict_do_update(index_elements=["repository_id", "name"], set_={"manifest": tags.c.manifest})
-    .returning(tags.c.name, tags.c.manifest, tags.c.created_at == now())
-)
-_MOVE_TAGS = Statement(
-    update(tags)
-    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
-    .values(manifest=bindparam("digest"), author=bindparam("author_now"), updated_at=now())
-)
-_SURPLUS_TAGS = Statement(
-    select(tags.c.name)
-    .where(tags.c.repository_id == _repository, not_(in_list(tags.c.name, "names")))
-    .order_by(tags.c.created_at.desc(), tags.c.name.desc())
-    .offset(bindparam("kept", type_=BigInteger))
-    .limit(1000)
-)
-_tags_by_name = (
-    select(tags.c.name, tags.c.manifest)
-    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
-    .order_by(tags.c.name)
-)
-_LOCK_TAGS = Statement(_tags_by_name.with_for_update())
-_LOCK_FREE_TAGS = Statement(_tags_by_name.with_for_update(skip_locked=True))
+_LOCK_TAGS = Statement(tags_by_name.with_for_update())
 _LOCK_MANIFESTS = Statement(
     select(manifests.c.digest)
     .where(manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests"))
@@ -205,22 +155,8 @@ _PUT_REFERENCES = Statement(
     )
     .on_conflict_do_nothing()
 )
-_LET_GO = Statement(
-    update(manifests)
-    .where(
-        manifests.c.repository_id == _repository,
-        in_list(manifests.c.digest, "digests"),
-        or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold),
-    )
-    .values(review_at=now() + _hold)
-)
-
 # --- deleting -------------------------------------------------------------------------------------------------
 
-_DELETE_TAGS = Statement(delete(tags).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names")))
-_FORGET_PULLS = Statement(
-    delete(pulls).where(pulls.c.repository_id == _repository, in_list(pulls.c.reference, "references"))
-)
 _tags_of = (
     select(tags.c.name)
     .where(tags.c.repository_id == _repository, tags.c.manifest == bindparam("digest"))
@@ -388,21 +324,9 @@ class Manifests:
         hold = self._lifetimes.hold_manifest
 
         async def work(tx: Transaction) -> None:
-            found = await tx.fetch_one(_REPOSITORY, repository=repository)
-            if found is not None and found[1] and names:
-                # One at a time, so that each counts the tags of those before it.
-                found = await tx.fetch_one(_REPOSITORY_ALONE, repository=repository)
-            if found is None:
-                raise RepositoryUnknown(str(repository))
-            immutable, tag_limit, patterns = found
-            claimed = await _claim_tags(tx, repository, names, digest, by.name) if names else {}
-            moved = {name: before for name, (before, _) in claimed.items() if before != digest}
-            if moved:
-                _check_immutability(moved, bool(immutable), patterns)
-            surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
-            old = {*moved.values(), *surplus.values()} - {digest}
+            claim = await claim_tags(tx, repository, names, digest, by)
             # All manifests are locked in the order of their digests. This one, when it is new, by making it.
-            others = sorted({*children, *old} - {digest})
+            others = sorted({*children, *claim.old} - {digest})
             here = bisect(others, digest)
             there = await _lock_manifests(tx, repository, others[:here])
             made = await tx.fetch_one(
@@ -429,20 +353,9 @@ class Manifests:
             await tx.execute(
                 _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
             )
-            if moved:
-                await tx.execute(
-                    _MOVE_TAGS, repository=repository, names=sorted(moved), digest=digest, author_now=by.name
-                )
-            if surplus:
-                await _remove_tags(tx, repository, sorted(surplus))
-            if old:
-                await tx.execute(_LET_GO, repository=repository, digests=sorted(old), hold=hold)
+            await claim.settle(tx, hold=hold)
             happened = [_made(repository, digest, manifest.media_type, by)] if made and made[0] else []
-            happened += [_pushed(repository, name, *was, digest, by) for name, was in sorted(claimed.items())]
-            happened += [
-                _pushed_out(repository, name, surplus[name], names[0], digest, by) for name in sorted(surplus)
-            ]
-            await record(tx, *happened)
+            await record(tx, *happened, *claim.events)
             if names:
                 await count_push(tx, repository)
 
@@ -477,10 +390,8 @@ class Manifests:
             if found:
                 digests = sorted(set(found.values()))
                 await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=digests)
-                await _remove_tags(tx, repository, sorted(found))
-                await tx.execute(
-                    _LET_GO, repository=repository, digests=digests, hold=self._lifetimes.hold_manifest
-                )
+                await remove_tags(tx, repository, sorted(found))
+                await let_go(tx, repository, digests, hold=self._lifetimes.hold_manifest)
                 await record(
                     tx, *(_gone(repository, Object("tag", tag, tag, found[tag]), by) for tag in sorted(found))
                 )
@@ -505,16 +416,11 @@ class Manifests:
                 raise ManifestReferenced(digest, parent[0])
             targets = sorted(row[0] for row in await tx.fetch_all(_BLOBS_OF, repository=repository, digest=digest))
             if tagged:
-                await tx.execute(_DELETE_TAGS, repository=repository, names=tagged)
-            await tx.execute(_FORGET_PULLS, repository=repository, references=[*tagged, digest])
+                await tx.execute(DELETE_TAGS, repository=repository, names=tagged)
+            await tx.execute(FORGET_PULLS, repository=repository, references=[*tagged, digest])
             await tx.execute(_DELETE, repository=repository, digest=digest)
             if related:
-                await tx.execute(
-                    _LET_GO,
-                    repository=repository,
-                    digests=sorted(locked - {digest}),
-                    hold=self._lifetimes.hold_manifest,
-                )
+                await let_go(tx, repository, sorted(locked - {digest}), hold=self._lifetimes.hold_manifest)
             if targets:
                 await tx.fetch_all(_LOCK_LINKS_TO_LET_GO, repository=repository, digests=targets)
                 await tx.execute(_LET_LINKS_GO, repository=repository, digests=targets, hold=self._lifetimes.hold)
@@ -577,73 +483,11 @@ async def _lock_manifests(tx: Transaction, repository: int, digests: list[str]) 
     return {row[0] for row in await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=digests)}
 
 
-async def _claim_tags(
-    tx: Transaction, repository: int, names: list[str], digest: str, author: str
-) -> dict[str, tuple[str, bool]]:
-    """Lock the tags, new or not; by name, which manifest each names, and whether it is new."""
-    rows = await tx.fetch_all(_CLAIM_TAGS, repository=repository, names=names, digest=digest, author=author)
-    return {name: (manifest, bool(is_new) and manifest == digest) for name, manifest, is_new in rows}
-
-
-def _check_immutability(moved: Iterable[str], immutable: bool, patterns: str) -> None:
-    """Raise TagImmutable when one of the tags, which are there, must not go elsewhere."""
-    if immutable:
-        raise TagImmutable(min(moved))
-    known = read_patterns(patterns)
-    for tag in sorted(moved):
-        pattern = immutable_pattern(known, tag)
-        if pattern is not None:
-            raise TagImmutable(tag, pattern)
-
-
-async def _remove_tags(tx: Transaction, repository: int, names: list[str]) -> None:
-    """Delete tags, and how often they were pulled: one that is called so later begins anew."""
-    await tx.execute(_DELETE_TAGS, repository=repository, names=names)
-    await tx.execute(_FORGET_PULLS, repository=repository, references=names)
-
-
-async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit: int) -> dict[str, str]:
-    """
-    The oldest tags beyond the limit, locked, and what they name; never one of `names`.
-
-    Others have locked a tag to delete it; to wait for them would be against the order of locks.
-    """
-    rows = await tx.fetch_all(
-        _SURPLUS_TAGS, repository=repository, names=names, kept=max(0, tag_limit - len(names))
-    )
-    if not rows:
-        return {}
-    locked = await tx.fetch_all(_LOCK_FREE_TAGS, repository=repository, names=sorted(row[0] for row in rows))
-    return {row[0]: row[1] for row in locked}
-
-
 def _made(repository: int, digest: str, media_type: str, by: Actor) -> Event:
     return Event(
         type="CREATE",
         actor=by,
         object=Object("manifest", digest, content=media_type),
-        repository_id=repository,
-    )
-
-
-def _pushed(repository: int, tag: str, before: str, is_new: bool, digest: str, by: Actor) -> Event:
-    """A tag was pushed. When it named another manifest, the object is the tag `before`, the target the tag now."""
-    return Event(
-        type="CREATE" if is_new else "UPDATE",
-        actor=by,
-        object=Object("tag", tag, tag, before),
-        target=Object("tag", tag, tag, digest) if before != digest else None,
-        repository_id=repository,
-    )
-
-
-def _pushed_out(repository: int, tag: str, digest: str, pushed: str, its_digest: str, by: Actor) -> Event:
-    """The tag limit took a tag: not who pushed did, but the rule; the target is the tag that was one too many."""
-    return Event(
-        type="DELETE",
-        actor=Actor("policy", "tag-limit", "tag limit", by.address),
-        object=Object("tag", tag, tag, digest),
-        target=Object("tag", pushed, pushed, its_digest),
         repository_id=repository,
     )
 

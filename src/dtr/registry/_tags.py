@@ -1,0 +1,228 @@
+"""
+What units of work share: letting tags name a manifest, as far as the repository's settings allow, and letting go.
+
+A tag that is claimed is locked, new or not. The caller then locks the manifests (`Claim.old` among them) in the
+order of their digests, and writes the one that the tags are to name; `Claim.settle` does the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, bindparam, delete, not_, or_, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.db import Statement, each, in_list, now
+from dtr.db.schema import manifests, pulls, repositories, tags
+from dtr.events import Actor, Event, Object
+from dtr.registry.errors import RepositoryUnknown, TagImmutable
+from dtr.registry.repositories import immutable_pattern, read_patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dtr.db import Transaction
+
+_hold = bindparam("hold", type_=BigInteger)
+_repository = bindparam("repository", type_=BigInteger)
+
+_settings = select(
+    repositories.c.immutable_tags, repositories.c.tag_limit, repositories.c.immutable_patterns
+).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
+_REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
+_REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
+_names = each("names")
+_CLAIM_TAGS = Statement(
+    insert(tags)
+    .from_select(
+        ["repository_id", "name", "manifest", "author", "created_at", "updated_at"],
+        select(
+            _repository,
+            _names.c.value,
+            bindparam("digest", type_=tags.c.manifest.type),
+            bindparam("author", type_=tags.c.author.type),
+            now(),
+            now(),
+        )
+        # SQLite takes ON for a join's without it. Rows are locked in the order of the list.
+        .where(true()),
+    )
+    # The update changes nothing: it locks the row that is there, and tells where it points.
+    .on_conflict_do_update(index_elements=["repository_id", "name"], set_={"manifest": tags.c.manifest})
+    .returning(tags.c.name, tags.c.manifest, tags.c.created_at == now())
+)
+_MOVE_TAGS = Statement(
+    update(tags)
+    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
+    .values(manifest=bindparam("digest"), author=bindparam("author_now"), updated_at=now())
+)
+_SURPLUS_TAGS = Statement(
+    select(tags.c.name)
+    .where(tags.c.repository_id == _repository, not_(in_list(tags.c.name, "names")))
+    .order_by(tags.c.created_at.desc(), tags.c.name.desc())
+    .offset(bindparam("kept", type_=BigInteger))
+    .limit(1000)
+)
+tags_by_name = (
+    select(tags.c.name, tags.c.manifest)
+    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
+    .order_by(tags.c.name)
+)
+"""The tags of a repository that have one of `names`, and what they name."""
+_LOCK_FREE_TAGS = Statement(tags_by_name.with_for_update(skip_locked=True))
+_LET_GO = Statement(
+    update(manifests)
+    .where(
+        manifests.c.repository_id == _repository,
+        in_list(manifests.c.digest, "digests"),
+        or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold),
+    )
+    .values(review_at=now() + _hold)
+)
+DELETE_TAGS = Statement(delete(tags).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names")))
+FORGET_PULLS = Statement(
+    delete(pulls).where(pulls.c.repository_id == _repository, in_list(pulls.c.reference, "references"))
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Tags of a repository that are locked, to name the manifest of a digest."""
+
+    repository: int
+    digest: str
+    by: Actor
+    found: Mapping[str, tuple[str, bool]]
+    """By name: which manifest each names, and whether it is new."""
+    surplus: Mapping[str, str]
+    """Tags that have to go for them, and what they name."""
+
+    @property
+    def moved(self) -> dict[str, str]:
+        """Those that name another manifest, and which."""
+        return {name: before for name, (before, _) in self.found.items() if before != self.digest}
+
+    @property
+    def old(self) -> set[str]:
+        """The digests of manifests that lose a tag."""
+        return {*self.moved.values(), *self.surplus.values()} - {self.digest}
+
+    @property
+    def events(self) -> list[Event]:
+        """What happens to the tags."""
+        pushed = [
+            _pushed(self.repository, name, *was, self.digest, self.by) for name, was in sorted(self.found.items())
+        ]
+        return pushed + [
+            _pushed_out(self.repository, name, self.surplus[name], min(self.found), self.digest, self.by)
+            for name in sorted(self.surplus)
+        ]
+
+    async def settle(self, tx: Transaction, *, hold: int) -> None:
+        """
+        Let the tags name the manifest, which is there, and remove the surplus.
+
+        The locks on `old` are held; what nothing else holds stays for `hold` milliseconds.
+        """
+        moved, old = self.moved, self.old
+        if moved:
+            await tx.execute(
+                _MOVE_TAGS,
+                repository=self.repository,
+                names=sorted(moved),
+                digest=self.digest,
+                author_now=self.by.name,
+            )
+        if self.surplus:
+            await remove_tags(tx, self.repository, sorted(self.surplus))
+        if old:
+            await let_go(tx, self.repository, sorted(old), hold=hold)
+
+
+async def claim_tags(tx: Transaction, repository: int, names: list[str], digest: str, by: Actor) -> Claim:
+    """
+    Lock the tags of these sorted names, which are to name `digest`; without names, the repository alone.
+
+    Raises RepositoryUnknown, TagImmutable.
+    """
+    settings = await tx.fetch_one(_REPOSITORY, repository=repository)
+    if settings is not None and settings[1] and names:
+        # One at a time, so that each counts the tags of those before it.
+        settings = await tx.fetch_one(_REPOSITORY_ALONE, repository=repository)
+    if settings is None:
+        raise RepositoryUnknown(str(repository))
+    immutable, tag_limit, patterns = settings
+    found = await _claim(tx, repository, names, digest, by.name) if names else {}
+    moved = [name for name, (before, _) in found.items() if before != digest]
+    if moved:
+        _check_immutability(moved, bool(immutable), patterns)
+    surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
+    return Claim(repository=repository, digest=digest, by=by, found=found, surplus=surplus)
+
+
+async def remove_tags(tx: Transaction, repository: int, names: list[str]) -> None:
+    """Delete tags, and how often they were pulled: one that is called so later begins anew."""
+    await tx.execute(DELETE_TAGS, repository=repository, names=names)
+    await tx.execute(FORGET_PULLS, repository=repository, references=names)
+
+
+async def let_go(tx: Transaction, repository: int, digests: list[str], *, hold: int) -> None:
+    """Have manifests, whose locks the caller has, reviewed when `hold` milliseconds are over."""
+    await tx.execute(_LET_GO, repository=repository, digests=digests, hold=hold)
+
+
+async def _claim(
+    tx: Transaction, repository: int, names: list[str], digest: str, author: str
+) -> dict[str, tuple[str, bool]]:
+    """Lock the tags, new or not; by name, which manifest each names, and whether it is new."""
+    rows = await tx.fetch_all(_CLAIM_TAGS, repository=repository, names=names, digest=digest, author=author)
+    return {name: (manifest, bool(is_new) and manifest == digest) for name, manifest, is_new in rows}
+
+
+def _check_immutability(moved: Iterable[str], immutable: bool, patterns: str) -> None:
+    """Raise TagImmutable when one of the tags, which are there, must not go elsewhere."""
+    if immutable:
+        raise TagImmutable(min(moved))
+    known = read_patterns(patterns)
+    for tag in sorted(moved):
+        pattern = immutable_pattern(known, tag)
+        if pattern is not None:
+            raise TagImmutable(tag, pattern)
+
+
+async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit: int) -> dict[str, str]:
+    """
+    The oldest tags beyond the limit, locked, and what they name; never one of `names`.
+
+    Others have locked a tag to delete it; to wait for them would be against the order of locks.
+    """
+    rows = await tx.fetch_all(
+        _SURPLUS_TAGS, repository=repository, names=names, kept=max(0, tag_limit - len(names))
+    )
+    if not rows:
+        return {}
+    locked = await tx.fetch_all(_LOCK_FREE_TAGS, repository=repository, names=sorted(row[0] for row in rows))
+    return {row[0]: row[1] for row in locked}
+
+
+def _pushed(repository: int, tag: str, before: str, is_new: bool, digest: str, by: Actor) -> Event:
+    """A tag was pushed. When it named another manifest, the object is the tag `before`, the target the tag now."""
+    return Event(
+        type="CREATE" if is_new else "UPDATE",
+        actor=by,
+        object=Object("tag", tag, tag, before),
+        target=Object("tag", tag, tag, digest) if before != digest else None,
+        repository_id=repository,
+    )
+
+
+def _pushed_out(repository: int, tag: str, digest: str, pushed: str, its_digest: str, by: Actor) -> Event:
+    """The tag limit took a tag: not who pushed did, but the rule; the target is the tag that was one too many."""
+    return Event(
+        type="DELETE",
+        actor=Actor("policy", "tag-limit", "tag limit", by.address),
+        object=Object("tag", tag, tag, digest),
+        target=Object("tag", pushed, pushed, its_digest),
+        repository_id=repository,
+    )
