@@ -50,6 +50,8 @@ from dtr.registry import (
 )
 from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
+from dtr.vault import Vault
+from dtr.webhooks import Addresses, Deliveries, Dispatcher, Sender, Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,6 +119,14 @@ class Application:
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
         self.pruning = Pruning(self.database, self.images, self.manifests)
+        vault = Vault(settings.secret_key_file)
+        self.webhooks = Webhooks(self.database, vault)
+        self.deliveries = Deliveries(
+            self.database,
+            vault,
+            Sender(Addresses(settings.webhooks.allowed_networks), proxy_of=_proxy_of),
+            self._host,
+        )
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
         self.jobs = Jobs(self.database)
@@ -179,6 +189,10 @@ class Application:
             plain=("_ping", "health", "ca"),
         )
 
+    def _host(self) -> str:
+        """``HOST[:PORT]`` that clients use; empty: nobody said."""
+        return self.live.current.dtr_host
+
     def _session_rules(self) -> SessionRules:
         minute, values = 60_000, self.live.current
         return SessionRules(
@@ -211,6 +225,7 @@ class Application:
             group.create_task(self.collector.run())
             await self.crons.ensure(PRUNING_SCHEDULE, JobRequest(action="tag_prune"))
             group.create_task(self._worker().run())
+            group.create_task(self._dispatcher().run())
             group.create_task(self.usage.run())
             group.create_task(self.events.retention.run(self._event_bounds))
             given = self.settings.events
@@ -220,6 +235,16 @@ class Application:
                 syslog = Syslog(self.database, given.syslog_address, given.syslog_facility)
                 group.create_task(syslog.run())
 
+    def _dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            self.database,
+            self.deliveries,
+            repositories=self.repositories,
+            configs=self.image_configs,
+            usage=self.usage,
+            host=self._host,
+        )
+
     def _worker(self) -> Worker:
         """The worker of this replica."""
         actions = Actions(
@@ -228,6 +253,7 @@ class Application:
             collector=Collector(self.database, self.lifetimes),
             sweeper=self.sweeper,
             pruning=self.pruning,
+            deliveries=self.deliveries,
             events=self.events,
             jobs=self.jobs,
             live=self.live,
@@ -300,6 +326,8 @@ class Application:
                 tokens=self.tokens,
                 events=self.events,
                 pruning=self.pruning,
+                webhooks=self.webhooks,
+                deliveries=self.deliveries,
                 jobs=self.jobs,
                 crons=self.crons,
                 workers=self.workers,
@@ -350,6 +378,17 @@ def _proxies() -> dict[str, str]:
     from urllib.request import getproxies_environment
 
     return {kind: _PASSWORD.sub(r"\1:********@", address) for kind, address in getproxies_environment().items()}
+
+
+def _proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a URL."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    parts, proxies = urlsplit(url), getproxies_environment()
+    if proxy_bypass(parts.netloc):
+        return None
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def open_storage(settings: Settings) -> Driver:

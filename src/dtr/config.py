@@ -221,6 +221,30 @@ class Events(_Section):
         return value
 
 
+class Webhooks(_Section):
+    """Where webhooks may be sent."""
+
+    allowed_networks: tuple[str, ...] = Field(
+        (),
+        description="Networks to which webhooks are sent although they are private, link-local, or of this host.",
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_networks(value)
+
+
+class Secrets(_Section):
+    """Secrets of others that dtr has to know: of receivers and other registries."""
+
+    key_file: Path | None = Field(
+        None,
+        description="The key that encrypts them in the database, made when it is missing; "
+        "by default `secret.key` in the data directory.",
+    )
+
+
 class Log(_Section):
     """The log."""
 
@@ -256,6 +280,8 @@ class Settings(_Section):
     registry: Registry = Registry()
     auth: Auth = Auth()
     events: Events = Events()
+    webhooks: Webhooks = Webhooks()
+    secrets: Secrets = Secrets()
     log: Log = Log()
 
     @field_validator("https_address", "http_address")
@@ -276,12 +302,7 @@ class Settings(_Section):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in value:
-            try:
-                ipaddress.ip_network(one)
-            except ValueError:
-                raise ValueError("are networks such as 10.0.0.0/8, or addresses") from None
-        return value
+        return _checked_networks(value)
 
     @model_validator(mode="after")
     def _somewhere(self) -> Settings:
@@ -293,6 +314,11 @@ class Settings(_Section):
     def database_url(self) -> str:
         """The address of the database, with its default."""
         return self.database.url or f"sqlite:///{self.data_dir.absolute() / 'metadata.db'}"
+
+    @property
+    def secret_key_file(self) -> Path:
+        """The key of the vault, with its default."""
+        return (self.secrets.key_file or self.data_dir / "secret.key").absolute()
 
     @property
     def external_host(self) -> str | None:
@@ -357,6 +383,15 @@ def names() -> dict[str, tuple[Any, str]]:
         name: (info.default if info.default_factory is None else None, info.description or "")
         for name, info in _fields().items()
     }
+
+
+def _checked_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for one in value:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError:
+            raise ValueError("are networks such as 10.0.0.0/8, or addresses") from None
+    return value
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from sqlalchemy import func, select
 
 from dtr.db import Statement
-from dtr.db.schema import gc_objects
+from dtr.db.schema import gc_objects, webhooks
 from dtr.registry import ALERT_AFTER
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ Severity: TypeAlias = Literal["danger", "warning", "info"]
 
 _FAILING = Statement(
     select(func.count(), func.max(gc_objects.c.last_error)).where(gc_objects.c.attempts >= ALERT_AFTER)
+)
+_GIVEN_UP = Statement(
+    select(func.count(), func.max(webhooks.c.last_error)).where(
+        webhooks.c.is_active.is_(False), webhooks.c.failing_since.is_not(None), webhooks.c.deleted_at.is_(None)
+    )
 )
 
 
@@ -67,6 +72,10 @@ class Alerts:
         if row is not None and row[0]:
             text = f"{row[0]} objects cannot be deleted from the storage: {row[1]}"
             found.append(Alert("deletions", "warning", text))
+        row = await self._database.fetch_one(_GIVEN_UP)
+        if row is not None and row[0]:
+            text = f"{row[0]} webhooks are switched off, for their deliveries failed for days: {row[1]}"
+            found.append(Alert("webhooks", "warning", text))
         if self._settings.current.read_only_registry:
             text = "the registry is read-only: pulls go on, pushes and deletions are refused"
             found.append(Alert("read-only", "info", text))

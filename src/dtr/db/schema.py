@@ -403,6 +403,22 @@ tags = Table(
     postgresql_with=_lively,
 )
 
+tag_origins = Table(  # where tags were promoted from
+    "tag_origins",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("name", _text, nullable=False),
+    # What the tag was made to name, and when: if that is no longer so, it was moved, and comes from elsewhere.
+    Column("manifest", _text, nullable=False),
+    Column("moved_at", BigInteger, nullable=False),
+    Column("source_repository", _text, nullable=False),  # what it was called
+    Column("source_tag", _text, nullable=False),
+    Column("policy_id", _text, nullable=False),  # empty: by hand
+    PrimaryKeyConstraint("repository_id", "name"),
+    ForeignKeyConstraint(["repository_id", "name"], [tags.c.repository_id, tags.c.name], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
 uploads = Table(
     "uploads",
     metadata,
@@ -506,6 +522,7 @@ events = Table(  # what happened; written in the transaction of what it tells
     Column("target_id", _text),
     Column("target_name", _text),
     Column("target_content", _text),
+    Column("times", BigInteger, nullable=False, server_default="1"),  # so often within about a second
 )
 # Pulls are most of the events, and lists without them must not walk over them: each event is in the index of the
 # one or of the other.
@@ -557,6 +574,60 @@ pruning_policies = Table(
     Column("since", BigInteger, nullable=False),  # older tags are not meant; 0: all are
     Column("created_at", BigInteger, nullable=False),
     Column("last_pruned_at", BigInteger),
+)
+
+webhooks = Table(  # subscriptions to what happens
+    "webhooks",
+    metadata,
+    Column("id", _text, primary_key=True),  # 64 hexadecimal digits
+    Column("type", _text, nullable=False),
+    # Where it has to happen: in one repository, in a namespace, or, with neither, anywhere. The repository may be
+    # gone: its last events are told still.
+    Column("repository_id", BigInteger, index=True),
+    Column("namespace_id", ForeignKey("accounts.id", ondelete="CASCADE"), index=True),
+    CheckConstraint("repository_id IS NULL OR namespace_id IS NULL", "scope"),
+    Column("author_id", _text, nullable=False, index=True),  # of an account, which may be gone
+    Column("name", _text, nullable=False),
+    Column("endpoint", _text, nullable=False),
+    Column("format", _text, nullable=False),
+    CheckConstraint("format IN ('dtr', 'cloudevents')", "format"),
+    Column("tls_cert", _text, nullable=False),  # PEM; empty: the authorities of the system
+    Column("skip_tls_verification", Boolean, nullable=False),
+    Column("secret", _text),  # sealed
+    Column("is_active", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),  # with its repository: what is under way is delivered still
+    Column("last_successful_at", BigInteger),
+    Column("failing_since", BigInteger),  # NULL: the last delivery was taken
+    Column("last_error", _text, nullable=False, server_default=""),
+)
+Index(
+    "ix_webhooks_type_active",
+    webhooks.c.type,
+    sqlite_where=webhooks.c.is_active.is_(True),
+    postgresql_where=webhooks.c.is_active.is_(True),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("webhook_id", ForeignKey(webhooks.c.id, ondelete="CASCADE"), nullable=False),
+    Column("event_id", BigInteger),  # which is told; NULL: told once more
+    UniqueConstraint("webhook_id", "event_id"),
+    Column("repeats", _text, nullable=False, server_default=""),  # id of the delivery that is told once more
+    Column("body", _text, nullable=False),  # what is sent: JSON
+    Column("created_at", BigInteger, nullable=False),
+    Column("status", _text, nullable=False),
+    CheckConstraint("status IN ('waiting', 'delivered', 'failed')", "status"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("attempted_at", BigInteger),
+    Column("status_code", Integer),  # of the last answer; NULL: there was none
+    Column("answer", _text, nullable=False, server_default=""),  # how it begins
+    Column("error", _text, nullable=False, server_default=""),
+    Column("duration", Integer),  # milliseconds that the last attempt took
+    Index("ix_webhook_deliveries_webhook_id_created_at", "webhook_id", "created_at", "id"),
+    Index("ix_webhook_deliveries_created_at", "created_at"),
 )
 
 workers = Table(  # those that run jobs

@@ -43,6 +43,7 @@ Kind: TypeAlias = Literal[
     "action_config",
     "worker",
     "pruning_policy",
+    "webhook",
 ]
 """What can be an object. Later parts of the program add theirs."""
 
@@ -87,6 +88,8 @@ class Event:
     repository_id: int | None = None
     age: int = 0
     """Milliseconds since it happened, for what is written down later; at most `LATEST`."""
+    times: int = 1
+    """How often it happened within about a second, when that is told once."""
 
 
 _columns = (
@@ -106,6 +109,7 @@ _columns = (
     events.c.target_id,
     events.c.target_name,
     events.c.target_content,
+    events.c.times,
 )
 """What `_row` gives, in its order."""
 _given = each_row("happened", *_columns)
@@ -146,4 +150,5 @@ def _row(event: Event) -> list[object]:
         thing.name,
         thing.content,
         *((target.kind, target.id, target.name, target.content) if target else (None, None, None, None)),
+        event.times,
     ]

@@ -122,10 +122,11 @@ class Follower:
             return True
         self._stored, self._renewed = position, moment
 
-        async def work(tx: Transaction) -> bool:
-            return await tx.execute(_ADVANCE, which=self._name, holder=self._holder, position=position) > 0
+        return await self._database.unit(lambda tx: self.advance_within(tx, position), durable=False)
 
-        return await self._database.unit(work, durable=False)
+    async def advance_within(self, tx: Transaction, position: int) -> bool:
+        """The same in the transaction of what is done with the events: both are committed, or neither."""
+        return await tx.execute(_ADVANCE, which=self._name, holder=self._holder, position=position) > 0
 
     async def release(self) -> None:
         """Let another process follow at once."""

@@ -47,14 +47,6 @@ OPEN = {
     "DELETE /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
     "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/promotion",
     "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/pushMirroring",
-    # Webhooks.
-    "GET /api/v0/accounts/{namespace}/webhooks",
-    "GET /api/v0/repositories/{namespace}/{reponame}/webhooks",
-    "GET /api/v0/webhooks",
-    "POST /api/v0/webhooks",
-    "POST /api/v0/webhooks/test",
-    "POST /api/v0/webhooks/update",
-    "DELETE /api/v0/webhooks/{webhook}",
     # Content caches.
     "GET /api/v0/content_caches",
     "POST /api/v0/content_caches",
@@ -87,6 +79,8 @@ NEVER = {
     # The same case answers 204, their file says of these.
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": {"NO_SUCH_TEAM"},
     "DELETE /api/v0/repositoryNamespaces/{namespace}/teamAccess/{teamname}": {"NO_SUCH_TEAM"},
+    # It has no body.
+    "GET /api/v0/webhooks": {"INVALID_JSON"},
     # Who may see a repository may see these; who may not does not find it.
     "GET /api/v0/index/dockersearch": {"NOT_AUTHORIZED"},
     "GET /api/v0/repositories/{namespace}/{reponame}/events": {"NOT_AUTHORIZED"},

@@ -96,6 +96,7 @@ CREATE TABLE events (
     target_id text COLLATE "C",
     target_name text COLLATE "C",
     target_content text COLLATE "C",
+    times bigint NOT NULL DEFAULT '1'::bigint,
     CONSTRAINT pk_events PRIMARY KEY (id)
 );
 
@@ -437,6 +438,18 @@ CREATE TABLE signing_keys (
     CONSTRAINT pk_signing_keys PRIMARY KEY (id)
 );
 
+CREATE TABLE tag_origins (
+    repository_id bigint NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    manifest text COLLATE "C" NOT NULL,
+    moved_at bigint NOT NULL,
+    source_repository text COLLATE "C" NOT NULL,
+    source_tag text COLLATE "C" NOT NULL,
+    policy_id text COLLATE "C" NOT NULL,
+    CONSTRAINT pk_tag_origins PRIMARY KEY (repository_id, name),
+    CONSTRAINT fk_tag_origins_repository_id_name_tags FOREIGN KEY (repository_id, name) REFERENCES tags(repository_id, name) ON DELETE CASCADE
+);
+
 CREATE TABLE tags (
     repository_id bigint NOT NULL,
     name text COLLATE "C" NOT NULL,
@@ -547,6 +560,62 @@ CREATE TABLE user_settings (
     CONSTRAINT pk_user_settings PRIMARY KEY (account_id),
     CONSTRAINT fk_user_settings_account_id_accounts FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE CASCADE
 );
+
+CREATE TABLE webhook_deliveries (
+    id text COLLATE "C" NOT NULL,
+    webhook_id text COLLATE "C" NOT NULL,
+    event_id bigint,
+    repeats text COLLATE "C" NOT NULL DEFAULT ''::text,
+    body text COLLATE "C" NOT NULL,
+    created_at bigint NOT NULL,
+    status text COLLATE "C" NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    attempted_at bigint,
+    status_code integer,
+    answer text COLLATE "C" NOT NULL DEFAULT ''::text,
+    error text COLLATE "C" NOT NULL DEFAULT ''::text,
+    duration integer,
+    CONSTRAINT pk_webhook_deliveries PRIMARY KEY (id),
+    CONSTRAINT uq_webhook_deliveries_webhook_id_event_id UNIQUE (webhook_id, event_id),
+    CONSTRAINT ck_webhook_deliveries_status CHECK ((status = ANY (ARRAY['waiting'::text, 'delivered'::text, 'failed'::text]))),
+    CONSTRAINT fk_webhook_deliveries_webhook_id_webhooks FOREIGN KEY (webhook_id) REFERENCES webhooks(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_webhook_deliveries_created_at ON public.webhook_deliveries USING btree (created_at);
+
+CREATE INDEX ix_webhook_deliveries_webhook_id_created_at ON public.webhook_deliveries USING btree (webhook_id, created_at, id);
+
+CREATE TABLE webhooks (
+    id text COLLATE "C" NOT NULL,
+    type text COLLATE "C" NOT NULL,
+    repository_id bigint,
+    namespace_id text COLLATE "C",
+    author_id text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    endpoint text COLLATE "C" NOT NULL,
+    format text COLLATE "C" NOT NULL,
+    tls_cert text COLLATE "C" NOT NULL,
+    skip_tls_verification boolean NOT NULL,
+    secret text COLLATE "C",
+    is_active boolean NOT NULL,
+    created_at bigint NOT NULL,
+    deleted_at bigint,
+    last_successful_at bigint,
+    failing_since bigint,
+    last_error text COLLATE "C" NOT NULL DEFAULT ''::text,
+    CONSTRAINT pk_webhooks PRIMARY KEY (id),
+    CONSTRAINT ck_webhooks_format CHECK ((format = ANY (ARRAY['dtr'::text, 'cloudevents'::text]))),
+    CONSTRAINT ck_webhooks_scope CHECK (((repository_id IS NULL) OR (namespace_id IS NULL))),
+    CONSTRAINT fk_webhooks_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_webhooks_author_id ON public.webhooks USING btree (author_id);
+
+CREATE INDEX ix_webhooks_namespace_id ON public.webhooks USING btree (namespace_id);
+
+CREATE INDEX ix_webhooks_repository_id ON public.webhooks USING btree (repository_id);
+
+CREATE INDEX ix_webhooks_type_active ON public.webhooks USING btree (type) WHERE (is_active IS TRUE);
 
 CREATE TABLE workers (
     id text COLLATE "C" NOT NULL,

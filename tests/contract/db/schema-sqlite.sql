@@ -94,6 +94,7 @@ CREATE TABLE events (
     target_id TEXT,
     target_name TEXT,
     target_content TEXT,
+    times BIGINT DEFAULT '1' NOT NULL,
     CONSTRAINT pk_events PRIMARY KEY (id)
 );
 
@@ -474,6 +475,21 @@ CREATE TABLE signing_keys (
 
 CREATE TABLE sqlite_sequence(name,seq);
 
+CREATE TABLE tag_origins (
+    repository_id BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    moved_at BIGINT NOT NULL,
+    source_repository TEXT NOT NULL,
+    source_tag TEXT NOT NULL,
+    policy_id TEXT NOT NULL,
+    CONSTRAINT pk_tag_origins PRIMARY KEY (repository_id, name),
+    CONSTRAINT fk_tag_origins_repository_id_name_tags FOREIGN KEY(repository_id, name) REFERENCES tags (repository_id, name) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
 CREATE TABLE tags (
     repository_id BIGINT NOT NULL,
     name TEXT NOT NULL,
@@ -587,6 +603,62 @@ CREATE TABLE user_settings (
     CONSTRAINT pk_user_settings PRIMARY KEY (account_id),
     CONSTRAINT fk_user_settings_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
 );
+
+CREATE TABLE webhook_deliveries (
+    id TEXT NOT NULL,
+    webhook_id TEXT NOT NULL,
+    event_id BIGINT,
+    repeats TEXT DEFAULT '' NOT NULL,
+    body TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    attempts INTEGER DEFAULT '0' NOT NULL,
+    attempted_at BIGINT,
+    status_code INTEGER,
+    answer TEXT DEFAULT '' NOT NULL,
+    error TEXT DEFAULT '' NOT NULL,
+    duration INTEGER,
+    CONSTRAINT pk_webhook_deliveries PRIMARY KEY (id),
+    CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('waiting', 'delivered', 'failed')),
+    CONSTRAINT fk_webhook_deliveries_webhook_id_webhooks FOREIGN KEY(webhook_id) REFERENCES webhooks (id) ON DELETE CASCADE,
+    CONSTRAINT uq_webhook_deliveries_webhook_id_event_id UNIQUE (webhook_id, event_id)
+);
+
+CREATE INDEX ix_webhook_deliveries_created_at ON webhook_deliveries (created_at);
+
+CREATE INDEX ix_webhook_deliveries_webhook_id_created_at ON webhook_deliveries (webhook_id, created_at, id);
+
+CREATE TABLE webhooks (
+    id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    repository_id BIGINT,
+    namespace_id TEXT,
+    author_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    format TEXT NOT NULL,
+    tls_cert TEXT NOT NULL,
+    skip_tls_verification BOOLEAN NOT NULL,
+    secret TEXT,
+    is_active BOOLEAN NOT NULL,
+    created_at BIGINT NOT NULL,
+    deleted_at BIGINT,
+    last_successful_at BIGINT,
+    failing_since BIGINT,
+    last_error TEXT DEFAULT '' NOT NULL,
+    CONSTRAINT pk_webhooks PRIMARY KEY (id),
+    CONSTRAINT ck_webhooks_format CHECK (format IN ('dtr', 'cloudevents')),
+    CONSTRAINT ck_webhooks_scope CHECK (repository_id IS NULL OR namespace_id IS NULL),
+    CONSTRAINT fk_webhooks_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_webhooks_author_id ON webhooks (author_id);
+
+CREATE INDEX ix_webhooks_namespace_id ON webhooks (namespace_id);
+
+CREATE INDEX ix_webhooks_repository_id ON webhooks (repository_id);
+
+CREATE INDEX ix_webhooks_type_active ON webhooks (type) WHERE is_active IS 1;
 
 CREATE TABLE workers (
     id TEXT NOT NULL,

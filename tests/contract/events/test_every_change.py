@@ -12,6 +12,8 @@ import inspect
 import pkgutil
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +33,9 @@ from dtr.policies import Pruning, PruningPolicy, parse_rules
 from dtr.registry import Settings
 from dtr.settings import LiveSettings
 from dtr.storage import Memory
+from dtr.vault import Vault
+from dtr.webhooks import Addresses, Deliveries, Receiver, Sender, Webhook, Webhooks
+from dtr.webhooks.deliveries import queue
 
 OTHERS = {"cli", "db", "http", "oci", "storage"}
 PACKAGES = [one.name for one in pkgutil.iter_modules(dtr.__path__) if one.ispkg and one.name not in OTHERS]
@@ -58,6 +63,7 @@ SILENT = {
     "Crons.queue_due": "does what an event before said",
     "Jobs.prune": "forgets, by the settings",
     "Pruning.prune": "the deletion of each tag is the event",
+    "Deliveries.forget": "forgets what was sent",
     "Worker.run": "runs what was queued",
     "Replicas.leave": "a process ends",
     "Replicas.keep_reporting": "a process lives",
@@ -120,7 +126,7 @@ class Scenario:
         return result
 
 
-async def _everything(rooms: Rooms, did: Scenario) -> list[str]:
+async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     """All the changes; the secrets that were made."""
     database, accounts = rooms.database, rooms.accounts
     # accounts
@@ -191,6 +197,16 @@ async def _everything(rooms: Rooms, did: Scenario) -> list[str]:
     policy = await did.does("Pruning.create", pruning.create, policy, only_future=False)
     await did.does("Pruning.change", pruning.change, policy, only_future=True)
     await did.does("Pruning.delete", pruning.delete, number, policy.id)
+    vault = Vault(key_file)
+    webhooks, deliveries = Webhooks(database, vault), Deliveries(database, vault, Sender(Addresses()), str)
+    hidden = "a-path-that-is-a-secret"
+    receiver = Receiver(endpoint=f"https://receiver.example/{hidden}")
+    webhook = Webhook(type="TAG_PUSH", repository_id=number, receiver=receiver)
+    webhook = await did.does("Webhooks.create", webhooks.create, webhook, secret=SECRET)
+    webhook = await did.does("Webhooks.change", webhooks.change, replace(webhook, name="pushes"), secret=SECRET)
+    queued = await database.unit(lambda tx: queue(tx, webhook.id, "{}"))
+    await did.does("Deliveries.redeliver", deliveries.redeliver, webhook, queued)
+    await did.does("Webhooks.delete", webhooks.delete, webhook.id)
     await did.does("Repositories.delete", repositories.delete, "acme/tool")
     await rooms.make_repository("acme/more")
     await did.does("Repositories.delete_all", repositories.delete_all, acme.id)
@@ -213,12 +229,12 @@ async def _everything(rooms: Rooms, did: Scenario) -> list[str]:
     await did.does("Organizations.delete_team", organizations.delete_team, "acme", "devs")
     await did.does("Organizations.remove_member", organizations.remove_member, "acme", "ada")
     await did.does("Accounts.delete", accounts.delete, "bob")
-    return [SECRET, one, another, session]
+    return [SECRET, hidden, one, another, session]
 
 
-async def test_every_change_leaves_an_event_and_no_secret_in_it(rooms: Rooms):
+async def test_every_change_leaves_an_event_and_no_secret_in_it(rooms: Rooms, tmp_path: Path):
     did = Scenario(rooms.database)
-    secrets = await _everything(rooms, did)
+    secrets = await _everything(rooms, did, tmp_path / "secret.key")
     assert sorted(CHANGES - did.called) == []
     rows = await rooms.query("SELECT * FROM events")
     words = "\n".join(str(value) for row in rows for value in row)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,15 @@ from tests.support.api import Api, User
 from tests.support.client import Answer
 from tests.support.contract import Operation, operations, ours
 from tests.support.images import Image, make_image
+from tests.support.receiver import Receiver, receiving
 from tests.support.rooms import annotated
 
 from dtr.accounts import Action, Level, TokenScope
 from dtr.app import Application
 from dtr.oci import parse_repository_name
 from dtr.registry import Settings
+
+SETTINGS = {"webhooks.allowed_networks": "127.0.0.1/32"}
 
 # --- the matrix -----------------------------------------------------------------------------------------------
 
@@ -80,6 +84,7 @@ RIGHTS = """
     self or auditor  401 +   403 403 403 403 403 403 403 +   +   401 403 403 403
     own token        401 +   404 404 404 404 404 404 404 404 +   401 404 403 403
     see own token    401 +   404 404 404 404 404 404 404 +   +   401 404 403 403
+    webhook          401 404 404 404 +   +   404 +   404 404 +   401 404 404 404
     auditor          401 403 403 403 403 403 403 403 403 +   +   401 403 403 403
     administrator    401 403 403 403 403 403 403 403 403 403 +   401 403 403 403
     nobody needed    +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
@@ -108,8 +113,9 @@ class Row:
 class World:
     """A server with everybody on it."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, receiver: Receiver) -> None:
         self.api = api
+        self.receiver = receiver
         self.image: Image = make_image()
         self.other = annotated(self.image, other="yes")
         self.ids: dict[str, str] = {}
@@ -284,6 +290,32 @@ def _pruning_policy(world: World, target: str) -> None:
     world.ids["pruningpolicyid"] = made.json["id"]
 
 
+WEBHOOK = {"type": "TAG_PUSH", "key": "acme/private", "endpoint": "https://receiver.example/"}
+TEST: dict[str, Any] = {"type": "TAG_PUSH", "skipTLSVerification": True}
+UPDATE: dict[str, Any] = {}
+
+
+def _webhook(world: World, _target: str) -> None:
+    (made,) = world.admin.post("/api/v0/webhooks", WEBHOOK).expect(200).json
+    world.admin.delete(f"/api/v0/webhooks/{world.ids.get('webhook', 'none')}").expect(200, 404)
+    world.ids["webhook"] = UPDATE["id"] = made["id"]
+
+
+def _delivery(world: World, target: str) -> None:
+    """The webhook tells a push."""
+    _webhook(world, target)
+    world.admin.client.put_manifest("acme/private", annotated(world.image, n=UPDATE["id"]), "told").expect(201)
+    deadline = time.monotonic() + 20
+    while not (found := world.admin.get(f"/api/v0/webhooks/{UPDATE['id']}/deliveries").expect(200).json):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    world.ids["delivery"] = found[0]["id"]
+
+
+def _receiver(world: World, _target: str) -> None:
+    TEST["endpoint"] = world.receiver.url()
+
+
 def _cron(world: World, _target: str) -> None:
     world.admin.post("/api/v0/crons", {"action": "sleep", "schedule": "@yearly"}).expect(202)
 
@@ -423,6 +455,15 @@ MATRIX = {
     f"GET {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("policies", before=_pruning_policy),
     f"PUT {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", PRUNING, before=_pruning_policy),
     f"DELETE {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", before=_pruning_policy),
+    "GET /api/v0/webhooks": Row("any user"),
+    "POST /api/v0/webhooks": Row("manage private", WEBHOOK),
+    "POST /api/v0/webhooks/test": Row("any user", TEST, before=_receiver),
+    "POST /api/v0/webhooks/update": Row("webhook", UPDATE, before=_webhook),
+    "DELETE /api/v0/webhooks/{webhook}": Row("webhook", before=_webhook),
+    "GET /api/v0/webhooks/{webhook}/deliveries": Row("webhook", before=_webhook),
+    "POST /api/v0/webhooks/{webhook}/deliveries/{delivery}/redeliver": Row("webhook", before=_delivery),
+    "GET /api/v0/accounts/{namespace}/webhooks": Row("namespace"),
+    f"GET {REPOSITORY}/webhooks": Row("manage"),
     "GET /api/v0/jobs": Row("auditor"),
     "POST /api/v0/jobs": Row("administrator", {"action": "sleep", "scheduledAt": "2100-01-01T00:00:00Z"}),
     "GET /api/v0/jobs/{jobID}": Row("auditor", before=_job),
@@ -499,8 +540,9 @@ OPERATIONS = {one.name: one for one in operations(ours())}
 
 
 @pytest.fixture(scope="module")
-def world(api: Api) -> World:
-    return World(api)
+def world(api: Api) -> Iterator[World]:
+    with receiving() as receiver:
+        yield World(api, receiver)
 
 
 def test_the_matrix_has_every_operation():

@@ -29,6 +29,7 @@ from dtr.http.api import (
     settings,
     tags,
     tokens,
+    webhooks,
 )
 from dtr.http.api.errors import EXCEPTIONS, ApiError, Moved, refusal
 from dtr.http.api.openapi import describe
@@ -60,6 +61,9 @@ ROUTERS = (
     settings.router,
     robots.router,
     tokens.router,
+    webhooks.accounts_router,
+    webhooks.repository_router,
+    webhooks.router,
 )
 
 

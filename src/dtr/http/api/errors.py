@@ -53,6 +53,7 @@ from dtr.registry import (
     VisibilityInvalid,
 )
 from dtr.settings import SettingsInvalid
+from dtr.webhooks import DeliveryUnknown, WebhookInvalid, WebhookUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,6 +76,8 @@ _CODES: dict[str, tuple[int, str]] = {
     "INVALID_TOKEN": (400, "A token cannot be made so."),
     "INVALID_TOKEN_SCOPE": (400, "A token cannot be good for that."),
     "INVALID_JOB": (400, "A job cannot be like that."),
+    "INVALID_WEBHOOK": (400, "A webhook cannot be like that."),
+    "WEBHOOK_TEST_FAILED": (400, "The receiver did not take it."),
     "REPOSITORY_EXISTS": (400, "There is a repository of this name."),
     "ACCOUNT_EXISTS": (400, "There is an account of this name."),
     "TEAM_EXISTS": (400, "The organization has a team of this name."),
@@ -99,6 +102,8 @@ _CODES: dict[str, tuple[int, str]] = {
     # The status is DTR's.
     "INVALID_PRUNING_POLICY": (404, "A pruning policy cannot be like that."),
     "NO_SUCH_PRUNING_POLICY": (404, "The repository has no such pruning policy."),
+    "NO_SUCH_WEBHOOK": (404, "There is no such webhook."),
+    "NO_SUCH_WEBHOOK_DELIVERY": (404, "The webhook has no such delivery."),
     "NO_SUCH_JOB": (404, "There is no such job."),
     "NO_SUCH_CRON": (404, "The action has no schedule."),
     "NO_SUCH_ACTION_CONFIG": (404, "The action has no parameters of its own."),
@@ -189,6 +194,9 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     BadCredentials: _code("NOT_AUTHENTICATED"),
     SessionUnknown: _code("NOT_AUTHENTICATED"),
     TooManyAttempts: lambda error: ApiError("TOO_MANY_REQUESTS", None, {"Retry-After": str(error.retry_after)}),
+    WebhookUnknown: _code("NO_SUCH_WEBHOOK"),
+    WebhookInvalid: _code("INVALID_WEBHOOK"),
+    DeliveryUnknown: _code("NO_SUCH_WEBHOOK_DELIVERY"),
     RepositoryUnknown: _code("NO_SUCH_REPOSITORY"),
     RepositoryExists: _code("REPOSITORY_EXISTS"),
     NamespaceUnknown: _code("NO_SUCH_ACCOUNT"),

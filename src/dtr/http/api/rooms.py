@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dtr.registry import Blobs, Images, Manifests, Repositories, Search, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
+    from dtr.webhooks import Deliveries, Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class Rooms:
     tokens: Tokens
     events: Events
     pruning: Pruning
+    webhooks: Webhooks
+    deliveries: Deliveries
     jobs: Jobs
     crons: Crons
     workers: Workers

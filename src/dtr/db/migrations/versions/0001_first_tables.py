@@ -504,6 +504,24 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_tags_repository_id_manifest"), "tags", ["repository_id", "manifest"], unique=False)
     op.create_table(
+        "tag_origins",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("name", text, nullable=False),
+        sa.Column("manifest", text, nullable=False),
+        sa.Column("moved_at", sa.BigInteger(), nullable=False),
+        sa.Column("source_repository", text, nullable=False),
+        sa.Column("source_tag", text, nullable=False),
+        sa.Column("policy_id", text, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "name"],
+            ["tags.repository_id", "tags.name"],
+            name=op.f("fk_tag_origins_repository_id_name_tags"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_tag_origins")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "events",
         sa.Column("id", counted, sa.Identity(always=False), nullable=False),
         sa.Column("published_at", sa.BigInteger(), nullable=False),
@@ -522,6 +540,7 @@ def upgrade() -> None:
         sa.Column("target_id", text, nullable=True),
         sa.Column("target_name", text, nullable=True),
         sa.Column("target_content", text, nullable=True),
+        sa.Column("times", sa.BigInteger(), server_default="1", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     op.create_index(op.f("ix_events_published_at"), "events", ["published_at"], unique=False)
@@ -809,9 +828,82 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_pruning_policies")),
     )
     op.create_index(op.f("ix_pruning_policies_repository_id"), "pruning_policies", ["repository_id"], unique=False)
+    op.create_table(
+        "webhooks",
+        sa.Column("id", text, nullable=False),
+        sa.Column("type", text, nullable=False),
+        sa.Column("repository_id", sa.BigInteger(), nullable=True),
+        sa.Column("namespace_id", text, nullable=True),
+        sa.Column("author_id", text, nullable=False),
+        sa.Column("name", text, nullable=False),
+        sa.Column("endpoint", text, nullable=False),
+        sa.Column("format", text, nullable=False),
+        sa.Column("tls_cert", text, nullable=False),
+        sa.Column("skip_tls_verification", sa.Boolean(), nullable=False),
+        sa.Column("secret", text, nullable=True),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_successful_at", sa.BigInteger(), nullable=True),
+        sa.Column("failing_since", sa.BigInteger(), nullable=True),
+        sa.Column("last_error", text, server_default="", nullable=False),
+        sa.CheckConstraint("format IN ('dtr', 'cloudevents')", name=op.f("ck_webhooks_format")),
+        sa.CheckConstraint("repository_id IS NULL OR namespace_id IS NULL", name=op.f("ck_webhooks_scope")),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"], ["accounts.id"], name=op.f("fk_webhooks_namespace_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+    )
+    op.create_index(op.f("ix_webhooks_author_id"), "webhooks", ["author_id"], unique=False)
+    op.create_index(op.f("ix_webhooks_namespace_id"), "webhooks", ["namespace_id"], unique=False)
+    op.create_index(op.f("ix_webhooks_repository_id"), "webhooks", ["repository_id"], unique=False)
+    op.create_index(
+        "ix_webhooks_type_active",
+        "webhooks",
+        ["type"],
+        unique=False,
+        sqlite_where=sa.text("is_active IS 1"),
+        postgresql_where=sa.text("is_active IS true"),
+    )
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("id", text, nullable=False),
+        sa.Column("webhook_id", text, nullable=False),
+        sa.Column("event_id", sa.BigInteger(), nullable=True),
+        sa.Column("repeats", text, server_default="", nullable=False),
+        sa.Column("body", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("status", text, nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("attempted_at", sa.BigInteger(), nullable=True),
+        sa.Column("status_code", sa.Integer(), nullable=True),
+        sa.Column("answer", text, server_default="", nullable=False),
+        sa.Column("error", text, server_default="", nullable=False),
+        sa.Column("duration", sa.Integer(), nullable=True),
+        sa.CheckConstraint(
+            "status IN ('waiting', 'delivered', 'failed')", name=op.f("ck_webhook_deliveries_status")
+        ),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"],
+            ["webhooks.id"],
+            name=op.f("fk_webhook_deliveries_webhook_id_webhooks"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
+        sa.UniqueConstraint("webhook_id", "event_id", name=op.f("uq_webhook_deliveries_webhook_id_event_id")),
+    )
+    op.create_index("ix_webhook_deliveries_created_at", "webhook_deliveries", ["created_at"], unique=False)
+    op.create_index(
+        "ix_webhook_deliveries_webhook_id_created_at",
+        "webhook_deliveries",
+        ["webhook_id", "created_at", "id"],
+        unique=False,
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("webhook_deliveries")
+    op.drop_table("webhooks")
     op.drop_table("pruning_policies")
     op.drop_table("job_logs")
     op.drop_table("jobs")
@@ -831,6 +923,7 @@ def downgrade() -> None:
     op.drop_table("settings")
     op.drop_table("revisions")
     op.drop_table("replicas")
+    op.drop_table("tag_origins")
     op.drop_table("tags")
     op.drop_table("manifest_references")
     op.drop_table("uploads")

@@ -1,0 +1,353 @@
+"""
+Webhooks: who wants to be told what.
+
+A webhook is about one type of event, and about one repository, all repositories of a namespace, or all there are.
+It belongs to the repository and the namespace themselves, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, get_args
+from urllib.parse import urlsplit
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.db import Statement, now
+from dtr.db.schema import accounts, repositories, webhooks
+from dtr.events import SYSTEM, Event, Object, record
+from dtr.webhooks.errors import WebhookInvalid, WebhookUnknown
+from dtr.webhooks.payloads import TYPES, Format
+from dtr.webhooks.sender import Receiver
+
+if TYPE_CHECKING:
+    from dtr.db import Database, Row, Transaction
+    from dtr.events import Actor, EventType
+    from dtr.vault import Vault
+
+_MOST_WEBHOOKS = 100
+_LONGEST_NAME, _LONGEST_SECRET, _LONGEST_CERTIFICATE = 200, 1_000, 100_000
+
+COLUMNS = (
+    webhooks.c.id,
+    webhooks.c.type,
+    webhooks.c.repository_id,
+    webhooks.c.namespace_id,
+    func.coalesce(repositories.c.path, accounts.c.name, ""),
+    webhooks.c.author_id,
+    webhooks.c.name,
+    webhooks.c.endpoint,
+    webhooks.c.format,
+    webhooks.c.tls_cert,
+    webhooks.c.skip_tls_verification,
+    webhooks.c.secret.is_not(None),
+    webhooks.c.is_active,
+    webhooks.c.created_at,
+    webhooks.c.last_successful_at,
+    webhooks.c.failing_since,
+    webhooks.c.last_error,
+)
+"""What `webhook_of` reads, in its order; from `SOURCE`."""
+SOURCE = webhooks.outerjoin(repositories, repositories.c.id == webhooks.c.repository_id).outerjoin(
+    accounts, accounts.c.id == webhooks.c.namespace_id
+)
+# A repository that was deleted takes its webhooks along; that is done a moment later.
+_is_there = and_(
+    webhooks.c.deleted_at.is_(None),
+    case((webhooks.c.repository_id.is_(None), True), else_=repositories.c.path.is_not(None)),
+    repositories.c.deleted_at.is_(None),
+)
+_there = select(*COLUMNS).select_from(SOURCE).where(_is_there)
+_GET = Statement(_there.where(webhooks.c.id == bindparam("id")))
+_LOCK = Statement(_there.where(webhooks.c.id == bindparam("id")).with_for_update(of=webhooks))
+
+_SCOPES: dict[str, tuple[ColumnElement[bool], ...]] = {
+    "all": (),
+    "author": (webhooks.c.author_id == bindparam("author", type_=Text),),
+    "repository": (webhooks.c.repository_id == bindparam("repository", type_=BigInteger),),
+    "namespace": (webhooks.c.namespace_id == bindparam("namespace", type_=Text),),
+    "everywhere": (webhooks.c.repository_id.is_(None), webhooks.c.namespace_id.is_(None)),
+}
+_kind = bindparam("kind", type_=Text)
+_LISTS, _COUNTS = (
+    {
+        name: Statement(shape.where(_is_there, *conditions, (_kind == "") | (webhooks.c.type == _kind)))
+        for name, conditions in _SCOPES.items()
+    }
+    for shape in (
+        select(*COLUMNS)
+        .select_from(SOURCE)
+        .where(webhooks.c.id >= bindparam("start", type_=Text))
+        .order_by(webhooks.c.id)
+        .limit(bindparam("limit", type_=BigInteger)),
+        select(func.count()).select_from(SOURCE),
+    )
+)
+_INSERT = Statement(
+    insert(webhooks).values(
+        id=bindparam("id"),
+        type=bindparam("type"),
+        repository_id=bindparam("repository", type_=BigInteger),
+        namespace_id=bindparam("namespace", type_=Text),
+        author_id=bindparam("author"),
+        name=bindparam("name"),
+        endpoint=bindparam("endpoint"),
+        format=bindparam("format"),
+        tls_cert=bindparam("tls_cert"),
+        skip_tls_verification=bindparam("skip_tls_verification", type_=Boolean),
+        secret=bindparam("secret"),
+        is_active=True,
+        created_at=now(),
+    )
+)
+_UPDATE = Statement(
+    update(webhooks)
+    .where(webhooks.c.id == bindparam("which"))
+    .values(
+        name=bindparam("name"),
+        tls_cert=bindparam("tls_cert"),
+        skip_tls_verification=bindparam("skip_tls_verification", type_=Boolean),
+        is_active=bindparam("active", type_=Boolean),
+        # Who switches it on again begins anew.
+        failing_since=case(
+            (and_(bindparam("active", type_=Boolean), webhooks.c.is_active.is_(False)), None),
+            else_=webhooks.c.failing_since,
+        ),
+    )
+)
+_SET_SECRET = Statement(
+    update(webhooks).where(webhooks.c.id == bindparam("which")).values(secret=bindparam("secret", type_=Text))
+)
+_DELETE = Statement(delete(webhooks).where(webhooks.c.id == bindparam("which")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """
+    A webhook. Moments in milliseconds since 1970 UTC.
+
+    With neither a repository nor a namespace it is about all repositories.
+    """
+
+    id: str = ""
+    type: str
+    repository_id: int | None = None
+    namespace_id: str | None = None
+    key: str = ""
+    """What the repository or the namespace is called now."""
+    author_id: str = ""
+    name: str = ""
+    receiver: Receiver
+    format: Format = "dtr"
+    has_secret: bool = False
+    is_active: bool = True
+    created_at: int = 0
+    last_successful_at: int | None = None
+    failing_since: int | None = None
+    """None: the last delivery was taken, or there was none."""
+    last_error: str = ""
+
+    def as_object(self, content: str = "") -> Object:
+        """The webhook as what an event is about: without its endpoint, which may be a secret."""
+        return Object("webhook", self.id, self.name or self.type, content)
+
+
+class Webhooks:
+    """All webhooks. Who may make them is not decided here."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    async def list_webhooks(
+        self,
+        *,
+        author: str | None = None,
+        repository: int | None = None,
+        namespace: str | None = None,
+        kind: str = "",
+        start: str = "",
+        limit: int,
+    ) -> list[Webhook]:
+        """
+        At most `limit` webhooks from the id `start` on, by id: of an author, a repository or a namespace, or all.
+
+        `kind` is their type; empty: any.
+        """
+        scope, parameters = _scope(author, repository, namespace)
+        rows = await self._database.fetch_all(_LISTS[scope], **parameters, kind=kind, start=start, limit=limit)
+        return [webhook_of(row) for row in rows]
+
+    async def count(
+        self,
+        *,
+        author: str | None = None,
+        repository: int | None = None,
+        namespace: str | None = None,
+        kind: str = "",
+    ) -> int:
+        """How many `list_webhooks` lists in the end."""
+        scope, parameters = _scope(author, repository, namespace)
+        row = await self._database.fetch_one(_COUNTS[scope], **parameters, kind=kind)
+        return int(row[0]) if row else 0
+
+    async def get(self, webhook: str) -> Webhook:
+        """A webhook by its id. Raises WebhookUnknown."""
+        row = await self._database.fetch_one(_GET, id=webhook)
+        if row is None:
+            raise WebhookUnknown(webhook)
+        return webhook_of(row)
+
+    async def create(self, webhook: Webhook, *, secret: str = "", by: Actor = SYSTEM) -> Webhook:
+        """Make a webhook, whose id is new. Raises WebhookInvalid, VaultError."""
+        if webhook.type not in TYPES:
+            raise WebhookInvalid(f"there is no type {webhook.type[:100]!r}: {', '.join(TYPES)}")
+        if webhook.type == "SCANNER_UPDATE_COMPLETED" and (webhook.repository_id or webhook.namespace_id):
+            raise WebhookInvalid("the scanner belongs to no repository: SCANNER_UPDATE_COMPLETED has no key")
+        if webhook.format not in get_args(Format):
+            raise WebhookInvalid(f"a format is one of {', '.join(get_args(Format))}")
+        await _check(webhook, secret)
+        made = replace(webhook, id=secrets.token_hex(32), author_id=by.id, has_secret=bool(secret))
+        sealed = await self._sealed(made.id, secret)
+        scope, parameters = _scope(None, made.repository_id, made.namespace_id)
+        if scope == "all":
+            scope = "everywhere"
+
+        async def work(tx: Transaction) -> Webhook:
+            row = await tx.fetch_one(_COUNTS[scope], **parameters, kind=made.type)
+            if row is not None and row[0] >= _MOST_WEBHOOKS:
+                raise WebhookInvalid(f"there are at most {_MOST_WEBHOOKS} webhooks of a type with the same key")
+            await tx.execute(
+                _INSERT,
+                id=made.id,
+                type=made.type,
+                repository=made.repository_id,
+                namespace=made.namespace_id,
+                author=made.author_id,
+                endpoint=made.receiver.endpoint,
+                format=made.format,
+                secret=sealed,
+                **_changeable(made),
+            )
+            await _note(tx, "CREATE", made, by)
+            written = await tx.fetch_one(_GET, id=made.id)
+            if written is None:  # the repository went meanwhile
+                raise WebhookInvalid("there is no such repository any more")
+            return webhook_of(written)
+
+        return await self._database.unit(work)
+
+    async def change(self, webhook: Webhook, *, secret: str | None = None, by: Actor = SYSTEM) -> Webhook:
+        """
+        Change name, certificate and whether it is active; `secret` None: stays, empty: there is none any more.
+
+        Raises WebhookUnknown, WebhookInvalid, VaultError.
+        """
+        await _check(webhook, secret or "")
+        sealed = await self._sealed(webhook.id, secret or "")
+
+        async def work(tx: Transaction) -> Webhook:
+            if await tx.fetch_one(_LOCK, id=webhook.id) is None:
+                raise WebhookUnknown(webhook.id)
+            await tx.execute(_UPDATE, which=webhook.id, active=webhook.is_active, **_changeable(webhook))
+            if secret is not None:
+                await tx.execute(_SET_SECRET, which=webhook.id, secret=sealed)
+            await _note(tx, "UPDATE", webhook, by)
+            row = await tx.fetch_one(_GET, id=webhook.id)
+            assert row is not None
+            return webhook_of(row)
+
+        return await self._database.unit(work)
+
+    async def delete(self, webhook: str, *, by: Actor = SYSTEM) -> None:
+        """Remove a webhook; what was not delivered yet is not delivered. Raises WebhookUnknown."""
+
+        async def work(tx: Transaction) -> None:
+            row = await tx.fetch_one(_LOCK, id=webhook)
+            if row is None:
+                raise WebhookUnknown(webhook)
+            await tx.execute(_DELETE, which=webhook)
+            await _note(tx, "DELETE", webhook_of(row), by)
+
+        await self._database.unit(work)
+
+    async def _sealed(self, webhook: str, secret: str) -> str | None:
+        return await asyncio.to_thread(self._vault.seal, secret, purpose(webhook)) if secret else None
+
+
+def purpose(webhook: str) -> str:
+    """What the secret of a webhook is sealed for."""
+    return f"webhook {webhook}"
+
+
+def webhook_of(row: Row) -> Webhook:
+    """The webhook of a row that begins with `COLUMNS`."""
+    (
+        made, kind, repository, namespace, key, author, name, endpoint, form, tls_cert, skips, has_secret,
+        is_active, created_at, last_successful_at, failing_since, last_error, *_,
+    ) = row  # fmt: skip
+    return Webhook(
+        id=made,
+        type=kind,
+        repository_id=repository,
+        namespace_id=namespace,
+        key=key,
+        author_id=author,
+        name=name,
+        receiver=Receiver(endpoint=endpoint, tls_cert=tls_cert, skip_tls_verification=bool(skips)),
+        format=form,
+        has_secret=bool(has_secret),
+        is_active=bool(is_active),
+        created_at=created_at,
+        last_successful_at=last_successful_at,
+        failing_since=failing_since,
+        last_error=last_error,
+    )
+
+
+def _scope(author: str | None, repository: int | None, namespace: str | None) -> tuple[str, dict[str, object]]:
+    """The name of a list, and what it is asked with."""
+    given: dict[str, object] = {"author": author, "repository": repository, "namespace": namespace}
+    return next(((name, {name: value}) for name, value in given.items() if value is not None), ("all", {}))
+
+
+async def _check(webhook: Webhook, secret: str) -> None:
+    if len(webhook.name) > _LONGEST_NAME or len(secret) > _LONGEST_SECRET:
+        raise WebhookInvalid(f"a name has at most {_LONGEST_NAME} characters, a secret {_LONGEST_SECRET}")
+    if len(webhook.receiver.tls_cert) > _LONGEST_CERTIFICATE:
+        raise WebhookInvalid(f"certificates have at most {_LONGEST_CERTIFICATE} characters")
+    await webhook.receiver.check()
+
+
+def _changeable(webhook: Webhook) -> dict[str, object]:
+    return {
+        "name": webhook.name,
+        "tls_cert": webhook.receiver.tls_cert,
+        "skip_tls_verification": webhook.receiver.skip_tls_verification,
+    }
+
+
+async def _note(tx: Transaction, kind: EventType, webhook: Webhook, by: Actor) -> None:
+    content = {
+        "type": webhook.type,
+        "host": urlsplit(webhook.receiver.endpoint).hostname,
+        "inactive": not webhook.is_active,
+    }
+    about = webhook.as_object(json.dumps(content))
+    await record(tx, Event(type=kind, actor=by, object=about, repository_id=webhook.repository_id))
