@@ -24,6 +24,7 @@ from dtr.registry.errors import (
     RepositoryExists,
     RepositoryUnknown,
     TagImmutable,
+    TooManyManifests,
     UploadOccupied,
     UploadOutOfOrder,
     UploadUnknown,
@@ -33,6 +34,7 @@ from dtr.registry.image_configs import ImageConfigs
 from dtr.registry.images import Images
 from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import Manifests, Referrer, StoredManifest
+from dtr.registry.promote import Origin, Promotion
 from dtr.registry.pulls import Pulls
 from dtr.registry.repositories import Repositories, Repository, Settings
 from dtr.registry.search import Search
@@ -63,6 +65,8 @@ __all__ = [
     "ManifestUnknown",
     "Manifests",
     "NamespaceUnknown",
+    "Origin",
+    "Promotion",
     "Pulls",
     "Referrer",
     "RegistryError",
@@ -76,6 +80,7 @@ __all__ = [
     "Sweeper",
     "Swept",
     "TagImmutable",
+    "TooManyManifests",
     "Upload",
     "UploadOccupied",
     "UploadOutOfOrder",

@@ -14,20 +14,25 @@ from sqlalchemy import (
     Boolean,
     Text,
     bindparam,
+    cast,
     delete,
     exists,
+    func,
     literal,
     select,
+    true,
     union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, now
+from dtr.db import Statement, each, in_list, now
 from dtr.db.schema import blobs, gc_objects, repositories, repository_blobs, usage_deltas
 from dtr.registry.lifetimes import DAY
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Exists
+
     from dtr.db import Transaction
 
 REPEAT = DAY
@@ -54,6 +59,19 @@ _EXTEND = Statement(  # NULL stays NULL: something holds it
 _size = bindparam("size", type_=BigInteger)
 _mine = repositories.alias("mine")
 _sibling = repositories.alias("sibling")
+_digests = each("digests")
+
+
+def _in_sibling(digest: ColumnElement[str]) -> Exists:
+    """Another repository of the namespace has the blob."""
+    return exists().where(
+        repository_blobs.c.digest == digest,
+        repository_blobs.c.repository_id == _sibling.c.id,
+        _sibling.c.namespace_id == _mine.c.namespace_id,
+        _sibling.c.id != _mine.c.id,
+    )
+
+
 _COUNT = Statement(
     insert(usage_deltas).from_select(
         ["scope", "bytes"],
@@ -63,14 +81,47 @@ _COUNT = Statement(
             select(literal("namespace:") + _mine.c.namespace_id, _size).where(
                 _mine.c.id == bindparam("repository"),
                 _mine.c.namespace_id.is_not(None),
-                ~exists().where(
-                    repository_blobs.c.digest == bindparam("digest"),
-                    repository_blobs.c.repository_id == _sibling.c.id,
-                    _sibling.c.namespace_id == _mine.c.namespace_id,
-                    _sibling.c.id != _mine.c.id,
-                ),
+                ~_in_sibling(bindparam("digest")),
             ),
             select(literal("*"), _size).where(bindparam("whole_registry", type_=Boolean)),
+        ),
+    )
+)
+
+_INSERT_ALL = Statement(
+    insert(repository_blobs)
+    .from_select(
+        ["repository_id", "digest", "review_at"],
+        select(bindparam("repository", type_=BigInteger), _digests.c.value, now() + _hold)
+        .where(true())
+        .order_by(_digests.c.value),
+    )
+    .on_conflict_do_nothing()
+    .returning(repository_blobs.c.digest)
+)
+_EXTEND_ALL = Statement(
+    update(repository_blobs)
+    .where(
+        repository_blobs.c.repository_id == bindparam("repository"),
+        in_list(repository_blobs.c.digest, "digests"),
+        repository_blobs.c.review_at < now() + _hold,
+    )
+    .values(review_at=now() + _hold)
+)
+_sum = cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger)
+_COUNT_ALL = Statement(
+    insert(usage_deltas).from_select(
+        ["scope", "bytes"],
+        union_all(
+            select(bindparam("scope", type_=Text), _sum).where(in_list(blobs.c.digest, "digests")),
+            select(literal("namespace:") + _mine.c.namespace_id, _sum)
+            .join_from(_mine, blobs, in_list(blobs.c.digest, "digests"))
+            .where(
+                _mine.c.id == bindparam("repository"),
+                _mine.c.namespace_id.is_not(None),
+                ~_in_sibling(blobs.c.digest),
+            )
+            .group_by(_mine.c.namespace_id),
         ),
     )
 )
@@ -116,6 +167,20 @@ async def link(tx: Transaction, repository: int, digest: str, *, size: int, hold
         )
     else:
         await tx.execute(_EXTEND, repository=repository, linked=digest, hold=hold)
+
+
+async def link_all(tx: Transaction, repository: int, digests: list[str], *, hold: int) -> None:
+    """
+    The same for blobs that other repositories have, of sorted digests, in a few statements.
+
+    The caller has the locks on their rows.
+    """
+    rows = await tx.fetch_all(_INSERT_ALL, repository=repository, digests=digests, hold=hold)
+    new = sorted(row[0] for row in rows)
+    if new:
+        await tx.execute(_COUNT_ALL, scope=f"repository:{repository}", repository=repository, digests=new)
+    if len(new) < len(digests):
+        await tx.execute(_EXTEND_ALL, repository=repository, digests=digests, hold=hold)
 
 
 async def unlink(tx: Transaction, repository: int, digest: str, *, size: int, delete_delay: int) -> None:

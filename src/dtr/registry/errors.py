@@ -87,6 +87,14 @@ class ManifestReferenced(RegistryError):
         self.index = index
 
 
+class TooManyManifests(RegistryError):
+    """More manifests belong to one than are copied at once."""
+
+    def __init__(self, digest: str, most: int) -> None:
+        super().__init__(f"more than {most} manifests belong to {digest}")
+        self.digest = digest
+
+
 class TagImmutable(RegistryError):
     """The repository does not let an existing tag go elsewhere: no tag, or none that `pattern` matches."""
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 
 from dtr.db import Statement, in_list
-from dtr.db.schema import manifest_references, manifests, pulls, repository_blobs, tags
+from dtr.db.schema import manifest_references, manifests, pulls, repository_blobs, tag_origins, tags
 from dtr.oci import ManifestInvalid, ManifestUnsupported, artifact_kind, parse_manifest
 from dtr.oci.media_types import IMAGE_CONFIGS, INDEXES
 from dtr.registry.errors import ManifestUnknown
 from dtr.registry.image_configs import ImageConfig
+from dtr.registry.promote import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,8 +50,21 @@ _tags = (
         tags.c.updated_at,
         pulls.c.pulls,
         pulls.c.last_pulled_at,
+        tag_origins.c.source_repository,
+        tag_origins.c.source_tag,
+        tag_origins.c.policy_id,
     )
     .outerjoin(pulls, and_(pulls.c.repository_id == tags.c.repository_id, pulls.c.reference == tags.c.name))
+    .outerjoin(
+        tag_origins,
+        and_(
+            tag_origins.c.repository_id == tags.c.repository_id,
+            tag_origins.c.name == tags.c.name,
+            # Else the tag was moved since.
+            tag_origins.c.manifest == tags.c.manifest,
+            tag_origins.c.moved_at == tags.c.updated_at,
+        ),
+    )
     .where(tags.c.repository_id == _repository)
     .order_by(tags.c.name)
 )
@@ -174,6 +188,8 @@ class TagRecord:
     manifest: ManifestRecord
     pulls: int
     last_pulled_at: int | None
+    origin: Origin | None = None
+    """Where it was promoted from; None: it was pushed."""
 
 
 class Images:
@@ -251,8 +267,9 @@ class Images:
                 manifest=named[digest],
                 pulls=pulled or 0,
                 last_pulled_at=pulled_at,
+                origin=Origin(*origin) if origin[0] is not None else None,
             )
-            for name, digest, author, created_at, updated_at, pulled, pulled_at in rows
+            for name, digest, author, created_at, updated_at, pulled, pulled_at, *origin in rows
             if digest in named  # it may have gone between the two queries
         ]
 

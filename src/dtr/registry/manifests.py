@@ -329,7 +329,7 @@ class Manifests:
             others = sorted({*children, *claim.old} - {digest})
             here = bisect(others, digest)
             there = await _lock_manifests(tx, repository, others[:here])
-            made = await tx.fetch_one(
+            row = await tx.fetch_one(
                 _PUT,
                 repository=repository,
                 digest=digest,
@@ -354,7 +354,7 @@ class Manifests:
                 _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
             )
             await claim.settle(tx, hold=hold)
-            happened = [_made(repository, digest, manifest.media_type, by)] if made and made[0] else []
+            happened = [made(repository, digest, manifest.media_type, by)] if row and row[0] else []
             await record(tx, *happened, *claim.events)
             if names:
                 await count_push(tx, repository)
@@ -483,7 +483,8 @@ async def _lock_manifests(tx: Transaction, repository: int, digests: list[str]) 
     return {row[0] for row in await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=digests)}
 
 
-def _made(repository: int, digest: str, media_type: str, by: Actor) -> Event:
+def made(repository: int, digest: str, media_type: str, by: Actor) -> Event:
+    """A manifest came to be."""
     return Event(
         type="CREATE",
         actor=by,

@@ -1,0 +1,257 @@
+"""
+Promotion: what a tag names in one repository gets a tag in another.
+
+No bytes are copied: the target gets links to the blobs, and the manifests. An index comes with all its manifests,
+and each manifest with what refers to it (signatures, attestations, bills of materials), which has no tag there.
+All of it commits together, or nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, and_, bindparam, case, exists, select, true, union_all
+from sqlalchemy.dialects.postgresql import insert
+
+from dtr.db import Statement, in_list, now
+from dtr.db.schema import blobs, manifest_references, manifests, repository_blobs, tag_origins, tags
+from dtr.events import SYSTEM, Actor, record
+from dtr.registry._links import link_all
+from dtr.registry._tags import claim_tags
+from dtr.registry.errors import ManifestIncomplete, ManifestUnknown, TooManyManifests
+from dtr.registry.manifests import made
+from dtr.registry.usage import count_push
+
+if TYPE_CHECKING:
+    from dtr.db import Database, Transaction
+    from dtr.registry.lifetimes import Lifetimes
+
+_MOST_MANIFESTS = 10_000
+"""An index of 1,000 manifests, each with some that refer to it."""
+
+_hold = bindparam("hold", type_=BigInteger)
+_source = bindparam("source", type_=BigInteger)
+_target = bindparam("target", type_=BigInteger)
+_NEIGHBOURS = Statement(
+    select(manifests.c.digest)
+    .join(
+        manifest_references,
+        and_(
+            manifest_references.c.repository_id == manifests.c.repository_id,
+            manifest_references.c.kind == "manifest",
+            manifest_references.c.target == manifests.c.digest,
+        ),
+    )
+    .where(manifests.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests"))
+    .union(
+        select(manifests.c.digest).where(
+            manifests.c.repository_id == _source, in_list(manifests.c.subject, "digests")
+        )
+    )
+    .limit(_MOST_MANIFESTS + 1)
+)
+_LOCK_SOURCE = Statement(
+    select(manifests.c.digest)
+    .where(manifests.c.repository_id == _source, in_list(manifests.c.digest, "digests"))
+    .order_by(manifests.c.digest)
+    .with_for_update(read=True, key_share=True)
+)
+_copied = (
+    manifests.c.media_type,
+    manifests.c.artifact_type,
+    manifests.c.subject,
+    manifests.c.config_digest,
+    manifests.c.config_media_type,
+    manifests.c.annotations,
+    manifests.c.content_size,
+    manifests.c.payload,
+)
+_given = union_all(
+    select(
+        _target.label("repository_id"),
+        manifests.c.digest,
+        *_copied,
+        bindparam("author", type_=manifests.c.author.type).label("author"),
+        now().label("created_at"),
+        # NULL: the tag holds it.
+        case((manifests.c.digest != bindparam("root"), now() + _hold)).label("review_at"),
+    ).where(manifests.c.repository_id == _source, in_list(manifests.c.digest, "digests")),
+    # Those that lose a tag conflict with themselves: so all are locked in the order of their digests.
+    select(
+        manifests.c.repository_id,
+        manifests.c.digest,
+        *_copied,
+        manifests.c.author,
+        manifests.c.created_at,
+        manifests.c.review_at,
+    ).where(manifests.c.repository_id == _target, in_list(manifests.c.digest, "old")),
+).subquery("given")
+_new = insert(manifests).from_select(list(_given.c.keys()), select(_given).where(true()).order_by(_given.c.digest))
+_COPY = Statement(
+    _new.on_conflict_do_update(
+        index_elements=["repository_id", "digest"],
+        set_={"review_at": _new.excluded.review_at},
+        # Only ever later; NULL stays: something holds it.
+        where=and_(
+            manifests.c.review_at.is_not(None),
+            _new.excluded.review_at.is_not(None),
+            manifests.c.review_at < _new.excluded.review_at,
+        ),
+    ).returning(manifests.c.digest, manifests.c.media_type, manifests.c.created_at == now())
+)
+_REFERENCES = Statement(
+    select(manifest_references.c.kind, manifest_references.c.target)
+    .where(manifest_references.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests"))
+    .distinct()
+)
+_LOCK_BLOBS = Statement(
+    select(blobs.c.digest, blobs.c.size)
+    .where(
+        in_list(blobs.c.digest, "digests"),
+        blobs.c.state == "present",
+        # Who may have the manifest may have what the repository holds, and nothing else that it names.
+        exists().where(repository_blobs.c.repository_id == _source, repository_blobs.c.digest == blobs.c.digest),
+    )
+    .order_by(blobs.c.digest)
+    .with_for_update(key_share=True, of=blobs)  # FOR NO KEY UPDATE
+)
+_COPY_REFERENCES = Statement(
+    insert(manifest_references)
+    .from_select(
+        ["repository_id", "manifest", "kind", "target"],
+        select(
+            _target, manifest_references.c.manifest, manifest_references.c.kind, manifest_references.c.target
+        ).where(
+            manifest_references.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests")
+        ),
+    )
+    .on_conflict_do_nothing()
+)
+_origin = insert(tag_origins).from_select(
+    ["repository_id", "name", "manifest", "moved_at", "source_repository", "source_tag", "policy_id"],
+    select(
+        tags.c.repository_id,
+        tags.c.name,
+        tags.c.manifest,
+        tags.c.updated_at,
+        bindparam("source_repository", type_=tag_origins.c.source_repository.type),
+        bindparam("source_tag", type_=tag_origins.c.source_tag.type),
+        bindparam("policy_id", type_=tag_origins.c.policy_id.type),
+    ).where(tags.c.repository_id == _target, tags.c.name == bindparam("tag")),
+)
+_TELL_ORIGIN = Statement(
+    _origin.on_conflict_do_update(
+        index_elements=["repository_id", "name"],
+        set_={
+            one: _origin.excluded[one]
+            for one in ("manifest", "moved_at", "source_repository", "source_tag", "policy_id")
+        },
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a tag was promoted from."""
+
+    repository: str
+    """What it was called then."""
+    tag: str
+    policy: str = ""
+    """Id of the policy that did it; empty: somebody did by hand."""
+
+
+class Promotion:
+    """Promotes from repository to repository. Who may is not decided here."""
+
+    def __init__(self, database: Database, lifetimes: Lifetimes, *, sparse_manifests: bool = False) -> None:
+        """With `sparse_manifests` a manifest may name blobs and manifests that are not there."""
+        self._database = database
+        self._lifetimes = lifetimes
+        self._sparse_manifests = sparse_manifests
+
+    async def promote(
+        self, source: int, digest: str, target: int, tag: str, origin: Origin, *, by: Actor = SYSTEM
+    ) -> None:
+        """
+        Let `tag` of the repository `target` name what has `digest` in the repository `source`.
+
+        It counts as a push. Raises RepositoryUnknown, ManifestUnknown, ManifestIncomplete, TooManyManifests,
+        TagImmutable.
+        """
+
+        async def work(tx: Transaction) -> None:
+            claim = await claim_tags(tx, target, [tag], digest, by)
+            digests = await _reachable(tx, source, digest)
+            # Manifests are locked in the order of their keys: the lower repository's before the higher one's.
+            if source < target:
+                await _lock_source(tx, source, digest, digests)
+            rows = await tx.fetch_all(
+                _COPY,
+                source=source,
+                target=target,
+                digests=digests,
+                old=sorted(claim.old.difference(digests)),
+                root=digest,
+                author=by.name,
+                hold=self._lifetimes.hold_manifest,
+            )
+            if source >= target:
+                await _lock_source(tx, source, digest, digests)
+            await self._copy_references(tx, source, target, digests)
+            await claim.settle(tx, hold=self._lifetimes.hold_manifest)
+            await tx.execute(
+                _TELL_ORIGIN,
+                target=target,
+                tag=tag,
+                source_repository=origin.repository,
+                source_tag=origin.tag,
+                policy_id=origin.policy,
+            )
+            new = sorted((made_digest, media_type) for made_digest, media_type, is_new in rows if is_new)
+            await record(tx, *(made(target, *one, by) for one in new), *claim.events)
+            await count_push(tx, target)
+
+        while True:
+            try:
+                return await self._database.unit(work)
+            except _SourceChanged:
+                continue
+
+    async def _copy_references(self, tx: Transaction, source: int, target: int, digests: list[str]) -> None:
+        """Let the target hold what the manifests name. Raises ManifestIncomplete."""
+        named = await tx.fetch_all(_REFERENCES, source=source, digests=digests)
+        needed = sorted({name for kind, name in named if kind == "blob"})
+        held = {row[0]: row[1] for row in await tx.fetch_all(_LOCK_BLOBS, source=source, digests=needed)}
+        lacking_blobs = sorted(set(needed).difference(held))
+        lacking = sorted({name for kind, name in named if kind == "manifest"}.difference(digests))
+        if (lacking_blobs or lacking) and not self._sparse_manifests:
+            raise ManifestIncomplete(lacking_blobs, lacking)
+        await link_all(tx, target, sorted(held), hold=self._lifetimes.hold)
+        await tx.execute(_COPY_REFERENCES, source=source, target=target, digests=digests)
+
+
+class _SourceChanged(Exception):
+    """Manifests went before they were locked: the unit of work is rolled back, and begins anew."""
+
+
+async def _reachable(tx: Transaction, repository: int, digest: str) -> list[str]:
+    """The manifest, its children, and what refers to any of them, by digest. Raises TooManyManifests."""
+    found, latest = {digest}, {digest}
+    while latest:
+        rows = await tx.fetch_all(_NEIGHBOURS, source=repository, digests=sorted(latest))
+        latest = {row[0] for row in rows} - found
+        found |= latest
+        if len(found) > _MOST_MANIFESTS:
+            raise TooManyManifests(digest, _MOST_MANIFESTS)
+    return sorted(found)
+
+
+async def _lock_source(tx: Transaction, repository: int, digest: str, digests: list[str]) -> None:
+    """Keep `digest` and all `digests`, hence what they name. Raises ManifestUnknown, _SourceChanged."""
+    locked = {row[0] for row in await tx.fetch_all(_LOCK_SOURCE, source=repository, digests=digests)}
+    if digest not in locked:
+        raise ManifestUnknown(digest)
+    if len(locked) < len(digests):
+        raise _SourceChanged
