@@ -23,10 +23,10 @@ def count_pulls(server: Server) -> tuple[int, int]:
 
     async def ask(application) -> tuple[int, int]:
         events = await application.database.fetch_one(
-            Statement(text("SELECT count(*) FROM events WHERE type = 'GET'"))
+            Statement(text("SELECT coalesce(sum(times), 0) FROM events WHERE type = 'GET'"))
         )
         pulls = await application.database.fetch_one(Statement(text("SELECT coalesce(sum(pulls), 0) FROM pulls")))
-        return events[0], int(pulls[0])
+        return int(events[0]), int(pulls[0])
 
     return server.do(ask)
 

@@ -66,6 +66,7 @@ COLUMNS = (
     events.c.target_id,
     events.c.target_name,
     events.c.target_content,
+    events.c.times,
 )
 """What `recorded` reads, in its order."""
 # Not a parameter: a planner has to see that this is what the indexes are about.
@@ -110,6 +111,7 @@ class Recorded:
     repository: str
     object: Object
     target: Object | None
+    times: int = 1
 
 
 class Events:
@@ -272,7 +274,7 @@ def recorded(row: Row) -> Recorded:
     number, moment, kind, actor, actor_name, actor_type, address, repository_id, repository, *rest = row[
         : len(COLUMNS)
     ]
-    target = Object(*rest[4:]) if rest[4] is not None else None
+    target = Object(*rest[4:8]) if rest[4] is not None else None
     return Recorded(
         number,
         moment,
@@ -282,6 +284,7 @@ def recorded(row: Row) -> Recorded:
         repository,
         Object(*rest[:4]),
         target,
+        rest[8],
     )
 
 

@@ -168,10 +168,17 @@ async def _write(batch: list[_Pull], tx: Transaction) -> None:
     )
     await tx.execute(_COUNT, asked=asked)
     await tx.execute(_COUNT_IN_REPOSITORY, asked=asked)
-    await record(tx, *(_event(pull, moment) for pull in batch))
+    # The same pulls by the same client, a hundred of a build, are one event.
+    same: dict[tuple[int, str, str, Actor], int] = {}
+    first: dict[tuple[int, str, str, Actor], _Pull] = {}
+    for pull in batch:
+        key = pull[:4]
+        same[key] = same.get(key, 0) + 1
+        first.setdefault(key, pull)
+    await record(tx, *(_event(first[key], times, moment) for key, times in same.items()))
 
 
-def _event(pull: _Pull, moment: float) -> Event:
+def _event(pull: _Pull, times: int, moment: float) -> Event:
     is_tag = ":" not in pull.reference
     return Event(
         type="GET",
@@ -181,4 +188,5 @@ def _event(pull: _Pull, moment: float) -> Event:
         else Object("manifest", pull.digest),
         repository_id=pull.repository,
         age=max(0, round((moment - pull.moment) * 1000)),
+        times=times,
     )

@@ -72,6 +72,7 @@ class EventRecord(Record):
     repository: str = Field(description="Path of the repository in which it happened, then; empty: in none.")
     object: ObjectRecord = Field(description="What it was done to.")
     target: ObjectRecord = Field(description="What it was changed into, or where it went to.")
+    times: int = Field(description="How often: the same pulls within about a second are one event.")
 
     @classmethod
     def of(cls, event: Recorded, *, address: bool = True) -> EventRecord:
@@ -87,6 +88,7 @@ class EventRecord(Record):
             repository=event.repository,
             object=ObjectRecord.of(event.object),
             target=ObjectRecord.of(event.target),
+            times=event.times,
         )
 
 
@@ -281,7 +283,16 @@ def _lines(found: Iterable[EventRecord], _is_first: bool) -> str:
     return "".join(f"{one.model_dump_json(by_alias=True)}\n" for one in found)
 
 
-_PLAIN = ("id", "published_at", "type", "actor", "actor_name", "actor_type", "remote_address", "repository")
+_PLAIN = (
+    "id",
+    "published_at",
+    "type",
+    "actor",
+    "actor_name",
+    "actor_type",
+    "remote_address",
+    "repository",
+)
 _THING = ("type", "id", "name", "content")
 
 
@@ -291,11 +302,13 @@ def _csv(found: Iterable[EventRecord], is_first: bool) -> str:
     writer = csv.writer(text)
     if is_first:
         names = [EventRecord.model_fields[name].alias or name for name in _PLAIN]
-        writer.writerow([*names, *(f"{side}{part.title()}" for side in ("object", "target") for part in _THING)])
+        sides = [f"{side}{part.title()}" for side in ("object", "target") for part in _THING]
+        writer.writerow([*names, *sides, "times"])
     for one in found:
         row = one.model_dump(mode="json")
         cells = [row[name] for name in _PLAIN]
         cells += [row[side][part] for side in ("object", "target") for part in _THING]
+        cells.append(str(row["times"]))
         writer.writerow([f"'{cell}" if _FORMULA.match(cell) else cell for cell in cells])
     return text.getvalue()
 
