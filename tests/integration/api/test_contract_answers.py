@@ -19,6 +19,9 @@ from tests.support.api import Api
 from tests.support.client import Answer
 from tests.support.contract import dtr, resolve
 from tests.support.images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image, descriptor, digest_of, make_tar
+from tests.support.receiver import Receiver, receiving
+
+SETTINGS = {"webhooks.allowed_networks": "127.0.0.1/32"}
 
 # --- DTR's definitions as JSON schemas ------------------------------------------------------------------------
 
@@ -86,7 +89,6 @@ def _documented(schema: dict[str, Any], record: str = "", above: frozenset[str] 
 
 
 OPEN_RECORDS = {
-    "responses.Promotion",
     "responses.Mirroring",
     "responses.OldScanSummary",
     "responses.Component",
@@ -155,6 +157,9 @@ class Call:
 
 PRUNING = "/api/v0/repositories/{namespace}/{reponame}/pruningPolicies"
 OLD = {"field": "tag", "operator": "eq", "values": ["old"]}
+WEBHOOK = {"type": "TAG_PUSH", "key": "acme/app", "endpoint": "https://receiver.example/"}
+TEST: dict[str, Any] = {"type": "TAG_PUSH", "skipTLSVerification": True}
+UPDATE: dict[str, Any] = {"inactive": True}
 CALLS = {
     # Each once, in this order: what makes comes before what looks, and what deletes last.
     "POST /api/v0/repositories/{namespace}": Call(body={"name": "made", "visibility": "public", "tagLimit": 3}),
@@ -183,6 +188,9 @@ CALLS = {
     "PATCH /api/v0/api_tokens/{hashedtoken}": Call(body={"tokenLabel": "renamed", "isActive": False}),
     "DELETE /api/v0/api_tokens/{hashedtoken}": Call(),
     "DELETE /api/v0/api_tokens": Call(query={"username": "ada", "usedbefore": "2030-01-01"}),
+    "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/promotion": Call(
+        body={"targetRepository": "acme/app", "targetTag": "promoted"}
+    ),
     "GET /api/v0/repositories/{namespace}/{reponame}/tags": Call(query={"includeManifests": True}),
     "GET /api/v0/repositories/{namespace}/{reponame}/tags/{reference}": Call(query={"domain": "x"}),
     "GET /api/v0/repositories/{namespace}/{reponame}/manifests": Call(),
@@ -198,6 +206,13 @@ CALLS = {
     f"GET {PRUNING}/{{pruningpolicyid}}": Call(),
     f"PUT {PRUNING}/{{pruningpolicyid}}": Call(body={"enabled": False}),
     f"DELETE {PRUNING}/{{pruningpolicyid}}": Call(),
+    "POST /api/v0/webhooks": Call(body=WEBHOOK),
+    "POST /api/v0/webhooks/test": Call(body=TEST),
+    "POST /api/v0/webhooks/update": Call(body=UPDATE),
+    "GET /api/v0/webhooks": Call(query={"webhookType": "TAG_PUSH"}),
+    "GET /api/v0/repositories/{namespace}/{reponame}/webhooks": Call(),
+    "GET /api/v0/accounts/{namespace}/webhooks": Call(),
+    "DELETE /api/v0/webhooks/{webhook}": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/tags/{tag}": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/manifests/{reference}": Call({"reference": "DIGEST"}),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": Call(),
@@ -234,7 +249,7 @@ CALLS = {
 class World:
     """A server with data, and the calls on it."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, receiver: Receiver) -> None:
         self.api = api
         self.answers: dict[str, Answer] = {}
         api.make_users("ada", "bob", "carl")
@@ -261,10 +276,13 @@ class World:
         )
         self.found = {
             "pruningpolicyid": policy.expect(201).json["id"],
+            "webhook": api.admin.post("/api/v0/webhooks", WEBHOOK).expect(200).json[0]["id"],
             "hashedtoken": made.json["hashedToken"],
             "id": worker["id"],
             "jobID": job.json["id"],
         }
+        api.admin.post("/api/v0/webhooks", {**WEBHOOK, "key": "acme"}).expect(200)
+        UPDATE["id"], TEST["endpoint"] = self.found["webhook"], receiver.url()
         self.scoped = api.as_("ada", scoped.json["token"])
 
     def path(self, name: str, values: dict[str, str] | None = None) -> str:
@@ -288,9 +306,10 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def fresh(api: Api) -> World:
+def fresh(api: Api) -> Iterator[World]:
     """Nothing was deleted yet: refusals come first."""
-    return World(api)
+    with receiving() as receiver:
+        yield World(api, receiver)
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +330,7 @@ NOTHING = {
     "NO_SUCH_API_TOKEN": ("hashedtoken",),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": ("teamname",),
     "NO_SUCH_PRUNING_POLICY": ("pruningpolicyid",),
+    "NO_SUCH_WEBHOOK": ("webhook",),
 }
 """The parameter that names what is not there."""
 BODIES = {
@@ -318,16 +338,18 @@ BODIES = {
     "INVALID_REPOSITORY_VISIBILITY": {"visibility": "secret"},
     "INVALID_SETTINGS": {"repoEventHistoryMaxAge": "soon"},
     "REPOSITORY_EXISTS": {"name": "app"},
+    "INVALID_TAG_NAME": {"targetRepository": "acme/app", "targetTag": "-"},
     "INVALID_PRUNING_POLICY": {"rules": [{**OLD, "field": "mood"}], "enabled": True},
 }
 OPEN_CODES = {
-    "INVALID_TAG_NAME", "INVALID_PROMOTION_POLICY", "REMOTE_REGISTRY_INVALID_PERMISSIONS", "SCANNING_NOT_ENABLED",
-    "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_WEBHOOK", "NO_SUCH_CONTENT_CACHE",
+    "INVALID_PROMOTION_POLICY", "REMOTE_REGISTRY_INVALID_PERMISSIONS", "SCANNING_NOT_ENABLED",
+    "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_CONTENT_CACHE",
     "NO_SUCH_PROMOTION_POLICY", "NO_SUCH_PUSH_MIRRORING_POLICY",
     "NO_SUCH_POLL_MIRRORING_POLICY", "INVALID_POLL_MIRRORING_POLICY", "INVALID_PUSH_MIRRORING_POLICY",
     "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY",
 }  # fmt: skip
 """Codes of what waits for its engine: of open operations, and of content trust."""
+OF_ANY_USER = {"GET /api/v0/webhooks", "POST /api/v0/webhooks/test"}
 REFUSALS = [
     (name, code)
     for name in BUILT
@@ -347,12 +369,14 @@ def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, 
     headers: dict[str, str] = {}
     if code == "NOT_AUTHENTICATED":
         caller, headers = fresh.api.anonymous, {"Authorization": "Bearer nonsense", **elsewhere}
-    elif code == "NOT_AUTHORIZED" and "{hashedtoken}" in name:
+    elif code == "NOT_AUTHORIZED" and ("{hashedtoken}" in name or name in OF_ANY_USER):
         caller = fresh.scoped  # others' tokens are not there
+    elif code == "NO_SUCH_ACCOUNT" and name == "POST /api/v0/webhooks":
+        body = {**WEBHOOK, "key": "nothing"}
     elif code == "NOT_AUTHORIZED" and "Policies" in name:
         caller, path = fresh.api.as_("carl"), fresh.path(name, {**given, "reponame": "public"})  # granted nothing
     elif code == "NOT_AUTHORIZED":
-        sees = "repositories/" in name
+        sees = "repositories/" in name or "webhooks" in name
         caller = fresh.api.as_("bob" if sees else "carl")
     elif code == "NOT_ALLOWED":
         method = "TRACE"

@@ -84,7 +84,6 @@ RIGHTS = """
     self or auditor  401 +   403 403 403 403 403 403 403 +   +   401 403 403 403
     own token        401 +   404 404 404 404 404 404 404 404 +   401 404 403 403
     see own token    401 +   404 404 404 404 404 404 404 +   +   401 404 403 403
-    webhook          401 404 404 404 +   +   404 +   404 404 +   401 404 404 404
     auditor          401 403 403 403 403 403 403 403 403 +   +   401 403 403 403
     administrator    401 403 403 403 403 403 403 403 403 403 +   401 403 403 403
     nobody needed    +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
@@ -421,6 +420,9 @@ MATRIX = {
     f"GET {REPOSITORY}/tags/{{reference}}": Row("see"),
     f"DELETE {REPOSITORY}/tags/{{reference}}": Row("write", path={"reference": "gone"}, before=_tag),
     f"POST {REPOSITORY}/tags/delete": Row("write", {"tags": ["gone"]}),
+    f"POST {REPOSITORY}/tags/{{tag}}/promotion": Row(
+        "write", {"targetRepository": "acme/public", "targetTag": "promoted"}, in_organization=True
+    ),
     f"GET {REPOSITORY}/manifests": Row("see"),
     f"DELETE {REPOSITORY}/manifests/{{reference}}": Row("write", path={"reference": "OTHER"}, before=_manifest),
     # --- what was granted
@@ -458,10 +460,10 @@ MATRIX = {
     "GET /api/v0/webhooks": Row("any user"),
     "POST /api/v0/webhooks": Row("manage private", WEBHOOK),
     "POST /api/v0/webhooks/test": Row("any user", TEST, before=_receiver),
-    "POST /api/v0/webhooks/update": Row("webhook", UPDATE, before=_webhook),
-    "DELETE /api/v0/webhooks/{webhook}": Row("webhook", before=_webhook),
-    "GET /api/v0/webhooks/{webhook}/deliveries": Row("webhook", before=_webhook),
-    "POST /api/v0/webhooks/{webhook}/deliveries/{delivery}/redeliver": Row("webhook", before=_delivery),
+    "POST /api/v0/webhooks/update": Row("manage private", UPDATE, before=_webhook),
+    "DELETE /api/v0/webhooks/{webhook}": Row("manage private", before=_webhook),
+    "GET /api/v0/webhooks/{webhook}/deliveries": Row("manage private", before=_webhook),
+    "POST /api/v0/webhooks/{webhook}/deliveries/{delivery}/redeliver": Row("manage private", before=_delivery),
     "GET /api/v0/accounts/{namespace}/webhooks": Row("namespace"),
     f"GET {REPOSITORY}/webhooks": Row("manage"),
     "GET /api/v0/jobs": Row("auditor"),

@@ -168,11 +168,12 @@ def test_keys_and_rights(world: Api, receiver: Receiver):
     answer = admin.get(WEBHOOKS, pageSize=1, count="true").expect(200)
     assert (len(answer.json), int(answer.headers["x-resource-count"])) == (1, len(ids(admin)))
     assert "x-next-page-start" in answer.headers
-    # Who may not know of one does not find it; who made one loses the right to change it, not that to delete it.
+    # Who must not know of the repository does not find it; who made one loses the right to change it alone.
     for one in (of_namespace, of_all):
-        rita.post(f"{WEBHOOKS}/update", {"id": one["id"], "inactive": True}).expect(404)
-        rita.get(f"{WEBHOOKS}/{one['id']}/deliveries").expect(404)
-        rita.delete(f"{WEBHOOKS}/{one['id']}").expect(404)
+        rita.post(f"{WEBHOOKS}/update", {"id": one["id"], "inactive": True}).expect(403)
+        rita.get(f"{WEBHOOKS}/{one['id']}/deliveries").expect(403)
+        rita.delete(f"{WEBHOOKS}/{one['id']}").expect(403)
+    stan.delete(f"{WEBHOOKS}/{of_repository['id']}").expect(404)
     (changed,) = ada.post(f"{WEBHOOKS}/update", {"id": of_repository["id"], "inactive": True}).expect(200).json
     assert changed["inactive"]
     assert changed["authorID"] == of_repository["authorID"]

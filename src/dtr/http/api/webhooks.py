@@ -370,23 +370,23 @@ async def _managed(webhook: str, caller: Caller, rooms: Rooms, *, for_author: bo
     """
     A webhook, for whoever may change it; with `for_author` also for who made it.
 
-    Raises WebhookUnknown also for one that the caller must not know of, and ApiError.
+    Raises ApiError, and WebhookUnknown also for one of a repository of which the caller must not know.
     """
     account = caller.user()
     found = await rooms.webhooks.get(webhook)
+    knows = True
     if found.repository_id is not None:
         standing = await caller.standing(found.key)
-        is_same = standing.repository_id == found.repository_id
-        manages = is_same and may(standing.facts, Operation.MANAGE_REPOSITORY_WEBHOOKS)
+        knows = standing.repository_id == found.repository_id and may(standing.facts, Operation.SEE)
+        manages = knows and may(standing.facts, Operation.MANAGE_REPOSITORY_WEBHOOKS)
     elif found.namespace_id is not None:
         standing = await caller.standing(f"{found.key}/")
         manages = may(standing.facts, Operation.MANAGE_NAMESPACE_WEBHOOKS)
     else:
         manages = caller.may(Operation.MANAGE_GLOBAL_WEBHOOKS)
-    if manages:
+    is_author = found.author_id == account.id and caller.scope is None
+    if manages or (for_author and is_author):
         return found
-    if found.author_id != account.id or caller.scope is not None:
+    if not (knows or is_author):
         raise WebhookUnknown(webhook)
-    if not for_author:
-        raise ApiError("NOT_AUTHORIZED")
-    return found
+    raise ApiError("NOT_AUTHORIZED")
