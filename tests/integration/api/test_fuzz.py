@@ -66,6 +66,7 @@ REFUSES = {
     "POST /api/v0/jobs": "actions are known by name",
     "POST /api/v0/webhooks": "an endpoint is an address of TLS",
     "POST /api/v0/webhooks/test": "an endpoint is an address of TLS, where somebody is",
+    "POST /api/v0/webhooks/update": "certificates are PEM",
     "POST /auth/login": "the body is JSON, whatever its type says",
 }
 """Operations that refuse some of what their schema allows with 400, and why."""
