@@ -41,6 +41,7 @@ from dtr.registry import (
     Images,
     Lifetimes,
     Manifests,
+    Promotion,
     Pulls,
     Repositories,
     Search,
@@ -113,6 +114,7 @@ class Application:
             inline_limit=registry.inline_limit,
         )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=registry.sparse_manifests)
+        self.promotion = Promotion(self.database, self.lifetimes, sparse_manifests=registry.sparse_manifests)
         self.pulls = Pulls(self.database)
         self.usage = Usage(self.database)
         self.events = Events(self.database)
@@ -320,6 +322,7 @@ class Application:
                 manifests=self.manifests,
                 blobs=self.blobs,
                 images=self.images,
+                promotion=self.promotion,
                 usage=self.usage,
                 live=self.live,
                 search=Search(self.database, self.accounts),

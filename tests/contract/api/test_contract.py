@@ -45,7 +45,6 @@ OPEN = {
     "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
     "PUT /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
     "DELETE /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
-    "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/promotion",
     "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/pushMirroring",
     # Content caches.
     "GET /api/v0/content_caches",
@@ -57,7 +56,7 @@ OPEN = {
 
 
 OPEN_PROPERTIES = {
-    f"answer[].{name} is missing" for name in ("components", "licenses", "mirroring", "promotion", "vuln_summary")
+    f"answer[].{name} is missing" for name in ("components", "licenses", "mirroring", "vuln_summary")
 }
 """What is not said of a tag before the engine is there that knows it."""
 OPEN_CODES = {"TAG_IN_NOTARY"}

@@ -192,7 +192,9 @@ CALLS = {
         body={"targetRepository": "acme/app", "targetTag": "promoted"}
     ),
     "GET /api/v0/repositories/{namespace}/{reponame}/tags": Call(query={"includeManifests": True}),
-    "GET /api/v0/repositories/{namespace}/{reponame}/tags/{reference}": Call(query={"domain": "x"}),
+    "GET /api/v0/repositories/{namespace}/{reponame}/tags/{reference}": Call(
+        {"reference": "promoted"}, query={"domain": "x"}
+    ),
     "GET /api/v0/repositories/{namespace}/{reponame}/manifests": Call(),
     "GET /api/v0/repositories/{namespace}/{reponame}/events": Call(),
     "GET /api/v0/events": Call(query={"pageSize": 1000}),

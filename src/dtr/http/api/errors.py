@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 _CODES: dict[str, tuple[int, str]] = {
     "INVALID_JSON": (400, "The body cannot be read as the JSON that this operation takes."),
     "INVALID_PARAMETERS": (400, "The parameters cannot be read."),
+    "INVALID_TAG_NAME": (400, "A tag cannot be called so."),
     "INVALID_DIGEST": (400, "The digest is not one."),
     "INVALID_REPOSITORY_NAME": (400, "The repository cannot be called so."),
     "INVALID_REPOSITORY_VISIBILITY": (400, "A repository is public or private."),
@@ -114,7 +115,9 @@ _CODES: dict[str, tuple[int, str]] = {
     "NOT_ACCEPTABLE": (406, "The answer is JSON, which the client does not accept."),
     "LAST_ADMINISTRATOR": (409, "The last active administrator has to stay one."),
     "ACCOUNT_IN_USE": (409, "The account has repositories."),
-    "READ_ONLY": (409, "The registry is read-only at present: nothing is deleted from it."),
+    "READ_ONLY": (409, "The registry is read-only at present: what it holds stays as it is."),
+    "TAG_IMMUTABLE": (409, "The target does not let this tag be overwritten."),
+    "NOT_PROMOTABLE": (409, "The image is not whole in its repository, or too much belongs to it."),
     "MANIFEST_REFERENCED": (409, "Another manifest names this one."),
     "TOO_LARGE": (413, "The body is too large."),
     "UNSUPPORTED_MEDIA_TYPE": (415, "The body has to be JSON, and to say so."),

@@ -68,7 +68,7 @@ PathDep = Annotated[str, Depends(_path)]
 
 
 def require_writable(rooms: Rooms) -> None:
-    """Let through when content may be deleted. Raises ApiError: READ_ONLY."""
+    """Let through when content may change. Raises ApiError: READ_ONLY."""
     if rooms.live.current.read_only_registry:
         raise ApiError("READ_ONLY")
 

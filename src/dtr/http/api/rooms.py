@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dtr.events import Events
     from dtr.jobs import Crons, Jobs, Workers
     from dtr.policies import Pruning
-    from dtr.registry import Blobs, Images, Manifests, Repositories, Search, Usage
+    from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
     from dtr.webhooks import Deliveries, Webhooks
@@ -47,6 +47,7 @@ class Rooms:
     manifests: Manifests
     blobs: Blobs
     images: Images
+    promotion: Promotion
     usage: Usage
     live: LiveSettings
     search: Search

@@ -14,6 +14,7 @@ from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.manifests import MOST_RECORDS, ManifestView
 from dtr.http.api.models import Form, Record, moment
 from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.promotion import PromotionRecord
 from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, PathDep, TakesDomain, require_writable
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import Digest, OciError, Tag, parse_reference
@@ -38,6 +39,7 @@ class TagView(Record):
     pulls: int = Field(description="How often it was pulled by this name.")
     last_pulled_at: dt.datetime = Field(description="By this name; the year 1: never.")
     manifest: ManifestView
+    promotion: PromotionRecord | None = Field(None, description="Missing: it was pushed.")
 
     @classmethod
     def of(cls, tag: TagRecord, manifest: ManifestRecord | None = None, *, dockerfile: bool = True) -> TagView:
@@ -51,6 +53,7 @@ class TagView(Record):
             pulls=tag.pulls,
             last_pulled_at=moment(tag.last_pulled_at),
             manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
+            promotion=PromotionRecord.of(tag.origin) if tag.origin else None,
         )
 
 

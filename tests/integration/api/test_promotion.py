@@ -1,0 +1,107 @@
+"""``…/promotion``: by those who may, with what belongs to the image, as far as the target allows."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.api import Api
+from tests.support.images import make_artifact, make_image, make_index
+from tests.support.rooms import annotated
+
+IMAGE = make_image()
+INDEX = make_index(IMAGE, make_image())
+SIGNATURE = make_artifact("application/x.signature", b"signed", subject=INDEX)
+DEV = "/api/v0/repositories/acme/dev"
+PROD = "/api/v0/repositories/acme/prod"
+
+
+@pytest.fixture
+def world(api: Api) -> Api:
+    """A repository with an index that is signed, and an empty one; new for each test."""
+    if not api.rows("SELECT id FROM accounts WHERE name = 'acme'"):
+        api.make_users("ada", "rita", "will")
+        api.make_organization("acme", owners=("ada",), members=("rita", "will"))
+        api.make_team("acme/readers", "rita", "will")
+        api.make_team("acme/writers", "will")
+    for path in ("acme/dev", "acme/prod"):
+        if api.rows(f"SELECT id FROM repositories WHERE path = '{path}' AND deleted_at IS NULL"):
+            api.as_("ada").delete(f"/api/v0/repositories/{path}").expect(204)
+        api.make_repository(path)
+    api.grant("acme/readers", "read-only", repository="acme/dev")
+    api.grant("acme/writers", "read-write", repository="acme/prod")
+    client = api.as_("ada").client
+    client.push("acme/dev", INDEX, "latest")
+    client.push("acme/dev", SIGNATURE)
+    return api
+
+
+def to(tag: str, repository: str = "acme/prod") -> dict[str, str]:
+    return {"targetRepository": repository, "targetTag": tag}
+
+
+def test_who_reads_here_and_writes_there_promotes(world: Api):
+    will = world.as_("will")
+    made = will.post(f"{DEV}/tags/latest/promotion", to("1.0")).expect(201).json
+    assert made == {
+        "promotionPolicyID": "",
+        "string": "acme/dev:latest",
+        "sourceRepository": "acme/dev",
+        "sourceTag": "latest",
+    }
+    records = will.get(f"{PROD}/tags/1.0").expect(200).json
+    assert [(one["digest"], one["author"], one["promotion"]) for one in records] == [
+        (INDEX.digest, "will", made)
+    ] * 2
+    assert "promotion" not in world.as_("ada").get(f"{DEV}/tags/latest").expect(200).json[0]
+    client = will.client
+    assert client.call("GET", "/v2/acme/prod/manifests/1.0").expect(200).body == INDEX.payload
+    for child in INDEX.children:
+        assert client.call("GET", f"/v2/acme/prod/manifests/{child.digest}").expect(200).body == child.payload
+    referrers = client.call("GET", f"/v2/acme/prod/referrers/{INDEX.digest}").expect(200).json["manifests"]
+    assert [one["digest"] for one in referrers] == [SIGNATURE.digest]
+    events = world.as_("ada").get(f"{PROD}/events").expect(200).json["events"]
+    tag = next(one for one in events if one["object"]["type"] == "tag")
+    assert (tag["type"], tag["object"]["id"], tag["actorType"]) == ("CREATE", "1.0", "user")
+
+
+def test_a_push_to_the_tag_ends_its_promotion(world: Api):
+    ada = world.as_("ada")
+    ada.post(f"{DEV}/tags/latest/promotion", to("1.0")).expect(201)
+    ada.client.put_manifest("acme/prod", annotated(IMAGE, n="1"), "1.0").expect(201)
+    (record,) = ada.get(f"{PROD}/tags/1.0").expect(200).json
+    assert "promotion" not in record
+
+
+def test_who_may_not_write_there_does_not(world: Api):
+    rita = world.as_("rita")
+    assert rita.post(f"{DEV}/tags/latest/promotion", to("1.0")).codes == ["NO_SUCH_REPOSITORY"]
+    world.grant("acme/readers", "read-only", repository="acme/prod")
+    assert rita.post(f"{DEV}/tags/latest/promotion", to("1.0")).codes == ["NOT_AUTHORIZED"]
+    assert world.anonymous.post(f"{DEV}/tags/latest/promotion", to("1.0")).codes == ["NOT_AUTHENTICATED"]
+    assert world.as_("ada").get(f"{PROD}/tags").expect(200).json == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "target", "status", "code"),
+    [
+        ("latest", to("-"), 400, "INVALID_TAG_NAME"),
+        ("latest", to("x" * 129), 400, "INVALID_TAG_NAME"),
+        ("latest", to(INDEX.digest), 400, "INVALID_TAG_NAME"),
+        ("none", to("1.0"), 404, "NO_SUCH_TAG"),
+        (INDEX.digest, to("1.0"), 404, "NO_SUCH_TAG"),
+        ("latest", to("1.0", "acme/none"), 404, "NO_SUCH_REPOSITORY"),
+        ("latest", to("1.0", "No Name"), 404, "NO_SUCH_REPOSITORY"),
+    ],
+)
+def test_what_cannot_be_is_refused(world: Api, tag: str, target: dict[str, str], status: int, code: str):
+    answer = world.as_("ada").post(f"{DEV}/tags/{tag}/promotion", target).expect(status)
+    assert answer.codes == [code]
+
+
+def test_an_immutable_tag_stays(world: Api):
+    ada = world.as_("ada")
+    ada.client.push("acme/prod", IMAGE, "1.0")
+    ada.patch(PROD, {"immutableTags": True}).expect(200)
+    answer = ada.post(f"{DEV}/tags/latest/promotion", to("1.0")).expect(409)
+    assert (answer.codes, "1.0" in answer.json["errors"][0]["detail"]) == (["TAG_IMMUTABLE"], True)
+    assert ada.get(f"{PROD}/tags/1.0").expect(200).json[0]["digest"] == IMAGE.digest
+    ada.post(f"{DEV}/tags/latest/promotion", to("1.1")).expect(201)
