@@ -42,6 +42,7 @@ Kind: TypeAlias = Literal[
     "cron",
     "action_config",
     "worker",
+    "promotion",
     "pruning_policy",
     "webhook",
 ]

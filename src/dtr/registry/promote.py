@@ -15,8 +15,8 @@ from sqlalchemy import BigInteger, and_, bindparam, case, exists, select, true, 
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, in_list, now
-from dtr.db.schema import blobs, manifest_references, manifests, repository_blobs, tag_origins, tags
-from dtr.events import SYSTEM, Actor, record
+from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tag_origins, tags
+from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.registry._links import link_all
 from dtr.registry._tags import claim_tags
 from dtr.registry.errors import ManifestIncomplete, ManifestUnknown, TooManyManifests
@@ -149,6 +149,7 @@ _TELL_ORIGIN = Statement(
         },
     )
 )
+_PATH = Statement(select(repositories.c.path).where(repositories.c.id == _target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,9 @@ class Promotion:
                 policy_id=origin.policy,
             )
             new = sorted((made_digest, media_type) for made_digest, media_type, is_new in rows if is_new)
-            await record(tx, *(made(target, *one, by) for one in new), *claim.events)
+            row = await tx.fetch_one(_PATH, target=target)
+            promoted = _promoted(source, origin, digest, tag, row[0] if row else "", by)
+            await record(tx, *(made(target, *one, by) for one in new), *claim.events, promoted)
             await count_push(tx, target)
 
         while True:
@@ -230,6 +233,17 @@ class Promotion:
             raise ManifestIncomplete(lacking_blobs, lacking)
         await link_all(tx, target, sorted(held), hold=self._lifetimes.hold)
         await tx.execute(_COPY_REFERENCES, source=source, target=target, digests=digests)
+
+
+def _promoted(source: int, origin: Origin, digest: str, tag: str, path: str, by: Actor) -> Event:
+    """What happened at the source, beside the push to the target: the target is that tag, with its repository."""
+    return Event(
+        type="CREATE",
+        actor=by,
+        object=Object("promotion", origin.policy, origin.tag, digest),
+        target=Object("tag", tag, f"{path}:{tag}", digest),
+        repository_id=source,
+    )
 
 
 class _SourceChanged(Exception):

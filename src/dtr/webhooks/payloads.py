@@ -30,7 +30,7 @@ TYPES = {
     "REPO_UPDATED": "the settings or the name of a repository were changed",
     "REPO_DELETED": "a repository was deleted",
     "REPO_EVENT": "each of the three",
-    "PROMOTION": "an image was promoted from the repository; this does not happen yet",
+    "PROMOTION": "an image was promoted from the repository",
     "PUSH_MIRRORING": "an image was mirrored from the repository; this does not happen yet",
     "POLL_MIRRORING": "an image was mirrored into the repository; this does not happen yet",
     "SCAN_COMPLETED": "an image was scanned; this does not happen yet",
@@ -47,13 +47,19 @@ _TOLD = {
     ("manifest", "CREATE"): ("MANIFEST_PUSH",),
     ("manifest", "GET"): ("MANIFEST_PULL",),
     ("manifest", "DELETE"): ("MANIFEST_DELETE",),
+    ("promotion", "CREATE"): ("PROMOTION",),
     ("repository", "CREATE"): ("REPO_CREATED", "REPO_EVENT"),
     ("repository", "UPDATE"): ("REPO_UPDATED", "REPO_EVENT"),
     ("repository", "DELETE"): ("REPO_DELETED", "REPO_EVENT"),
 }
-_MOMENTS = {"TAG_PUSH": "pushedAt", "TAG_PULL": "pulledAt", "MANIFEST_PULL": "pulledAt"} | dict.fromkeys(
-    ("TAG_DELETE", "MANIFEST_DELETE"), "deletedAt"
-)
+_MOMENTS = {
+    "TAG_PUSH": "pushedAt",
+    "TAG_PULL": "pulledAt",
+    "MANIFEST_PULL": "pulledAt",
+    "PROMOTION": "promotedAt",
+} | dict.fromkeys(("TAG_DELETE", "MANIFEST_DELETE"), "deletedAt")
+_TAGS = frozenset({"tag", "promotion"})
+"""Events about a tag of the repository in which they happened."""
 CONTENT_TYPES: Mapping[Format, str] = {
     "dtr": "application/json",
     "cloudevents": "application/cloudevents+json; charset=utf-8",
@@ -92,7 +98,7 @@ def write(kind: str, form: Format, event: Recorded, known: Known) -> str:
     """What a webhook of this type and format is sent about an event."""
     created_at = _moment(event.published_at)
     place = f"/repositories/{event.repository}"
-    if event.object.kind == "tag":
+    if event.object.kind in _TAGS:
         place += f"/tags/{event.object.name}"
     contents = _contents(kind, event, known)
     if form == "dtr":
@@ -116,6 +122,8 @@ def sample(kind: str, form: Format, now: int, host: str) -> str:
     digest = "sha256:" + "0" * 64
     if kind.startswith("REPO_"):
         what, about = _event_of(kind), Object("repository", "0", "foo/bar")
+    elif kind == "PROMOTION":
+        what, about = "CREATED", Object("promotion", "", "latest", digest)
     elif kind.startswith("MANIFEST_"):
         what, about = kind.rpartition("_")[2], Object("manifest", digest)
     else:
@@ -129,7 +137,7 @@ def sample(kind: str, form: Format, now: int, host: str) -> str:
         repository_id=0,
         repository="foo/bar",
         object=about,
-        target=None,
+        target=Object("tag", "latest", "foo/promoted:latest", digest) if kind == "PROMOTION" else None,
     )
     return write(kind, form, event, Known(host=host, platforms={(0, digest): ("linux", "amd64")}))
 
@@ -150,7 +158,7 @@ def _contents(kind: str, event: Recorded, known: Known) -> dict[str, Any]:
     digest = digest_of(event)
     os, architecture = known.platforms.get((event.repository_id or 0, digest), ("", ""))
     image = f"{known.host}/{event.repository}" if known.host else event.repository
-    is_tag = event.object.kind == "tag"
+    is_tag = event.object.kind in _TAGS
     contents: dict[str, Any] = {
         **where,
         **({"tag": event.object.name} if is_tag else {}),
@@ -160,6 +168,15 @@ def _contents(kind: str, event: Recorded, known: Known) -> dict[str, Any]:
         "architecture": architecture,
         "author": author,
     }
+    if event.object.kind == "promotion" and event.target is not None:
+        path, _, tag = event.target.name.rpartition(":")
+        contents["target"] = {
+            "namespace": path.partition("/")[0],
+            "repository": path.partition("/")[2],
+            "tag": tag,
+            "imageName": f"{known.host}/{path}:{tag}" if known.host else f"{path}:{tag}",
+        }
+        contents["promotionPolicyID"] = event.object.id
     if kind in _MOMENTS:
         contents[_MOMENTS[kind]] = _moment(event.published_at)
     return contents

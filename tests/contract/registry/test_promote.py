@@ -206,7 +206,7 @@ async def test_where_a_tag_is_from_is_said_until_it_is_moved(rooms: Rooms):
     assert await rooms.count("tag_origins") == 0
 
 
-async def test_the_events_are_those_of_a_push(rooms: Rooms):
+async def test_the_events_are_those_of_a_push_and_one_of_the_source(rooms: Rooms):
     dev, prod = await rooms.make_repository("acme/dev"), await rooms.make_repository("acme/prod")
     await rooms.push(dev, IMAGE, "latest")
     await rooms.push(prod, OTHER, "1.0")
@@ -220,6 +220,7 @@ async def test_the_events_are_those_of_a_push(rooms: Rooms):
     assert rows == [
         ("CREATE", "ada", "acme/prod", "manifest", IMAGE.digest, None),
         ("UPDATE", "ada", "acme/prod", "tag", "1.0", IMAGE.digest),
+        ("CREATE", "ada", "acme/dev", "promotion", "", IMAGE.digest),
     ]
     assert (await rooms.images.get_tag(prod, "1.0")).author == "ada"
     pushes = await rooms.query(f"SELECT sum(pushes) FROM usage_deltas WHERE scope = 'repository:{prod}'")

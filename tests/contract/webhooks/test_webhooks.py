@@ -24,6 +24,7 @@ from dtr.events.event import Event, record
 from dtr.jobs import Crons, Worker
 from dtr.jobs.worker import Action
 from dtr.oci import parse_repository_name
+from dtr.registry.promote import Origin, Promotion
 from dtr.storage import Memory
 from dtr.vault import Vault, VaultError
 from dtr.webhooks import (
@@ -307,6 +308,29 @@ async def test_a_tag_that_moves_and_is_pulled_and_deleted(world: World):
         "pulledAt",
         "deletedAt",
     }
+
+
+async def test_a_promotion_is_told_at_the_source(world: World):
+    rooms = world.rooms
+    dev, prod = await rooms.make_repository("acme/dev"), await rooms.make_repository("acme/prod")
+    await rooms.push(dev, IMAGE, "latest")
+    await world.subscribe("PROMOTION", repository_id=dev)
+    await world.subscribe("TAG_PUSH", repository_id=prod)
+    promotion = Promotion(rooms.database, rooms.lifetimes)
+    await promotion.promote(dev, IMAGE.digest, prod, "1.0", Origin("acme/dev", "latest", "a policy"), by=ADA)
+    await world.follow()
+    told = {one["type"]: one["contents"] for one in await world.deliver()}
+    assert told.keys() == {"PROMOTION", "TAG_PUSH"}
+    promoted = told["PROMOTION"]
+    assert (promoted["imageName"], promoted["digest"]) == ("r.example/acme/dev:latest", IMAGE.digest)
+    assert (promoted["promotionPolicyID"], promoted["author"]) == ("a policy", "ada")
+    assert promoted["target"] == {
+        "namespace": "acme",
+        "repository": "prod",
+        "tag": "1.0",
+        "imageName": "r.example/acme/prod:1.0",
+    }
+    assert "promotedAt" in promoted
 
 
 async def test_repositories_are_told_to_their_namespace(world: World):
