@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -56,6 +57,7 @@ _FRESH_MS = 3_600_000
 So long every delivery is kept: who follows the events may get one twice some minutes later, and tells it once.
 """
 _BATCH = 1_000
+_REST_SECONDS = 15.0
 
 _COLUMNS = (
     webhook_deliveries.c.id,
@@ -194,6 +196,34 @@ class Delivery:
     duration: int | None
 
 
+class _Rests:
+    """
+    Receivers that do not answer, by webhook: in this process nothing is sent to them for a while.
+
+    Then one delivery is sent, and the others wait for what comes of it: those who hang keep no worker busy.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def allow(self, webhook: str) -> bool:
+        """Whether to send now."""
+        until = self._until.get(webhook)
+        if until is None:
+            return True
+        if time.monotonic() < until:
+            return False
+        self._until[webhook] = time.monotonic() + _REST_SECONDS
+        return True
+
+    def note(self, webhook: str, *, answered: bool) -> None:
+        """What came of it."""
+        if answered:
+            self._until.pop(webhook, None)
+        else:
+            self._until[webhook] = time.monotonic() + _REST_SECONDS
+
+
 class Deliveries:
     """The deliveries of all webhooks."""
 
@@ -203,6 +233,7 @@ class Deliveries:
         self._vault = vault
         self._sender = sender
         self._host = host
+        self._rests = _Rests()
 
     async def list_deliveries(self, webhook: str, *, start: str = "", limit: int) -> list[Delivery]:
         """At most `limit` deliveries from the one with the id `start` on, the latest first."""
@@ -266,6 +297,10 @@ class Deliveries:
         if not webhook.is_active and deleted_at is None:
             await self._write(webhook, found, Answer(None, "", "the webhook is inactive", 0), counts=False)
             return "the webhook is inactive"
+        if not self._rests.allow(webhook.id):
+            answer = Answer(None, "", "the receiver did not answer a moment ago", 0)
+            await self._write(webhook, found, answer, counts=False)
+            raise DeliveryFailed(answer.error)
         body = found.body.encode()
         headers = _headers(webhook.type, webhook.format, found.repeats or found.id)
         try:
@@ -273,6 +308,7 @@ class Deliveries:
                 key = await asyncio.to_thread(self._vault.open, secret, purpose(webhook.id))
                 headers[SIGNATURE] = "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
             answer = await self._sender.send(webhook.receiver, body, headers)
+            self._rests.note(webhook.id, answered=answer.status is not None)
         except VaultError as error:
             answer = Answer(None, "", str(error), 0)
         await self._write(webhook, found, answer, counts=True)

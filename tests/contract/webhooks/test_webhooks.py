@@ -41,6 +41,7 @@ from dtr.webhooks import (
     WebhookInvalid,
     Webhooks,
     WebhookUnknown,
+    deliveries,
 )
 from dtr.webhooks.payloads import sample
 
@@ -549,6 +550,34 @@ async def test_failures_are_written_down_and_end_in_silence(world: World):
     world.server.reply = lambda _: Reply()
     await world.deliveries.deliver(delivery)
     assert (await world.webhooks.get(made.id)).last_error == ""
+
+
+async def test_receivers_that_hang_keep_nobody_busy(world: World, monkeypatch: pytest.MonkeyPatch):
+    repository = await world.rooms.make_repository("acme/app")
+    made = await world.subscribe("TAG_PUSH", repository_id=repository)
+    await world.rooms.push(repository, IMAGE, *"abcd")
+    await world.follow()
+    first, *others = await world.waiting()
+    assert len(others) == 3
+    world.deliveries._sender._seconds = 0.3
+    world.server.reply = lambda _: Reply(seconds=30)
+    monkeypatch.setattr(deliveries, "_REST_SECONDS", 1.0)
+    with pytest.raises(DeliveryFailed, match="no answer in"):
+        await world.deliveries.deliver(first)
+    for one in others:
+        with pytest.raises(DeliveryFailed, match="a moment ago"):
+            await world.deliveries.deliver(one)
+    assert len(world.server.received) == 1
+    await asyncio.sleep(1.1)
+    results = await asyncio.gather(*map(world.deliveries.deliver, others), return_exceptions=True)
+    assert sorted("a moment ago" in str(one) for one in results) == [False, True, True]  # one tries it
+    assert len(world.server.received) == 2
+    world.server.reply = lambda _: Reply()
+    await asyncio.sleep(1.1)
+    for one in (first, *others):
+        await world.deliveries.deliver(one)
+    found = await world.deliveries.list_deliveries(made.id, limit=10)
+    assert {one.status for one in found} == {"delivered"}
 
 
 async def test_a_lost_key_is_said(world: World, tmp_path: Path):
