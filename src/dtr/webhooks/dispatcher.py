@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, or_, select
@@ -38,6 +39,7 @@ _log = logging.getLogger("dtr.webhooks")
 
 _POLL_SECONDS = 0.5
 _FORGET_SECONDS = 600.0
+_PORTION = 100
 _LONGEST_PAUSE = 60.0
 
 _FIND = Statement(
@@ -154,11 +156,15 @@ class Dispatcher:
         if not told and not gone:
             return await self._follower.advance(position)
 
+        # In portions, for others want to write, too. What is queued is not queued again, should the last one fail.
+        while len(told) > _PORTION:
+            portion, told = told[:_PORTION], told[_PORTION:]
+            await self._database.unit(partial(_queue, told=portion))
+
         async def work(tx: Transaction) -> bool:
             if not await self._follower.advance_within(tx, position):
                 return False
-            for webhook, event, body in told:
-                await queue(tx, webhook, body, event=event)
+            await _queue(tx, told)
             if gone:
                 await end_of_repositories(tx, gone)
             return True
@@ -221,6 +227,11 @@ class Dispatcher:
         found = await self._repositories.get_many(ids)
         counts = await self._usage.get(of_repository(one.id) for one in found)
         return {one.id: _record(one, counts[of_repository(one.id)]) for one in found}
+
+
+async def _queue(tx: Transaction, told: Sequence[tuple[str, int, str]]) -> None:
+    for webhook, event, body in told:
+        await queue(tx, webhook, body, event=event)
 
 
 def _is_end(event: Recorded) -> bool:

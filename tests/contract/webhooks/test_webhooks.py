@@ -42,6 +42,7 @@ from dtr.webhooks import (
     Webhooks,
     WebhookUnknown,
     deliveries,
+    dispatcher,
 )
 from dtr.webhooks.payloads import sample
 
@@ -420,8 +421,9 @@ async def test_samples_are_of_every_type():
 # --- once, and at least once ----------------------------------------------------------------------------------
 
 
-async def test_each_event_is_queued_once_whoever_follows(world: World):
+async def test_each_event_is_queued_once_whoever_follows(world: World, monkeypatch: pytest.MonkeyPatch):
     """The one who follows dies at each point, others take over and begin where it was written down last."""
+    monkeypatch.setattr(dispatcher, "_PORTION", 2)
     repository = await world.rooms.make_repository("acme/app")
     await world.subscribe("TAG_PUSH", repository_id=repository)
     await world.rooms.push(repository, IMAGE)
