@@ -15,6 +15,7 @@ import asyncio
 import importlib
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import time
@@ -38,6 +39,7 @@ _MOST_READ = 4096
 _SHOWN = 1024
 _REDIRECTIONS = frozenset({301, 302, 307, 308})
 _LONGEST_ENDPOINT = 2048
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+[0-9A-Fa-f:.]*")
 _UNREACHABLE = "the host has no address, or none that webhooks may be sent to"
 
 
@@ -59,7 +61,8 @@ class Receiver:
         except ValueError:
             host = port = None
             parts = urlsplit("")
-        if parts.scheme not in {"http", "https"} or not host or port == 0:
+        # What is neither name nor address, programs read in different ways.
+        if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host or "") or port == 0:
             raise WebhookInvalid("an endpoint is https://HOST[:PORT]/…")
         if len(self.endpoint) > _LONGEST_ENDPOINT or not (self.endpoint.isascii() and self.endpoint.isprintable()):
             raise WebhookInvalid(f"an endpoint has at most {_LONGEST_ENDPOINT} characters, all of them ASCII")
@@ -174,8 +177,8 @@ class Sender:
                 raise _Refused(_UNREACHABLE) from None
             except aiohttp.ClientHttpProxyError as error:
                 raise _Refused(f"the proxy answered {error.status}") from None
-            except aiohttp.InvalidURL:
-                raise _Refused("the address is not one") from None
+            except ValueError:
+                raise _Refused("the address, or that of the proxy, is not one") from None
             except (aiohttp.ClientError, OSError) as error:
                 if denied:
                     raise _Refused(_UNREACHABLE) from None

@@ -80,6 +80,7 @@ def test_no_form_of_ipv4_in_ipv6_is_a_way_around(address: ipaddress.IPv4Address)
     [
         "", "example.org", "ftp://example.org/", "https://", "https://user@example.org/", "https://a:b@example.org/",
         "https://example.org:0/", "https://example.org:99999/", "https://[::1/", "https://exa mple.org/",
+        "https://%31%32%37.0.0.1/", "https://a.example\\b.example/", "https://a.example;b/", "https://[fe80::1%25a]/",
         "https://example.org/\n", "https://exämple.org/", "https://example.org/" + "a" * 2048, "http://example.org/",
     ],
 )  # fmt: skip
@@ -113,7 +114,7 @@ async def test_the_answer_is_told(server: Server):
 async def test_nothing_is_sent_to_this_host_unless_it_is_allowed(server: Server, host: str):
     answer = await send(server.url(host=host), Sender(Addresses()))
     assert (answer.status, answer.text) == (None, "")
-    assert answer.error in {UNREACHABLE, "the address is not one"}
+    assert answer.error in {UNREACHABLE, "the address, or that of the proxy, is not one"}
     assert server.received == []
 
 
@@ -210,6 +211,9 @@ async def test_through_a_proxy(server: Server):
     proxied = Sender(Addresses(), proxy_of=lambda _: server.url(""))
     answer = await send("http://receiver.invalid/hook", proxied)
     assert (answer.error, server.received[0].path) == ("", "http://receiver.invalid/hook")
+    for no_proxy in ("socks5://127.0.0.1:1", "127.0.0.1:1", "nonsense"):
+        answer = await send("http://receiver.invalid/", Sender(Addresses(), proxy_of=lambda _, one=no_proxy: one))
+        assert answer.error
     for inside in ("http://127.0.0.1:1/", "http://localhost/", "http://[::ffff:10.0.0.1]/"):
         assert (await send(inside, proxied)).error == UNREACHABLE
     assert len(server.received) == 1
