@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dtr.durations import to_milliseconds
 from dtr.jobs import JobFailed
+from dtr.registry import PROMOTE
 from dtr.registry.fsck import Fsck
 from dtr.webhooks import DeliveryFailed
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.events import Bounds, Events
     from dtr.jobs import Action, Jobs, Run
-    from dtr.policies import Pruning, PruningPolicy
+    from dtr.policies import Promotions, Pruning, PruningPolicy
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
@@ -35,6 +36,7 @@ ACTIONS = {
     "onlinegc_events": "deletes old events, as the settings say",
     "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say",
     "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
+    "promote": "shows a push to the promotion policies of its repository, or all tags to one policy",
     "webhook": "sends the delivery of a webhook with the id `delivery`",
     "fsck": "compares database and storage; `content` and `repair` are true or false",
     "tag_pruning": "another name of tag_prune",
@@ -62,6 +64,7 @@ class Actions:
         collector: Collector,
         sweeper: Sweeper,
         pruning: Pruning,
+        promotions: Promotions,
         deliveries: Deliveries,
         events: Events,
         jobs: Jobs,
@@ -74,6 +77,7 @@ class Actions:
         self._collector = collector
         self._sweeper = sweeper
         self._pruning = pruning
+        self._promotions = promotions
         self._deliveries = deliveries
         self._events = events
         self._jobs = jobs
@@ -91,6 +95,7 @@ class Actions:
             "onlinegc_joblogs": self._prune_jobs,
             "tag_prune": self._prune,
             "tag_pruning": self._prune,
+            PROMOTE: self._promote,
             "webhook": self._deliver,
             "fsck": self._check,
             "sleep": _sleep,
@@ -183,6 +188,17 @@ class Actions:
     async def _prune_by(self, run: Run, policy: PruningPolicy) -> None:
         deleted = await self._pruning.prune(policy)
         run.log(f"policy {policy.id} of repository {policy.repository} deleted {deleted} tags")
+
+    async def _promote(self, run: Run) -> None:
+        if self._live.current.read_only_registry:
+            run.log("the registry is read-only: nothing is promoted", "warning")
+            return
+        failed = 0
+        async for outcome in self._promotions.work_off(run.parameters):
+            run.log(outcome.text, "error" if outcome.failed else "info")
+            failed += outcome.failed
+        if failed:
+            raise JobFailed(f"{failed} tags could not be promoted")
 
     async def _deliver(self, run: Run) -> None:
         try:

@@ -33,7 +33,7 @@ from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
 from dtr.jobs import Crons, JobRequest, Jobs, Worker, Workers
-from dtr.policies import Pruning
+from dtr.policies import Promotions, Pruning
 from dtr.registry import (
     Blobs,
     Collector,
@@ -121,6 +121,7 @@ class Application:
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
         self.pruning = Pruning(self.database, self.images, self.manifests)
+        self.promotions = Promotions(self.database, self.images, self.promotion)
         vault = Vault(settings.secret_key_file)
         self.webhooks = Webhooks(self.database, vault)
         self.deliveries = Deliveries(
@@ -255,6 +256,7 @@ class Application:
             collector=Collector(self.database, self.lifetimes),
             sweeper=self.sweeper,
             pruning=self.pruning,
+            promotions=self.promotions,
             deliveries=self.deliveries,
             events=self.events,
             jobs=self.jobs,
@@ -329,6 +331,7 @@ class Application:
                 tokens=self.tokens,
                 events=self.events,
                 pruning=self.pruning,
+                promotions=self.promotions,
                 webhooks=self.webhooks,
                 deliveries=self.deliveries,
                 jobs=self.jobs,

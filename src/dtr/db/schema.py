@@ -205,6 +205,7 @@ repositories = Table(
     Column("immutable_tags", Boolean, nullable=False),
     Column("immutable_patterns", _text, nullable=False, server_default="[]"),  # JSON: those tags alone
     Column("tag_limit", Integer, nullable=False),  # 0: none
+    Column("has_policies", Boolean, nullable=False, server_default=false()),  # a push has to be told to them
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),  # its name is free from then on, its content goes later
     sqlite_autoincrement=True,  # no id is given twice: what happened to the one did not to the other
@@ -574,6 +575,19 @@ pruning_policies = Table(
     Column("since", BigInteger, nullable=False),  # older tags are not meant; 0: all are
     Column("created_at", BigInteger, nullable=False),
     Column("last_pruned_at", BigInteger),
+)
+
+promotion_policies = Table(
+    "promotion_policies",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("source_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("target_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("enabled", Boolean, nullable=False),
+    Column("rules", _text, nullable=False),  # JSON
+    Column("tag_template", _text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_promoted_at", BigInteger),
 )
 
 webhooks = Table(  # subscriptions to what happens

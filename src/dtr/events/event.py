@@ -44,6 +44,7 @@ Kind: TypeAlias = Literal[
     "worker",
     "promotion",
     "pruning_policy",
+    "promotion_policy",
     "webhook",
 ]
 """What can be an object. Later parts of the program add theirs."""

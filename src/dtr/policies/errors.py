@@ -11,5 +11,9 @@ class PolicyUnknown(PolicyError):
     """The repository has no such policy."""
 
 
+class PromotionPolicyUnknown(PolicyUnknown):
+    """It has no such promotion policy."""
+
+
 class PolicyInvalid(PolicyError):
     """A policy cannot be like that."""

@@ -7,6 +7,7 @@ caller has just asked whether that is allowed) and by path where it reads.
 
 from __future__ import annotations
 
+from dtr.registry._tags import PROMOTE, step
 from dtr.registry.blobs import Blob, Blobs
 from dtr.registry.collector import Collector
 from dtr.registry.errors import (
@@ -44,6 +45,7 @@ from dtr.registry.usage import Counts, Usage
 
 __all__ = [
     "ALERT_AFTER",
+    "PROMOTE",
     "SMALL",
     "Blob",
     "BlobReferenced",
@@ -88,4 +90,5 @@ __all__ = [
     "Uploads",
     "Usage",
     "VisibilityInvalid",
+    "step",
 ]

@@ -7,6 +7,7 @@ order of their digests, and writes the one that the tags are to name; `Claim.set
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,19 +17,27 @@ from sqlalchemy.dialects.postgresql import insert
 from dtr.db import Statement, each, in_list, now
 from dtr.db.schema import manifests, pulls, repositories, tags
 from dtr.events import Actor, Event, Object
+from dtr.jobs import JobRequest, submit
 from dtr.registry.errors import RepositoryUnknown, TagImmutable
 from dtr.registry.repositories import immutable_pattern, read_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dtr.db import Transaction
 
+PROMOTE = "promote"
+"""The job that shows a push to the policies of its repository."""
+
+_NOW = Statement(select(now()))
 _hold = bindparam("hold", type_=BigInteger)
 _repository = bindparam("repository", type_=BigInteger)
 
 _settings = select(
-    repositories.c.immutable_tags, repositories.c.tag_limit, repositories.c.immutable_patterns
+    repositories.c.immutable_tags,
+    repositories.c.tag_limit,
+    repositories.c.immutable_patterns,
+    repositories.c.has_policies,
 ).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
 _REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
 _REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
@@ -97,6 +106,8 @@ class Claim:
     """By name: which manifest each names, and whether it is new."""
     surplus: Mapping[str, str]
     """Tags that have to go for them, and what they name."""
+    has_policies: bool
+    """Policies of the repository want to know."""
 
     @property
     def moved(self) -> dict[str, str]:
@@ -119,11 +130,12 @@ class Claim:
             for name in sorted(self.surplus)
         ]
 
-    async def settle(self, tx: Transaction, *, hold: int) -> None:
+    async def settle(self, tx: Transaction, *, hold: int, chain: Sequence[str] = ()) -> None:
         """
-        Let the tags name the manifest, which is there, and remove the surplus.
+        Let the tags name the manifest, which is there, remove the surplus, and queue what policies have to see.
 
-        The locks on `old` are held; what nothing else holds stays for `hold` milliseconds.
+        The locks on `old` are held; what nothing else holds stays for `hold` milliseconds. `chain` is what the
+        image came through by promotion (`step`).
         """
         moved, old = self.moved, self.old
         if moved:
@@ -138,6 +150,18 @@ class Claim:
             await remove_tags(tx, self.repository, sorted(self.surplus))
         if old:
             await let_go(tx, self.repository, sorted(old), hold=hold)
+        if self.has_policies:
+            row = await tx.fetch_one(_NOW)
+            assert row is not None
+            for name in sorted(self.found):
+                push = {"tag": name, "digest": self.digest, "chain": json.dumps(chain), "moment": str(row[0])}
+                parameters = {"repository": str(self.repository), **push}
+                await submit(tx, JobRequest(action=PROMOTE, parameters=parameters))
+
+
+def step(repository: int, tag: str) -> str:
+    """A tag in a chain of promotions."""
+    return f"{repository}:{tag}"
 
 
 async def claim_tags(tx: Transaction, repository: int, names: list[str], digest: str, by: Actor) -> Claim:
@@ -152,13 +176,20 @@ async def claim_tags(tx: Transaction, repository: int, names: list[str], digest:
         settings = await tx.fetch_one(_REPOSITORY_ALONE, repository=repository)
     if settings is None:
         raise RepositoryUnknown(str(repository))
-    immutable, tag_limit, patterns = settings
+    immutable, tag_limit, patterns, has_policies = settings
     found = await _claim(tx, repository, names, digest, by.name) if names else {}
     moved = [name for name, (before, _) in found.items() if before != digest]
     if moved:
         _check_immutability(moved, bool(immutable), patterns)
     surplus = await _surplus(tx, repository, names, tag_limit) if tag_limit and names else {}
-    return Claim(repository=repository, digest=digest, by=by, found=found, surplus=surplus)
+    return Claim(
+        repository=repository,
+        digest=digest,
+        by=by,
+        found=found,
+        surplus=surplus,
+        has_policies=bool(has_policies),
+    )
 
 
 async def remove_tags(tx: Transaction, repository: int, names: list[str]) -> None:

@@ -24,6 +24,8 @@ from dtr.registry.manifests import made
 from dtr.registry.usage import count_push
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dtr.db import Database, Transaction
     from dtr.registry.lifetimes import Lifetimes
 
@@ -33,6 +35,11 @@ _MOST_MANIFESTS = 10_000
 _hold = bindparam("hold", type_=BigInteger)
 _source = bindparam("source", type_=BigInteger)
 _target = bindparam("target", type_=BigInteger)
+_LOCK_TAG = Statement(
+    select(tags.c.manifest)
+    .where(tags.c.repository_id == _source, tags.c.name == bindparam("tag"))
+    .with_for_update(read=True)
+)
 _NEIGHBOURS = Statement(
     select(manifests.c.digest)
     .join(
@@ -173,17 +180,32 @@ class Promotion:
         self._sparse_manifests = sparse_manifests
 
     async def promote(
-        self, source: int, digest: str, target: int, tag: str, origin: Origin, *, by: Actor = SYSTEM
+        self,
+        source: int,
+        digest: str,
+        target: int,
+        tag: str,
+        origin: Origin,
+        *,
+        while_named: bool = False,
+        chain: Sequence[str] = (),
+        by: Actor = SYSTEM,
     ) -> None:
         """
         Let `tag` of the repository `target` name what has `digest` in the repository `source`.
 
-        It counts as a push. Raises RepositoryUnknown, ManifestUnknown, ManifestIncomplete, TooManyManifests,
+        With `while_named` only as long as the tag of the origin names it. It counts as a push, to which the image
+        came through `chain`. Raises RepositoryUnknown, ManifestUnknown, ManifestIncomplete, TooManyManifests,
         TagImmutable.
         """
 
         async def work(tx: Transaction) -> None:
+            is_first = (source, origin.tag) < (target, tag)  # tags are locked in the order of their keys
+            if while_named and is_first:
+                await _lock_tag(tx, source, origin.tag, digest)
             claim = await claim_tags(tx, target, [tag], digest, by)
+            if while_named and not is_first:
+                await _lock_tag(tx, source, origin.tag, digest)
             digests = await _reachable(tx, source, digest)
             # Manifests are locked in the order of their keys: the lower repository's before the higher one's.
             if source < target:
@@ -201,7 +223,7 @@ class Promotion:
             if source >= target:
                 await _lock_source(tx, source, digest, digests)
             await self._copy_references(tx, source, target, digests)
-            await claim.settle(tx, hold=self._lifetimes.hold_manifest)
+            await claim.settle(tx, hold=self._lifetimes.hold_manifest, chain=chain)
             await tx.execute(
                 _TELL_ORIGIN,
                 target=target,
@@ -248,6 +270,13 @@ def _promoted(source: int, origin: Origin, digest: str, tag: str, path: str, by:
 
 class _SourceChanged(Exception):
     """Manifests went before they were locked: the unit of work is rolled back, and begins anew."""
+
+
+async def _lock_tag(tx: Transaction, repository: int, tag: str, digest: str) -> None:
+    """Keep the tag from moving away from `digest`. Raises ManifestUnknown: it does not name it."""
+    row = await tx.fetch_one(_LOCK_TAG, source=repository, tag=tag)
+    if row is None or row[0] != digest:
+        raise ManifestUnknown(tag)
 
 
 async def _reachable(tx: Transaction, repository: int, digest: str) -> list[str]:

@@ -35,11 +35,6 @@ OPEN = {
     "GET /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
     "PUT /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
     "DELETE /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
-    "GET /api/v0/repositories/{namespace}/{reponame}/promotionPolicies",
-    "POST /api/v0/repositories/{namespace}/{reponame}/promotionPolicies",
-    "GET /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
-    "PUT /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
-    "DELETE /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}",
     "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
     "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
     "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
@@ -74,6 +69,9 @@ NEVER = {
     # One that is not there is deleted already, their file says, too.
     "DELETE /api/v0/repositories/{namespace}/{reponame}/pruningPolicies/{pruningpolicyid}": {
         "NO_SUCH_PRUNING_POLICY"
+    },
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}": {
+        "NO_SUCH_PROMOTION_POLICY"
     },
     # The same case answers 204, their file says of these.
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": {"NO_SUCH_TEAM"},

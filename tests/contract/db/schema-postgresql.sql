@@ -267,6 +267,24 @@ CREATE INDEX ix_organization_members_owners ON public.organization_members USING
 
 CREATE INDEX ix_organization_members_user_id ON public.organization_members USING btree (user_id);
 
+CREATE TABLE promotion_policies (
+    id text COLLATE "C" NOT NULL,
+    source_id bigint NOT NULL,
+    target_id bigint NOT NULL,
+    enabled boolean NOT NULL,
+    rules text COLLATE "C" NOT NULL,
+    tag_template text COLLATE "C" NOT NULL,
+    created_at bigint NOT NULL,
+    last_promoted_at bigint,
+    CONSTRAINT pk_promotion_policies PRIMARY KEY (id),
+    CONSTRAINT fk_promotion_policies_source_id_repositories FOREIGN KEY (source_id) REFERENCES repositories(id) ON DELETE CASCADE,
+    CONSTRAINT fk_promotion_policies_target_id_repositories FOREIGN KEY (target_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_promotion_policies_source_id ON public.promotion_policies USING btree (source_id);
+
+CREATE INDEX ix_promotion_policies_target_id ON public.promotion_policies USING btree (target_id);
+
 CREATE TABLE pruning_policies (
     id text COLLATE "C" NOT NULL,
     repository_id bigint NOT NULL,
@@ -327,6 +345,7 @@ CREATE TABLE repositories (
     immutable_tags boolean NOT NULL,
     immutable_patterns text COLLATE "C" NOT NULL DEFAULT '[]'::text,
     tag_limit integer NOT NULL,
+    has_policies boolean NOT NULL DEFAULT false,
     created_at bigint NOT NULL,
     deleted_at bigint,
     CONSTRAINT pk_repositories PRIMARY KEY (id),

@@ -271,6 +271,24 @@ CREATE INDEX ix_organization_members_owners ON organization_members (organizatio
 
 CREATE INDEX ix_organization_members_user_id ON organization_members (user_id);
 
+CREATE TABLE promotion_policies (
+    id TEXT NOT NULL,
+    source_id INTEGER NOT NULL,
+    target_id INTEGER NOT NULL,
+    enabled BOOLEAN NOT NULL,
+    rules TEXT NOT NULL,
+    tag_template TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    last_promoted_at BIGINT,
+    CONSTRAINT pk_promotion_policies PRIMARY KEY (id),
+    CONSTRAINT fk_promotion_policies_source_id_repositories FOREIGN KEY(source_id) REFERENCES repositories (id) ON DELETE CASCADE,
+    CONSTRAINT fk_promotion_policies_target_id_repositories FOREIGN KEY(target_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_promotion_policies_source_id ON promotion_policies (source_id);
+
+CREATE INDEX ix_promotion_policies_target_id ON promotion_policies (target_id);
+
 CREATE TABLE pruning_policies (
     id TEXT NOT NULL,
     repository_id INTEGER NOT NULL,
@@ -352,6 +370,7 @@ CREATE TABLE repositories (
     immutable_tags BOOLEAN NOT NULL,
     immutable_patterns TEXT DEFAULT '[]' NOT NULL,
     tag_limit INTEGER NOT NULL,
+    has_policies BOOLEAN DEFAULT 0 NOT NULL,
     created_at BIGINT NOT NULL,
     deleted_at BIGINT,
     CONSTRAINT ck_repositories_owned CHECK (namespace_id IS NOT NULL OR deleted_at IS NOT NULL),

@@ -29,8 +29,8 @@ from dtr.db import ConstraintViolated, Database, Statement
 from dtr.events import Actor, Events, Filter
 from dtr.jobs import Crons, JobRequest, Jobs, Workers
 from dtr.oci import Digest, parse_manifest, parse_repository_name
-from dtr.policies import Pruning, PruningPolicy, parse_rules
-from dtr.registry import Settings
+from dtr.policies import PromotionPolicy, Promotions, Pruning, PruningPolicy, parse_rules
+from dtr.registry import Origin, Promotion, Settings
 from dtr.settings import LiveSettings
 from dtr.storage import Memory
 from dtr.vault import Vault
@@ -189,6 +189,10 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await put(annotated(image, n="2"), "v1", "v2", "v3")
     await did.does("Manifests.delete_tag", rooms.manifests.delete_tag, number, "v1")
     await did.does("Manifests.delete_tags", rooms.manifests.delete_tags, number, ["v2", "none"])
+    promotion = Promotion(database, rooms.lifetimes)
+    target = await rooms.make_repository("acme/promoted")
+    origin = Origin("acme/tool", "v1")
+    await did.does("Promotion.promote", promotion.promote, number, image.digest, target, "promoted", origin)
     await did.does("Manifests.delete", rooms.manifests.delete, number, image.digest)
     await did.does("Blobs.delete", rooms.blobs.delete, number, spare)
     pruning = Pruning(database, rooms.images, rooms.manifests)
@@ -197,6 +201,13 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     policy = await did.does("Pruning.create", pruning.create, policy, only_future=False)
     await did.does("Pruning.change", pruning.change, policy, only_future=True)
     await did.does("Pruning.delete", pruning.delete, number, policy.id)
+    promotions = Promotions(database, rooms.images, promotion)
+    policy = PromotionPolicy(
+        id="", source=number, source_path="acme/tool", target=target, target_path="", enabled=True, rules=rules
+    )
+    policy = await did.does("Promotions.create", promotions.create, policy, evaluate=False)
+    await did.does("Promotions.change", promotions.change, policy, evaluate=True)
+    await did.does("Promotions.delete", promotions.delete, number, policy.id)
     vault = Vault(key_file)
     webhooks, deliveries = Webhooks(database, vault), Deliveries(database, vault, Sender(Addresses()), str)
     hidden = "a-path-that-is-a-secret"

@@ -160,6 +160,8 @@ OLD = {"field": "tag", "operator": "eq", "values": ["old"]}
 WEBHOOK = {"type": "TAG_PUSH", "key": "acme/app", "endpoint": "https://receiver.example/"}
 TEST: dict[str, Any] = {"type": "TAG_PUSH", "skipTLSVerification": True}
 UPDATE: dict[str, Any] = {"inactive": True}
+PROMOTIONS = "/api/v0/repositories/{namespace}/{reponame}/promotionPolicies"
+PROMOTE = {"rules": [OLD], "targetRepository": "acme/more", "tagTemplate": "%n", "enabled": False}
 CALLS = {
     # Each once, in this order: what makes comes before what looks, and what deletes last.
     "POST /api/v0/repositories/{namespace}": Call(body={"name": "made", "visibility": "public", "tagLimit": 3}),
@@ -215,6 +217,11 @@ CALLS = {
     "GET /api/v0/repositories/{namespace}/{reponame}/webhooks": Call(),
     "GET /api/v0/accounts/{namespace}/webhooks": Call(),
     "DELETE /api/v0/webhooks/{webhook}": Call(),
+    f"POST {PROMOTIONS}": Call(body=PROMOTE),
+    f"GET {PROMOTIONS}": Call(),
+    f"GET {PROMOTIONS}/{{promotionpolicyid}}": Call(),
+    f"PUT {PROMOTIONS}/{{promotionpolicyid}}": Call(body={"tagTemplate": "new-%n"}),
+    f"DELETE {PROMOTIONS}/{{promotionpolicyid}}": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/tags/{tag}": Call(),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/manifests/{reference}": Call({"reference": "DIGEST"}),
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": Call(),
@@ -276,7 +283,9 @@ class World:
         policy = api.admin.post(
             "/api/v0/repositories/acme/app/pruningPolicies", {"rules": [OLD], "enabled": False}
         )
+        promotion = api.admin.post("/api/v0/repositories/acme/app/promotionPolicies", PROMOTE)
         self.found = {
+            "promotionpolicyid": promotion.expect(201).json["id"],
             "pruningpolicyid": policy.expect(201).json["id"],
             "webhook": api.admin.post("/api/v0/webhooks", WEBHOOK).expect(200).json[0]["id"],
             "hashedtoken": made.json["hashedToken"],
@@ -331,6 +340,7 @@ NOTHING = {
     "NO_SUCH_REF": ("reference",),
     "NO_SUCH_API_TOKEN": ("hashedtoken",),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": ("teamname",),
+    "NO_SUCH_PROMOTION_POLICY": ("promotionpolicyid",),
     "NO_SUCH_PRUNING_POLICY": ("pruningpolicyid",),
     "NO_SUCH_WEBHOOK": ("webhook",),
 }
@@ -341,12 +351,13 @@ BODIES = {
     "INVALID_SETTINGS": {"repoEventHistoryMaxAge": "soon"},
     "REPOSITORY_EXISTS": {"name": "app"},
     "INVALID_TAG_NAME": {"targetRepository": "acme/app", "targetTag": "-"},
+    "INVALID_PROMOTION_POLICY": {**PROMOTE, "tagTemplate": "no name"},
     "INVALID_PRUNING_POLICY": {"rules": [{**OLD, "field": "mood"}], "enabled": True},
 }
 OPEN_CODES = {
-    "INVALID_PROMOTION_POLICY", "REMOTE_REGISTRY_INVALID_PERMISSIONS", "SCANNING_NOT_ENABLED",
+    "REMOTE_REGISTRY_INVALID_PERMISSIONS", "SCANNING_NOT_ENABLED",
     "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_CONTENT_CACHE",
-    "NO_SUCH_PROMOTION_POLICY", "NO_SUCH_PUSH_MIRRORING_POLICY",
+    "NO_SUCH_PUSH_MIRRORING_POLICY",
     "NO_SUCH_POLL_MIRRORING_POLICY", "INVALID_POLL_MIRRORING_POLICY", "INVALID_PUSH_MIRRORING_POLICY",
     "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY",
 }  # fmt: skip

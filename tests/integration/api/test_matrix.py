@@ -144,7 +144,7 @@ class World:
                 await accounts.organizations.put_team_member("acme", team, member, is_admin=team == "idle")
         acme = await accounts.get("acme")
         await accounts.robots.create(acme, "bot")
-        for path in ("acme/private", "acme/public", "pia/private"):
+        for path in ("acme/private", "acme/public", "pia/private", "acme/target"):
             await make_repository(application, path)
         await accounts.grants.grant_team("acme", "namespace", Level.ADMIN)
         for user in ("nan", "ian"):
@@ -292,6 +292,17 @@ def _pruning_policy(world: World, target: str) -> None:
 WEBHOOK = {"type": "TAG_PUSH", "key": "acme/private", "endpoint": "https://receiver.example/"}
 TEST: dict[str, Any] = {"type": "TAG_PUSH", "skipTLSVerification": True}
 UPDATE: dict[str, Any] = {}
+
+
+PROMOTION = {**PRUNING, "targetRepository": "acme/target", "tagTemplate": "%n"}
+
+
+def _promotion_policy(world: World, target: str) -> None:
+    made = world.admin.post(f"/api/v0/repositories/{target}/promotionPolicies", PROMOTION).expect(201)
+    world.ids["promotionpolicyid"] = made.json["id"]
+    for one in world.admin.get(f"/api/v0/repositories/{target}/promotionPolicies").expect(200).json:
+        if one["id"] != made.json["id"]:
+            world.admin.delete(f"/api/v0/repositories/{target}/promotionPolicies/{one['id']}").expect(204)
 
 
 def _webhook(world: World, _target: str) -> None:
@@ -457,6 +468,13 @@ MATRIX = {
     f"GET {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("policies", before=_pruning_policy),
     f"PUT {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", PRUNING, before=_pruning_policy),
     f"DELETE {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", before=_pruning_policy),
+    f"GET {REPOSITORY}/promotionPolicies": Row("policies"),
+    f"POST {REPOSITORY}/promotionPolicies": Row("manage", PROMOTION, in_organization=True),
+    f"GET {REPOSITORY}/promotionPolicies/{{promotionpolicyid}}": Row("policies", before=_promotion_policy),
+    f"PUT {REPOSITORY}/promotionPolicies/{{promotionpolicyid}}": Row(
+        "manage", PROMOTION, before=_promotion_policy, in_organization=True
+    ),
+    f"DELETE {REPOSITORY}/promotionPolicies/{{promotionpolicyid}}": Row("manage", before=_promotion_policy),
     "GET /api/v0/webhooks": Row("any user"),
     "POST /api/v0/webhooks": Row("manage private", WEBHOOK),
     "POST /api/v0/webhooks/test": Row("any user", TEST, before=_receiver),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 from tests.support.api import Api
 from tests.support.images import make_artifact, make_image, make_index
@@ -91,6 +94,7 @@ def test_who_may_not_write_there_does_not(world: Api):
         ("latest", to("1.0", "acme/none"), 404, "NO_SUCH_REPOSITORY"),
         ("latest", to("1.0", "No Name"), 404, "NO_SUCH_REPOSITORY"),
     ],
+    ids=["sign", "long", "digest", "unknown", "of a digest", "no repository", "no name"],  # digests are random
 )
 def test_what_cannot_be_is_refused(world: Api, tag: str, target: dict[str, str], status: int, code: str):
     answer = world.as_("ada").post(f"{DEV}/tags/{tag}/promotion", target).expect(status)
@@ -105,3 +109,106 @@ def test_an_immutable_tag_stays(world: Api):
     assert (answer.codes, "1.0" in answer.json["errors"][0]["detail"]) == (["TAG_IMMUTABLE"], True)
     assert ada.get(f"{PROD}/tags/1.0").expect(200).json[0]["digest"] == IMAGE.digest
     ada.post(f"{DEV}/tags/latest/promotion", to("1.1")).expect(201)
+
+
+# --- policies -------------------------------------------------------------------------------------------------
+
+POLICIES = f"{DEV}/promotionPolicies"
+ANY = {"rules": [], "targetRepository": "acme/prod", "tagTemplate": "%n", "enabled": True}
+
+
+def wait_for_tags(api: Api, *expected: str) -> None:
+    deadline = time.monotonic() + 15
+    while (found := [one["name"] for one in api.as_("ada").get(f"{PROD}/tags").expect(200).json]) != [*expected]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def test_a_push_is_promoted(world: Api):
+    ada = world.as_("ada")
+    rule = {"field": "tag", "operator": "sw", "values": ["v"]}
+    made = ada.post(POLICIES, {**ANY, "rules": [rule], "tagTemplate": "%n-ok"}).expect(201).json
+    assert made == {
+        "id": made["id"],
+        "enabled": True,
+        "rules": [rule],
+        "sourceRepository": "acme/dev",
+        "targetRepository": "acme/prod",
+        "tagTemplate": "%n-ok",
+        "lastPromotedAt": "0001-01-01T00:00:00Z",
+    }
+    ada.client.put_manifest("acme/dev", IMAGE, "v1").expect(201)
+    ada.client.put_manifest("acme/dev", IMAGE, "w1").expect(201)
+    wait_for_tags(world, "v1-ok")
+    (record,) = ada.get(f"{PROD}/tags/v1-ok").expect(200).json
+    assert (record["promotion"]["promotionPolicyID"], record["promotion"]["sourceTag"]) == (made["id"], "v1")
+
+
+def test_what_is_there_is_promoted_when_that_is_wanted(world: Api):
+    ada = world.as_("ada")
+    made = ada.post(POLICIES, ANY, initialEvaluation="false").expect(201).json
+    ada.client.put_manifest("acme/dev", IMAGE, "v1").expect(201)
+    wait_for_tags(world, "v1")
+    ada.put(f"{POLICIES}/{made['id']}", {}).expect(200)
+    wait_for_tags(world, "latest", "v1")
+
+
+def test_a_failure_ends_the_job_as_errored(world: Api):
+    ada = world.as_("ada")
+    ada.client.push("acme/prod", IMAGE, "latest")
+    ada.patch(PROD, {"immutableTags": True}).expect(200)
+    ada.post(POLICIES, ANY).expect(201)
+    deadline = time.monotonic() + 15
+    while True:
+        job = world.admin.get("/api/v0/jobs", action="promote").expect(200).json["jobs"][0]
+        if job["status"] == "errored":
+            break
+        assert time.monotonic() < deadline, job
+        time.sleep(0.05)
+    logs = world.admin.get(f"/api/v0/jobs/{job['id']}/logs").body.decode()
+    assert "tag latest cannot be overwritten" in logs
+    events = ada.get(f"{DEV}/events", eventType="FAIL").expect(200).json["events"]
+    assert [one["object"]["id"] for one in events] == ["latest"]
+
+
+def test_policies_are_listed_on_both_sides_changed_and_deleted(world: Api):
+    ada, will = world.as_("ada"), world.as_("will")
+    ids = sorted(ada.post(POLICIES, {**ANY, "enabled": False}).expect(201).json["id"] for _ in range(3))
+    answer = ada.get(POLICIES, pageSize=2, count="true").expect(200)
+    assert [one["id"] for one in answer.json] == ids[:2]
+    assert (answer.headers["x-next-page-start"], answer.headers["x-resource-count"]) == (ids[2], "3")
+    other = f"{PROD}/promotionPolicies"
+    assert will.get(other).expect(200).json == []
+    assert [one["id"] for one in will.get(other, source="false").expect(200).json] == ids
+    assert will.get(f"{other}/{ids[0]}").expect(200).json["sourceRepository"] == "acme/dev"
+    changed = ada.put(f"{other}/{ids[0]}", {"tagTemplate": "new-%n"}).expect(200).json
+    assert (changed["tagTemplate"], changed["enabled"], changed["id"]) == ("new-%n", False, ids[0])
+    assert will.put(f"{other}/{ids[0]}", {}).codes == ["NOT_AUTHORIZED"]
+    assert will.delete(f"{other}/{ids[0]}").codes == ["NOT_AUTHORIZED"]
+    world.grant("acme/writers", "admin", repository="acme/prod")
+    assert will.put(f"{other}/{ids[0]}", {}).codes == ["NOT_AUTHORIZED"]  # of the source he is no administrator
+    assert will.post(POLICIES, ANY).codes == ["NOT_AUTHORIZED"]
+    for _ in range(2):
+        will.delete(f"{other}/{ids[0]}").expect(204)
+    for answer in (ada.get(f"{POLICIES}/{ids[0]}"), ada.put(f"{POLICIES}/{ids[0]}", {})):
+        assert answer.expect(404).codes == ["NO_SUCH_PROMOTION_POLICY"]
+
+
+def test_a_target_has_to_be_administered(world: Api):
+    world.grant("acme/writers", "admin", repository="acme/dev")
+    will = world.as_("will")
+    assert will.post(POLICIES, ANY).codes == ["NOT_AUTHORIZED"]
+    assert will.post(POLICIES, {**ANY, "targetRepository": "acme/none"}).codes == ["NO_SUCH_REPOSITORY"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rules": [{"field": "colour", "operator": "eq", "values": ["red"]}]},
+        {"tagTemplate": "no name"},
+        {"targetRepository": "acme/dev"},
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(world: Api, change: dict[str, Any]):
+    answer = world.as_("ada").post(POLICIES, {**ANY, **change}).expect(400)
+    assert (answer.codes, bool(answer.json["errors"][0]["detail"])) == (["INVALID_PROMOTION_POLICY"], True)

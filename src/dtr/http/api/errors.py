@@ -42,7 +42,7 @@ from dtr.accounts import (
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
 from dtr.oci import DigestInvalid, NameInvalid
-from dtr.policies import PolicyUnknown
+from dtr.policies import PolicyUnknown, PromotionPolicyUnknown
 from dtr.registry import (
     InvalidSettings,
     ManifestReferenced,
@@ -77,6 +77,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "INVALID_TOKEN": (400, "A token cannot be made so."),
     "INVALID_TOKEN_SCOPE": (400, "A token cannot be good for that."),
     "INVALID_JOB": (400, "A job cannot be like that."),
+    "INVALID_PROMOTION_POLICY": (400, "A promotion policy cannot be like that."),
     "INVALID_WEBHOOK": (400, "A webhook cannot be like that."),
     "WEBHOOK_TEST_FAILED": (400, "The receiver did not take it."),
     "REPOSITORY_EXISTS": (400, "There is a repository of this name."),
@@ -103,6 +104,7 @@ _CODES: dict[str, tuple[int, str]] = {
     # The status is DTR's.
     "INVALID_PRUNING_POLICY": (404, "A pruning policy cannot be like that."),
     "NO_SUCH_PRUNING_POLICY": (404, "The repository has no such pruning policy."),
+    "NO_SUCH_PROMOTION_POLICY": (404, "The repository has no such promotion policy."),
     "NO_SUCH_WEBHOOK": (404, "There is no such webhook."),
     "NO_SUCH_WEBHOOK_DELIVERY": (404, "The webhook has no such delivery."),
     "NO_SUCH_JOB": (404, "There is no such job."),
@@ -165,6 +167,7 @@ def _code(code: str) -> Callable[[Any], ApiError]:
 
 
 _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
+    PromotionPolicyUnknown: _code("NO_SUCH_PROMOTION_POLICY"),
     PolicyUnknown: _code("NO_SUCH_PRUNING_POLICY"),
     JobInvalid: _code("INVALID_JOB"),
     JobUnknown: _code("NO_SUCH_JOB"),

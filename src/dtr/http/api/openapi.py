@@ -59,6 +59,7 @@ _PARAMETERS = {
     "namespace": "Name of a user or an organization, whose repositories are meant.",
     "org": "Name or id of an organization.",
     "orgname": "Name of an organization.",
+    "promotionpolicyid": "Id of a promotion policy.",
     "pruningpolicyid": "Id of a pruning policy.",
     "reference": "A tag, or the digest of a manifest.",
     "reponame": "Name of the repository in its namespace; it may have slashes.",

@@ -1,19 +1,24 @@
-"""``…/tags/{tag}/promotion``: what a tag names gets a tag in another repository."""
+"""``…/promotionPolicies`` and ``…/tags/{tag}/promotion``: what a tag names gets a tag in another repository."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime as dt  # noqa: TC003 - records need it
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
-from dtr.http.api.models import Form, Record
+from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.pruning import RULES, InitialEvaluation, RuleForm, RuleRecord, read_rules
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import NameInvalid, OciError, Tag, parse_reference, parse_repository_name
+from dtr.policies import PolicyInvalid, PromotionPolicy
 from dtr.registry import ManifestIncomplete, ManifestUnknown, Origin, TagImmutable, TooManyManifests
 
 if TYPE_CHECKING:
@@ -84,6 +89,179 @@ async def create_repo_tag_promotion(
     except (ManifestIncomplete, TooManyManifests) as error:
         raise ApiError("NOT_PROMOTABLE", str(error)) from None
     return PromotionRecord.of(origin)
+
+
+_TEMPLATE = (
+    "The name of the tag in the target. `%n` is that of the tag in the source; the time of the push, in UTC, is"
+    " written with `%A %a %w %d %B %b %m %Y %y %H %I %p %M %S %f %Z %j %W`, as strftime does."
+)
+
+
+class PromotionPolicyRecord(Record):
+    """A promotion policy."""
+
+    id: str
+    enabled: bool
+    rules: list[RuleRecord] = Field(description=RULES)
+    source_repository: str = Field(description="Whose tags it promotes.")
+    target_repository: str = Field(description="Where it promotes them to.")
+    tag_template: str = Field(description=_TEMPLATE)
+    last_promoted_at: dt.datetime = Field(description="The year 1: never.")
+
+    @classmethod
+    def of(cls, policy: PromotionPolicy) -> PromotionPolicyRecord:
+        """The record of a policy."""
+        return cls(
+            id=policy.id,
+            enabled=policy.enabled,
+            rules=[RuleRecord.model_validate(rule.document) for rule in policy.rules],
+            source_repository=policy.source_path,
+            target_repository=policy.target_path,
+            tag_template=policy.template,
+            last_promoted_at=moment(policy.last_promoted_at),
+        )
+
+
+class PromotionPolicyForm(Form):
+    """A promotion policy as it is to be."""
+
+    enabled: bool = True
+    rules: list[RuleForm] = Field(default_factory=list, description=f"{RULES} Without any, every tag is meant.")
+    target_repository: str = Field(description="`namespace/name`.")
+    tag_template: str = Field("%n", description=_TEMPLATE)
+
+
+class PromotionPolicyChanges(Form):
+    """What is to be different; what is missing or null stays."""
+
+    enabled: bool | None = None
+    rules: list[RuleForm] | None = Field(None, description=RULES)
+    target_repository: str | None = Field(None, description="`namespace/name`.")
+    tag_template: str | None = Field(None, description=_TEMPLATE)
+
+
+@router.get(
+    "/promotionPolicies",
+    summary="Promotion policies of a repository",
+    response_model_exclude_none=True,
+    responses=errors(*ON_REPOSITORY),
+)
+async def list_promotion_policies(
+    path: PathDep,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    source: Annotated[bool, Query(description="Those that promote from here; false: to here.")] = True,
+) -> list[PromotionPolicyRecord]:
+    """For whoever was granted something on the repository, and auditors."""
+    repository = await caller.require_on(path, Operation.LIST_POLICIES)
+    promotions = rooms.promotions
+    if page.wants_count:
+        count = len(await promotions.list_policies(repository, as_target=not source, limit=10_000))
+        response.headers[COUNT] = str(count)
+    found = await promotions.list_policies(repository, as_target=not source, start=page.start, limit=page.limit)
+    return [PromotionPolicyRecord.of(one) for one in page.cut(response, found, lambda one: one.id)]
+
+
+@router.post(
+    "/promotionPolicies",
+    status_code=201,
+    summary="Make a promotion policy",
+    response_model_exclude_none=True,
+    responses=errors(*ON_REPOSITORY, "INVALID_PROMOTION_POLICY"),
+)
+async def create_promotion_policy(
+    path: PathDep,
+    form: PromotionPolicyForm,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    initial_evaluation: InitialEvaluation = True,
+) -> PromotionPolicyRecord:
+    """For administrators of both repositories. From then on it sees every push of a tag to this one."""
+    source = await caller.require_on(path, Operation.EDIT_POLICIES)
+    target = await _require_on_target(caller, form.target_repository, Operation.EDIT_POLICIES)
+    try:
+        policy = PromotionPolicy(
+            id="",
+            source=source,
+            source_path=path,
+            target=target,
+            target_path=form.target_repository,
+            enabled=form.enabled,
+            rules=read_rules(form.rules),
+            template=form.tag_template,
+        )
+        made = await rooms.promotions.create(policy, evaluate=initial_evaluation, by=caller.actor)
+    except PolicyInvalid as error:
+        raise ApiError("INVALID_PROMOTION_POLICY", str(error)) from None
+    return PromotionPolicyRecord.of(made)
+
+
+@router.get(
+    "/promotionPolicies/{promotionpolicyid}",
+    summary="A promotion policy",
+    response_model_exclude_none=True,
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_PROMOTION_POLICY"),
+)
+async def get_promotion_policy(
+    path: PathDep, promotionpolicyid: str, caller: CallerDep, rooms: RoomsDep
+) -> PromotionPolicyRecord:
+    """For whoever was granted something on its source or its target, which the path names, and auditors."""
+    repository = await caller.require_on(path, Operation.LIST_POLICIES)
+    return PromotionPolicyRecord.of(await rooms.promotions.get(repository, promotionpolicyid))
+
+
+@router.put(
+    "/promotionPolicies/{promotionpolicyid}",
+    summary="Change a promotion policy",
+    response_model_exclude_none=True,
+    responses=errors(*ON_REPOSITORY, "INVALID_PROMOTION_POLICY", "NO_SUCH_PROMOTION_POLICY"),
+)
+async def update_promotion_policy(
+    path: PathDep,
+    promotionpolicyid: str,
+    form: PromotionPolicyChanges,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    initial_evaluation: InitialEvaluation = True,
+) -> PromotionPolicyRecord:
+    """For administrators of its source, of its target, and of the target that it is to have."""
+    repository = await caller.require_on(path, Operation.EDIT_POLICIES)
+    present = await rooms.promotions.get(repository, promotionpolicyid)
+    for other in {present.source_path, present.target_path} - {path}:
+        await caller.require_on(other, Operation.EDIT_POLICIES)
+    target, target_path = present.target, present.target_path
+    if form.target_repository is not None:
+        target_path = form.target_repository
+        target = await _require_on_target(caller, target_path, Operation.EDIT_POLICIES)
+    try:
+        policy = replace(
+            present,
+            target=target,
+            target_path=target_path,
+            enabled=present.enabled if form.enabled is None else form.enabled,
+            rules=present.rules if form.rules is None else read_rules(form.rules),
+            template=present.template if form.tag_template is None else form.tag_template,
+        )
+        await rooms.promotions.change(policy, evaluate=initial_evaluation, by=caller.actor)
+    except PolicyInvalid as error:
+        raise ApiError("INVALID_PROMOTION_POLICY", str(error)) from None
+    return PromotionPolicyRecord.of(policy)
+
+
+@router.delete(
+    "/promotionPolicies/{promotionpolicyid}",
+    status_code=204,
+    summary="Delete a promotion policy",
+    responses=errors(*ON_REPOSITORY),
+)
+async def delete_promotion_policy(
+    path: PathDep, promotionpolicyid: str, caller: CallerDep, rooms: RoomsDep
+) -> None:
+    """For administrators of its source or its target, which the path names; also when there is no such policy."""
+    repository = await caller.require_on(path, Operation.EDIT_POLICIES)
+    await rooms.promotions.delete(repository, promotionpolicyid, by=caller.actor)
 
 
 async def _require_on_target(caller: Caller, path: str, operation: Operation) -> int:

@@ -26,11 +26,11 @@ router = APIRouter(
 )
 
 _OPERATORS = "; ".join(f"`{field}`: {', '.join(operators)}" for field, operators in FIELDS.items())
-_RULES = (
+RULES = (
     f"All have to hold. Fields and operators: {_OPERATORS}. Instead of a field, `any`, `all` (lists of rules) or"
     " `not` (a rule) put rules together."
 )
-_InitialEvaluation = Annotated[
+InitialEvaluation = Annotated[
     bool,
     Query(alias="initialEvaluation", description="Also for tags that are there; else for those to come."),
 ]
@@ -64,7 +64,7 @@ class PruningPolicyRecord(Record):
     id: str
     repository: str
     enabled: bool
-    rules: list[RuleRecord] = Field(description=_RULES)
+    rules: list[RuleRecord] = Field(description=RULES)
     keep: int = Field(description="So many of the newest tags that the rules mean stay.")
     last_pruned_at: dt.datetime = Field(description="The year 1: never.")
 
@@ -85,7 +85,7 @@ class PruningPolicyForm(Form):
     """A pruning policy as it is to be."""
 
     enabled: bool = True
-    rules: list[RuleForm] = Field(default_factory=list, description=_RULES)
+    rules: list[RuleForm] = Field(default_factory=list, description=RULES)
     keep: int = Field(0, description="So many of the newest tags that the rules mean stay.")
 
 
@@ -93,7 +93,7 @@ class PruningPolicyChanges(Form):
     """What is to be different; what is missing or null stays."""
 
     enabled: bool | None = None
-    rules: list[RuleForm] | None = Field(None, description=_RULES)
+    rules: list[RuleForm] | None = Field(None, description=RULES)
     keep: int | None = Field(None, description="So many of the newest tags that the rules mean stay.")
 
 
@@ -156,7 +156,7 @@ async def create_pruning_policy(
     form: PruningPolicyForm,
     caller: CallerDep,
     rooms: RoomsDep,
-    initial_evaluation: _InitialEvaluation = True,
+    initial_evaluation: InitialEvaluation = True,
 ) -> PruningPolicyRecord:
     """For administrators of the repository. It is worked off at once, and then every quarter of an hour."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
@@ -232,7 +232,7 @@ async def update_pruning_policy(
     form: PruningPolicyChanges,
     caller: CallerDep,
     rooms: RoomsDep,
-    initial_evaluation: _InitialEvaluation = True,
+    initial_evaluation: InitialEvaluation = True,
 ) -> PruningPolicyRecord:
     """For administrators of the repository. It is worked off at once."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
@@ -242,7 +242,7 @@ async def update_pruning_policy(
             id=present.id,
             repository=repository,
             enabled=present.enabled if form.enabled is None else form.enabled,
-            rules=present.rules if form.rules is None else _rules(form.rules),
+            rules=present.rules if form.rules is None else read_rules(form.rules),
             keep=present.keep if form.keep is None else form.keep,
             last_pruned_at=present.last_pruned_at,
         )
@@ -264,10 +264,10 @@ async def delete_pruning_policy(path: PathDep, pruningpolicyid: str, caller: Cal
 def _policy(repository: int, form: PruningPolicyForm) -> PruningPolicy:
     """The policy of a form, without an id. Raises PolicyInvalid."""
     return PruningPolicy(
-        id="", repository=repository, enabled=form.enabled, rules=_rules(form.rules), keep=form.keep
+        id="", repository=repository, enabled=form.enabled, rules=read_rules(form.rules), keep=form.keep
     )
 
 
-def _rules(forms: list[RuleForm]) -> tuple[Rule, ...]:
+def read_rules(forms: list[RuleForm]) -> tuple[Rule, ...]:
     """The rules of a form. Raises PolicyInvalid."""
     return parse_rules([one.model_dump(by_alias=True, exclude_none=True) for one in forms])

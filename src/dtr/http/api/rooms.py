@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.events import Events
     from dtr.jobs import Crons, Jobs, Workers
-    from dtr.policies import Pruning
+    from dtr.policies import Promotions, Pruning
     from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Usage
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
@@ -54,6 +54,7 @@ class Rooms:
     tokens: Tokens
     events: Events
     pruning: Pruning
+    promotions: Promotions
     webhooks: Webhooks
     deliveries: Deliveries
     jobs: Jobs

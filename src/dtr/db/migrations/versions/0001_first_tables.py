@@ -208,6 +208,7 @@ def upgrade() -> None:
         sa.Column("immutable_tags", sa.Boolean(), nullable=False),
         sa.Column("immutable_patterns", text, server_default="[]", nullable=False),
         sa.Column("tag_limit", sa.Integer(), nullable=False),
+        sa.Column("has_policies", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("deleted_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
@@ -829,6 +830,32 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_pruning_policies_repository_id"), "pruning_policies", ["repository_id"], unique=False)
     op.create_table(
+        "promotion_policies",
+        sa.Column("id", text, nullable=False),
+        sa.Column("source_id", counted, nullable=False),
+        sa.Column("target_id", counted, nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("rules", text, nullable=False),
+        sa.Column("tag_template", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_promoted_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["source_id"],
+            ["repositories.id"],
+            name=op.f("fk_promotion_policies_source_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["target_id"],
+            ["repositories.id"],
+            name=op.f("fk_promotion_policies_target_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_promotion_policies")),
+    )
+    for column in ("source_id", "target_id"):
+        op.create_index(op.f(f"ix_promotion_policies_{column}"), "promotion_policies", [column], unique=False)
+    op.create_table(
         "webhooks",
         sa.Column("id", text, nullable=False),
         sa.Column("type", text, nullable=False),
@@ -904,6 +931,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("webhook_deliveries")
     op.drop_table("webhooks")
+    op.drop_table("promotion_policies")
     op.drop_table("pruning_policies")
     op.drop_table("job_logs")
     op.drop_table("jobs")
