@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ADDRESS ?= 0.0.0.0:5443
 DATA ?= data
-T ?= tests
+T ?=
 B ?=
 
 help: ## List the targets
@@ -21,7 +21,15 @@ dev: $(VENV)/dev.stamp ## Prepare the environment with everything for developmen
 
 test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path runs some
 	@scripts/prepare-tests
+ifeq ($(T),)
+	@# Those that measure, or have a whole machine for themselves, run alone.
+	@failed=; \
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/contract tests/integration tests/docs || failed=1; \
+	$(BIN)/pytest tests/e2e tests/robustness || failed=1; \
+	test -z "$$failed"
+else
 	$(BIN)/pytest $(T)
+endif
 
 check: $(VENV)/dev.stamp ## Check format, lint, types, import direction and documents
 	$(BIN)/ruff format --check .

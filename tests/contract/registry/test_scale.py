@@ -16,9 +16,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dtr.accounts import accounts
+from dtr.accounts import standings
 from dtr.db import Statement, open_database
-from dtr.registry import manifests, repositories
+from dtr.registry import _tags, manifests, repositories
 
 TAGS, REPOSITORIES, REFERRERS, RARE, OTHERS = 1_000_000, 100_000, 10_000, 20, 100_000
 PAGE = 100
@@ -165,6 +165,12 @@ async def pages(
     }
 
 
+ONE_ACCOUNT = (
+    '"Node Type": "Seq Scan", "Parent Relationship": "Outer", "Parallel Aware": false, "Async Capable": false,'
+    ' "Relation Name": "accounts"'
+)
+
+
 def assert_equal_costs(found: dict[str, list[Cost]], *, blocks: int, rows: dict[str, int] | None = None) -> None:
     """No page costs more than another by more than a few blocks, or steps; and none much at all."""
     for costs in zip(*found.values(), strict=True):
@@ -173,7 +179,8 @@ def assert_equal_costs(found: dict[str, list[Cost]], *, blocks: int, rows: dict[
             assert "TEMP B-TREE" not in cost.plan, cost.plan
             assert "SCAN" not in cost.plan.replace("Index Scan", "").replace("Index Only Scan", ""), cost.plan
             assert '"Sort"' not in cost.plan, cost.plan
-            assert "Seq Scan" not in cost.plan, cost.plan
+            # There is one account: PostgreSQL reads such a table whole, however it is asked.
+            assert "Seq Scan" not in cost.plan.replace(ONE_ACCOUNT, ""), cost.plan
         work = [cost.work for cost in costs]
         if costs[0].plan.startswith("{"):
             assert max(work) <= blocks, (work, costs[0].plan)
@@ -241,7 +248,7 @@ async def test_a_manifest_is_found_by_keys_alone(seeded: Seeded, reference: str)
 
 
 async def test_a_push_to_a_repository_with_a_tag_limit_walks_no_further_than_the_limit(seeded: Seeded):
-    for cost in await seeded.cost(manifests._SURPLUS_TAGS, repository=500, names=["v0000001"], kept=10):
+    for cost in await seeded.cost(_tags._SURPLUS_TAGS, repository=500, names=["v0000001"], kept=10):
         assert cost.rows == 1000
         assert '"Sort"' not in cost.plan
         assert "TEMP B-TREE" not in cost.plan
@@ -250,7 +257,7 @@ async def test_a_push_to_a_repository_with_a_tag_limit_walks_no_further_than_the
 
 async def test_what_somebody_may_do_costs_the_same_in_a_large_namespace(seeded: Seeded):
     for cost in await seeded.cost(
-        accounts._STANDINGS, account="nobody", paths=["acme/r0050000"], namespaces=["acme"]
+        standings._STANDINGS, account="nobody", token="", paths=["acme/r0050000"], namespaces=["acme"]
     ):
         assert cost.rows == 1
         assert "uq_repositories_path" in cost.plan
