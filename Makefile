@@ -22,10 +22,10 @@ dev: $(VENV)/dev.stamp ## Prepare the environment with everything for developmen
 test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path runs some
 	@scripts/prepare-tests
 ifeq ($(T),)
-	@# Those that measure, or have a whole machine for themselves, run alone.
+	@# Those that measure, take file descriptors over, or start engines run alone.
 	@failed=; \
-	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/contract tests/integration tests/docs || failed=1; \
-	$(BIN)/pytest tests/e2e tests/robustness || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/integration tests/docs || failed=1; \
+	$(BIN)/pytest tests/unit tests/e2e tests/robustness || failed=1; \
 	test -z "$$failed"
 else
 	$(BIN)/pytest $(T)
