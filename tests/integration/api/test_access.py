@@ -296,7 +296,7 @@ def test_robots_are_granted_what_is_their_organizations(api: Api, olga: User) ->
 
 def test_nobody_else_is_granted_anything(olga: User) -> None:
     for path in (f"{REPOSITORY}/userAccess", f"{NAMESPACE}/userAccess"):
-        for name in ("no-such-user", "acme", "acme+no", "%00", "%F0%9F%90%B3"):
+        for name in ("no-such-user", "acme", "acme+no", "%F0%9F%90%B3"):
             answer = olga.put(f"{path}/{name}", {"accessLevel": "read-only"})
             assert answer.expect(404).codes == ["NO_SUCH_USER"]
 

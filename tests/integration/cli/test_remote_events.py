@@ -74,6 +74,8 @@ def test_events_are_followed_as_they_happen_until_it_is_interrupted(admin: Remot
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - there are no threads
     )
     assert process.stdout is not None
     try:
