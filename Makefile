@@ -24,8 +24,9 @@ test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path 
 ifeq ($(T),)
 	@# Those that measure, take file descriptors over, or start engines run alone.
 	@failed=; \
-	$(BIN)/pytest -n 2 --dist loadfile tests/contract tests/integration tests/docs || failed=1; \
-	$(BIN)/pytest tests/unit tests/e2e tests/robustness || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e and not alone" \
+	  tests/docs tests/contract tests/integration tests/robustness tests/unit || failed=1; \
+	$(BIN)/pytest -m "e2e or alone" tests || failed=1; \
 	test -z "$$failed"
 else
 	$(BIN)/pytest $(T)

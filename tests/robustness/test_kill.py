@@ -22,6 +22,8 @@ from tests.support.wire import wait_until
 from dtr.app import Application
 from dtr.db import Statement
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 4
 
 

@@ -21,6 +21,8 @@ from tests.support.client import Client
 from tests.support.s3 import S3Server
 from tests.support.server import Server
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 LAYER = int(os.environ.get("DTR_TEST_LAYER_GIB", "2")) * 1024 * MIB
 """Bytes of the one large layer."""

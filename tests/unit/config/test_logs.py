@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from dtr.http.front import Facts
 from dtr.logs import access, configure, mask
 
+pytestmark = pytest.mark.alone
+
 SECRET = "hunter2-hunter2"
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZGEifQ.MEUCIQDx-_0"
 TOKEN = "dtra_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
