@@ -158,10 +158,11 @@ class Actions:
         run.log(f"deleted {objects} objects of {size} bytes at the storage")
 
     async def _compact_events(self, run: Run) -> None:
+        await self._live.refresh()
         run.log(f"deleted {await self._events.retention.compact(self._event_bounds())} events")
 
     async def _prune_jobs(self, run: Run) -> None:
-        values = self._live.current
+        values = await self._live.refresh()  # whoever starts this may just have switched it on
         if not values.job_history_compaction_enabled:
             run.log("jobs are kept: their deletion is not switched on")
             return
@@ -171,7 +172,7 @@ class Actions:
         run.log(f"deleted {removed} jobs")
 
     async def _prune(self, run: Run) -> None:
-        if self._live.current.read_only_registry:
+        if (await self._live.refresh()).read_only_registry:
             run.log("the registry is read-only: no tag is deleted", "warning")
             return
         repository = run.parameters.get("repository", "")
@@ -190,7 +191,7 @@ class Actions:
         run.log(f"policy {policy.id} of repository {policy.repository} deleted {deleted} tags")
 
     async def _promote(self, run: Run) -> None:
-        if self._live.current.read_only_registry:
+        if (await self._live.refresh()).read_only_registry:
             run.log("the registry is read-only: nothing is promoted", "warning")
             return
         failed = 0

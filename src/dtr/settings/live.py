@@ -64,17 +64,19 @@ class LiveSettings:
         self._database = database
         self._defaults: dict[str, Any] = msgspec.to_builtins(defaults or Values())
         self._revision = 0
+        self._reading = asyncio.Lock()
         self.current = defaults or Values()
 
     async def refresh(self) -> Values:
         """What holds now, read when it is not known yet. Raises DatabaseError."""
-        row = await self._database.fetch_one(_REVISION)
-        revision = int(row[0]) if row else 0
-        if revision != self._revision:
-            # Should they change in between, they are newer than the revision, and are read once more.
-            current = _convert(self._defaults | await _stored(self._database))
-            self._revision, self.current = revision, current
-        return self.current
+        async with self._reading:  # one after the other: what was read before replaces nothing that was read later
+            row = await self._database.fetch_one(_REVISION)
+            revision = int(row[0]) if row else 0
+            if revision != self._revision:
+                # Should they change in between, they are newer than the revision, and are read once more.
+                current = _convert(self._defaults | await _stored(self._database))
+                self._revision, self.current = revision, current
+            return self.current
 
     async def keep_fresh(self) -> None:
         """Follow the changes of other processes, until cancelled."""
