@@ -60,6 +60,9 @@ _THREADS = 16
 _BUFFER = 1024 * 1024
 """What a receiving thread reads at once: with 64 KiB a push costs a third more."""
 _CIPHERTEXT = 256 * 1024
+_UNSENT = 64 * 1024
+"""Of a file in the kernel's buffer, beside what is on its way: more of it is out of the processor's cache when it is
+read. What is on its way is as much as ever, so that long lines stay full (Linux, TCP_NOTSENT_LOWAT)."""
 _TURN = 64 * 1024 * 1024
 _HELD_FROM = 256 * 1024
 _LARGEST_HEAD = 64 * 1024
@@ -1020,6 +1023,8 @@ class _Protocol(HttpToolsProtocol):
         started = self.loop.time()
         self._step = step
         try:
+            if step.event == select.POLLOUT:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
             while True:
                 done = await self._in_thread(step, lambda: step.run(wire))
                 if done:
