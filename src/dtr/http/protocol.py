@@ -61,8 +61,8 @@ _BUFFER = 1024 * 1024
 """What a receiving thread reads at once: with 64 KiB a push costs a third more."""
 _CIPHERTEXT = 256 * 1024
 _UNSENT = 64 * 1024
-"""Of a file in the kernel's buffer, beside what is on its way: more of it is out of the processor's cache when it is
-read. What is on its way is as much as ever, so that long lines stay full (Linux, TCP_NOTSENT_LOWAT)."""
+"""Of a file in the kernel's buffer, beside what is on its way: more of it is out of the processor's cache when it
+is read. What is on its way is as much as ever, so that long lines stay full (Linux, TCP_NOTSENT_LOWAT)."""
 _TURN = 64 * 1024 * 1024
 _HELD_FROM = 256 * 1024
 _LARGEST_HEAD = 64 * 1024
