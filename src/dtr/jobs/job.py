@@ -40,6 +40,8 @@ def is_one_of(states: tuple[Status, ...]) -> ColumnElement[bool]:
 
 
 _LONGEST = 365 * 24 * 3_600_000
+_EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999, which RFC 3339 can write."""
 _MOST_RETRIES = 100
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -65,6 +67,8 @@ class JobRequest:
             raise JobInvalid("action", "is a name of lower-case letters, digits and _")
         if not 0 <= self.retries <= _MOST_RETRIES:
             raise JobInvalid("retries", f"are 0 to {_MOST_RETRIES}")
+        if self.scheduled_at is not None and not _EARLIEST <= self.scheduled_at <= _LATEST:
+            raise JobInvalid("scheduledAt", "is in the years 1 to 9999")
         if any(not 0 <= number < 2**63 for number in self.capacity.values()):
             raise JobInvalid("capacityMap", "has numbers that are not negative")
         for name, value in (("deadline", self.deadline), ("stopTimeout", self.stop_timeout)):

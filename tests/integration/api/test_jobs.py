@@ -108,11 +108,14 @@ def test_a_log_is_streamed_until_the_job_ends(admin: User):
         {"action": "sleep", "deadline": "soon"},
         {"action": "sleep", "stopTimeout": "1d"},
         {"action": "sleep", "scheduledAt": "tomorrow"},
+        {"action": "sleep", "scheduledAt": "9999-12-31T23:59:59-12:00"},
+        {"action": "sleep", "scheduledAt": "0001-01-01T00:00:00+12:00"},
         {"action": "sleep", "capacityMap": {"scan": -1}},
     ],
 )
 def test_a_job_that_cannot_be_is_refused(admin: User, form: dict[str, Any]):
     assert problem(admin.post(JOBS, form).expect(400), "INVALID_JOB")
+    admin.get(JOBS).expect(200)
 
 
 def test_an_action_has_one_schedule(admin: User):

@@ -156,6 +156,7 @@ def test_what_a_foreign_page_sends_is_refused_even_with_the_token(world: Api, br
         {"Sec_Fetch_Site": "cross-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": f"https://{here}.evil.example"},
         {"Sec_Fetch_Site": "cross-site", "Origin": f"https://{here}"},
     ):
