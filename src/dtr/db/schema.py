@@ -438,6 +438,16 @@ uploads = Table(
     postgresql_with=_lively,
 )
 
+fetches = Table(  # uploads of blobs that come from another registry: who fetches one again goes on with it
+    "fetches",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("digest", _text, nullable=False),  # of the whole blob
+    Column("upload_id", ForeignKey(uploads.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    PrimaryKeyConstraint("repository_id", "digest"),
+    sqlite_with_rowid=False,
+)
+
 gc_objects = Table(  # tombstones: objects to be deleted at the store
     "gc_objects",
     metadata,

@@ -309,12 +309,14 @@ class Manifests:
         digest: Digest,
         new_tags: tuple[str, ...],
         *,
+        chain: tuple[str, ...] = (),
         by: Actor = SYSTEM,
     ) -> None:
         """
         Store `payload`, which reads as `manifest` and has `digest`; let `new_tags` name it.
 
-        Its author is the name of `by`. With tags it is counted as a push; the images of an index come without.
+        Its author is the name of `by`. With tags it is counted as a push, to which the image came through `chain`;
+        the images of an index come without.
 
         Raises RepositoryUnknown, ManifestIncomplete, TagImmutable.
         """
@@ -353,7 +355,7 @@ class Manifests:
             await tx.execute(
                 _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
             )
-            await claim.settle(tx, hold=hold)
+            await claim.settle(tx, hold=hold, chain=chain)
             happened = [made(repository, digest, manifest.media_type, by)] if row and row[0] else []
             await record(tx, *happened, *claim.events)
             if names:

@@ -118,6 +118,16 @@ CREATE INDEX ix_events_repository_id_id ON public.events USING btree (repository
 
 CREATE INDEX ix_events_repository_id_id_pulls ON public.events USING btree (repository_id, id) WHERE (type = 'GET'::text);
 
+CREATE TABLE fetches (
+    repository_id bigint NOT NULL,
+    digest text COLLATE "C" NOT NULL,
+    upload_id text COLLATE "C" NOT NULL,
+    CONSTRAINT pk_fetches PRIMARY KEY (repository_id, digest),
+    CONSTRAINT fk_fetches_upload_id_uploads FOREIGN KEY (upload_id) REFERENCES uploads(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_fetches_upload_id ON public.fetches USING btree (upload_id);
+
 CREATE TABLE gc_objects (
     location text COLLATE "C" NOT NULL,
     driver_state text COLLATE "C",

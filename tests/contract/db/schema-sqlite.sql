@@ -116,6 +116,19 @@ CREATE INDEX ix_events_repository_id_id ON events (repository_id, id) WHERE type
 
 CREATE INDEX ix_events_repository_id_id_pulls ON events (repository_id, id) WHERE type = 'GET';
 
+CREATE TABLE fetches (
+    repository_id BIGINT NOT NULL,
+    digest TEXT NOT NULL,
+    upload_id TEXT NOT NULL,
+    CONSTRAINT pk_fetches PRIMARY KEY (repository_id, digest),
+    CONSTRAINT fk_fetches_upload_id_uploads FOREIGN KEY(upload_id) REFERENCES uploads (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_fetches_upload_id ON fetches (upload_id);
+
 CREATE TABLE gc_objects (
     location TEXT NOT NULL,
     driver_state TEXT,

@@ -802,6 +802,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
     op.create_table(
+        "fetches",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("digest", text, nullable=False),
+        sa.Column("upload_id", text, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["upload_id"], ["uploads.id"], name=op.f("fk_fetches_upload_id_uploads"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "digest", name=op.f("pk_fetches")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_fetches_upload_id"), "fetches", ["upload_id"], unique=False)
+    op.create_table(
         "job_logs",
         sa.Column("job", text, nullable=False),
         sa.Column("line", sa.Integer(), nullable=False),
@@ -951,6 +963,7 @@ def downgrade() -> None:
     op.drop_table("settings")
     op.drop_table("revisions")
     op.drop_table("replicas")
+    op.drop_table("fetches")
     op.drop_table("tag_origins")
     op.drop_table("tags")
     op.drop_table("manifest_references")
