@@ -688,6 +688,7 @@ jobs = Table(
     Column("unit", _text, nullable=False, server_default=""),
     Column("unique_key", _text),  # of a job that waits: there is one with it; NULL: there may be many like it
     Column("ended_at", BigInteger),  # NULL: it waits or runs
+    Column("deaths", Integer, nullable=False, server_default="0"),  # workers that died while they ran it
     postgresql_with=_lively,
 )
 Index("ix_jobs_scheduled_at", jobs.c.scheduled_at, jobs.c.id)

@@ -183,6 +183,7 @@ CREATE TABLE jobs (
     unit text COLLATE "C" NOT NULL DEFAULT ''::text,
     unique_key text COLLATE "C",
     ended_at bigint,
+    deaths integer NOT NULL DEFAULT 0,
     CONSTRAINT pk_jobs PRIMARY KEY (id)
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 

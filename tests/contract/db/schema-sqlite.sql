@@ -187,6 +187,7 @@ CREATE TABLE jobs (
     unit TEXT DEFAULT '' NOT NULL,
     unique_key TEXT,
     ended_at BIGINT,
+    deaths INTEGER DEFAULT '0' NOT NULL,
     CONSTRAINT pk_jobs PRIMARY KEY (id)
 );
 

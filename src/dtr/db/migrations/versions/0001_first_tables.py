@@ -769,6 +769,7 @@ def upgrade() -> None:
         sa.Column("unit", text, server_default="", nullable=False),
         sa.Column("unique_key", text, nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         postgresql_with=lively,
     )
