@@ -111,6 +111,9 @@ _FIND_TEAM = Statement(
     )
 )
 _TEAM_ITSELF = Statement(select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")))
+_LOCK_TEAM = Statement(
+    select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")).with_for_update(of=teams, key_share=True)
+)
 _LIST_TEAMS = Statement(
     select(*_TEAM_COLUMNS)
     .where(teams.c.organization_id == bindparam("organization"), teams.c.name >= bindparam("start"))
@@ -356,27 +359,29 @@ class Organizations:
         """
         if name is not None:
             _check_team_name(name)
-        before, organization_name = await self._find_team(organization, team)
-        after = replace(
-            before,
-            name=before.name if name is None else name,
-            description=before.description if description is None else description,
-        )
-        if after == before:
-            return before
+        found, organization_name = await self._find_team(organization, team)
 
-        async def work(tx: Transaction) -> None:
-            if not await tx.execute(
-                _CHANGE_TEAM, which=after.id, new_name=after.name, new_description=after.description
-            ):
+        async def work(tx: Transaction) -> Team:
+            row = await tx.fetch_one(_LOCK_TEAM, id=found.id)
+            if row is None:
                 raise TeamUnknown(organization, team)
-            await record(tx, _team_event("UPDATE", organization_name, before, by, after))
+            before = Team(*row)
+            after = replace(
+                before,
+                name=before.name if name is None else name,
+                description=before.description if description is None else description,
+            )
+            if after != before:
+                await tx.execute(
+                    _CHANGE_TEAM, which=after.id, new_name=after.name, new_description=after.description
+                )
+                await record(tx, _team_event("UPDATE", organization_name, before, by, after))
+            return after
 
         try:
-            await self._database.unit(work)
+            return await self._database.unit(work)
         except ConstraintViolated:
-            raise TeamNameTaken(after.name) from None
-        return after
+            raise TeamNameTaken(name or found.name) from None
 
     async def delete_team(self, organization: str, team: str, *, by: Actor = SYSTEM) -> None:
         """Remove a team and what it was granted. Raises TeamUnknown."""

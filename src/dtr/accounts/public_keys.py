@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -54,6 +54,7 @@ _LIST = Statement(
     .limit(bindparam("limit", type_=BigInteger))
 )
 _FIND = Statement(select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")))
+_LOCK = Statement(select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")).with_for_update())
 _CHANGE = Statement(
     update(public_keys)
     .where(public_keys.c.account_id == bindparam("owner"), public_keys.c.id == bindparam("which"))
@@ -154,31 +155,31 @@ class PublicKeys:
         Raises AccountUnknown, PublicKeyUnknown, PublicKeyInvalid.
         """
         account = await self._accounts.get(name)
-        before = await self.get(account.id, key_id)
-        after = PublicKey(
-            before.id,
-            before.account_id,
-            before.public_key,
-            before.label if label is None else label,
-            before.certificates if certificates is None else tuple(certificates),
-        )
-        _check(after)
-        if after == before:
-            return before
+        given: dict[str, Any] = {
+            "label": label,
+            "certificates": None if certificates is None else tuple(certificates),
+        }
+        changes = {key: value for key, value in given.items() if value is not None}
+        _check(replace(await self.get(account.id, key_id), **changes))
 
-        async def work(tx: Transaction) -> None:
-            if not await tx.execute(
-                _CHANGE,
-                owner=account.id,
-                which=after.id,
-                new_label=after.label,
-                new_certificates=_document(after.certificates),
-            ):
+        async def work(tx: Transaction) -> PublicKey:
+            row = await tx.fetch_one(_LOCK, account=account.id, id=findable(key_id))
+            if row is None:
                 raise PublicKeyUnknown(key_id)
-            await record(tx, _event("UPDATE", account, after, by))
+            before = _key(account, row)
+            after = replace(before, **changes)
+            if after != before:
+                await tx.execute(
+                    _CHANGE,
+                    owner=account.id,
+                    which=after.id,
+                    new_label=after.label,
+                    new_certificates=_document(after.certificates),
+                )
+                await record(tx, _event("UPDATE", account, after, by))
+            return after
 
-        await self._database.unit(work)
-        return after
+        return await self._database.unit(work)
 
     async def delete(self, name: str, key_id: str, *, by: Actor = SYSTEM) -> None:
         """Forget a key of an account. Raises AccountUnknown, PublicKeyUnknown."""

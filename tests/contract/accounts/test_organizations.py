@@ -151,6 +151,16 @@ async def test_of_two_teams_that_want_a_name_at_once_one_gets_it(org: Accounts):
     assert [type(one) for one in results if isinstance(one, Exception)] == [TeamNameTaken]
 
 
+async def test_what_two_change_of_a_team_at_once_is_both_changed(org: Accounts):
+    devs = (await org.organizations.get_team("org", "devs")).id
+    await asyncio.gather(
+        org.organizations.update_team("org", devs, name="makers"),
+        org.organizations.update_team("org", devs, description="Who make it"),
+    )
+    team = await org.organizations.get_team("org", devs)
+    assert (team.name, team.description) == ("makers", "Who make it")
+
+
 async def test_a_role_that_is_not_given_stays(org: Accounts):
     await org.organizations.put_member("org", "ada")
     await org.organizations.put_team_member("org", "devs", "cher")

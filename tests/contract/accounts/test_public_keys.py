@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from sqlalchemy import select
 from tests.support.keys import KeyPair
@@ -47,6 +49,17 @@ async def test_certificates_are_kept_with_their_key(ada: Accounts):
     changed = await ada.public_keys.update("org", KEY.id, certificates=[cert])
     assert (changed.label, changed.certificates) == ("new", (cert,))
     assert await ada.public_keys.get("org", KEY.id) == changed
+
+
+async def test_what_two_change_of_a_key_at_once_is_both_changed(ada: Accounts):
+    await ada.public_keys.create("ada", KEY.pem)
+    cert = Certificate("bundle", KEY.certificate())
+    await asyncio.gather(
+        ada.public_keys.update("ada", KEY.id, label="laptop"),
+        ada.public_keys.update("ada", KEY.id, certificates=[cert]),
+    )
+    found = await ada.public_keys.get("ada", KEY.id)
+    assert (found.label, found.certificates) == ("laptop", (cert,))
 
 
 async def test_what_is_no_key_or_not_its_certificate_is_refused(ada: Accounts):
