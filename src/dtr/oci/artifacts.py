@@ -41,6 +41,8 @@ _BEGINNINGS: tuple[tuple[str, ArtifactKind], ...] = (
     ("application/vnd.dsse.envelope.", "attestation"),
 )
 """How the media types begin that tell."""
+_COSIGN_SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
+"""Since its version 3, cosign signs an image by a statement, too: that it was signed."""
 
 
 def artifact_kind(
@@ -54,7 +56,9 @@ def artifact_kind(
     """What a manifest of this media type is; `config` and `layers` are media types, as far as they are known."""
     notes = annotations or {}
     if artifact_type and artifact_type.startswith("application/vnd.dev.sigstore.bundle"):
-        return "attestation" if notes.get("dev.sigstore.bundle.content") == "dsse-envelope" else "signature"
+        is_statement = notes.get("dev.sigstore.bundle.content") == "dsse-envelope"
+        is_signature = notes.get("dev.sigstore.bundle.predicateType") == _COSIGN_SIGNATURE
+        return "attestation" if is_statement and not is_signature else "signature"
     known = _known(artifact_type)
     if media_type in media_types.INDEXES:
         is_bundle = notes.get("org.opencontainers.artifactType", "").startswith(_CNAB)

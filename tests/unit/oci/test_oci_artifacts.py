@@ -61,5 +61,7 @@ def test_an_index_may_be_more_than_one(media_type, kind, artifact_type, annotati
 def test_a_bundle_of_sigstore_says_whether_it_signs_or_attests():
     notes = {"dev.sigstore.bundle.content": "dsse-envelope"}
     assert artifact_kind(OCI_MANIFEST, artifact_type=BUNDLE, annotations=notes) == "attestation"
+    signs = notes | {"dev.sigstore.bundle.predicateType": "https://sigstore.dev/cosign/sign/v1"}
+    assert artifact_kind(OCI_MANIFEST, artifact_type=BUNDLE, annotations=signs) == "signature"
     notes = {"dev.sigstore.bundle.content": "message-signature"}
     assert artifact_kind(OCI_MANIFEST, artifact_type=BUNDLE, annotations=notes) == "signature"
