@@ -8,7 +8,6 @@ has an end. A tag that was moved before its job ran is left to the job of its ne
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import uuid
 from dataclasses import dataclass, replace
@@ -21,11 +20,10 @@ from dtr.db import Statement, now
 from dtr.db.schema import promotion_policies, repositories
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobRequest, submit
-from dtr.oci import OciError, Tag, parse_reference
 from dtr.policies.errors import PolicyInvalid, PromotionPolicyUnknown
-from dtr.policies.pruning import facts_of, write_rules
-from dtr.policies.rules import Answer, decide, parse_rules
-from dtr.policies.templates import expand
+from dtr.policies.pruning import facts_of
+from dtr.policies.rules import Answer, decide, parse_rules, write_rules
+from dtr.policies.templates import name_of
 from dtr.registry import (
     PROMOTE,
     ManifestIncomplete,
@@ -305,15 +303,6 @@ class Promotions:
         )
         await self._database.unit(lambda tx: record(tx, event))
         return Outcome(text, failed=True)
-
-
-def name_of(template: str, tag: str, moment: int) -> str | None:
-    """The name that a template gives to a tag at a moment, milliseconds since 1970 UTC; None: no tag's."""
-    name = expand(template, tag, dt.datetime.fromtimestamp(moment / 1000, dt.UTC))
-    try:
-        return name if isinstance(parse_reference(name), Tag) else None
-    except OciError:
-        return None
 
 
 async def _note(tx: Transaction, kind: str, policy: PromotionPolicy, by: Actor, *, evaluate: bool) -> None:

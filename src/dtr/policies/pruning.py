@@ -22,10 +22,10 @@ from dtr.db.schema import pruning_policies, repositories
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobRequest, submit
 from dtr.policies.errors import PolicyInvalid, PolicyUnknown
-from dtr.policies.rules import Answer, Decision, TagFacts, decide, parse_rules
+from dtr.policies.rules import Answer, Decision, TagFacts, decide, parse_rules, write_rules
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from dtr.db import Database, Row, Transaction
     from dtr.policies.rules import Rule
@@ -320,11 +320,6 @@ def _parameters(policy: PruningPolicy) -> dict[str, object]:
         "keep": policy.keep,
         "since": policy.since,
     }
-
-
-def write_rules(rules: Sequence[Rule]) -> str:
-    """Rules as they are stored."""
-    return json.dumps([rule.document for rule in rules])
 
 
 def _policy(row: Row) -> PruningPolicy:

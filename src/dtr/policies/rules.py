@@ -4,17 +4,18 @@ The rules of policies: which tags of a repository one concerns. Without I/O.
 DTR's rules are a field, an operator and values; a list of them holds when all hold. Beyond DTR they can be put
 together with ``any``, ``all`` and ``not``, and ask for labels, platforms, signatures, sizes and pulls.
 
-What a tag is like may not be known yet: whoever asks for vulnerabilities, licences or components waits for a scan.
-Hence an answer is one of three, and they are put together as Kleene did: ``not`` of unknown is unknown, ``any``
-holds as soon as one does, ``all`` fails as soon as one does.
+What a tag is like may not be known yet: whoever asks for vulnerabilities, licences or components waits for a scan,
+and a signature comes after the push of what it signs. Hence an answer is one of three, and they are put together as
+Kleene did: ``not`` of unknown is unknown, ``any`` holds as soon as one does, ``all`` fails as soon as one does.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import enum
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dtr.durations import to_milliseconds
@@ -39,7 +40,7 @@ class Answer(enum.Enum):
     YES = "yes"
     NO = "no"
     WAITS = "waits"
-    """For a scan."""
+    """For what is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class TagFacts:
     platforms: frozenset[str] = frozenset()
     """``linux/amd64``, ``linux/arm/v7``, …"""
     labels: Mapping[str, str] = field(default_factory=dict)
-    is_signed: bool = False
+    is_signed: bool | None = False
+    """None: not known yet."""
     findings: Findings | None = None
     """None: not scanned yet."""
 
@@ -132,6 +134,8 @@ class Decision:
     answer: Answer
     decided_by: int | None
     """None: all rules hold, or there are none."""
+    waits_for: str = ""
+    """``scan`` or ``signature``; empty: it waits for nothing."""
 
 
 def decide(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
@@ -143,7 +147,19 @@ def decide(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
             return Decision(answer, number)
         if answer is Answer.WAITS and waits is None:
             waits = number
-    return Decision(Answer.YES if waits is None else Answer.WAITS, waits)
+    if waits is None:
+        return Decision(Answer.YES, None)
+    is_scanned = tag.findings is not None or not needs_scan([rules[waits]])
+    return Decision(Answer.WAITS, waits, "signature" if is_scanned else "scan")
+
+
+def decide_once(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
+    """The same for what happens once for a push: a no that a signature would change waits for it."""
+    decision = decide(rules, tag, now)
+    if decision.answer is not Answer.NO or tag.is_signed:
+        return decision
+    later = decide(rules, replace(tag, is_signed=None), now)
+    return later if later.answer is Answer.WAITS else decision
 
 
 def needs_scan(rules: Iterable[Rule]) -> bool:
@@ -151,6 +167,11 @@ def needs_scan(rules: Iterable[Rule]) -> bool:
     return any(
         needs_scan(rule.rules) if isinstance(rule, Group) else _FIELDS[rule.field].needs_scan for rule in rules
     )
+
+
+def asks_for(rules: Iterable[Rule], name: str) -> bool:
+    """Whether a rule is about the field of this name."""
+    return any(asks_for(rule.rules, name) if isinstance(rule, Group) else rule.field == name for rule in rules)
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -201,6 +222,11 @@ def _parse(document: Any, place: str, depth: int) -> Rule:
     except ValueError as error:
         raise RuleInvalid(f"{place}.values: {error}") from None
     return Condition(name, operator, tuple(values))
+
+
+def write_rules(rules: Iterable[Rule]) -> str:
+    """Rules as a text that is stored."""
+    return json.dumps([rule.document for rule in rules])
 
 
 def _size(rules: Iterable[Rule]) -> int:
@@ -262,16 +288,18 @@ def _number(get: Callable[[TagFacts], int | None], *, needs_scan: bool = False) 
     return _Field(tuple(_NUMBERS), holds, _whole_number, needs_scan)
 
 
-def _moment(get: Callable[[TagFacts], int | None]) -> _Field:
-    """A field that is a moment; who never came before is before every moment."""
+_Moments: TypeAlias = "Callable[[TagFacts], tuple[int, int | None]]"
+"""The moments that have to be before one (`bf`), and after one (`af`; None: it never came)."""
 
+
+def _moment(get: _Moments) -> _Field:
     def holds(tag: TagFacts, operator: str, values: tuple[str, ...], _now: int) -> bool:
         return _compare(get(tag), operator, _milliseconds(values[0]))
 
     return _Field(_MOMENTS, holds, _milliseconds)
 
 
-def _age(get: Callable[[TagFacts], int | None]) -> _Field:
+def _age(get: _Moments) -> _Field:
     """The same, but the value is how long ago: before 12 h means earlier than 12 hours ago."""
 
     def holds(tag: TagFacts, operator: str, values: tuple[str, ...], now: int) -> bool:
@@ -280,15 +308,23 @@ def _age(get: Callable[[TagFacts], int | None]) -> _Field:
     return _Field(_MOMENTS, holds, to_milliseconds)
 
 
-def _compare(moment: int | None, operator: str, bound: int) -> bool:
-    if moment is None:
-        return operator == "bf"
-    return moment < bound if operator == "bf" else moment > bound
+def _compare(moments: tuple[int, int | None], operator: str, bound: int) -> bool:
+    latest, came = moments
+    return latest < bound if operator == "bf" else came is not None and came > bound
+
+
+def _updated(tag: TagFacts) -> tuple[int, int]:
+    return tag.updated_at, tag.updated_at
+
+
+def _pulled(tag: TagFacts) -> tuple[int, int | None]:
+    """What was pushed a moment ago is not one that nobody wants: before means neither pulled nor pushed since."""
+    return max(tag.updated_at, tag.last_pulled_at or 0), tag.last_pulled_at
 
 
 def _signed() -> _Field:
-    def holds(tag: TagFacts, _operator: str, values: tuple[str, ...], _now: int) -> bool:
-        return tag.is_signed is (values[0] == "true")
+    def holds(tag: TagFacts, _operator: str, values: tuple[str, ...], _now: int) -> bool | None:
+        return None if tag.is_signed is None else tag.is_signed is (values[0] == "true")
 
     return _Field(("eq",), holds, _truth)
 
@@ -325,11 +361,11 @@ _FIELDS: dict[str, _Field] = {
     "vulnerability_critical": _number(_found(lambda found: found.critical), needs_scan=True),
     "vulnerability_major": _number(_found(lambda found: found.major), needs_scan=True),
     "vulnerability_minor": _number(_found(lambda found: found.minor), needs_scan=True),
-    "updated_at": _moment(lambda tag: tag.updated_at),
-    "updated_at_duration": _age(lambda tag: tag.updated_at),
+    "updated_at": _moment(_updated),
+    "updated_at_duration": _age(_updated),
     # Beyond DTR.
-    "last_pulled_at": _moment(lambda tag: tag.last_pulled_at),
-    "last_pulled_at_duration": _age(lambda tag: tag.last_pulled_at),
+    "last_pulled_at": _moment(_pulled),
+    "last_pulled_at_duration": _age(_pulled),
     "size": _number(lambda tag: tag.size),
     "platform": _texts(lambda tag: tag.platforms),
     "label": _texts(lambda tag: (f"{name}={value}" for name, value in tag.labels.items())),

@@ -6,13 +6,13 @@ DTR's codes, with the meaning that C's `strftime` gives them; what is no code st
 
 from __future__ import annotations
 
+import datetime as dt
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import datetime as dt
+from dtr.oci import OciError, Tag, parse_reference
 
-_CODE = re.compile(r"%([nAawdBbmYyHIpMSfZjW%])")
+CODES = "nAawdBbmYyHIpMSfZjW"
+_CODE = re.compile(rf"%([{CODES}%])")
 
 
 def expand(template: str, tag: str, moment: dt.datetime) -> str:
@@ -27,3 +27,12 @@ def expand(template: str, tag: str, moment: dt.datetime) -> str:
         return moment.strftime(f"%{code}")
 
     return _CODE.sub(replaced, template)
+
+
+def name_of(template: str, tag: str, moment: int) -> str | None:
+    """The name that a template gives to a tag at a moment, milliseconds since 1970 UTC; None: no tag's."""
+    name = expand(template, tag, dt.datetime.fromtimestamp(moment / 1000, dt.UTC))
+    try:
+        return name if isinstance(parse_reference(name), Tag) else None
+    except OciError:
+        return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +17,12 @@ from dtr.policies.rules import (
     Findings,
     RuleInvalid,
     TagFacts,
+    asks_for,
     decide,
+    decide_once,
     needs_scan,
     parse_rules,
+    write_rules,
 )
 
 HOUR = 3_600_000
@@ -119,8 +124,12 @@ def test_every_operator_of_every_field_is_tried():
     assert {field for field, _ in tried} == set(FIELDS)
 
 
-def test_what_was_never_pulled_was_pulled_before_every_moment():
-    assert answer(rule("last_pulled_at_duration", "bf", "720h"), UNTOUCHED) is Answer.YES
+def test_what_was_never_pulled_counts_from_its_push():
+    fresh = replace(TAG, last_pulled_at=NOW - 900 * HOUR)  # and pushed twelve hours ago
+    for tag in (UNTOUCHED, fresh):
+        assert answer(rule("last_pulled_at_duration", "bf", "11h"), tag) is Answer.YES
+        assert answer(rule("last_pulled_at_duration", "bf", "13h"), tag) is Answer.NO
+        assert answer(rule("last_pulled_at_duration", "af", "13h"), tag) is Answer.NO
     assert answer(rule("last_pulled_at", "af", "2000-01-01"), UNTOUCHED) is Answer.NO
 
 
@@ -168,14 +177,20 @@ documents = st.recursive(
     ),
     max_leaves=8,
 )  # fmt: skip
-tags = st.sampled_from([TAG, UNKNOWN, UNTOUCHED])
+tags = st.builds(
+    replace,
+    st.sampled_from([TAG, UNTOUCHED]),
+    findings=st.sampled_from([None, TAG.findings, Findings()]),
+    is_signed=st.sampled_from([None, False, True]),
+)
 
 
-@given(documents)
+@given(st.lists(documents, max_size=3))
 @settings(max_examples=300, deadline=None)
-def test_what_is_read_is_written_as_it_was(document: dict[str, Any]):
-    (parsed,) = parse_rules([document])
-    assert parsed.document == document
+def test_what_is_read_is_written_as_it_was(written: list[dict[str, Any]]):
+    rules = parse_rules(written)
+    assert [one.document for one in rules] == written
+    assert parse_rules(json.loads(write_rules(rules))) == rules
 
 
 @given(st.lists(documents, min_size=1, max_size=3), tags)
@@ -186,14 +201,62 @@ def test_not_any_is_all_not(inner: list[dict[str, Any]], tag: TagFacts):
     assert answer({"all": inner}, tag) is decide(parse_rules(inner), tag, NOW).answer
 
 
-@given(documents)
+@given(st.lists(documents, min_size=1, max_size=3), tags, st.randoms(use_true_random=False))
 @settings(max_examples=300, deadline=None)
-def test_a_scan_never_changes_an_answer_that_did_not_wait(document: dict[str, Any]):
-    before = answer(document, UNKNOWN)
-    for findings in (TAG.findings, Findings()):
-        after = answer(document, replace(TAG, findings=findings))
+def test_the_order_of_rules_and_their_repetition_mean_nothing(inner: list[Any], tag: TagFacts, random: Any):
+    other = [*inner, random.choice(inner)]
+    random.shuffle(other)
+    for kind in ("any", "all"):
+        assert answer({kind: inner}, tag) is answer({kind: other}, tag)
+    assert answer({"any": [{"all": inner}, *inner]}, tag) is answer({"any": inner}, tag)  # absorption
+
+
+@given(documents, tags)
+@settings(max_examples=300, deadline=None)
+def test_what_becomes_known_never_changes_an_answer_that_did_not_wait(document: dict[str, Any], tag: TagFacts):
+    before = answer(document, tag)
+    findings = [TAG.findings, Findings()] if tag.findings is None else [tag.findings]
+    signed = [True, False] if tag.is_signed is None else [tag.is_signed]
+    for found, is_signed in itertools.product(findings, signed):
+        after = answer(document, replace(tag, findings=found, is_signed=is_signed))
         assert after is not Answer.WAITS
         assert before in {Answer.WAITS, after}
+
+
+@given(st.lists(documents, min_size=1, max_size=3), tags)
+@settings(max_examples=300, deadline=None)
+def test_who_waits_says_for_what_is_not_known(inner: list[dict[str, Any]], tag: TagFacts):
+    decision = decide(parse_rules(inner), tag, NOW)
+    unknown = {"scan": tag.findings is None, "signature": tag.is_signed is None, "": True}
+    assert (decision.answer is Answer.WAITS) is bool(decision.waits_for)
+    assert unknown[decision.waits_for]
+
+
+@given(st.lists(documents, min_size=1, max_size=3), tags)
+@settings(max_examples=300, deadline=None)
+def test_once_is_a_no_only_where_no_signature_would_help(inner: list[dict[str, Any]], tag: TagFacts):
+    rules, now = parse_rules(inner), decide(parse_rules(inner), tag, NOW)
+    once = decide_once(rules, tag, NOW)
+    if once.answer is not now.answer:
+        assert (now.answer, once.answer, tag.is_signed) == (Answer.NO, Answer.WAITS, False)
+        assert decide(rules, replace(tag, is_signed=True), NOW).answer is not Answer.NO or asks_for(
+            rules, "signed"
+        )
+    if once.answer is Answer.NO and tag.findings is not None and not tag.is_signed:
+        assert decide(rules, replace(tag, is_signed=True), NOW).answer is Answer.NO
+
+
+def test_a_signature_is_waited_for_where_it_decides():
+    unsigned = replace(TAG, is_signed=False)
+    wanted, unwanted = parse_rules([rule("signed", "eq", "true")]), parse_rules([rule("signed", "eq", "false")])
+    once = decide_once(wanted, unsigned, NOW)
+    assert (once.answer, once.decided_by, once.waits_for) == (Answer.WAITS, 0, "signature")
+    assert decide(wanted, unsigned, NOW).answer is Answer.NO
+    assert decide_once(unwanted, unsigned, NOW).answer is Answer.YES
+    other = parse_rules([rule("tag", "eq", "other"), rule("signed", "eq", "true")])
+    assert decide_once(other, unsigned, NOW).answer is Answer.NO  # a signature would not help
+    assert (asks_for(other, "signed"), asks_for(other, "size")) == (True, False)
+    assert asks_for(parse_rules([{"not": rule("size", "gt", "1")}]), "size")
 
 
 # --- what is no rule ------------------------------------------------------------------------------------------

@@ -13,12 +13,21 @@ from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
-from dtr.http.api.paging import COUNT, PageDep
-from dtr.http.api.pruning import RULES, InitialEvaluation, RuleForm, RuleRecord, read_rules
+from dtr.http.api.paging import PageDep
+from dtr.http.api.policies import (
+    RULES,
+    InitialEvaluation,
+    RuleForm,
+    RuleRecord,
+    policy_page,
+    read_rules,
+    refused_as,
+    rule_records,
+)
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import NameInvalid, OciError, Tag, parse_reference, parse_repository_name
-from dtr.policies import PolicyInvalid, PromotionPolicy
+from dtr.policies import PromotionPolicy
 from dtr.registry import ManifestIncomplete, ManifestUnknown, Origin, TagImmutable, TooManyManifests
 
 if TYPE_CHECKING:
@@ -114,7 +123,7 @@ class PromotionPolicyRecord(Record):
         return cls(
             id=policy.id,
             enabled=policy.enabled,
-            rules=[RuleRecord.model_validate(rule.document) for rule in policy.rules],
+            rules=rule_records(policy.rules),
             source_repository=policy.source_path,
             target_repository=policy.target_path,
             tag_template=policy.template,
@@ -156,12 +165,8 @@ async def list_promotion_policies(
 ) -> list[PromotionPolicyRecord]:
     """For whoever was granted something on the repository, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
-    promotions = rooms.promotions
-    if page.wants_count:
-        count = len(await promotions.list_policies(repository, as_target=not source, limit=10_000))
-        response.headers[COUNT] = str(count)
-    found = await promotions.list_policies(repository, as_target=not source, start=page.start, limit=page.limit)
-    return [PromotionPolicyRecord.of(one) for one in page.cut(response, found, lambda one: one.id)]
+    found = await policy_page(page, response, rooms.promotions.list_policies, repository, as_target=not source)
+    return [PromotionPolicyRecord.of(one) for one in found]
 
 
 @router.post(
@@ -181,7 +186,7 @@ async def create_promotion_policy(
     """For administrators of both repositories. From then on it sees every push of a tag to this one."""
     source = await caller.require_on(path, Operation.EDIT_POLICIES)
     target = await _require_on_target(caller, form.target_repository, Operation.EDIT_POLICIES)
-    try:
+    with refused_as("INVALID_PROMOTION_POLICY"):
         policy = PromotionPolicy(
             id="",
             source=source,
@@ -193,8 +198,6 @@ async def create_promotion_policy(
             template=form.tag_template,
         )
         made = await rooms.promotions.create(policy, evaluate=initial_evaluation, by=caller.actor)
-    except PolicyInvalid as error:
-        raise ApiError("INVALID_PROMOTION_POLICY", str(error)) from None
     return PromotionPolicyRecord.of(made)
 
 
@@ -235,7 +238,7 @@ async def update_promotion_policy(
     if form.target_repository is not None:
         target_path = form.target_repository
         target = await _require_on_target(caller, target_path, Operation.EDIT_POLICIES)
-    try:
+    with refused_as("INVALID_PROMOTION_POLICY"):
         policy = replace(
             present,
             target=target,
@@ -245,8 +248,6 @@ async def update_promotion_policy(
             template=present.template if form.tag_template is None else form.tag_template,
         )
         await rooms.promotions.change(policy, evaluate=initial_evaluation, by=caller.actor)
-    except PolicyInvalid as error:
-        raise ApiError("INVALID_PROMOTION_POLICY", str(error)) from None
     return PromotionPolicyRecord.of(policy)
 
 

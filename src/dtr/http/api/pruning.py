@@ -3,59 +3,41 @@
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - records need it
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
-from dtr.http.api.errors import ApiError, errors
+from dtr.http.api.errors import errors
 from dtr.http.api.models import Form, Record, moment
-from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.paging import PageDep
+from dtr.http.api.policies import (
+    RULES,
+    Explain,
+    InitialEvaluation,
+    JudgedRecord,
+    RuleForm,
+    RuleRecord,
+    judged_fields,
+    page_of_tags,
+    policy_page,
+    read_rules,
+    refused_as,
+    rule_records,
+)
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
-from dtr.policies import FIELDS, PolicyInvalid, PruningPolicy, parse_rules
+from dtr.policies import PruningPolicy
 
 if TYPE_CHECKING:
     from dtr.policies import Judged
-    from dtr.policies.rules import Rule
 
 router = APIRouter(
     prefix="/api/v0/repositories/{namespace}/{reponame:path}/pruningPolicies", tags=["repositories"]
 )
-
-_OPERATORS = "; ".join(f"`{field}`: {', '.join(operators)}" for field, operators in FIELDS.items())
-RULES = (
-    f"All have to hold. Fields and operators: {_OPERATORS}. Instead of a field, `any`, `all` (lists of rules) or"
-    " `not` (a rule) put rules together."
-)
-InitialEvaluation = Annotated[
-    bool,
-    Query(alias="initialEvaluation", description="Also for tags that are there; else for those to come."),
-]
-
-
-class RuleRecord(Record):
-    """A rule: a field with an operator and values, or rules put together."""
-
-    field: str | None = None
-    operator: str | None = None
-    values: list[str] | None = None
-    any: list[RuleRecord] | None = Field(None, description="Holds when one of them does.")
-    all: list[RuleRecord] | None = Field(None, description="Holds when all of them do.")
-    not_: RuleRecord | None = Field(None, alias="not", description="Holds when it does not.")
-
-
-class RuleForm(Form):
-    """A rule: a field with an operator and values, or rules put together."""
-
-    field: str | None = None
-    operator: str | None = None
-    values: list[str] | None = None
-    any: list[RuleForm] | None = Field(None, description="Holds when one of them does.")
-    all: list[RuleForm] | None = Field(None, description="Holds when all of them do.")
-    not_: RuleForm | None = Field(None, alias="not", description="Holds when it does not.")
 
 
 class PruningPolicyRecord(Record):
@@ -75,7 +57,7 @@ class PruningPolicyRecord(Record):
             id=policy.id,
             repository=path,
             enabled=policy.enabled,
-            rules=[RuleRecord.model_validate(rule.document) for rule in policy.rules],
+            rules=rule_records(policy.rules),
             keep=policy.keep,
             last_pruned_at=moment(policy.last_pruned_at),
         )
@@ -104,27 +86,15 @@ class PrunedTag(Record):
     digest: str
 
 
-class JudgedTag(PrunedTag):
+class JudgedTag(JudgedRecord):
     """A tag, and what the rules say of it."""
 
     prune: bool = Field(description="It would go.")
-    answer: str = Field(description="`yes`: all rules hold; `no`; `waits`: for a scan.")
-    decided_by: int | None = Field(description="The place of the rule that does not hold, from 0; null: all hold.")
 
     @classmethod
     def of(cls, judged: Judged) -> JudgedTag:
         """The record of a decision."""
-        return cls(
-            name=judged.tag.name,
-            digest=judged.tag.manifest.digest,
-            prune=judged.goes,
-            answer=judged.decision.answer.value,
-            decided_by=judged.decision.decided_by,
-        )
-
-
-def _invalid(error: PolicyInvalid) -> ApiError:
-    return ApiError("INVALID_PRUNING_POLICY", str(error))
+        return cls(**judged_fields(judged.tag, judged.decision), prune=judged.goes)
 
 
 @router.get(
@@ -138,10 +108,8 @@ async def list_pruning_policies(
 ) -> list[PruningPolicyRecord]:
     """For whoever was granted something on the repository, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
-    if page.wants_count:
-        response.headers[COUNT] = str(len(await rooms.pruning.list_policies(repository, limit=10_000)))
-    found = await rooms.pruning.list_policies(repository, start=page.start, limit=page.limit)
-    return [PruningPolicyRecord.of(one, path) for one in page.cut(response, found, lambda one: one.id)]
+    found = await policy_page(page, response, rooms.pruning.list_policies, repository)
+    return [PruningPolicyRecord.of(one, path) for one in found]
 
 
 @router.post(
@@ -160,11 +128,9 @@ async def create_pruning_policy(
 ) -> PruningPolicyRecord:
     """For administrators of the repository. It is worked off at once, and then every quarter of an hour."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
-    try:
+    with refused_as("INVALID_PRUNING_POLICY"):
         policy = _policy(repository, form)
         made = await rooms.pruning.create(policy, only_future=not initial_evaluation, by=caller.actor)
-    except PolicyInvalid as error:
-        raise _invalid(error) from None
     return PruningPolicyRecord.of(made, path)
 
 
@@ -181,29 +147,18 @@ async def try_pruning_policy(
     rooms: RoomsDep,
     page: PageDep,
     response: Response,
-    explain: Annotated[bool, Query(description="Answer every tag, with the rule that decided.")] = False,
+    explain: Explain = False,
 ) -> list[PrunedTag] | list[JudgedTag]:
     """For administrators of the repository. The answer lists the tags that would go, by name; none goes."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
-    try:
+    with refused_as("INVALID_PRUNING_POLICY"):
         policy = _policy(repository, form)
         policy.check()
-    except PolicyInvalid as error:
-        raise _invalid(error) from None
-    found: list[JudgedTag] = []
-    count = 0
-    async for judged in rooms.pruning.judge(policy):
-        if not (explain or judged.goes):
-            continue
-        count += 1
-        if judged.tag.name >= page.start and len(found) < page.limit:
-            found.append(JudgedTag.of(judged))
-        elif len(found) == page.limit and not page.wants_count:
-            break
-    if page.wants_count:
-        response.headers[COUNT] = str(count)
-    shown = page.cut(response, found, lambda one: one.name)
-    return shown if explain else [PrunedTag(name=one.name, digest=one.digest) for one in shown]
+    judged = (one async for one in rooms.pruning.judge(policy) if explain or one.goes)
+    shown = await page_of_tags(page, response, judged, lambda one: one.tag.name)
+    if explain:
+        return [JudgedTag.of(one) for one in shown]
+    return [PrunedTag(name=one.tag.name, digest=one.tag.manifest.digest) for one in shown]
 
 
 @router.get(
@@ -237,18 +192,14 @@ async def update_pruning_policy(
     """For administrators of the repository. It is worked off at once."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     present = await rooms.pruning.get(repository, pruningpolicyid)
-    try:
-        policy = PruningPolicy(
-            id=present.id,
-            repository=repository,
+    with refused_as("INVALID_PRUNING_POLICY"):
+        policy = replace(
+            present,
             enabled=present.enabled if form.enabled is None else form.enabled,
             rules=present.rules if form.rules is None else read_rules(form.rules),
             keep=present.keep if form.keep is None else form.keep,
-            last_pruned_at=present.last_pruned_at,
         )
         changed = await rooms.pruning.change(policy, only_future=not initial_evaluation, by=caller.actor)
-    except PolicyInvalid as error:
-        raise _invalid(error) from None
     return PruningPolicyRecord.of(changed, path)
 
 
@@ -266,8 +217,3 @@ def _policy(repository: int, form: PruningPolicyForm) -> PruningPolicy:
     return PruningPolicy(
         id="", repository=repository, enabled=form.enabled, rules=read_rules(form.rules), keep=form.keep
     )
-
-
-def read_rules(forms: list[RuleForm]) -> tuple[Rule, ...]:
-    """The rules of a form. Raises PolicyInvalid."""
-    return parse_rules([one.model_dump(by_alias=True, exclude_none=True) for one in forms])
