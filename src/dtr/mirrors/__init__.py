@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dtr.mirrors.errors import BlobShort, MirrorError, TransferFailed
 from dtr.mirrors.local import Local, Place, read_manifest
+from dtr.mirrors.transfer import Transfer
 
 __all__ = [
     "BlobShort",
     "Local",
     "MirrorError",
     "Place",
+    "Transfer",
     "TransferFailed",
     "read_manifest",
 ]
