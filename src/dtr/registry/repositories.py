@@ -52,7 +52,7 @@ from dtr.registry.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from sqlalchemy import Select
 
@@ -281,11 +281,19 @@ class Repositories:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, name: RepositoryName, settings: Settings, *, by: Actor = SYSTEM) -> int:
+    async def create(
+        self,
+        name: RepositoryName,
+        settings: Settings,
+        *,
+        also: Callable[[Transaction, int], Awaitable[None]] | None = None,
+        by: Actor = SYSTEM,
+    ) -> int:
         """
         Make a repository; its id. The namespace must be there. A redirect from this name ends.
 
-        Raises NameInvalid, NamespaceUnknown, RepositoryExists, InvalidSettings.
+        `also` is done in the same unit of work. Raises NameInvalid, NamespaceUnknown, RepositoryExists,
+        InvalidSettings.
         """
         _check_name(name)
         settings.check()
@@ -299,6 +307,8 @@ class Repositories:
                 raise RepositoryExists(name)
             await tx.execute(_END_REDIRECT, path=str(name))
             await record(tx, _event("CREATE", by, row[0], name, settings.visibility))
+            if also is not None:
+                await also(tx, row[0])
             return int(row[0])
 
         return await self._database.unit(work)
