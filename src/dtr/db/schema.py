@@ -585,6 +585,7 @@ pruning_policies = Table(
     Column("since", BigInteger, nullable=False),  # older tags are not meant; 0: all are
     Column("created_at", BigInteger, nullable=False),
     Column("last_pruned_at", BigInteger),
+    Column("waiting", Integer, nullable=False, server_default="0"),  # tags that waited for a scan then
 )
 
 promotion_policies = Table(
@@ -598,6 +599,22 @@ promotion_policies = Table(
     Column("tag_template", _text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("last_promoted_at", BigInteger),
+)
+
+policy_tags = Table(  # what a policy last had to do with a tag, so that it does it once for each push
+    "policy_tags",
+    metadata,
+    Column("policy_id", _text, primary_key=True),
+    Column("tag", _text, primary_key=True),
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False),  # of the tag
+    Column("digest", _text, nullable=False),  # what it named
+    Column("moment", BigInteger, nullable=False),  # of the push
+    Column("chain", _text, nullable=False),  # JSON: what the image came through by promotion
+    Column("state", _text, nullable=False),
+    CheckConstraint("state IN ('done', 'waits')", "state"),
+    Column("waits_for", _text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("ix_policy_tags_repository_id_digest", "repository_id", "digest"),
 )
 
 webhooks = Table(  # subscriptions to what happens

@@ -278,6 +278,23 @@ CREATE INDEX ix_organization_members_owners ON public.organization_members USING
 
 CREATE INDEX ix_organization_members_user_id ON public.organization_members USING btree (user_id);
 
+CREATE TABLE policy_tags (
+    policy_id text COLLATE "C" NOT NULL,
+    tag text COLLATE "C" NOT NULL,
+    repository_id bigint NOT NULL,
+    digest text COLLATE "C" NOT NULL,
+    moment bigint NOT NULL,
+    chain text COLLATE "C" NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    waits_for text COLLATE "C" NOT NULL,
+    updated_at bigint NOT NULL,
+    CONSTRAINT pk_policy_tags PRIMARY KEY (policy_id, tag),
+    CONSTRAINT ck_policy_tags_state CHECK ((state = ANY (ARRAY['done'::text, 'waits'::text]))),
+    CONSTRAINT fk_policy_tags_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_policy_tags_repository_id_digest ON public.policy_tags USING btree (repository_id, digest);
+
 CREATE TABLE promotion_policies (
     id text COLLATE "C" NOT NULL,
     source_id bigint NOT NULL,
@@ -305,6 +322,7 @@ CREATE TABLE pruning_policies (
     since bigint NOT NULL,
     created_at bigint NOT NULL,
     last_pruned_at bigint,
+    waiting integer NOT NULL DEFAULT 0,
     CONSTRAINT pk_pruning_policies PRIMARY KEY (id),
     CONSTRAINT fk_pruning_policies_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
 );

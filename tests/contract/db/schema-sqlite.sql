@@ -285,6 +285,23 @@ CREATE INDEX ix_organization_members_owners ON organization_members (organizatio
 
 CREATE INDEX ix_organization_members_user_id ON organization_members (user_id);
 
+CREATE TABLE policy_tags (
+    policy_id TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    repository_id INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    moment BIGINT NOT NULL,
+    chain TEXT NOT NULL,
+    state TEXT NOT NULL,
+    waits_for TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT pk_policy_tags PRIMARY KEY (policy_id, tag),
+    CONSTRAINT ck_policy_tags_state CHECK (state IN ('done', 'waits')),
+    CONSTRAINT fk_policy_tags_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_policy_tags_repository_id_digest ON policy_tags (repository_id, digest);
+
 CREATE TABLE promotion_policies (
     id TEXT NOT NULL,
     source_id INTEGER NOT NULL,
@@ -312,6 +329,7 @@ CREATE TABLE pruning_policies (
     since BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     last_pruned_at BIGINT,
+    waiting INTEGER DEFAULT '0' NOT NULL,
     CONSTRAINT pk_pruning_policies PRIMARY KEY (id),
     CONSTRAINT fk_pruning_policies_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
 );

@@ -833,6 +833,7 @@ def upgrade() -> None:
         sa.Column("since", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_pruned_at", sa.BigInteger(), nullable=True),
+        sa.Column("waiting", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(
             ["repository_id"],
             ["repositories.id"],
@@ -868,6 +869,29 @@ def upgrade() -> None:
     )
     for column in ("source_id", "target_id"):
         op.create_index(op.f(f"ix_promotion_policies_{column}"), "promotion_policies", [column], unique=False)
+    op.create_table(
+        "policy_tags",
+        sa.Column("policy_id", text, nullable=False),
+        sa.Column("tag", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("digest", text, nullable=False),
+        sa.Column("moment", sa.BigInteger(), nullable=False),
+        sa.Column("chain", text, nullable=False),
+        sa.Column("state", text, nullable=False),
+        sa.Column("waits_for", text, nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("state IN ('done', 'waits')", name=op.f("ck_policy_tags_state")),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_policy_tags_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("policy_id", "tag", name=op.f("pk_policy_tags")),
+    )
+    op.create_index(
+        "ix_policy_tags_repository_id_digest", "policy_tags", ["repository_id", "digest"], unique=False
+    )
     op.create_table(
         "webhooks",
         sa.Column("id", text, nullable=False),
@@ -944,6 +968,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("webhook_deliveries")
     op.drop_table("webhooks")
+    op.drop_table("policy_tags")
     op.drop_table("promotion_policies")
     op.drop_table("pruning_policies")
     op.drop_table("job_logs")
