@@ -11,7 +11,7 @@ import asyncio
 import json
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from sqlalchemy import (
@@ -24,11 +24,13 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    or_,
     select,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from dtr.accounts.visibility import VISIBLE, asking
 from dtr.db import Statement, now
 from dtr.db.schema import accounts, repositories, webhooks
 from dtr.events import SYSTEM, Event, Object, record
@@ -79,7 +81,11 @@ _LOCK = Statement(_there.where(webhooks.c.id == bindparam("id")).with_for_update
 
 _SCOPES: dict[str, tuple[ColumnElement[bool], ...]] = {
     "all": (),
-    "author": (webhooks.c.author_id == bindparam("author", type_=Text),),
+    # What a repository is called now, and whether something happens there, is for those who see it.
+    "author": (
+        webhooks.c.author_id == bindparam("author", type_=Text),
+        or_(webhooks.c.repository_id.is_(None), VISIBLE),
+    ),
     "repository": (webhooks.c.repository_id == bindparam("repository", type_=BigInteger),),
     "namespace": (webhooks.c.namespace_id == bindparam("namespace", type_=Text),),
     "everywhere": (webhooks.c.repository_id.is_(None), webhooks.c.namespace_id.is_(None)),
@@ -188,7 +194,7 @@ class Webhooks:
         """
         At most `limit` webhooks from the id `start` on, by id: of an author, a repository or a namespace, or all.
 
-        `kind` is their type; empty: any.
+        An author has none of repositories that it does not see any more. `kind` is their type; empty: any.
         """
         scope, parameters = _scope(author, repository, namespace)
         rows = await self._database.fetch_all(_LISTS[scope], **parameters, kind=kind, start=start, limit=limit)
@@ -253,23 +259,46 @@ class Webhooks:
 
         return await self._database.unit(work)
 
-    async def change(self, webhook: Webhook, *, secret: str | None = None, by: Actor = SYSTEM) -> Webhook:
+    async def change(
+        self,
+        webhook: str,
+        *,
+        name: str | None = None,
+        tls_cert: str | None = None,
+        skip_tls_verification: bool | None = None,
+        is_active: bool | None = None,
+        secret: str | None = None,
+        by: Actor = SYSTEM,
+    ) -> Webhook:
         """
-        Change name, certificate and whether it is active; `secret` None: stays, empty: there is none any more.
+        Change of a webhook what is not None; how it is then. `secret` empty: there is none any more.
 
         Raises WebhookUnknown, WebhookInvalid, VaultError.
         """
-        await _check(webhook, secret or "")
-        sealed = await self._sealed(webhook.id, secret or "")
+        of_receiver = _given(tls_cert=tls_cert, skip_tls_verification=skip_tls_verification)
+        of_webhook = _given(name=name, is_active=is_active, has_secret=None if secret is None else bool(secret))
+
+        def changed(before: Webhook) -> Webhook:
+            return replace(before, **of_webhook, receiver=replace(before.receiver, **of_receiver))
+
+        # Outside of the unit, for it takes a thread: what else may be changed meanwhile goes with each of these.
+        await _check(changed(await self.get(webhook)), secret or "")
+        sealed = await self._sealed(webhook, secret or "")
 
         async def work(tx: Transaction) -> Webhook:
-            if await tx.fetch_one(_LOCK, id=webhook.id) is None:
-                raise WebhookUnknown(webhook.id)
-            await tx.execute(_UPDATE, which=webhook.id, active=webhook.is_active, **_changeable(webhook))
+            row = await tx.fetch_one(_LOCK, id=webhook)
+            if row is None:
+                raise WebhookUnknown(webhook)
+            before = webhook_of(row)
+            after = changed(before)
+            if after == before and not secret:
+                return before
+            await tx.execute(_UPDATE, which=webhook, active=after.is_active, **_changeable(after))
             if secret is not None:
-                await tx.execute(_SET_SECRET, which=webhook.id, secret=sealed)
-            await _note(tx, "UPDATE", webhook, by)
-            row = await tx.fetch_one(_GET, id=webhook.id)
+                await tx.execute(_SET_SECRET, which=webhook, secret=sealed)
+            told = {} if secret is None else {"secret": "new" if secret else "none"}
+            await _note(tx, "UPDATE", after, by, **told)
+            row = await tx.fetch_one(_GET, id=webhook)
             assert row is not None
             return webhook_of(row)
 
@@ -323,7 +352,9 @@ def webhook_of(row: Row) -> Webhook:
 
 def _scope(author: str | None, repository: int | None, namespace: str | None) -> tuple[str, dict[str, object]]:
     """The name of a list, and what it is asked with."""
-    given: dict[str, object] = {"author": author, "repository": repository, "namespace": namespace}
+    if author is not None:
+        return "author", {"author": author, **asking(author)}
+    given: dict[str, object] = {"repository": repository, "namespace": namespace}
     return next(((name, {name: value}) for name, value in given.items() if value is not None), ("all", {}))
 
 
@@ -343,11 +374,16 @@ def _changeable(webhook: Webhook) -> dict[str, object]:
     }
 
 
-async def _note(tx: Transaction, kind: EventType, webhook: Webhook, by: Actor) -> None:
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+async def _note(tx: Transaction, kind: EventType, webhook: Webhook, by: Actor, **more: str) -> None:
     content = {
         "type": webhook.type,
         "host": urlsplit(webhook.receiver.endpoint).hostname,
         "inactive": not webhook.is_active,
+        **more,
     }
     about = webhook.as_object(json.dumps(content))
     await record(tx, Event(type=kind, actor=by, object=about, repository_id=webhook.repository_id))

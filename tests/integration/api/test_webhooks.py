@@ -123,7 +123,7 @@ def test_this_host_is_no_receiver_unless_the_administrator_says_so(world: Api, r
     world.as_("ada").client.call("GET", "/v2/acme/app/manifests/pulled").expect(200)
     (delivery,) = deliveries(rita, made["id"], "failed")
     assert (delivery["statusCode"], delivery["answer"]) == (0, "")
-    assert "none that webhooks may be sent to" in delivery["error"]
+    assert "none that may be reached from here" in delivery["error"]
 
 
 def test_trying_out(world: Api, receiver: Receiver):
@@ -182,6 +182,10 @@ def test_keys_and_rights(world: Api, receiver: Receiver):
         rita.post(f"{WEBHOOKS}/update", {"id": of_repository["id"], "inactive": False}).expect(403)
         rita.get(f"{WEBHOOKS}/{of_repository['id']}/deliveries").expect(403)
         assert of_repository["id"] in ids(rita)
+        # Who sees nothing of the repository any more does not learn what it is called now, nor whether it is used.
+        world.admin.delete("/api/v0/repositories/acme/app/teamAccess/admins").expect(204)
+        assert ids(rita) == set()
+        assert int(rita.get(WEBHOOKS, count="true").headers["x-resource-count"]) == 0
         rita.delete(f"{WEBHOOKS}/{of_repository['id']}").expect(200)
     finally:
         world.grant("acme/admins", "admin", repository="acme/app")

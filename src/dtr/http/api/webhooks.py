@@ -2,14 +2,13 @@
 ``/api/v0/webhooks``: who is told what happens in repositories, and what was told.
 
 Webhooks of a repository are the business of its administrators, those of a namespace of whoever may make
-repositories in it, those without a key of system administrators. Who made one sees it, and may delete it, also
-when these rights have gone.
+repositories in it, those without a key of system administrators. Who made one may delete it, also when these
+rights have gone, and sees it as long as the repository.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -211,7 +210,7 @@ async def list_webhooks(
     response: Response,
     webhook_type: Annotated[str, Query(alias="webhookType", description="Only those of this type.")] = "any",
 ) -> list[WebhookRecord]:
-    """One's own; for system administrators all."""
+    """One's own, but of repositories that one does not see any more; for system administrators all."""
     account = caller.require(Operation.MANAGE_OWN_SETTINGS)
     kind = "" if webhook_type == "any" else webhook_type
     author = None if caller.may(Operation.MANAGE_GLOBAL_WEBHOOKS) else account.id
@@ -296,23 +295,17 @@ async def test_webhook(form: WebhookTestForm, caller: CallerDep, rooms: RoomsDep
 @router.post("/update", summary="Change a webhook", responses=errors("INVALID_WEBHOOK", *_ON_WEBHOOK))
 async def update_webhook(form: WebhookUpdateForm, caller: CallerDep, rooms: RoomsDep) -> list[WebhookRecord]:
     """For whoever may make it. Its type, key, endpoint and format stay."""
-    present = await _managed(form.id, caller, rooms)
-    receiver = replace(
-        present.receiver,
-        tls_cert=present.receiver.tls_cert if form.tls_cert is None else form.tls_cert,
-        skip_tls_verification=(
-            present.receiver.skip_tls_verification
-            if form.skip_tls_verification is None
-            else form.skip_tls_verification
-        ),
+    found = await _managed(form.id, caller, rooms)
+    changed = await rooms.webhooks.change(
+        found.id,
+        name=form.name,
+        tls_cert=form.tls_cert,
+        skip_tls_verification=form.skip_tls_verification,
+        is_active=None if form.inactive is None else not form.inactive,
+        secret=form.secret,
+        by=caller.actor,
     )
-    webhook = replace(
-        present,
-        receiver=receiver,
-        is_active=present.is_active if form.inactive is None else not form.inactive,
-        name=present.name if form.name is None else form.name,
-    )
-    return [WebhookRecord.of(await rooms.webhooks.change(webhook, secret=form.secret, by=caller.actor))]
+    return [WebhookRecord.of(changed)]
 
 
 @router.delete("/{webhook}", summary="Delete a webhook", response_class=Response, responses=errors(*_ON_WEBHOOK))
