@@ -12,7 +12,6 @@ import inspect
 import pkgutil
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,13 @@ from dtr.db import ConstraintViolated, Database, Statement
 from dtr.events import Actor, Events, Filter
 from dtr.jobs import Crons, JobRequest, Jobs, Workers
 from dtr.oci import Digest, parse_manifest, parse_repository_name
+from dtr.outbound import Addresses, Outside
 from dtr.policies import PromotionPolicy, Promotions, Pruning, PruningPolicy, parse_rules
 from dtr.registry import Origin, Promotion, Settings
 from dtr.settings import LiveSettings
 from dtr.storage import Memory
 from dtr.vault import Vault
-from dtr.webhooks import Addresses, Deliveries, Receiver, Sender, Webhook, Webhooks
+from dtr.webhooks import Deliveries, Receiver, Sender, Webhook, Webhooks
 from dtr.webhooks.deliveries import queue
 
 OTHERS = {"cli", "db", "http", "oci", "storage"}
@@ -209,12 +209,12 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await did.does("Promotions.change", promotions.change, policy, evaluate=True)
     await did.does("Promotions.delete", promotions.delete, number, policy.id)
     vault = Vault(key_file)
-    webhooks, deliveries = Webhooks(database, vault), Deliveries(database, vault, Sender(Addresses()), str)
+    webhooks, deliveries = Webhooks(database, vault), Deliveries(database, vault, Sender(Outside(Addresses())), str)
     hidden = "a-path-that-is-a-secret"
     receiver = Receiver(endpoint=f"https://receiver.example/{hidden}")
     webhook = Webhook(type="TAG_PUSH", repository_id=number, receiver=receiver)
     webhook = await did.does("Webhooks.create", webhooks.create, webhook, secret=SECRET)
-    webhook = await did.does("Webhooks.change", webhooks.change, replace(webhook, name="pushes"), secret=SECRET)
+    webhook = await did.does("Webhooks.change", webhooks.change, webhook.id, name="pushes", secret=SECRET)
     queued = await database.unit(lambda tx: queue(tx, webhook.id, "{}"))
     await did.does("Deliveries.redeliver", deliveries.redeliver, webhook, queued)
     await did.does("Webhooks.delete", webhooks.delete, webhook.id)
