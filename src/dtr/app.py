@@ -33,6 +33,7 @@ from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
 from dtr.jobs import Crons, JobRequest, Jobs, Worker, Workers
+from dtr.outbound import Addresses, Outside
 from dtr.policies import Promotions, Pruning
 from dtr.registry import (
     Blobs,
@@ -49,10 +50,11 @@ from dtr.registry import (
     Uploads,
     Usage,
 )
+from dtr.remotes import Remotes
 from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
 from dtr.vault import Vault
-from dtr.webhooks import Addresses, Deliveries, Dispatcher, Sender, Webhooks
+from dtr.webhooks import Deliveries, Dispatcher, Sender, Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,8 +129,13 @@ class Application:
         self.deliveries = Deliveries(
             self.database,
             vault,
-            Sender(Addresses(settings.webhooks.allowed_networks), proxy_of=_proxy_of),
+            Sender(Outside(Addresses(settings.webhooks.allowed_networks), proxy_of=_proxy_of)),
             self._host,
+        )
+        self.remotes = Remotes(
+            Outside(Addresses(settings.mirroring.allowed_networks), proxy_of=_proxy_of),
+            user_agent=f"dtr/{__version__}",
+            manifest_limit=registry.manifest_limit,
         )
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
@@ -417,6 +424,7 @@ def open_storage(settings: Settings) -> Driver:
                 root_directory=given.prefix,
                 path_style=given.path_style,
                 verify=str(given.ca_bundle) if given.ca_bundle and given.verify else given.verify,
+                spool_directory=str(settings.data_dir.absolute()),
             )
         )
     from dtr.storage import FileSystem

@@ -235,6 +235,21 @@ class Webhooks(_Section):
         return _checked_networks(value)
 
 
+class Mirroring(_Section):
+    """Which other registries mirrors and caches may talk to."""
+
+    allowed_networks: tuple[str, ...] = Field(
+        (),
+        description="Networks in which other registries may be although they are private, link-local, or of this "
+        "host.",
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_networks(value)
+
+
 class Secrets(_Section):
     """Secrets of others that dtr has to know: of receivers and other registries."""
 
@@ -281,6 +296,7 @@ class Settings(_Section):
     auth: Auth = Auth()
     events: Events = Events()
     webhooks: Webhooks = Webhooks()
+    mirroring: Mirroring = Mirroring()
     secrets: Secrets = Secrets()
     log: Log = Log()
 

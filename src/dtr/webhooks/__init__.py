@@ -2,12 +2,11 @@
 Webhooks: others are told what happens in repositories.
 
 `Webhooks` are the subscriptions; `Dispatcher` follows the events and queues what is to be told; `Deliveries` are
-what was queued, which jobs send by a `Sender`, to no other addresses than `Addresses` allows.
+what was queued, which jobs send by a `Sender`.
 """
 
 from __future__ import annotations
 
-from dtr.webhooks.addresses import Addresses
 from dtr.webhooks.deliveries import RETRIES, SIGNATURE, Deliveries, Delivery
 from dtr.webhooks.dispatcher import Dispatcher
 from dtr.webhooks.errors import DeliveryFailed, DeliveryUnknown, WebhookInvalid, WebhookUnknown
@@ -19,7 +18,6 @@ __all__ = [
     "RETRIES",
     "SIGNATURE",
     "TYPES",
-    "Addresses",
     "Deliveries",
     "Delivery",
     "DeliveryFailed",

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from tests.support.receiver import Receiver as Server
 from tests.support.receiver import Reply, receiving
 
+from dtr.outbound import Addresses, Outside
 from dtr.pki import ensure_certificate
-from dtr.webhooks import Addresses, Receiver, Sender, WebhookInvalid
+from dtr.webhooks import Receiver, Sender, WebhookInvalid
 from dtr.webhooks.sender import Answer
 
 LOOPBACK = ("127.0.0.0/8",)
-UNREACHABLE = "the host has no address, or none that webhooks may be sent to"
+UNREACHABLE = "the host has no address, or none that may be reached from here"
 
 
 @pytest.fixture
@@ -31,7 +32,9 @@ def server() -> Iterator[Server]:
 
 async def send(url: str, sender: Sender | None = None, **receiver: Any) -> Answer:
     given = {"skip_tls_verification": url.startswith("http:"), **receiver}
-    return await (sender or Sender(Addresses(LOOPBACK))).send(Receiver(endpoint=url, **given), b"{}", {"X-A": "1"})
+    return await (sender or Sender(Outside(Addresses(LOOPBACK)))).send(
+        Receiver(endpoint=url, **given), b"{}", {"X-A": "1"}
+    )
 
 
 # --- addresses ------------------------------------------------------------------------------------------------
@@ -112,14 +115,14 @@ async def test_the_answer_is_told(server: Server):
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
 async def test_nothing_is_sent_to_this_host_unless_it_is_allowed(server: Server, host: str):
-    answer = await send(server.url(host=host), Sender(Addresses()))
+    answer = await send(server.url(host=host), Sender(Outside(Addresses())))
     assert (answer.status, answer.text) == (None, "")
     assert answer.error in {UNREACHABLE, "the address, or that of the proxy, is not one"}
     assert server.received == []
 
 
 async def test_names_that_lead_nowhere_look_like_those_that_lead_inside():
-    answer = await send("https://nowhere.invalid/", Sender(Addresses()))
+    answer = await send("https://nowhere.invalid/", Sender(Outside(Addresses())))
     assert answer.error == UNREACHABLE
 
 
@@ -143,7 +146,9 @@ async def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(se
     """A name that leads to the outside first, and then inside."""
     resolver = Rebinding("127.0.0.1", "127.0.0.2")
     server.reply = lambda _: Reply(307, headers={"Location": "/again"})
-    answer = await send(server.url(host="rebind.example"), Sender(Addresses(["127.0.0.1/32"]), resolver=resolver))
+    answer = await send(
+        server.url(host="rebind.example"), Sender(Outside(Addresses(["127.0.0.1/32"]), resolver=resolver))
+    )
     assert answer.error == UNREACHABLE
     assert resolver.asked == 2  # once for each connection, and never again
     assert len(server.received) == 1
@@ -180,7 +185,7 @@ async def test_redirections_come_to_an_end(server: Server):
 
 async def test_a_receiver_that_hangs_is_given_up(server: Server):
     server.reply = lambda _: Reply(seconds=30)
-    answer = await send(server.url(), Sender(Addresses(LOOPBACK), seconds=0.5))
+    answer = await send(server.url(), Sender(Outside(Addresses(LOOPBACK)), seconds=0.5))
     assert (answer.status, answer.error) == (None, "there was no answer in 0.5 seconds")
     assert answer.duration < 5000
 
@@ -201,18 +206,20 @@ async def test_tls(tmp_path: Path):
         of_the_server_alone = await send(server.url(), tls_cert=own.chain.read_text())
         assert of_the_server_alone.error == ""
         for refused in (await send(server.url()), await send(server.url(), tls_cert=other.authority.read_text())):
-            assert refused.error.startswith("the receiver's certificate is not trusted")
+            assert refused.error.startswith("the certificate of the host is not trusted")
         assert (await send(server.url(), skip_tls_verification=True)).error == ""
         assert len(server.received) == 3
 
 
 async def test_through_a_proxy(server: Server):
     """It gets the whole address; what leads inside is not even asked of it."""
-    proxied = Sender(Addresses(), proxy_of=lambda _: server.url(""))
+    proxied = Sender(Outside(Addresses(), proxy_of=lambda _: server.url("")))
     answer = await send("http://receiver.invalid/hook", proxied)
     assert (answer.error, server.received[0].path) == ("", "http://receiver.invalid/hook")
     for no_proxy in ("socks5://127.0.0.1:1", "127.0.0.1:1", "nonsense"):
-        answer = await send("http://receiver.invalid/", Sender(Addresses(), proxy_of=lambda _, one=no_proxy: one))
+        answer = await send(
+            "http://receiver.invalid/", Sender(Outside(Addresses(), proxy_of=lambda _, one=no_proxy: one))
+        )
         assert answer.error
     for inside in ("http://127.0.0.1:1/", "http://localhost/", "http://[::ffff:10.0.0.1]/"):
         assert (await send(inside, proxied)).error == UNREACHABLE
