@@ -616,6 +616,51 @@ policy_tags = Table(  # what a policy last had to do with a tag, so that it does
     Column("updated_at", BigInteger, nullable=False),
     Index("ix_policy_tags_repository_id_digest", "repository_id", "digest"),
 )
+Index(
+    "ix_policy_tags_waiting",
+    policy_tags.c.policy_id,
+    policy_tags.c.tag,
+    sqlite_where=policy_tags.c.state == "waits",
+    postgresql_where=policy_tags.c.state == "waits",
+)
+
+upstreams = Table(  # what repositories are caches of
+    "upstreams",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    # Of one repository, or of all that come to be in a namespace.
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), unique=True),
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), unique=True),
+    CheckConstraint("(repository_id IS NULL) <> (namespace_id IS NULL)", "scope"),
+    Column("remote_id", _text, nullable=False, index=True),
+    Column("remote_path", _text, nullable=False),  # a repository there, or what stands before the names of some
+    Column("tag_patterns", _text, nullable=False),  # JSON; those tags alone
+    Column("visibility", _text, nullable=False),  # of the repositories that come to be
+    CheckConstraint("visibility IN ('public', 'private')", "visibility"),
+    Column("max_age", BigInteger, nullable=False),  # milliseconds
+    Column("keep_for", BigInteger),  # milliseconds; NULL: for ever
+    Column("created_at", BigInteger, nullable=False),
+)
+
+cached_repositories = Table(
+    "cached_repositories",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), primary_key=True),
+    # Where it is filled from. NULL: it was a cache, and may lack some of what its manifests name.
+    Column("upstream_id", ForeignKey(upstreams.c.id, ondelete="SET NULL"), index=True),
+    Column("remote_path", _text, nullable=False),  # the repository there
+)
+
+cached_tags = Table(
+    "cached_tags",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("name", _text, nullable=False),
+    Column("checked_at", BigInteger, nullable=False),  # when it was known to be what it is at the upstream
+    PrimaryKeyConstraint("repository_id", "name"),
+    ForeignKeyConstraint(["repository_id", "name"], [tags.c.repository_id, tags.c.name], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
 
 webhooks = Table(  # subscriptions to what happens
     "webhooks",

@@ -55,6 +55,25 @@ CREATE TABLE blobs (
     CONSTRAINT ck_blobs_state CHECK ((state = ANY (ARRAY['present'::text, 'missing'::text])))
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
+CREATE TABLE cached_repositories (
+    repository_id bigint NOT NULL,
+    upstream_id text COLLATE "C",
+    remote_path text COLLATE "C" NOT NULL,
+    CONSTRAINT pk_cached_repositories PRIMARY KEY (repository_id),
+    CONSTRAINT fk_cached_repositories_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE,
+    CONSTRAINT fk_cached_repositories_upstream_id_upstreams FOREIGN KEY (upstream_id) REFERENCES upstreams(id) ON DELETE SET NULL
+);
+
+CREATE INDEX ix_cached_repositories_upstream_id ON public.cached_repositories USING btree (upstream_id);
+
+CREATE TABLE cached_tags (
+    repository_id bigint NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    checked_at bigint NOT NULL,
+    CONSTRAINT pk_cached_tags PRIMARY KEY (repository_id, name),
+    CONSTRAINT fk_cached_tags_repository_id_tags FOREIGN KEY (repository_id, name) REFERENCES tags(repository_id, name) ON DELETE CASCADE
+);
+
 CREATE TABLE crons (
     action text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -294,6 +313,8 @@ CREATE TABLE policy_tags (
 );
 
 CREATE INDEX ix_policy_tags_repository_id_digest ON public.policy_tags USING btree (repository_id, digest);
+
+CREATE INDEX ix_policy_tags_waiting ON public.policy_tags USING btree (policy_id, tag) WHERE (state = 'waits'::text);
 
 CREATE TABLE promotion_policies (
     id text COLLATE "C" NOT NULL,
@@ -577,6 +598,28 @@ CREATE TABLE uploads (
 CREATE INDEX ix_uploads_expires_at ON public.uploads USING btree (expires_at);
 
 CREATE INDEX ix_uploads_repository_id ON public.uploads USING btree (repository_id);
+
+CREATE TABLE upstreams (
+    id text COLLATE "C" NOT NULL,
+    repository_id bigint,
+    namespace_id text COLLATE "C",
+    remote_id text COLLATE "C" NOT NULL,
+    remote_path text COLLATE "C" NOT NULL,
+    tag_patterns text COLLATE "C" NOT NULL,
+    visibility text COLLATE "C" NOT NULL,
+    max_age bigint NOT NULL,
+    keep_for bigint,
+    created_at bigint NOT NULL,
+    CONSTRAINT pk_upstreams PRIMARY KEY (id),
+    CONSTRAINT uq_upstreams_namespace_id UNIQUE (namespace_id),
+    CONSTRAINT uq_upstreams_repository_id UNIQUE (repository_id),
+    CONSTRAINT ck_upstreams_scope CHECK (((repository_id IS NULL) <> (namespace_id IS NULL))),
+    CONSTRAINT ck_upstreams_visibility CHECK ((visibility = ANY (ARRAY['public'::text, 'private'::text]))),
+    CONSTRAINT fk_upstreams_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE,
+    CONSTRAINT fk_upstreams_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_upstreams_remote_id ON public.upstreams USING btree (remote_id);
 
 CREATE TABLE usage (
     scope text COLLATE "C" NOT NULL,

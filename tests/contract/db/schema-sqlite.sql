@@ -53,6 +53,28 @@ CREATE TABLE blobs (
     CONSTRAINT uq_blobs_location UNIQUE (location)
 );
 
+CREATE TABLE cached_repositories (
+    repository_id INTEGER NOT NULL,
+    upstream_id TEXT,
+    remote_path TEXT NOT NULL,
+    CONSTRAINT pk_cached_repositories PRIMARY KEY (repository_id),
+    CONSTRAINT fk_cached_repositories_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE,
+    CONSTRAINT fk_cached_repositories_upstream_id_upstreams FOREIGN KEY(upstream_id) REFERENCES upstreams (id) ON DELETE SET NULL
+);
+
+CREATE INDEX ix_cached_repositories_upstream_id ON cached_repositories (upstream_id);
+
+CREATE TABLE cached_tags (
+    repository_id BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    checked_at BIGINT NOT NULL,
+    CONSTRAINT pk_cached_tags PRIMARY KEY (repository_id, name),
+    CONSTRAINT fk_cached_tags_repository_id_tags FOREIGN KEY(repository_id, name) REFERENCES tags (repository_id, name) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
 CREATE TABLE crons (
     action TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -301,6 +323,8 @@ CREATE TABLE policy_tags (
 );
 
 CREATE INDEX ix_policy_tags_repository_id_digest ON policy_tags (repository_id, digest);
+
+CREATE INDEX ix_policy_tags_waiting ON policy_tags (policy_id, tag) WHERE state = 'waits';
 
 CREATE TABLE promotion_policies (
     id TEXT NOT NULL,
@@ -623,6 +647,28 @@ CREATE TABLE uploads (
 CREATE INDEX ix_uploads_expires_at ON uploads (expires_at);
 
 CREATE INDEX ix_uploads_repository_id ON uploads (repository_id);
+
+CREATE TABLE upstreams (
+    id TEXT NOT NULL,
+    repository_id INTEGER,
+    namespace_id TEXT,
+    remote_id TEXT NOT NULL,
+    remote_path TEXT NOT NULL,
+    tag_patterns TEXT NOT NULL,
+    visibility TEXT NOT NULL,
+    max_age BIGINT NOT NULL,
+    keep_for BIGINT,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_upstreams PRIMARY KEY (id),
+    CONSTRAINT ck_upstreams_scope CHECK ((repository_id IS NULL) <> (namespace_id IS NULL)),
+    CONSTRAINT ck_upstreams_visibility CHECK (visibility IN ('public', 'private')),
+    CONSTRAINT fk_upstreams_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE,
+    CONSTRAINT fk_upstreams_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT uq_upstreams_repository_id UNIQUE (repository_id),
+    CONSTRAINT uq_upstreams_namespace_id UNIQUE (namespace_id)
+);
+
+CREATE INDEX ix_upstreams_remote_id ON upstreams (remote_id);
 
 CREATE TABLE usage (
     scope TEXT NOT NULL,

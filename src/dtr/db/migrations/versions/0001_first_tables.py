@@ -892,6 +892,80 @@ def upgrade() -> None:
     op.create_index(
         "ix_policy_tags_repository_id_digest", "policy_tags", ["repository_id", "digest"], unique=False
     )
+    op.create_index(
+        "ix_policy_tags_waiting",
+        "policy_tags",
+        ["policy_id", "tag"],
+        unique=False,
+        sqlite_where=sa.text("state = 'waits'"),
+        postgresql_where=sa.text("state = 'waits'"),
+    )
+    op.create_table(
+        "upstreams",
+        sa.Column("id", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=True),
+        sa.Column("namespace_id", text, nullable=True),
+        sa.Column("remote_id", text, nullable=False),
+        sa.Column("remote_path", text, nullable=False),
+        sa.Column("tag_patterns", text, nullable=False),
+        sa.Column("visibility", text, nullable=False),
+        sa.Column("max_age", sa.BigInteger(), nullable=False),
+        sa.Column("keep_for", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "(repository_id IS NULL) <> (namespace_id IS NULL)", name=op.f("ck_upstreams_scope")
+        ),
+        sa.CheckConstraint("visibility IN ('public', 'private')", name=op.f("ck_upstreams_visibility")),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_upstreams_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"], ["accounts.id"], name=op.f("fk_upstreams_namespace_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_upstreams")),
+        sa.UniqueConstraint("repository_id", name=op.f("uq_upstreams_repository_id")),
+        sa.UniqueConstraint("namespace_id", name=op.f("uq_upstreams_namespace_id")),
+    )
+    op.create_index(op.f("ix_upstreams_remote_id"), "upstreams", ["remote_id"], unique=False)
+    op.create_table(
+        "cached_repositories",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("upstream_id", text, nullable=True),
+        sa.Column("remote_path", text, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_cached_repositories_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["upstream_id"],
+            ["upstreams.id"],
+            name=op.f("fk_cached_repositories_upstream_id_upstreams"),
+            ondelete="SET NULL",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", name=op.f("pk_cached_repositories")),
+    )
+    op.create_index(
+        op.f("ix_cached_repositories_upstream_id"), "cached_repositories", ["upstream_id"], unique=False
+    )
+    op.create_table(
+        "cached_tags",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("name", text, nullable=False),
+        sa.Column("checked_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "name"],
+            ["tags.repository_id", "tags.name"],
+            name=op.f("fk_cached_tags_repository_id_tags"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_cached_tags")),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "webhooks",
         sa.Column("id", text, nullable=False),
@@ -967,6 +1041,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("webhook_deliveries")
+    op.drop_table("cached_tags")
+    op.drop_table("cached_repositories")
+    op.drop_table("upstreams")
     op.drop_table("webhooks")
     op.drop_table("policy_tags")
     op.drop_table("promotion_policies")
