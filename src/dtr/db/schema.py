@@ -662,6 +662,32 @@ cached_tags = Table(
     sqlite_with_rowid=False,
 )
 
+remotes = Table(  # other registries, and as whom they are asked
+    "remotes",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("name", _text),  # NULL: it belongs to a single policy
+    # Whose policies may use it; with NULL and a name, those of the whole registry.
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE")),
+    CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", "shared"),
+    Column("host", _text, nullable=False),
+    Column("username", _text, nullable=False),
+    Column("password", _text),  # sealed
+    Column("token", _text),  # sealed
+    Column("ca", _text, nullable=False),  # PEM; empty: the authorities of the system
+    Column("skip_tls_verification", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    UniqueConstraint("namespace_id", "name"),
+)
+Index(
+    "uq_remotes_name",
+    remotes.c.name,
+    unique=True,
+    sqlite_where=remotes.c.namespace_id.is_(None),
+    postgresql_where=remotes.c.namespace_id.is_(None),
+)
+
 webhooks = Table(  # subscriptions to what happens
     "webhooks",
     metadata,

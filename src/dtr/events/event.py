@@ -43,8 +43,11 @@ Kind: TypeAlias = Literal[
     "action_config",
     "worker",
     "promotion",
+    "push_mirroring",
+    "poll_mirroring",
     "pruning_policy",
     "promotion_policy",
+    "upstream",
     "webhook",
 ]
 """What can be an object. Later parts of the program add theirs."""

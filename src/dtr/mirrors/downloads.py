@@ -36,37 +36,34 @@ class Download:
     Whoever reads has joined before (`join`), and leaves in the end (`leave`).
     """
 
-    def __init__(
-        self,
-        digest: Digest,
-        size: int,
-        source: Callable[[], AsyncGenerator[bytes, None]],
-        directory: Path | None = None,
-    ) -> None:
-        """`source` begins to fetch; temporary files are in `directory`."""
+    source: Callable[[], AsyncGenerator[bytes, None]]
+    """Begins to fetch; set before it is given to `Uploads`."""
+
+    def __init__(self, digest: Digest, size: int, directory: Path | None = None) -> None:
+        """Temporary files are in `directory`."""
         self.digest = digest
         self.size = size
         self.length: int | None = size
-        self._source = source
         self._directory = directory
         self._file: int | None = None
         self._readers = 0
         self._arrived = 0
         self._is_stored = False
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
+        """Why it was not stored, once it is over."""
         self._changed = asyncio.Event()
 
-    async def run(self, store: Callable[[Download], Awaitable[object]]) -> None:
-        """Fetch it: `store` is given this as the body. How that ends is told to those who read."""
+    async def run(self, store: Callable[[], Awaitable[object]]) -> None:
+        """Have it fetched and stored. How that ends is told to those who read."""
         self.join()
         try:
-            await store(self)
+            await store()
             self._is_stored = True
         except Exception as error:  # noqa: BLE001 - it is raised by those who wait
-            self._failure = error
+            self.failure = error
         finally:
-            if not self._is_stored and self._failure is None:
-                self._failure = StorageUnavailable("the download was given up")
+            if not self._is_stored and self.failure is None:
+                self.failure = StorageUnavailable("the download was given up")
             self._tell()
             self.leave()
 
@@ -86,8 +83,8 @@ class Download:
     async def wait(self, count: int | None = None) -> None:
         """Until it is stored, or `count` of its bytes can be read. Raises what the download failed with."""
         while not self._is_stored:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             if count is not None and self._readable >= count:
                 return
             await self._changed.wait()
@@ -117,13 +114,13 @@ class Download:
 
     async def read(self) -> bytes:
         """See `Body`. Nobody follows what is small."""
-        return b"".join([piece async for piece in self._source()])
+        return b"".join([piece async for piece in self.source()])
 
     async def into_file(self, descriptor: int, hasher: Hasher, limit: int | None) -> int:
         """See `Body`."""
         del limit  # the size was compared with it
         self._file = os.dup(descriptor)
-        async with contextlib.aclosing(self._source()) as pieces:
+        async with contextlib.aclosing(self.source()) as pieces:
             async for piece in pieces:
                 await _to_its_end(asyncio.to_thread(_write, descriptor, piece, hasher))
                 self._come(piece)
@@ -132,7 +129,7 @@ class Download:
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """See `Body`."""
         self._file = await asyncio.to_thread(_temporary, self._directory)
-        async with contextlib.aclosing(self._source()) as pieces:
+        async with contextlib.aclosing(self.source()) as pieces:
             async for piece in pieces:
                 await asyncio.to_thread(_write, self._file, piece)
                 self._come(piece)

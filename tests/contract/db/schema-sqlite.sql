@@ -69,7 +69,7 @@ CREATE TABLE cached_tags (
     name TEXT NOT NULL,
     checked_at BIGINT NOT NULL,
     CONSTRAINT pk_cached_tags PRIMARY KEY (repository_id, name),
-    CONSTRAINT fk_cached_tags_repository_id_tags FOREIGN KEY(repository_id, name) REFERENCES tags (repository_id, name) ON DELETE CASCADE
+    CONSTRAINT fk_cached_tags_repository_id_name_tags FOREIGN KEY(repository_id, name) REFERENCES tags (repository_id, name) ON DELETE CASCADE
 )
  WITHOUT ROWID
 

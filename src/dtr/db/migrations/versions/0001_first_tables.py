@@ -960,11 +960,39 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["repository_id", "name"],
             ["tags.repository_id", "tags.name"],
-            name=op.f("fk_cached_tags_repository_id_tags"),
+            name=op.f("fk_cached_tags_repository_id_name_tags"),
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_cached_tags")),
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "remotes",
+        sa.Column("id", text, nullable=False),
+        sa.Column("name", text, nullable=True),
+        sa.Column("namespace_id", text, nullable=True),
+        sa.Column("host", text, nullable=False),
+        sa.Column("username", text, nullable=False),
+        sa.Column("password", text, nullable=True),
+        sa.Column("token", text, nullable=True),
+        sa.Column("ca", text, nullable=False),
+        sa.Column("skip_tls_verification", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", name=op.f("ck_remotes_shared")),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"], ["accounts.id"], name=op.f("fk_remotes_namespace_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_remotes")),
+        sa.UniqueConstraint("namespace_id", "name", name=op.f("uq_remotes_namespace_id")),
+    )
+    op.create_index(
+        "uq_remotes_name",
+        "remotes",
+        ["name"],
+        unique=True,
+        sqlite_where=sa.text("namespace_id IS NULL"),
+        postgresql_where=sa.text("namespace_id IS NULL"),
     )
     op.create_table(
         "webhooks",
