@@ -624,6 +624,32 @@ Index(
     postgresql_where=policy_tags.c.state == "waits",
 )
 
+remotes = Table(  # other registries, and as whom they are asked
+    "remotes",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("name", _text),  # NULL: it belongs to a single policy
+    # Whose policies may use it; with NULL and a name, those of the whole registry.
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE")),
+    CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", "shared"),
+    Column("host", _text, nullable=False),
+    Column("username", _text, nullable=False),
+    Column("password", _text),  # sealed
+    Column("token", _text),  # sealed
+    Column("ca", _text, nullable=False),  # PEM; empty: the authorities of the system
+    Column("skip_tls_verification", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    UniqueConstraint("namespace_id", "name"),
+)
+Index(
+    "uq_remotes_name",
+    remotes.c.name,
+    unique=True,
+    sqlite_where=remotes.c.namespace_id.is_(None),
+    postgresql_where=remotes.c.namespace_id.is_(None),
+)
+
 upstreams = Table(  # what repositories are caches of
     "upstreams",
     metadata,
@@ -632,7 +658,7 @@ upstreams = Table(  # what repositories are caches of
     Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), unique=True),
     Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), unique=True),
     CheckConstraint("(repository_id IS NULL) <> (namespace_id IS NULL)", "scope"),
-    Column("remote_id", _text, nullable=False, index=True),
+    Column("remote_id", ForeignKey(remotes.c.id, ondelete="CASCADE"), nullable=False, index=True),
     Column("remote_path", _text, nullable=False),  # a repository there, or what stands before the names of some
     Column("tag_patterns", _text, nullable=False),  # JSON; those tags alone
     Column("visibility", _text, nullable=False),  # of the repositories that come to be
@@ -660,32 +686,6 @@ cached_tags = Table(
     PrimaryKeyConstraint("repository_id", "name"),
     ForeignKeyConstraint(["repository_id", "name"], [tags.c.repository_id, tags.c.name], ondelete="CASCADE"),
     sqlite_with_rowid=False,
-)
-
-remotes = Table(  # other registries, and as whom they are asked
-    "remotes",
-    metadata,
-    Column("id", _text, primary_key=True),  # uuid
-    Column("name", _text),  # NULL: it belongs to a single policy
-    # Whose policies may use it; with NULL and a name, those of the whole registry.
-    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE")),
-    CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", "shared"),
-    Column("host", _text, nullable=False),
-    Column("username", _text, nullable=False),
-    Column("password", _text),  # sealed
-    Column("token", _text),  # sealed
-    Column("ca", _text, nullable=False),  # PEM; empty: the authorities of the system
-    Column("skip_tls_verification", Boolean, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-    UniqueConstraint("namespace_id", "name"),
-)
-Index(
-    "uq_remotes_name",
-    remotes.c.name,
-    unique=True,
-    sqlite_where=remotes.c.namespace_id.is_(None),
-    postgresql_where=remotes.c.namespace_id.is_(None),
 )
 
 webhooks = Table(  # subscriptions to what happens

@@ -370,6 +370,26 @@ CREATE TABLE pulls (
     CONSTRAINT fk_pulls_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
+CREATE TABLE remotes (
+    id text COLLATE "C" NOT NULL,
+    name text COLLATE "C",
+    namespace_id text COLLATE "C",
+    host text COLLATE "C" NOT NULL,
+    username text COLLATE "C" NOT NULL,
+    password text COLLATE "C",
+    token text COLLATE "C",
+    ca text COLLATE "C" NOT NULL,
+    skip_tls_verification boolean NOT NULL,
+    created_at bigint NOT NULL,
+    updated_at bigint NOT NULL,
+    CONSTRAINT pk_remotes PRIMARY KEY (id),
+    CONSTRAINT uq_remotes_namespace_id_name UNIQUE (namespace_id, name),
+    CONSTRAINT ck_remotes_shared CHECK (((namespace_id IS NULL) OR (name IS NOT NULL))),
+    CONSTRAINT fk_remotes_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE
+);
+
+CREATE UNIQUE INDEX uq_remotes_name ON public.remotes USING btree (name) WHERE (namespace_id IS NULL);
+
 CREATE TABLE replicas (
     id text COLLATE "C" NOT NULL,
     node text COLLATE "C" NOT NULL,
@@ -616,6 +636,7 @@ CREATE TABLE upstreams (
     CONSTRAINT ck_upstreams_scope CHECK (((repository_id IS NULL) <> (namespace_id IS NULL))),
     CONSTRAINT ck_upstreams_visibility CHECK ((visibility = ANY (ARRAY['public'::text, 'private'::text]))),
     CONSTRAINT fk_upstreams_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE,
+    CONSTRAINT fk_upstreams_remote_id_remotes FOREIGN KEY (remote_id) REFERENCES remotes(id) ON DELETE CASCADE,
     CONSTRAINT fk_upstreams_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
 );
 

@@ -383,6 +383,26 @@ CREATE TABLE pulls (
 
 ;
 
+CREATE TABLE remotes (
+    id TEXT NOT NULL,
+    name TEXT,
+    namespace_id TEXT,
+    host TEXT NOT NULL,
+    username TEXT NOT NULL,
+    password TEXT,
+    token TEXT,
+    ca TEXT NOT NULL,
+    skip_tls_verification BOOLEAN NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT pk_remotes PRIMARY KEY (id),
+    CONSTRAINT ck_remotes_shared CHECK (namespace_id IS NULL OR name IS NOT NULL),
+    CONSTRAINT fk_remotes_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT uq_remotes_namespace_id_name UNIQUE (namespace_id, name)
+);
+
+CREATE UNIQUE INDEX uq_remotes_name ON remotes (name) WHERE namespace_id IS NULL;
+
 CREATE TABLE replicas (
     id TEXT NOT NULL,
     node TEXT NOT NULL,
@@ -664,6 +684,7 @@ CREATE TABLE upstreams (
     CONSTRAINT ck_upstreams_visibility CHECK (visibility IN ('public', 'private')),
     CONSTRAINT fk_upstreams_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE,
     CONSTRAINT fk_upstreams_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_upstreams_remote_id_remotes FOREIGN KEY(remote_id) REFERENCES remotes (id) ON DELETE CASCADE,
     CONSTRAINT uq_upstreams_repository_id UNIQUE (repository_id),
     CONSTRAINT uq_upstreams_namespace_id UNIQUE (namespace_id)
 );

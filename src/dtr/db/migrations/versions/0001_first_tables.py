@@ -901,6 +901,34 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'waits'"),
     )
     op.create_table(
+        "remotes",
+        sa.Column("id", text, nullable=False),
+        sa.Column("name", text, nullable=True),
+        sa.Column("namespace_id", text, nullable=True),
+        sa.Column("host", text, nullable=False),
+        sa.Column("username", text, nullable=False),
+        sa.Column("password", text, nullable=True),
+        sa.Column("token", text, nullable=True),
+        sa.Column("ca", text, nullable=False),
+        sa.Column("skip_tls_verification", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", name=op.f("ck_remotes_shared")),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"], ["accounts.id"], name=op.f("fk_remotes_namespace_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_remotes")),
+        sa.UniqueConstraint("namespace_id", "name", name=op.f("uq_remotes_namespace_id_name")),
+    )
+    op.create_index(
+        "uq_remotes_name",
+        "remotes",
+        ["name"],
+        unique=True,
+        sqlite_where=sa.text("namespace_id IS NULL"),
+        postgresql_where=sa.text("namespace_id IS NULL"),
+    )
+    op.create_table(
         "upstreams",
         sa.Column("id", text, nullable=False),
         sa.Column("repository_id", counted, nullable=True),
@@ -924,6 +952,9 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(
             ["namespace_id"], ["accounts.id"], name=op.f("fk_upstreams_namespace_id_accounts"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["remote_id"], ["remotes.id"], name=op.f("fk_upstreams_remote_id_remotes"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_upstreams")),
         sa.UniqueConstraint("repository_id", name=op.f("uq_upstreams_repository_id")),
@@ -965,34 +996,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_cached_tags")),
         sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "remotes",
-        sa.Column("id", text, nullable=False),
-        sa.Column("name", text, nullable=True),
-        sa.Column("namespace_id", text, nullable=True),
-        sa.Column("host", text, nullable=False),
-        sa.Column("username", text, nullable=False),
-        sa.Column("password", text, nullable=True),
-        sa.Column("token", text, nullable=True),
-        sa.Column("ca", text, nullable=False),
-        sa.Column("skip_tls_verification", sa.Boolean(), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("updated_at", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", name=op.f("ck_remotes_shared")),
-        sa.ForeignKeyConstraint(
-            ["namespace_id"], ["accounts.id"], name=op.f("fk_remotes_namespace_id_accounts"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_remotes")),
-        sa.UniqueConstraint("namespace_id", "name", name=op.f("uq_remotes_namespace_id")),
-    )
-    op.create_index(
-        "uq_remotes_name",
-        "remotes",
-        ["name"],
-        unique=True,
-        sqlite_where=sa.text("namespace_id IS NULL"),
-        postgresql_where=sa.text("namespace_id IS NULL"),
     )
     op.create_table(
         "webhooks",
@@ -1072,6 +1075,7 @@ def downgrade() -> None:
     op.drop_table("cached_tags")
     op.drop_table("cached_repositories")
     op.drop_table("upstreams")
+    op.drop_table("remotes")
     op.drop_table("webhooks")
     op.drop_table("policy_tags")
     op.drop_table("promotion_policies")
