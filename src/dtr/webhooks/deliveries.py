@@ -43,14 +43,14 @@ DeliveryStatus: TypeAlias = Literal["waiting", "delivered", "failed"]
 
 ACTION = "webhook"
 """The job that sends a delivery, whose id is the parameter `delivery`."""
-RETRIES = 8
-"""After 1, 2, 4 … seconds: about four minutes in all."""
+RETRIES = 16
+"""After 1, 2, 4 … seconds, and at most ten minutes: more than an hour in all."""
 SIGNATURE = "X-DTR-Signature-256"
 
 _DEADLINE_MS = 60_000
 _DAY_MS = 86_400_000
 _GIVEN_UP_MS = 3 * _DAY_MS
-"""A webhook that fails for so long is switched off."""
+"""A webhook that fails for so long is switched off, when a delivery was tried as often as can be once more."""
 _KEPT, _KEPT_MS = 100, 30 * _DAY_MS
 _FRESH_MS = 3_600_000
 """
@@ -352,7 +352,9 @@ class Deliveries:
                 return
             is_active, failing_since, moment = row
             await tx.execute(_FAILED, which=webhook.id, error=answer.error)
-            if is_active and failing_since is not None and moment - failing_since > _GIVEN_UP_MS:
+            # Where little happens, that the last one failed is long ago, and says little.
+            is_hopeless = delivery.attempts >= RETRIES
+            if is_active and is_hopeless and failing_since and moment - failing_since > _GIVEN_UP_MS:
                 await tx.execute(_SWITCH_OFF, which=webhook.id)
                 content = json.dumps({"inactive": True, "failingSince": failing_since, "error": answer.error})
                 await record(

@@ -31,8 +31,8 @@ TYPES = {
     "REPO_DELETED": "a repository was deleted",
     "REPO_EVENT": "each of the three",
     "PROMOTION": "an image was promoted from the repository",
-    "PUSH_MIRRORING": "an image was mirrored from the repository; this does not happen yet",
-    "POLL_MIRRORING": "an image was mirrored into the repository; this does not happen yet",
+    "PUSH_MIRRORING": "an image was mirrored from the repository",
+    "POLL_MIRRORING": "an image was mirrored into the repository",
     "SCAN_COMPLETED": "an image was scanned; this does not happen yet",
     "SCAN_FAILED": "an image could not be scanned; this does not happen yet",
     "SCANNER_UPDATE_COMPLETED": "the scanner's database was renewed; this does not happen yet",
@@ -48,6 +48,8 @@ _TOLD = {
     ("manifest", "GET"): ("MANIFEST_PULL",),
     ("manifest", "DELETE"): ("MANIFEST_DELETE",),
     ("promotion", "CREATE"): ("PROMOTION",),
+    ("push_mirroring", "CREATE"): ("PUSH_MIRRORING",),
+    ("poll_mirroring", "CREATE"): ("POLL_MIRRORING",),
     ("repository", "CREATE"): ("REPO_CREATED", "REPO_EVENT"),
     ("repository", "UPDATE"): ("REPO_UPDATED", "REPO_EVENT"),
     ("repository", "DELETE"): ("REPO_DELETED", "REPO_EVENT"),
@@ -57,8 +59,16 @@ _MOMENTS = {
     "TAG_PULL": "pulledAt",
     "MANIFEST_PULL": "pulledAt",
     "PROMOTION": "promotedAt",
+    "PUSH_MIRRORING": "mirroredAt",
+    "POLL_MIRRORING": "mirroredAt",
 } | dict.fromkeys(("TAG_DELETE", "MANIFEST_DELETE"), "deletedAt")
-_TAGS = frozenset({"tag", "promotion"})
+_POLICIES = {
+    "promotion": "promotionPolicyID",
+    "push_mirroring": "mirroringPolicyID",
+    "poll_mirroring": "mirroringPolicyID",
+}
+"""What a policy did with a tag, and how its id is called."""
+_TAGS = frozenset({"tag", *_POLICIES})
 """Events about a tag of the repository in which they happened."""
 CONTENT_TYPES: Mapping[Format, str] = {
     "dtr": "application/json",
@@ -96,18 +106,88 @@ def digest_of(event: Recorded) -> str:
 
 def write(kind: str, form: Format, event: Recorded, known: Known) -> str:
     """What a webhook of this type and format is sent about an event."""
-    created_at = _moment(event.published_at)
     place = f"/repositories/{event.repository}"
     if event.object.kind in _TAGS:
         place += f"/tags/{event.object.name}"
-    contents = _contents(kind, event, known)
+    number = (
+        f"{event.id}-{kind.lower()}"  # an event may be told as several types, each of which is one for receivers
+    )
+    return _document(kind, form, event.published_at, place, _contents(kind, event, known), known.host, number)
+
+
+def sample(kind: str, form: Format, now: int, host: str) -> str:
+    """What a webhook of this type is sent to try it out; `now` in milliseconds since 1970 UTC."""
+    if kind.startswith("SCAN"):
+        place, contents = _scan_sample(kind, now, host)
+        return _document(kind, form, now, place, contents, host, f"sample-{now}")
+    digest = "sha256:" + "0" * 64
+    what = kind.rpartition("_")[2]
+    target = None
+    if kind.startswith("REPO_"):
+        what = "CREATED" if kind == "REPO_EVENT" else what
+        about = Object("repository", "0", "foo/bar")
+    elif kind == "PROMOTION" or what == "MIRRORING":
+        about = Object(kind.lower(), "", "latest", digest)  # type: ignore[arg-type]  # types are called like kinds
+        there = "foo/promoted:latest" if kind == "PROMOTION" else "remote.example/foo/bar:latest"
+        target = Object("tag", "latest", there, digest)
+    elif kind.startswith("MANIFEST_"):
+        about = Object("manifest", digest)
+    else:
+        about = Object("tag", "latest", "latest", digest)
+    types: dict[str, Any] = {"PULL": "GET", "DELETE": "DELETE", "DELETED": "DELETE", "UPDATED": "UPDATE"}
+    event = Recorded(
+        id=now,
+        published_at=now,
+        type=types.get(what, "CREATE"),
+        actor=Actor("user", "", "foo"),
+        repository_id=0,
+        repository="foo/bar",
+        object=about,
+        target=target,
+    )
+    return write(kind, form, event, Known(host=host, platforms={(0, digest): ("linux", "amd64")}))
+
+
+def _scan_sample(kind: str, now: int, host: str) -> tuple[str, dict[str, Any]]:
+    """Where it is, and the contents; as DTR sent them, for nothing is scanned yet."""
+    moment = _moment(now)
+    if kind == "SCANNER_UPDATE_COMPLETED":
+        replica = {"db_updated_at": moment, "version": "1", "replica_id": "000000000000"}
+        return "/imagescan/status", {
+            "scanner_version": 1,
+            "scanner_updated_at": moment,
+            "db_version": 1,
+            "db_updated_at": moment,
+            "success": True,
+            "replicas": {"000000000000": replica},
+        }
+    where = {"namespace": "foo", "repository": "bar", "tag": "latest"}
+    contents: dict[str, Any] = {**where, "imageName": f"{host}/foo/bar:latest" if host else "foo/bar:latest"}
+    if kind == "SCAN_FAILED":
+        contents["error"] = "a layer could not be read"
+    else:
+        counts = {"critical": 0, "major": 1, "minor": 2}
+        completed = {
+            "last_scan_status": 6,
+            "check_completed_at": moment,
+            "should_rescan": False,
+            "has_foreign_layers": False,
+        }
+        contents["scanSummary"] = {**where, **counts, **completed}
+    return "/repositories/foo/bar/tags/latest", contents
+
+
+def _document(
+    kind: str, form: Format, moment: int, place: str, contents: dict[str, Any], host: str, number: str
+) -> str:
+    created_at = _moment(moment)
     if form == "dtr":
         return json.dumps({"type": kind, "createdAt": created_at, "location": place, "contents": contents})
     return json.dumps(
         {
             "specversion": "1.0",
-            "id": str(event.id),
-            "source": f"https://{known.host}" if known.host else "dtr",
+            "id": number,
+            "source": f"https://{host}" if host else "dtr",
             "type": f"dtr.{kind.lower()}",
             "subject": place.removeprefix("/"),
             "time": created_at,
@@ -115,35 +195,6 @@ def write(kind: str, form: Format, event: Recorded, known: Known) -> str:
             "data": contents,
         }
     )
-
-
-def sample(kind: str, form: Format, now: int, host: str) -> str:
-    """What a webhook of this type is sent to try it out; `now` in milliseconds since 1970 UTC."""
-    digest = "sha256:" + "0" * 64
-    if kind.startswith("REPO_"):
-        what, about = _event_of(kind), Object("repository", "0", "foo/bar")
-    elif kind == "PROMOTION":
-        what, about = "CREATED", Object("promotion", "", "latest", digest)
-    elif kind.startswith("MANIFEST_"):
-        what, about = kind.rpartition("_")[2], Object("manifest", digest)
-    else:
-        what, about = kind.rpartition("_")[2], Object("tag", "latest", "latest", digest)
-    types: dict[str, Any] = {"PUSH": "CREATE", "PULL": "GET", "DELETE": "DELETE", "CREATED": "CREATE"}
-    event = Recorded(
-        id=0,
-        published_at=now,
-        type=types.get(what, "UPDATE"),
-        actor=Actor("user", "", "foo"),
-        repository_id=0,
-        repository="foo/bar",
-        object=about,
-        target=Object("tag", "latest", "foo/promoted:latest", digest) if kind == "PROMOTION" else None,
-    )
-    return write(kind, form, event, Known(host=host, platforms={(0, digest): ("linux", "amd64")}))
-
-
-def _event_of(kind: str) -> str:
-    return "CREATED" if kind == "REPO_EVENT" else kind.removeprefix("REPO_")
 
 
 def _contents(kind: str, event: Recorded, known: Known) -> dict[str, Any]:
@@ -168,18 +219,28 @@ def _contents(kind: str, event: Recorded, known: Known) -> dict[str, Any]:
         "architecture": architecture,
         "author": author,
     }
-    if event.object.kind == "promotion" and event.target is not None:
-        path, _, tag = event.target.name.rpartition(":")
-        contents["target"] = {
-            "namespace": path.partition("/")[0],
-            "repository": path.partition("/")[2],
-            "tag": tag,
-            "imageName": f"{known.host}/{path}:{tag}" if known.host else f"{path}:{tag}",
-        }
-        contents["promotionPolicyID"] = event.object.id
+    if event.object.kind in _POLICIES and event.target is not None:
+        contents[_POLICIES[event.object.kind]] = event.object.id
+        if event.object.kind == "promotion":
+            contents["target"] = _tag_at(known.host, event.target.name)
+        else:
+            host, _, tag = event.target.name.partition("/")
+            contents["remote"] = {"host": host, **_tag_at(host, tag)}
     if kind in _MOMENTS:
         contents[_MOMENTS[kind]] = _moment(event.published_at)
     return contents
+
+
+def _tag_at(host: str, name: str) -> dict[str, str]:
+    """A tag, ``namespace/repository:tag``, of a registry."""
+    path, _, tag = name.rpartition(":")
+    namespace, _, repository = path.partition("/")
+    return {
+        "namespace": namespace,
+        "repository": repository,
+        "tag": tag,
+        "imageName": f"{host}/{name}" if host else name,
+    }
 
 
 def _moment(milliseconds: int) -> str:

@@ -28,6 +28,7 @@ from dtr.registry.promote import Origin, Promotion
 from dtr.storage import Memory
 from dtr.vault import Vault, VaultError
 from dtr.webhooks import (
+    RETRIES,
     TYPES,
     Deliveries,
     Delivery,
@@ -299,7 +300,7 @@ async def test_cloudevents(world: World):
         "datacontenttype": "application/json",
     }
     ((event,),) = await world.rooms.query("SELECT event_id FROM webhook_deliveries")
-    assert told["id"] == str(event)
+    assert told["id"] == f"{event}-tag_delete"
     assert told["data"]["deletedAt"] == told["time"]
     (received,) = world.server.received
     assert received.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
@@ -350,6 +351,46 @@ async def test_a_promotion_is_told_at_the_source(world: World):
         "imageName": "r.example/acme/prod:1.0",
     }
     assert "promotedAt" in promoted
+
+
+@pytest.mark.parametrize("kind", ["push_mirroring", "poll_mirroring"])
+async def test_mirroring_is_told_with_the_other_registry(world: World, kind: Any):
+    repository = await world.rooms.make_repository("acme/app")
+    await world.rooms.push(repository, IMAGE, "latest")
+    await world.subscribe(kind.upper(), repository_id=repository)
+    mirrored = Event(
+        type="CREATE",
+        actor=Actor("policy", "p1", "mirroring"),
+        object=Object(kind, "p1", "latest", IMAGE.digest),
+        target=Object("tag", "v1", "r.example:5000/team/a/app:v1", IMAGE.digest),
+        repository_id=repository,
+    )
+    await world.rooms.database.unit(lambda tx: record(tx, mirrored))
+    await world.follow()
+    (told,) = await world.deliver()
+    contents = told["contents"]
+    assert (told["type"], told["location"]) == (kind.upper(), "/repositories/acme/app/tags/latest")
+    assert (contents["imageName"], contents["mirroringPolicyID"]) == ("r.example/acme/app:latest", "p1")
+    assert contents["remote"] == {
+        "host": "r.example:5000",
+        "namespace": "team",
+        "repository": "a/app",
+        "tag": "v1",
+        "imageName": "r.example:5000/team/a/app:v1",
+    }
+    assert contents["mirroredAt"] == told["createdAt"]
+
+
+async def test_what_is_told_as_several_types_is_several_cloudevents(world: World):
+    """The receiver of both keeps what has another `source` and `id` (CloudEvents 1.0, `id`)."""
+    await world.rooms.make_repository("acme/first")
+    await world.follow()
+    for kind in ("REPO_EVENT", "REPO_CREATED"):
+        await world.subscribe(kind, format="cloudevents")
+    await world.rooms.make_repository("acme/app")
+    await world.follow()
+    told = await world.deliver()
+    assert len({(one["source"], one["id"]) for one in told}) == len(told) == 2
 
 
 async def test_repositories_are_told_to_their_namespace(world: World):
@@ -429,10 +470,36 @@ async def test_nothing_is_told_of_before_or_when_it_is_inactive(world: World):
     assert len(await world.waiting()) == 2
 
 
+SAMPLES = {
+    "SCAN_COMPLETED": {"tag", "imageName", "scanSummary"},
+    "SCAN_FAILED": {"tag", "imageName", "error"},
+    "PROMOTION": {"target", "promotionPolicyID", "promotedAt"},
+    "PUSH_MIRRORING": {"remote", "mirroringPolicyID", "mirroredAt"},
+    "POLL_MIRRORING": {"remote", "mirroringPolicyID", "mirroredAt"},
+    "REPO_UPDATED": {"event", "author", "data"},
+}
+"""What the contents of a sample have beside the place."""
+
+
 async def test_samples_are_of_every_type():
-    for kind in TYPES:
+    for kind in TYPES.keys() - {"SCANNER_UPDATE_COMPLETED"}:
         told = json.loads(sample(kind, "dtr", 0, "r.example"))
-        assert (told["type"], told["contents"]["namespace"]) == (kind, "foo")
+        contents = told["contents"]
+        assert (told["type"], contents["namespace"], contents["repository"]) == (kind, "foo", "bar")
+        assert contents.keys() >= SAMPLES.get(kind, set()), kind
+        if kind.startswith("REPO_"):
+            assert contents["event"] == ("REPO_CREATED" if kind == "REPO_EVENT" else kind)
+        as_event = json.loads(sample(kind, "cloudevents", 0, "r.example"))
+        assert as_event["data"] == contents
+    updated = json.loads(sample("SCANNER_UPDATE_COMPLETED", "dtr", 0, ""))["contents"]
+    assert updated.keys() == {
+        "scanner_version",
+        "scanner_updated_at",
+        "db_version",
+        "db_updated_at",
+        "success",
+        "replicas",
+    }
 
 
 # --- once, and at least once ----------------------------------------------------------------------------------
@@ -555,6 +622,11 @@ async def test_failures_are_written_down_and_end_in_silence(world: World):
     assert (seen.is_active, seen.last_error) == (True, "the receiver answered 503")
     assert seen.failing_since is not None
     await world.rooms.change("UPDATE webhooks SET failing_since = failing_since - :ago", ago=3 * DAY + 1000)
+    with pytest.raises(DeliveryFailed):
+        await world.deliveries.deliver(delivery)
+    # It may be the first delivery since one that failed three days ago: it is tried as often as can be.
+    assert (await world.webhooks.get(made.id)).is_active
+    await world.rooms.change("UPDATE webhook_deliveries SET attempts = :all", all=RETRIES)
     with pytest.raises(DeliveryFailed):
         await world.deliveries.deliver(delivery)
     seen = await world.webhooks.get(made.id)

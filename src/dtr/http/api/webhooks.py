@@ -170,7 +170,7 @@ class DeliveryRecord(Record):
     id: str
     redelivery_of: str = Field(description="Id of the delivery that this one told once more; empty: of none.")
     status: Literal["waiting", "delivered", "failed"] = Field(
-        description="How the last attempt ended; one that failed is tried again, eight times."
+        description="How the last attempt ended; one that failed is tried again, sixteen times."
     )
     created_at: dt.datetime
     attempted_at: dt.datetime = Field(description="The last time; the year 1: never.")
