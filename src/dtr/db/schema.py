@@ -688,6 +688,58 @@ cached_tags = Table(
     sqlite_with_rowid=False,
 )
 
+mirroring_policies = Table(
+    "mirroring_policies",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("direction", _text, nullable=False),
+    CheckConstraint("direction IN ('push', 'poll')", "direction"),
+    Column("remote_id", ForeignKey(remotes.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("remote_repository", _text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("rules", _text, nullable=False),  # JSON
+    Column("tag_template", _text, nullable=False),
+    Column("with_referrers", Boolean, nullable=False),
+    Column("with_deletions", Boolean, nullable=False),
+    Column("schedule", _text, nullable=False),  # empty: with all others
+    Column("next_run", BigInteger),  # by its own schedule
+    Column("skips_present", Boolean, nullable=False),  # what the first poll finds is only noted
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_mirrored_at", BigInteger),
+    Column("status_code", _text, nullable=False, server_default=""),  # how its last work ended
+    Column("status_detail", _text, nullable=False, server_default=""),
+    Column("status_at", BigInteger),
+)
+Index(
+    "ix_mirroring_policies_next_run",
+    mirroring_policies.c.next_run,
+    sqlite_where=mirroring_policies.c.next_run.is_not(None),
+    postgresql_where=mirroring_policies.c.next_run.is_not(None),
+)
+
+mirrored_tags = Table(  # what became of tags by mirroring
+    "mirrored_tags",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False),
+    Column("policy_id", _text, nullable=False),  # empty: by hand
+    Column("tag", _text, nullable=False),  # at the source: here for a push, there for a poll
+    Column("direction", _text, nullable=False),
+    Column("target_tag", _text, nullable=False),
+    Column("remote", _text, nullable=False),  # the repository there, with its registry
+    Column("digest", _text, nullable=False),  # what the tag named when it was tried last
+    Column("status", _text, nullable=False),
+    CheckConstraint("status IN ('mirrored', 'failed', 'waiting', 'skipped')", "status"),
+    Column("detail", _text, nullable=False),
+    Column("attempted_at", BigInteger, nullable=False),
+    Column("mirrored_at", BigInteger),
+    PrimaryKeyConstraint("repository_id", "policy_id", "tag"),
+    Index(None, "repository_id", "tag"),
+    Index(None, "repository_id", "target_tag"),
+    Index(None, "repository_id", "digest"),
+    sqlite_with_rowid=False,
+)
+
 webhooks = Table(  # subscriptions to what happens
     "webhooks",
     metadata,

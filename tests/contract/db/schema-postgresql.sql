@@ -260,6 +260,60 @@ CREATE INDEX ix_manifests_subject ON public.manifests USING btree (repository_id
 
 CREATE INDEX ix_manifests_subject_artifact_type ON public.manifests USING btree (repository_id, subject, artifact_type, digest) WHERE ((subject IS NOT NULL) AND (artifact_type IS NOT NULL));
 
+CREATE TABLE mirrored_tags (
+    repository_id bigint NOT NULL,
+    policy_id text COLLATE "C" NOT NULL,
+    tag text COLLATE "C" NOT NULL,
+    direction text COLLATE "C" NOT NULL,
+    target_tag text COLLATE "C" NOT NULL,
+    remote text COLLATE "C" NOT NULL,
+    digest text COLLATE "C" NOT NULL,
+    status text COLLATE "C" NOT NULL,
+    detail text COLLATE "C" NOT NULL,
+    attempted_at bigint NOT NULL,
+    mirrored_at bigint,
+    CONSTRAINT pk_mirrored_tags PRIMARY KEY (repository_id, policy_id, tag),
+    CONSTRAINT ck_mirrored_tags_status CHECK ((status = ANY (ARRAY['mirrored'::text, 'failed'::text, 'waiting'::text, 'skipped'::text]))),
+    CONSTRAINT fk_mirrored_tags_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_mirrored_tags_repository_id_digest ON public.mirrored_tags USING btree (repository_id, digest);
+
+CREATE INDEX ix_mirrored_tags_repository_id_tag ON public.mirrored_tags USING btree (repository_id, tag);
+
+CREATE INDEX ix_mirrored_tags_repository_id_target_tag ON public.mirrored_tags USING btree (repository_id, target_tag);
+
+CREATE TABLE mirroring_policies (
+    id text COLLATE "C" NOT NULL,
+    repository_id bigint NOT NULL,
+    direction text COLLATE "C" NOT NULL,
+    remote_id text COLLATE "C" NOT NULL,
+    remote_repository text COLLATE "C" NOT NULL,
+    enabled boolean NOT NULL,
+    rules text COLLATE "C" NOT NULL,
+    tag_template text COLLATE "C" NOT NULL,
+    with_referrers boolean NOT NULL,
+    with_deletions boolean NOT NULL,
+    schedule text COLLATE "C" NOT NULL,
+    next_run bigint,
+    skips_present boolean NOT NULL,
+    created_at bigint NOT NULL,
+    last_mirrored_at bigint,
+    status_code text COLLATE "C" NOT NULL DEFAULT ''::text,
+    status_detail text COLLATE "C" NOT NULL DEFAULT ''::text,
+    status_at bigint,
+    CONSTRAINT pk_mirroring_policies PRIMARY KEY (id),
+    CONSTRAINT ck_mirroring_policies_direction CHECK ((direction = ANY (ARRAY['push'::text, 'poll'::text]))),
+    CONSTRAINT fk_mirroring_policies_remote_id_remotes FOREIGN KEY (remote_id) REFERENCES remotes(id) ON DELETE CASCADE,
+    CONSTRAINT fk_mirroring_policies_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_mirroring_policies_next_run ON public.mirroring_policies USING btree (next_run) WHERE (next_run IS NOT NULL);
+
+CREATE INDEX ix_mirroring_policies_remote_id ON public.mirroring_policies USING btree (remote_id);
+
+CREATE INDEX ix_mirroring_policies_repository_id ON public.mirroring_policies USING btree (repository_id);
+
 CREATE TABLE namespace_grants (
     namespace_id text COLLATE "C" NOT NULL,
     team_id text COLLATE "C" NOT NULL,

@@ -270,6 +270,63 @@ CREATE INDEX ix_manifests_subject ON manifests (repository_id, subject, digest) 
 
 CREATE INDEX ix_manifests_subject_artifact_type ON manifests (repository_id, subject, artifact_type, digest) WHERE subject IS NOT NULL AND artifact_type IS NOT NULL;
 
+CREATE TABLE mirrored_tags (
+    repository_id INTEGER NOT NULL,
+    policy_id TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    direction TEXT NOT NULL,
+    target_tag TEXT NOT NULL,
+    remote TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    status TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    attempted_at BIGINT NOT NULL,
+    mirrored_at BIGINT,
+    CONSTRAINT pk_mirrored_tags PRIMARY KEY (repository_id, policy_id, tag),
+    CONSTRAINT ck_mirrored_tags_status CHECK (status IN ('mirrored', 'failed', 'waiting', 'skipped')),
+    CONSTRAINT fk_mirrored_tags_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_mirrored_tags_repository_id_digest ON mirrored_tags (repository_id, digest);
+
+CREATE INDEX ix_mirrored_tags_repository_id_tag ON mirrored_tags (repository_id, tag);
+
+CREATE INDEX ix_mirrored_tags_repository_id_target_tag ON mirrored_tags (repository_id, target_tag);
+
+CREATE TABLE mirroring_policies (
+    id TEXT NOT NULL,
+    repository_id INTEGER NOT NULL,
+    direction TEXT NOT NULL,
+    remote_id TEXT NOT NULL,
+    remote_repository TEXT NOT NULL,
+    enabled BOOLEAN NOT NULL,
+    rules TEXT NOT NULL,
+    tag_template TEXT NOT NULL,
+    with_referrers BOOLEAN NOT NULL,
+    with_deletions BOOLEAN NOT NULL,
+    schedule TEXT NOT NULL,
+    next_run BIGINT,
+    skips_present BOOLEAN NOT NULL,
+    created_at BIGINT NOT NULL,
+    last_mirrored_at BIGINT,
+    status_code TEXT DEFAULT '' NOT NULL,
+    status_detail TEXT DEFAULT '' NOT NULL,
+    status_at BIGINT,
+    CONSTRAINT pk_mirroring_policies PRIMARY KEY (id),
+    CONSTRAINT ck_mirroring_policies_direction CHECK (direction IN ('push', 'poll')),
+    CONSTRAINT fk_mirroring_policies_remote_id_remotes FOREIGN KEY(remote_id) REFERENCES remotes (id) ON DELETE CASCADE,
+    CONSTRAINT fk_mirroring_policies_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_mirroring_policies_next_run ON mirroring_policies (next_run) WHERE next_run IS NOT NULL;
+
+CREATE INDEX ix_mirroring_policies_remote_id ON mirroring_policies (remote_id);
+
+CREATE INDEX ix_mirroring_policies_repository_id ON mirroring_policies (repository_id);
+
 CREATE TABLE namespace_grants (
     namespace_id TEXT NOT NULL,
     team_id TEXT NOT NULL,

@@ -998,6 +998,83 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "mirroring_policies",
+        sa.Column("id", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("direction", text, nullable=False),
+        sa.Column("remote_id", text, nullable=False),
+        sa.Column("remote_repository", text, nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("rules", text, nullable=False),
+        sa.Column("tag_template", text, nullable=False),
+        sa.Column("with_referrers", sa.Boolean(), nullable=False),
+        sa.Column("with_deletions", sa.Boolean(), nullable=False),
+        sa.Column("schedule", text, nullable=False),
+        sa.Column("next_run", sa.BigInteger(), nullable=True),
+        sa.Column("skips_present", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_mirrored_at", sa.BigInteger(), nullable=True),
+        sa.Column("status_code", text, server_default="", nullable=False),
+        sa.Column("status_detail", text, server_default="", nullable=False),
+        sa.Column("status_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("direction IN ('push', 'poll')", name=op.f("ck_mirroring_policies_direction")),
+        sa.ForeignKeyConstraint(
+            ["remote_id"],
+            ["remotes.id"],
+            name=op.f("fk_mirroring_policies_remote_id_remotes"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_mirroring_policies_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mirroring_policies")),
+    )
+    for column in ("remote_id", "repository_id"):
+        op.create_index(op.f(f"ix_mirroring_policies_{column}"), "mirroring_policies", [column], unique=False)
+    op.create_index(
+        "ix_mirroring_policies_next_run",
+        "mirroring_policies",
+        ["next_run"],
+        unique=False,
+        sqlite_where=sa.text("next_run IS NOT NULL"),
+        postgresql_where=sa.text("next_run IS NOT NULL"),
+    )
+    op.create_table(
+        "mirrored_tags",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("policy_id", text, nullable=False),
+        sa.Column("tag", text, nullable=False),
+        sa.Column("direction", text, nullable=False),
+        sa.Column("target_tag", text, nullable=False),
+        sa.Column("remote", text, nullable=False),
+        sa.Column("digest", text, nullable=False),
+        sa.Column("status", text, nullable=False),
+        sa.Column("detail", text, nullable=False),
+        sa.Column("attempted_at", sa.BigInteger(), nullable=False),
+        sa.Column("mirrored_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint(
+            "status IN ('mirrored', 'failed', 'waiting', 'skipped')", name=op.f("ck_mirrored_tags_status")
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_mirrored_tags_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "policy_id", "tag", name=op.f("pk_mirrored_tags")),
+        sqlite_with_rowid=False,
+    )
+    for column in ("digest", "tag", "target_tag"):
+        op.create_index(
+            op.f(f"ix_mirrored_tags_repository_id_{column}"),
+            "mirrored_tags",
+            ["repository_id", column],
+            unique=False,
+        )
+    op.create_table(
         "webhooks",
         sa.Column("id", text, nullable=False),
         sa.Column("type", text, nullable=False),
@@ -1071,6 +1148,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("mirrored_tags")
+    op.drop_table("mirroring_policies")
     op.drop_table("webhook_deliveries")
     op.drop_table("cached_tags")
     op.drop_table("cached_repositories")
