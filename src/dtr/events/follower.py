@@ -52,7 +52,7 @@ _ADVANCE = Statement(
 _RELEASE = Statement(
     update(event_cursors)
     .where(and_(event_cursors.c.name == bindparam("which"), event_cursors.c.holder == _mine))
-    .values(held_until=0)
+    .values(held_until=now() - 1)
 )
 _FIND = Statement(
     select(*COLUMNS, (now() - events.c.published_at) / 1000)

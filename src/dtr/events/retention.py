@@ -2,7 +2,8 @@
 Forgetting old events, by age and by number, as DTR does; either is enough.
 
 What happened in repositories is history, and goes when it is told to. What happened elsewhere (log-ins, accounts,
-tokens, settings) is the audit trail: a bound on the history does not touch it, it has an age of its own.
+tokens, settings) is the audit trail: a bound on the history does not touch it, it has an age of its own. Whatever
+it is, it stays until those who follow the events have seen it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, func, or_, select
+from sqlalchemy import BigInteger, and_, bindparam, delete, func, literal, or_, select
 
 from dtr.db import Statement, in_list, now
-from dtr.db.schema import events
+from dtr.db.schema import event_cursors, events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.events")
 
+_LARGEST = 2**63 - 1
 _BATCH = 500
 _PAUSE_SECONDS = 300.0
+_AWAITED_MS = 3_600_000
+"""So long after it was heard of last, somebody who follows the events is expected to go on."""
 
 _after = bindparam("after", type_=BigInteger)
+# Of those who follow, or did a while ago: who is switched off keeps nothing.
+_seen_by_all = func.coalesce(
+    select(func.min(event_cursors.c.position))
+    .where(event_cursors.c.held_until > now() - _AWAITED_MS)
+    .scalar_subquery(),
+    literal(_LARGEST, BigInteger),
+)
 _is_history = events.c.repository_id.is_not(None)
 _is_too_old = events.c.published_at < now() - bindparam("max_age", type_=BigInteger)
 _PAGE = Statement(
@@ -44,7 +55,11 @@ _PAGE = Statement(
         ),
     )
     # The newest stays: SQLite would give its id again, and who follows the events would not see the next one.
-    .where(events.c.id > _after, events.c.id < select(func.max(events.c.id)).scalar_subquery())
+    .where(
+        events.c.id > _after,
+        events.c.id < select(func.max(events.c.id)).scalar_subquery(),
+        events.c.id <= _seen_by_all,
+    )
     .order_by(events.c.id)
     .limit(_BATCH)
     .with_for_update(skip_locked=True)
@@ -58,7 +73,6 @@ _some = (
     .subquery()
 )
 _COUNT = Statement(select(func.count(), func.min(_some.c.id)).select_from(_some))
-_LARGEST = 2**63 - 1
 _NEVER = 2**52
 """An age, in milliseconds, that nothing has."""
 

@@ -12,6 +12,7 @@ from tests.support.rooms import Counter
 
 from dtr.db import Database, Statement
 from dtr.events import Bounds, Events, Filter, Retention, record, retention
+from dtr.events.follower import Follower
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -141,3 +142,17 @@ async def test_units_are_small_and_what_is_clear_is_not_looked_at_again(database
     counter.reset()
     await kept.compact(bounds)
     assert counter.units == 1  # not over twenty old events of the audit trail again
+
+
+async def test_what_nobody_was_told_yet_stays(database: Database):
+    await fill(database, *range(30, 0, -1))
+    follower = Follower(database, "webhooks")
+    assert await follower.claim()  # at the newest
+    change = Statement(text("UPDATE event_cursors SET position = 10"))
+    await database.unit(lambda tx: tx.execute(change))
+    assert await Retention(database).compact(Bounds(keep=4)) == 10
+    await follower.release()  # the process ends, and another one begins
+    assert await Retention(database).compact(Bounds(keep=4)) == 0
+    end = Statement(text("UPDATE event_cursors SET held_until = held_until - 3600000"))
+    await database.unit(lambda tx: tx.execute(end))
+    assert await Retention(database).compact(Bounds(keep=4)) == 16
