@@ -17,6 +17,7 @@ from dtr.db import Database, Statement, open_database
 from dtr.events import Actor
 from dtr.http.v2.body import RequestBody
 from dtr.oci import Digest, parse_manifest, parse_repository_name
+from dtr.policies import TagReader
 from dtr.registry import (
     Blobs,
     Collector,
@@ -24,6 +25,7 @@ from dtr.registry import (
     Images,
     Lifetimes,
     Manifests,
+    Promotion,
     Repositories,
     Settings,
     Sweeper,
@@ -63,9 +65,11 @@ class Rooms:
             self.database, self.storage, self.lifetimes, blob_limit=blob_limit, inline_limit=inline_limit
         )
         self.manifests = Manifests(self.database, self.lifetimes, sparse_manifests=sparse_manifests)
+        self.promotion = Promotion(self.database, self.lifetimes, sparse_manifests=sparse_manifests)
         self.usage_counts = Usage(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
+        self.tag_reader = TagReader(self.database, self.images)
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
         self.fsck = Fsck(self.database, self.storage)
@@ -152,6 +156,20 @@ class Rooms:
 
     async def expire_uploads(self) -> None:
         await self.change("UPDATE uploads SET expires_at = 0")
+
+    async def pass_time(self, milliseconds: int) -> None:
+        """Let time pass, as far as anybody notices: every date is so much nearer."""
+        for table, column in (
+            ("manifests", "review_at"),
+            ("repository_blobs", "review_at"),
+            ("uploads", "expires_at"),
+            ("gc_objects", "delete_after"),
+            ("gc_objects", "repeat_after"),
+        ):
+            await self.change(
+                f"UPDATE {table} SET {column} = {column} - CAST(:passed AS BIGINT) WHERE {column} IS NOT NULL",
+                passed=milliseconds,
+            )
 
     async def make_reviews_due(self) -> None:
         """Let the time of every review come that is still to come."""

@@ -618,15 +618,15 @@ class Collector:
         )
 
     async def _unlink(self, tx: Transaction, due: list[Pair], ahead: int) -> Collected:
-        idle, busy = await self._part_busy(tx, due)
-        await _execute(tx, _POSTPONE_LINKS, busy, pause=HOUR)
-        digests = sorted({digest for _, digest in idle})
+        digests = sorted({digest for _, digest in due})
         sizes = {row[0]: row[1] for row in await tx.fetch_all(_LOCK_BLOBS, digests=digests)}
-        candidates = [pair for pair in idle if pair[1] in sizes]
+        candidates = [pair for pair in due if pair[1] in sizes]
         rows: list[Row] = []
         if candidates:
             rows = await tx.fetch_all(_LOCK_LINKS_TO_DELETE, ahead=ahead, **_pairs(candidates))
-        locked = [(row[0], row[1]) for row in rows if row[2]]  # somebody may have renewed one meanwhile
+        # Somebody may have renewed one meanwhile, and was promised more than what postponing would leave.
+        locked, busy = await self._part_busy(tx, [(row[0], row[1]) for row in rows if row[2]])
+        await _execute(tx, _POSTPONE_LINKS, busy, pause=HOUR)
         used = await _fetch_pairs(tx, _USED_LINKS, locked)
         kept = used
         if used and self._database.dialect == "postgresql":

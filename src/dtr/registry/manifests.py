@@ -323,6 +323,7 @@ class Manifests:
         names = sorted(set(new_tags))
         children = sorted({child.digest for child in manifest.children})
         needed = sorted({blob.digest for blob in manifest.blobs})
+        subject = manifest.subject.digest if manifest.subject else None
         hold = self._lifetimes.hold_manifest
 
         async def work(tx: Transaction) -> None:
@@ -337,7 +338,7 @@ class Manifests:
                 digest=digest,
                 media_type=manifest.media_type,
                 artifact_type=manifest.artifact_type,
-                subject=manifest.subject.digest if manifest.subject else None,
+                subject=subject,
                 config_digest=manifest.config.digest if manifest.config else None,
                 config_media_type=manifest.config.media_type if manifest.config else None,
                 annotations=json.dumps(dict(manifest.annotations)) if manifest.annotations else None,
@@ -355,7 +356,7 @@ class Manifests:
             await tx.execute(
                 _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
             )
-            await claim.settle(tx, hold=hold, chain=chain)
+            await claim.settle(tx, hold=hold, chain=chain, subject=subject)
             happened = [made(repository, digest, manifest.media_type, by)] if row and row[0] else []
             await record(tx, *happened, *claim.events)
             if names:
@@ -411,8 +412,12 @@ class Manifests:
             locked = {row[0] for row in rows}
             if digest not in locked:
                 raise ManifestUnknown(digest)
+            # What came before the lock is not locked; to wait for it now would be against the order of locks.
             if len(await tx.fetch_all(_TAGS_OF, repository=repository, digest=digest)) != len(tagged):
-                return False  # one came before the lock; to wait for it now would be against the order of locks
+                return False
+            rows = await tx.fetch_all(_RELATED, repository=repository, digest=digest)
+            if not related.issuperset(row[0] for row in rows):
+                return False
             parent = await tx.fetch_one(_PARENT, repository=repository, digest=digest)
             if parent is not None:
                 raise ManifestReferenced(digest, parent[0])
