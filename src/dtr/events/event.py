@@ -47,8 +47,10 @@ Kind: TypeAlias = Literal[
     "poll_mirroring",
     "pruning_policy",
     "promotion_policy",
+    "mirroring_policy",
     "upstream",
     "webhook",
+    "remote",
 ]
 """What can be an object. Later parts of the program add theirs."""
 

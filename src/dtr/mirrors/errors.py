@@ -15,6 +15,19 @@ class TransferFailed(MirrorError):
     """An image cannot be transferred as it is; to try again helps only when one side has changed."""
 
 
+class MirroringFailed(MirrorError):
+    """
+    The work of a policy failed.
+
+    `retry_after`: seconds that the remote wants to be left alone; `is_lasting`: another attempt would fail, too.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, is_lasting: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.is_lasting = is_lasting
+
+
 class BlobShort(MirrorError):
     """The bytes of a blob ended before its size; what came is kept."""
 

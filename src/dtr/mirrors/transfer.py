@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dtr.mirrors.errors import TransferFailed
 from dtr.mirrors.local import read_manifest
+from dtr.oci import companions
 from dtr.oci.media_types import OCI_INDEX
 from dtr.registry import ManifestIncomplete
 from dtr.remotes import RemoteUnknown
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     Mounts: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
 
+T = TypeVar("T")
+
 _MOST_MANIFESTS = 10_000
 """An index of 1,000 manifests, each with some that refer to it."""
 _DEEPEST = 8
@@ -41,7 +44,6 @@ _AT_ONCE = 4
 """Blobs of an image that are under way."""
 _ATTEMPTS = 3
 """To store a manifest, whose blobs may have gone while others were fetched."""
-_COSIGN = (".sig", ".att", ".sbom")
 _PAGE = 100
 
 
@@ -154,7 +156,7 @@ class _Fetching(_Under):
         for child in manifest.children:
             if self.visit(child.digest):
                 await self.manifest(child.digest, depth + 1)
-        await _at_once(self.blob, _distinct(manifest.blobs))
+        await at_once(self.blob, _distinct(manifest.blobs), _AT_ONCE)
 
     async def manifest(self, digest: str, depth: int) -> None:
         """Bring a manifest without a tag, unless it is here: then so is what it names."""
@@ -195,7 +197,7 @@ class _Fetching(_Under):
         for referrer in await self.remote.referrers(digest):
             if self.visit(referrer.digest):
                 await self.manifest(referrer.digest, 1)
-        for tag in cosign_tags(digest):
+        for tag in companions(digest)[1:]:  # the first is written or read as a list of referrers
             found = await self.remote.head_manifest(tag)
             present = await self.local.find_manifest(self.place, tag) if found else None
             if found is not None and (present is None or present.digest != found.digest):
@@ -240,7 +242,7 @@ class _Sending(_Under):
             if self.visit(child.digest):
                 await self.manifest(child.digest, depth + 1, is_there=is_there)
         if not is_there:
-            await _at_once(self.blob, _distinct(manifest.blobs))
+            await at_once(self.blob, _distinct(manifest.blobs), _AT_ONCE)
 
     async def manifest(self, digest: str, depth: int, *, is_there: bool = False) -> None:
         """Send a manifest without a tag."""
@@ -278,7 +280,7 @@ class _Sending(_Under):
                 await self.manifest(one.digest, 1)
         if ours:
             await self._list(digest, ours)
-        for tag in cosign_tags(digest):
+        for tag in companions(digest)[1:]:  # the first is written or read as a list of referrers
             if (stored := await self.local.find_manifest(self.place, tag)) is not None:
                 await self.tag(tag, stored)
 
@@ -301,11 +303,6 @@ class _Sending(_Under):
         await self.remote.put_manifest(tag, json.dumps(index).encode(), OCI_INDEX)
 
 
-def cosign_tags(digest: str) -> list[str]:
-    """The tags under which cosign keeps what it signs, attests or lists about an image."""
-    return [digest.replace(":", "-", 1) + suffix for suffix in _COSIGN]
-
-
 def _descriptor(referrer: Referrer) -> dict[str, Any]:
     made: dict[str, Any] = {"mediaType": referrer.media_type, "digest": referrer.digest, "size": referrer.size}
     if referrer.artifact_type:
@@ -319,17 +316,17 @@ def _distinct(blobs: Iterable[Descriptor]) -> list[Descriptor]:
     return list({blob.digest: blob for blob in blobs}.values())
 
 
-async def _at_once(work: Callable[[Descriptor], Awaitable[None]], blobs: Sequence[Descriptor]) -> None:
-    """Do it for all, some at a time; the first failure stops the others."""
-    waiting = iter(blobs)
+async def at_once(work: Callable[[T], Awaitable[None]], things: Iterable[T], number: int) -> None:
+    """Do it for all, `number` at a time; the first failure stops the others, and is raised."""
+    waiting = iter(things)
 
     async def one_after_another() -> None:
-        for blob in waiting:
-            await work(blob)
+        for one in waiting:
+            await work(one)
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(_AT_ONCE, len(blobs))):
+            for _ in range(number):
                 group.create_task(one_after_another())
     except BaseExceptionGroup as failures:
         raise _first(failures) from None
