@@ -29,6 +29,7 @@ class Scripted:
     """Blobs whose connection is cut at the half."""
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    is_closed: bool = False
     delay: Callable[[], None] = lambda: None
     """Called before each answer."""
 
@@ -56,6 +57,8 @@ class Scripted:
         return sum(text in one for one in self.asked)
 
     def close(self) -> None:
+        """It is gone, for those who are connected, too."""
+        self.is_closed = True
         for gate in self.gates.values():
             gate.set()
         self._server.shutdown()
@@ -75,6 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         registry = self.registry
+        if registry.is_closed:
+            self.close_connection = True
+            return
         parts = self.path.removeprefix("/v2/").split("/")
         if len(parts) < 3:
             self._answer(200, b"{}", {})

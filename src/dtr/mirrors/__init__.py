@@ -22,6 +22,7 @@ from dtr.mirrors.local import Local, Place, read_manifest
 from dtr.mirrors.policies import (
     POLL,
     PUSH,
+    SCHEDULE,
     MirroredTag,
     Mirroring,
     MirroringPolicies,
@@ -37,6 +38,7 @@ from dtr.mirrors.work import STATUS_CODES
 __all__ = [
     "POLL",
     "PUSH",
+    "SCHEDULE",
     "STATUS_CODES",
     "BlobShort",
     "Cache",

@@ -59,6 +59,7 @@ from dtr.remotes import (
     RemoteRefused,
     RemoteUnknown,
 )
+from dtr.vault import VaultError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
@@ -67,8 +68,7 @@ if TYPE_CHECKING:
     from dtr.db import Database, Transaction
     from dtr.mirrors.upstreams import Source, Upstreams
     from dtr.registry import ImageConfigs, Manifests, Repositories, StoredManifest, Uploads
-    from dtr.remotes import Remote, RemoteManifest, RemoteRepository, Remotes
-    from dtr.remotes.definitions import Definitions
+    from dtr.remotes import Definitions, Remote, RemoteManifest, RemoteRepository, Remotes
 
 _log = logging.getLogger("dtr.cache")
 T = TypeVar("T")
@@ -436,12 +436,12 @@ class Cache:
         self._require_awake(source)
         key = source.upstream.remote
         try:
-            remote = await self._definitions.remote(key, source.path)
+            remote = await self._definitions.open(key, source.path)
             async with self._connections.use(remote) as there:
                 yield there
         except (RemoteUnknown, RemoteDenied):
             raise
-        except (RemoteBroken, RemoteRefused, DefinitionError) as error:
+        except (RemoteBroken, RemoteRefused, DefinitionError, VaultError) as error:
             raise UpstreamFailed(str(error), retry_after=60) from error
         except RemoteError as error:
             seconds = min(max(error.retry_after or 0, _REST_SECONDS), _LONGEST_REST_SECONDS)

@@ -29,6 +29,7 @@ from dtr.db.schema import (
     cached_repositories,
     cached_tags,
     manifests,
+    remotes,
     repositories,
     revisions,
     tags,
@@ -139,6 +140,7 @@ _CHECK_AGAIN = Statement(
     )
     .values(checked_at=0)
 )
+_HAS_REMOTE = Statement(select(remotes.c.id).where(remotes.c.id == bindparam("remote")))
 _REVISION = Statement(select(revisions.c.value).where(revisions.c.name == "upstreams"))
 _NEXT_REVISION = Statement(
     insert(revisions)
@@ -311,6 +313,8 @@ class Upstreams:
         upstream.check()
 
         async def work(tx: Transaction) -> Upstream:
+            if await tx.fetch_one(_HAS_REMOTE, remote=upstream.remote) is None:
+                raise UpstreamInvalid("there is no such remote")
             repository = upstream.repository
             if repository is not None:
                 if await tx.fetch_one(_LOCK_REPOSITORY, repository=repository) is None:

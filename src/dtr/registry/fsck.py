@@ -41,6 +41,7 @@ from dtr.db import Statement, now
 from dtr.db.schema import (
     blob_contents,
     blobs,
+    cached_repositories,
     gc_objects,
     manifest_references,
     manifests,
@@ -186,7 +187,9 @@ _REFERENCES = Statement(
             bindparam("manifest", type_=Text),
             bindparam("kind", type_=Text),
             bindparam("target", type_=Text),
-        )
+        ),
+        # A cache has what was asked for.
+        ~exists().where(cached_repositories.c.repository_id == manifest_references.c.repository_id),
     )
     .order_by(*_key)
     .limit(_PAGE)
