@@ -25,7 +25,7 @@ from dtr.accounts import (
     SigningKeys,
     Tokens,
 )
-from dtr.actions import ACTIONS, PRUNING_SCHEDULE, Actions
+from dtr.actions import ACTIONS, EXPIRY_SCHEDULE, PRUNING_SCHEDULE, Actions
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import open_database
@@ -33,8 +33,9 @@ from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
 from dtr.jobs import Crons, JobRequest, Jobs, Worker, Workers
+from dtr.mirrors import SCHEDULE, Cache, Local, MirroringPolicies, PollMirror, PushMirror, Transfer, Upstreams
 from dtr.outbound import Addresses, Outside
-from dtr.policies import Promotions, Pruning
+from dtr.policies import Promotions, Pruning, TagReader
 from dtr.registry import (
     Blobs,
     Collector,
@@ -50,7 +51,7 @@ from dtr.registry import (
     Uploads,
     Usage,
 )
-from dtr.remotes import Remotes
+from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
 from dtr.vault import Vault
@@ -122,8 +123,10 @@ class Application:
         self.events = Events(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
-        self.pruning = Pruning(self.database, self.images, self.manifests)
-        self.promotions = Promotions(self.database, self.images, self.promotion)
+        # Scanning and content trust will be its sources of what it does not know by itself.
+        self.tag_reader = TagReader(self.database, self.images)
+        self.pruning = Pruning(self.database, self.tag_reader, self.manifests)
+        self.promotions = Promotions(self.database, self.tag_reader, self.promotion)
         vault = Vault(settings.secret_key_file)
         self.webhooks = Webhooks(self.database, vault)
         self.deliveries = Deliveries(
@@ -136,6 +139,25 @@ class Application:
             Outside(Addresses(settings.mirroring.allowed_networks), proxy_of=_proxy_of),
             user_agent=f"dtr/{__version__}",
             manifest_limit=registry.manifest_limit,
+        )
+        self.definitions = Definitions(self.database, vault)
+        self.local = Local(
+            self.database, self.storage, blobs=self.blobs, uploads=self.uploads, manifests=self.manifests
+        )
+        self.transfer = Transfer(self.local, self.manifests)
+        self.mirroring = MirroringPolicies(self.database)
+        self.upstreams = Upstreams(self.database)
+        self.cache = Cache(
+            self.database,
+            self.upstreams,
+            remotes=self.remotes,
+            definitions=self.definitions,
+            repositories=self.repositories,
+            uploads=self.uploads,
+            manifests=Manifests(self.database, self.lifetimes, sparse_manifests=True),
+            configs=self.image_configs,
+            is_read_only=lambda: self.live.current.read_only_registry,
+            directory=settings.data_dir,
         )
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
@@ -170,6 +192,7 @@ class Application:
             routes["auth"] = TokenService(
                 self.accounts,
                 self.tokens,
+                self.upstreams,
                 self.live,
                 service=settings.auth.service,
             )
@@ -234,6 +257,9 @@ class Application:
             group.create_task(self.sweeper.run())
             group.create_task(self.collector.run())
             await self.crons.ensure(PRUNING_SCHEDULE, JobRequest(action="tag_prune"))
+            await self.crons.ensure(SCHEDULE, JobRequest(action="poll_mirror"))
+            await self.crons.ensure(EXPIRY_SCHEDULE, JobRequest(action="cache_expire"))
+            group.create_task(self.mirroring.keep_schedules())
             group.create_task(self._worker().run())
             group.create_task(self._dispatcher().run())
             group.create_task(self.usage.run())
@@ -257,6 +283,7 @@ class Application:
 
     def _worker(self) -> Worker:
         """The worker of this replica."""
+        mirror = (self.database, self.mirroring, self.definitions, self.remotes, self.transfer)
         actions = Actions(
             self.database,
             self.storage,
@@ -264,6 +291,9 @@ class Application:
             sweeper=self.sweeper,
             pruning=self.pruning,
             promotions=self.promotions,
+            push_mirror=PushMirror(*mirror, tags=self.tag_reader, repositories=self.repositories),
+            poll_mirror=PollMirror(*mirror),
+            cache=self.cache,
             deliveries=self.deliveries,
             events=self.events,
             jobs=self.jobs,
@@ -276,6 +306,7 @@ class Application:
 
     async def close(self) -> None:
         """Give back connections, files and threads; what waits to be written is written."""
+        await self.cache.close()
         await self.pulls.close()
         await self.image_configs.close()
         await self.storage.close()
@@ -294,6 +325,7 @@ class Application:
             manifests=self.manifests,
             configs=self.image_configs,
             pulls=self.pulls,
+            cache=self.cache,
             storage=self.storage,
             settings=self.live,
             options=Options(
@@ -339,6 +371,9 @@ class Application:
                 events=self.events,
                 pruning=self.pruning,
                 promotions=self.promotions,
+                remotes=self.remotes,
+                definitions=self.definitions,
+                upstreams=self.upstreams,
                 webhooks=self.webhooks,
                 deliveries=self.deliveries,
                 jobs=self.jobs,

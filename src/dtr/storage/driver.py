@@ -193,27 +193,25 @@ class Blocks:
     """
     A body cut into blocks of exactly `size` bytes; only the last is shorter, and none is empty.
 
-    `size` may be changed before the next block is asked for. Each block is a file at its beginning, and all are
-    the same one, filled again: whoever is given one is done with it before asking for the next.
+    Each block is a file at its beginning, and all are the same one, filled again: whoever is given one is done
+    with it before asking for the next.
 
     A body that fails ends the blocks: what came before is still delivered, and `failure` says what happened.
     A cancellation passes through.
     """
 
-    def __init__(self, body: AsyncIterator[bytes], size: int, head: bytes = b"") -> None:
-        """Cut `head`, which is shorter than a block, and then `body`."""
-        self.size = size
+    def __init__(self, body: AsyncIterator[bytes], size: int) -> None:
+        """Nothing is read yet."""
         self.failure: Exception | None = None
         self._body = body
-        self._block = io.BytesIO()
-        self._block.write(head)
+        self._size = size
 
     async def __aiter__(self) -> AsyncGenerator[io.BytesIO, None]:
-        block = self._block
+        block = io.BytesIO()
         try:
             async for piece in self._body:
                 view = memoryview(piece)
-                while (room := self.size - block.tell()) <= len(view):
+                while (room := self._size - block.tell()) <= len(view):
                     block.write(view[:room])
                     view = view[room:]
                     yield _rewound(block)

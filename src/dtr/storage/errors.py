@@ -7,10 +7,14 @@ libraries are translated at the driver's border and kept as ``__cause__``.
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dtr.storage.driver import UploadState
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class StorageError(Exception):
@@ -51,3 +55,12 @@ class Interrupted(StorageError):
     def __init__(self, state: UploadState) -> None:
         super().__init__(f"the body ended early, {state.offset} bytes of {state.location} are kept")
         self.state = state
+
+
+def of_system(error: OSError, reason: str) -> StorageError:
+    """What an error of the operating system means for storage."""
+    if error.errno in _FULL:
+        return StorageFull(reason)
+    if error.errno in _DENIED:
+        return AccessDenied(reason)
+    return StorageUnavailable(reason)

@@ -29,13 +29,13 @@ import msgspec
 
 from dtr.storage.driver import PIECE_SIZE, Blocks, Stored, UploadState, check_location, probe
 from dtr.storage.errors import (
-    AccessDenied,
     Interrupted,
     ObjectMissing,
     StorageError,
     StorageFull,
     StorageUnavailable,
     UploadBusy,
+    of_system,
 )
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ _Entries: TypeAlias = "list[Stored | str]"
 _Batch: TypeAlias = "list[_Small]"
 
 _PARTIAL = ".part"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _LARGEST_BATCH = 256  # descriptors open at once
 _SYNC_THREADS = 4  # more do not make a disk faster
 
@@ -459,11 +457,7 @@ class FileSystem:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}:
                 self._require_root()
                 raise ObjectMissing(location) from error
-            if error.errno in _FULL:
-                raise StorageFull(reason) from error
-            if error.errno in _DENIED:
-                raise AccessDenied(reason) from error
-            raise StorageUnavailable(reason) from error
+            raise of_system(error, reason) from error
 
     def _too_late(self) -> StorageUnavailable:
         return StorageUnavailable(f"no answer from {self._root} within {self._time_limit:g} s")

@@ -8,17 +8,19 @@ than two requests to the store. A longer one is an object ``<location>.tail.<ran
 through the database. Each is written once under a name of its own: a request that was given up on and still
 arrives cannot change the tail that a later state names.
 
-An upload holds one part in memory, which fills and is then sent. Parts are small as long as the object is: a
-part is 5 MiB up to 6 GiB, then 1/1250 of what is stored already, so that 10,000 parts make 5 TiB, the longest
-object that there is.
+A part waits in a file until it is full (`dtr.storage.spool`) and is sent from there, so that an upload holds
+pieces of it in memory only. Parts are small as long as the object is: a part is 5 MiB up to 6 GiB, then 1/1250 of
+what is stored already, so that 10,000 parts make 5 TiB, the longest object that there is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import tempfile
 import uuid
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -34,9 +36,10 @@ from dtr.storage.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from dtr.storage.spool import SPOOL_PIECE, Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from types_aiobotocore_s3 import S3Client
@@ -73,7 +76,8 @@ class S3Settings:
 
     Without keys, the usual places are asked (environment, profile, machine role). `verify` is whether to
     check the server's certificate, or the path of a file with the authorities to trust. `time_limit`, in
-    seconds, holds for every single request and for every piece read.
+    seconds, holds for every single request and for every piece read. Parts of uploads wait below
+    `spool_directory`, by default where the system has its temporary files, served by so many `threads`.
     """
 
     bucket: str
@@ -85,6 +89,8 @@ class S3Settings:
     path_style: bool = False
     verify: bool | str = True
     time_limit: float = 60
+    spool_directory: str = field(default_factory=tempfile.gettempdir)
+    threads: int = 4
 
 
 class _BeyondTheEnd(StorageError):
@@ -102,6 +108,7 @@ class S3:
         self._resources = AsyncExitStack()
         self._client: S3Client | None = None
         self._connecting = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(settings.threads, "storage-spool")
 
     async def create_upload(self, location: str) -> UploadState:
         """See `Driver`; the store hears of it when the first part is full."""
@@ -113,23 +120,30 @@ class S3:
         if state.stale_location:
             with suppress(StorageError):  # swept by complete or abort
                 await self.delete(state.stale_location)
-        tail = await self._tail(state)
-        reached = msgspec.structs.replace(
-            state,
-            offset=state.offset - len(tail),
-            tail=b"",
-            tail_location="",
-            stale_location=state.tail_location,
-        )
-        blocks = Blocks(body, part_size(reached.offset), tail)
-        del tail
-        async with aclosing(aiter(blocks)) as parts:
-            async for block in parts:
-                if block.getbuffer().nbytes >= _SMALLEST_PART:
-                    reached = await self._add_part(reached, block)
-                    blocks.size = part_size(reached.offset)
-                else:
-                    reached = await self._keep_tail(reached, block.read())
+        with self._spool() as part:
+            await self._recall_tail(state, part)
+            reached = msgspec.structs.replace(
+                state,
+                offset=state.offset - len(part),
+                tail=b"",
+                tail_location="",
+                stale_location=state.tail_location,
+            )
+            blocks = Blocks(body, SPOOL_PIECE)
+            async with aclosing(aiter(blocks)) as pieces:
+                async for block in pieces:
+                    left = memoryview(block.read())
+                    while len(left) >= (room := part_size(reached.offset) - len(part)):
+                        await part.add(left[:room])
+                        reached = await self._add_part(reached, part)
+                        part.clear()
+                        left = left[room:]
+                    if left:
+                        await part.add(left)
+            if len(part) >= _SMALLEST_PART:
+                reached = await self._add_part(reached, part)
+            else:
+                reached = await self._keep_tail(reached, part)
         if blocks.failure is not None:
             raise Interrupted(reached) from blocks.failure
         return reached
@@ -137,14 +151,14 @@ class S3:
     async def complete(self, state: UploadState) -> None:
         """See `Driver`."""
         try:
-            tail = await self._tail(state)
-            if sum(part.size for part in state.parts) + len(tail) != state.offset:
-                raise ObjectMissing(state.location)
-            if not state.session:
-                await self.put_small(state.location, tail)
-            else:
-                ending = await self._add_part(state, io.BytesIO(tail)) if tail else state
-                await self._join_parts(ending)
+            with self._spool() as tail:
+                await self._recall_tail(state, tail)
+                if sum(part.size for part in state.parts) + len(tail) != state.offset:
+                    raise ObjectMissing(state.location)
+                if not state.session:
+                    await self._put(state.location, tail)
+                else:
+                    await self._join_parts(await self._add_part(state, tail) if tail else state)
         except ObjectMissing:
             # The answer to an earlier attempt was perhaps lost.
             if await self.stat(state.location) != state.offset:
@@ -171,8 +185,7 @@ class S3:
     async def put_small(self, location: str, data: bytes) -> None:
         """See `Driver`."""
         check_location(location)
-        async with self._requests(location) as client:
-            await client.put_object(Bucket=self._settings.bucket, Key=self._key(location), Body=io.BytesIO(data))
+        await self._put(location, io.BytesIO(data))
 
     async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
@@ -240,9 +253,23 @@ class S3:
         """See `Driver`."""
         self._client = None
         await self._resources.aclose()
+        self._threads.shutdown(wait=False)
 
-    async def _add_part(self, state: UploadState, data: io.BytesIO) -> UploadState:
-        number, size = len(state.parts) + 1, data.getbuffer().nbytes
+    @contextmanager
+    def _spool(self) -> Iterator[Spool]:
+        """Where bytes wait; as many as fit into a state are not worth a file."""
+        spool = Spool(self._settings.spool_directory, self._threads, _LONGEST_TAIL_IN_STATE)
+        try:
+            yield spool
+        finally:
+            spool.close()
+
+    async def _put(self, location: str, data: Spool | io.BytesIO) -> None:
+        async with self._requests(location) as client:
+            await client.put_object(Bucket=self._settings.bucket, Key=self._key(location), Body=data)
+
+    async def _add_part(self, state: UploadState, data: Spool) -> UploadState:
+        number, size = len(state.parts) + 1, len(data)
         if number > _MOST_PARTS:
             raise StorageError(f"{state.location} is too long, or came in too many pieces: {_MOST_PARTS} parts")
         bucket, key = self._settings.bucket, self._key(state.location)
@@ -261,19 +288,20 @@ class S3:
             parts=(*state.parts, Part(str(number), answer["ETag"], size)),
         )
 
-    async def _keep_tail(self, state: UploadState, tail: bytes) -> UploadState:
+    async def _keep_tail(self, state: UploadState, tail: Spool) -> UploadState:
         offset = state.offset + len(tail)
-        if len(tail) <= _LONGEST_TAIL_IN_STATE:
-            return msgspec.structs.replace(state, offset=offset, tail=tail)
+        if tail.short is not None:
+            return msgspec.structs.replace(state, offset=offset, tail=tail.short)
         tail_location = f"{state.location}{_TAIL}{uuid.uuid4().hex}"
-        await self.put_small(tail_location, tail)
+        await self._put(tail_location, tail)
         return msgspec.structs.replace(state, offset=offset, tail_location=tail_location)
 
-    async def _tail(self, state: UploadState) -> bytes:
-        if not state.tail_location:
-            return state.tail
-        async with aclosing(self.open(state.tail_location)) as pieces:
-            return b"".join([piece async for piece in pieces])
+    async def _recall_tail(self, state: UploadState, tail: Spool) -> None:
+        await tail.add(state.tail)
+        if state.tail_location:
+            async with aclosing(self.open(state.tail_location)) as pieces:
+                async for piece in pieces:
+                    await tail.add(piece)
 
     async def _join_parts(self, state: UploadState) -> None:
         async with self._requests(state.location) as client:
@@ -370,7 +398,7 @@ class S3:
                         response_checksum_validation="when_required",
                         s3={
                             "addressing_style": "path" if settings.path_style else "auto",
-                            # TLS protects the bytes; over plain HTTP they are signed all the same.
+                            # TLS protects the bytes; over plain HTTP nothing does but the digest that pulls check.
                             "payload_signing_enabled": False,
                         },
                     ),
