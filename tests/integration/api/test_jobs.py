@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_a_log_is_streamed_until_the_job_ends(admin: User):
     assert [json.loads(one["data"])["msg"] for one in lines] == log(admin, job)
     assert len(lines) >= 4
     assert log(admin, job, limit=1) == log(admin, job)[:1]
+
+
+def test_a_log_that_is_streamed_ends_with_a_job_that_is_deleted(api: Api, admin: User):
+    job = submit(admin, "sleep", parameters={"seconds": "600"})["id"]
+    deletion = threading.Timer(1.0, User(api.server, "admin").delete, [f"{JOBS}/{job}"])
+    deletion.start()
+    admin.get(f"{JOBS}/{job}/logs", stream="true").expect(200)
+    deletion.join()
+    assert "Traceback" not in api.server.log
 
 
 @pytest.mark.parametrize(

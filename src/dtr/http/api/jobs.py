@@ -8,6 +8,7 @@ auditors look.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,7 +24,7 @@ from dtr.http.api.errors import errors
 from dtr.http.api.models import Form, Record, moment
 from dtr.http.api.paging import COUNT
 from dtr.http.api.rooms import RoomsDep
-from dtr.jobs import JobInvalid, JobRequest, duration
+from dtr.jobs import JobInvalid, JobRequest, JobUnknown, duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -327,16 +328,17 @@ async def get_job_logs(
 
 
 async def _lines(rooms: Rooms, job: str, offset: int) -> AsyncIterator[bytes]:
-    while True:
-        ended = (await rooms.jobs.get(job)).status in _ENDED  # before its log is read: then that is whole
-        while found := await rooms.jobs.logs(job, offset=offset, limit=_MOST_LINES):
-            offset = found[-1][0] + 1
-            yield b"".join(
-                json.dumps({"lineNum": number, "data": data}).encode() + b"\n" for number, data in found
-            )
-        if ended:
-            return
-        await asyncio.sleep(_LOOK_SECONDS)
+    with contextlib.suppress(JobUnknown):  # deleted meanwhile, and its log with it
+        while True:
+            ended = (await rooms.jobs.get(job)).status in _ENDED  # before its log is read: then that is whole
+            while found := await rooms.jobs.logs(job, offset=offset, limit=_MOST_LINES):
+                offset = found[-1][0] + 1
+                yield b"".join(
+                    json.dumps({"lineNum": number, "data": data}).encode() + b"\n" for number, data in found
+                )
+            if ended:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 # --- schedules ------------------------------------------------------------------------------------------------
