@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 
 from dtr.durations import to_milliseconds
 from dtr.jobs import JobFailed
+from dtr.mirrors import POLL, PUSH, MirroringFailed
 from dtr.registry import PROMOTE
 from dtr.registry.fsck import Fsck
 from dtr.webhooks import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from dtr.db import Database
     from dtr.events import Bounds, Events
     from dtr.jobs import Action, Jobs, Run
-    from dtr.policies import Promotions, Pruning, PruningPolicy
+    from dtr.mirrors import Cache, PollMirror, PushMirror
+    from dtr.policies import Promotions, Pruning
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
@@ -36,7 +38,12 @@ ACTIONS = {
     "onlinegc_events": "deletes old events, as the settings say",
     "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say",
     "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
-    "promote": "shows a push to the promotion policies of its repository, or all tags to one policy",
+    "promote": "shows a push, or what has become known of one, to the promotion policies of its repository, or all"
+    " tags to one policy",
+    "push_mirror_tag": "mirrors a tag to another registry, or shows all tags to the policy with the id `policy`",
+    "poll_mirror": "brings tags from another registry by the policy with the id `policy`, or queues this for each;"
+    " `everything`: also what has not changed; `anyDeletions`: however many are gone there",
+    "cache_expire": "deletes tags of caches that nobody pulled for as long as their upstreams keep them",
     "webhook": "sends the delivery of a webhook with the id `delivery`",
     "fsck": "compares database and storage; `content` and `repair` are true or false",
     "tag_pruning": "another name of tag_prune",
@@ -47,7 +54,8 @@ ACTIONS = {
 
 PRUNING_SCHEDULE = "0 */15 * * * *"
 """When pruning policies are worked off, unless an administrator says otherwise."""
-_MOST_POLICIES = 1000
+EXPIRY_SCHEDULE = "0 40 3 * * *"
+"""When tags of caches expire, unless an administrator says otherwise."""
 _SHORTEST_GRACE = 600_000
 """Milliseconds. A shorter one may take what a push under way was told to be there."""
 _REPORT_SECONDS = 1.0
@@ -65,6 +73,9 @@ class Actions:
         sweeper: Sweeper,
         pruning: Pruning,
         promotions: Promotions,
+        push_mirror: PushMirror,
+        poll_mirror: PollMirror,
+        cache: Cache,
         deliveries: Deliveries,
         events: Events,
         jobs: Jobs,
@@ -78,6 +89,9 @@ class Actions:
         self._sweeper = sweeper
         self._pruning = pruning
         self._promotions = promotions
+        self._push_mirror = push_mirror
+        self._poll_mirror = poll_mirror
+        self._cache = cache
         self._deliveries = deliveries
         self._events = events
         self._jobs = jobs
@@ -96,6 +110,9 @@ class Actions:
             "tag_prune": self._prune,
             "tag_pruning": self._prune,
             PROMOTE: self._promote,
+            PUSH: self._push,
+            POLL: self._poll,
+            "cache_expire": self._expire,
             "webhook": self._deliver,
             "fsck": self._check,
             "sleep": _sleep,
@@ -178,19 +195,14 @@ class Actions:
         repository = run.parameters.get("repository", "")
         if repository and not repository.isdecimal():
             raise JobFailed("repository is the id of a repository")
-        if repository:
-            for policy in await self._pruning.list_policies(int(repository), limit=_MOST_POLICIES):
-                if policy.enabled:
-                    await self._prune_by(run, policy)
-            return
-        async for policy in self._pruning.active():
-            await self._prune_by(run, policy)
-
-    async def _prune_by(self, run: Run, policy: PruningPolicy) -> None:
-        deleted = await self._pruning.prune(policy)
-        run.log(f"policy {policy.id} of repository {policy.repository} deleted {deleted} tags")
+        async for done in self._pruning.work_off(int(repository) if repository else None):
+            run.log(done.text)
+        if not repository:
+            await self._promotions.pushes.forget_gone()
 
     async def _promote(self, run: Run) -> None:
+        if "tag" in run.parameters:
+            await self._push_mirror.show(run)
         if (await self._live.refresh()).read_only_registry:
             run.log("the registry is read-only: nothing is promoted", "warning")
             return
@@ -200,6 +212,22 @@ class Actions:
             failed += outcome.failed
         if failed:
             raise JobFailed(f"{failed} tags could not be promoted")
+
+    async def _push(self, run: Run) -> None:
+        await _mirror(self._push_mirror.work(run))
+
+    async def _poll(self, run: Run) -> None:
+        if (await self._live.refresh()).read_only_registry:
+            run.log("the registry is read-only: nothing comes here", "warning")
+            return
+        await _mirror(self._poll_mirror.work(run))
+
+    async def _expire(self, run: Run) -> None:
+        if (await self._live.refresh()).read_only_registry:
+            run.log("the registry is read-only: no tag is deleted", "warning")
+            return
+        async for path, deleted in self._cache.expire():
+            run.log(f"deleted of {path}: {', '.join(sorted(deleted))}")
 
     async def _deliver(self, run: Run) -> None:
         try:
@@ -216,6 +244,13 @@ class Actions:
         run.log(fsck.counted)
         if damage:
             raise JobFailed(f"{damage} findings are damage")
+
+
+async def _mirror(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except MirroringFailed as error:
+        raise JobFailed(str(error)) from None
 
 
 async def _sleep(run: Run) -> None:

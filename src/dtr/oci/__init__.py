@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtr.oci.artifacts import ArtifactKind, artifact_kind
+from dtr.oci.artifacts import SIGNATURES, ArtifactKind, artifact_kind, companion_of, companions
 from dtr.oci.digest import Digest
 from dtr.oci.errors import (
     ContentRangeInvalid,
@@ -20,6 +20,7 @@ from dtr.oci.ranges import parse_content_range, parse_range
 from dtr.oci.reference import Reference, RepositoryName, Tag, parse_reference, parse_repository_name
 
 __all__ = [
+    "SIGNATURES",
     "ArtifactKind",
     "ContentRangeInvalid",
     "Descriptor",
@@ -37,6 +38,8 @@ __all__ = [
     "RepositoryName",
     "Tag",
     "artifact_kind",
+    "companion_of",
+    "companions",
     "parse_content_range",
     "parse_manifest",
     "parse_range",

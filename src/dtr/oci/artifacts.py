@@ -8,6 +8,7 @@ layers.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from dtr.oci import media_types
@@ -19,6 +20,8 @@ ArtifactKind: TypeAlias = Literal[
     "image", "index", "helm chart", "sbom", "signature", "attestation", "plugin", "app", "wasm", "artifact"
 ]
 """`app` is a bundle for Docker App (CNAB); `artifact` is anything else."""
+
+_COMPANION = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?")
 
 _CNAB = "application/vnd.cnab."
 _BEGINNINGS: tuple[tuple[str, ArtifactKind], ...] = (
@@ -41,6 +44,8 @@ _BEGINNINGS: tuple[tuple[str, ArtifactKind], ...] = (
     ("application/vnd.dsse.envelope.", "attestation"),
 )
 """How the media types begin that tell."""
+SIGNATURES = tuple(beginning for beginning, kind in _BEGINNINGS if kind == "signature")
+"""Those of signatures; a bundle may be an attestation instead."""
 _COSIGN_SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 """Since its version 3, cosign signs an image by a statement, too: that it was signed."""
 
@@ -79,3 +84,20 @@ def _known(media_type: str | None) -> ArtifactKind | None:
 def _is_other(artifact_type: str | None, config: str | None) -> bool:
     """Whether the manifest says that it is something of its own, which only looks like an image."""
     return artifact_type is not None and artifact_type != config
+
+
+def companions(digest: str) -> tuple[str, ...]:
+    """
+    Tags of what refers to the manifest of a digest, for clients that do not use referrers.
+
+    The first is that of the OCI distribution specification 1.1, "Referrers Tag Schema", with an index of them; the
+    others are cosign's, of a signature (the second), attestations and a bill of materials.
+    """
+    stem = digest.replace(":", "-", 1)
+    return (stem, f"{stem}.sig", f"{stem}.att", f"{stem}.sbom")
+
+
+def companion_of(tag: str) -> str | None:
+    """The digest of the manifest that what has this tag refers to; None: it is a tag like others."""
+    found = _COMPANION.fullmatch(tag)
+    return f"{found[1]}:{found[2]}" if found else None

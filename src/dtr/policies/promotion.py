@@ -4,6 +4,9 @@ Promotion policies: a tag that is pushed gets a name in another repository, when
 Each push of a tag queues a job in its own transaction, and that shows the tag to the policies of the repository. A
 promotion is a push in its target, whose policies see it in turn; a chain never comes to the same tag twice, and
 has an end. A tag that was moved before its job ran is left to the job of its next push.
+
+A rule may wait, for a scan or for a signature: the policy goes on when that has come. What refers to an image that
+was promoted, and is pushed later, follows it.
 """
 
 from __future__ import annotations
@@ -13,16 +16,17 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Boolean, bindparam, delete, exists, or_, select, update
+from sqlalchemy import BigInteger, Boolean, bindparam, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, now
-from dtr.db.schema import promotion_policies, repositories
+from dtr.db import Statement, in_list, now
+from dtr.db.schema import promotion_policies, repositories, tags
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobRequest, submit
+from dtr.oci import companion_of
 from dtr.policies.errors import PolicyInvalid, PromotionPolicyUnknown
-from dtr.policies.pruning import facts_of
-from dtr.policies.rules import Answer, decide, parse_rules, write_rules
+from dtr.policies.pushes import Push, Pushes, claim, forget_policy, lock_sources, tell
+from dtr.policies.rules import Answer, decide_once, parse_rules, write_rules
 from dtr.policies.templates import name_of
 from dtr.registry import (
     PROMOTE,
@@ -32,18 +36,20 @@ from dtr.registry import (
     RepositoryUnknown,
     TagImmutable,
     TooManyManifests,
+    immutable_pattern,
+    read_patterns,
     step,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
 
     from dtr.db import Database, Row, Transaction
-    from dtr.policies.rules import Rule
-    from dtr.registry import Images, Promotion
+    from dtr.policies.rules import Decision, Rule, TagFacts
+    from dtr.policies.tags import TagReader
+    from dtr.registry import Promotion
     from dtr.registry.images import TagRecord
 
-_PAGE = 500
 _MOST_POLICIES = 100
 _LONGEST_TEMPLATE = 256
 _LONGEST_CHAIN = 16
@@ -102,13 +108,16 @@ _DELETE = Statement(
     .where(_id == bindparam("which"), _concerns)
     .returning(promotion_policies.c.source_id)
 )
-_TELL = Statement(  # whether pushes have to be told
-    update(repositories)
-    .where(repositories.c.id == bindparam("source", type_=BigInteger))
-    .values(has_policies=exists().where(promotion_policies.c.source_id == repositories.c.id))
-)
 _PROMOTED = Statement(update(promotion_policies).where(_id == bindparam("which")).values(last_promoted_at=now()))
 _NOW = Statement(select(now()))
+_TARGET = Statement(
+    select(repositories.c.immutable_tags, repositories.c.immutable_patterns).where(
+        repositories.c.id == _repository, repositories.c.deleted_at.is_(None)
+    )
+)
+_THERE = Statement(
+    select(tags.c.name, tags.c.manifest).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,13 +156,35 @@ class Outcome:
     failed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedPromotion:
+    """A tag, what the rules say of it, and what it would be called in the target."""
+
+    tag: TagRecord
+    decision: Decision
+    name: str | None
+    """None: the template gives no name that a tag may have."""
+    is_blocked: bool = False
+    """The target has a tag of that name, which names something else and cannot be overwritten."""
+
+    @property
+    def promotes(self) -> bool:
+        """Whether it would be promoted."""
+        return self.decision.answer is Answer.YES and self.name is not None and not self.is_blocked
+
+
+class _DoneBefore(Exception):
+    """The policy has done so for this push."""
+
+
 class Promotions:
     """The promotion policies of all repositories. Who may make them is not decided here."""
 
-    def __init__(self, database: Database, images: Images, promotion: Promotion) -> None:
+    def __init__(self, database: Database, reader: TagReader, promotion: Promotion) -> None:
         self._database = database
-        self._images = images
+        self._reader = reader
         self._promotion = promotion
+        self.pushes = Pushes(database)
 
     async def list_policies(
         self, repository: int, *, as_target: bool = False, start: str = "", limit: int
@@ -179,8 +210,9 @@ class Promotions:
         made = replace(policy, id=str(uuid.uuid4()))
 
         async def work(tx: Transaction) -> None:
+            await lock_sources(tx, made.source, made.target)
             await tx.execute(_INSERT, id=made.id, source=made.source, **_parameters(made))
-            await tx.execute(_TELL, source=made.source)
+            await tell(tx, made.source)
             await _note(tx, "CREATE", made, by, evaluate=evaluate)
 
         await self._database.unit(work)
@@ -204,12 +236,43 @@ class Promotions:
             row = await tx.fetch_one(_DELETE, repository=repository, which=policy)
             if row is None:
                 return False
-            await tx.execute(_TELL, source=row[0])
+            await forget_policy(tx, policy)
+            await tell(tx, row[0])
             what = Object("promotion_policy", policy, policy)
             await record(tx, Event(type="DELETE", actor=by, object=what, repository_id=row[0]))
             return True
 
         return await self._database.unit(work)
+
+    # --- trying them out ---
+
+    async def judge(self, policy: PromotionPolicy) -> AsyncIterator[JudgedPromotion]:
+        """What would happen to each tag of the source, if it were pushed now, by name."""
+        row = await self._database.fetch_one(_NOW)
+        moment = int(row[0]) if row else 0
+        async for page in self._reader.pages(policy.source):
+            judged = [
+                JudgedPromotion(
+                    tag, decide_once(policy.rules, facts, moment), name_of(policy.template, tag.name, moment)
+                )
+                for tag, facts in page
+                if companion_of(tag.name) is None
+            ]
+            names = {one.name for one in judged if one.name is not None and one.decision.answer is Answer.YES}
+            fixed = await self._fixed(policy.target, names)
+            for one in judged:
+                is_blocked = one.name in fixed and fixed[one.name] != one.tag.manifest.digest
+                yield replace(one, is_blocked=is_blocked) if is_blocked else one
+
+    async def _fixed(self, target: int, names: set[str]) -> dict[str, str]:
+        """Those of the names that are tags of the target that cannot be overwritten, and what they name."""
+        row = await self._database.fetch_one(_TARGET, repository=target)
+        if row is None or not names:
+            return {}
+        patterns = read_patterns(row[1])
+        fixed = sorted(one for one in names if row[0] or immutable_pattern(patterns, one) is not None)
+        rows = await self._database.fetch_all(_THERE, repository=target, names=fixed) if fixed else []
+        return {row[0]: row[1] for row in rows}
 
     # --- working them off ---
 
@@ -217,37 +280,38 @@ class Promotions:
         """
         Do what the parameters of a job say.
 
-        Always `repository` (its id) and `moment` (milliseconds since 1970: names are made with it, so that a job
-        that is run again gives the same ones); of a push `tag`, `digest` and `chain`, else `policy`, to which all
-        tags are shown.
+        `repository` is its id. With `known`, the digest of a manifest, something has become known about that, or
+        refers to it now. Else `moment` (milliseconds since 1970: names are made with it, so that a job that is run
+        again gives the same ones), and of a push `tag`, `digest` and `chain`, or `policy`, to which all tags are
+        shown.
         """
         try:
-            repository, moment = int(parameters["repository"]), int(parameters["moment"])
-            chain = json.loads(parameters.get("chain", "[]"))
-            tag, digest, policy = (parameters.get(name, "") for name in ("tag", "digest", "policy"))
+            repository, moment = int(parameters["repository"]), int(parameters.get("moment", "0"))
+            chain = tuple(json.loads(parameters.get("chain", "[]")))
+            tag, digest, policy, known = (
+                parameters.get(name, "") for name in ("tag", "digest", "policy", "known")
+            )
         except (KeyError, ValueError) as error:
             yield Outcome(f"this is neither a push nor a policy: {error}", failed=True)
             return
         if policy:
             outcomes = self._show_all(repository, policy, moment)
+        elif known or companion_of(tag):
+            outcomes = self._go_on(repository, known or companion_of(tag) or "")
         else:
-            outcomes = self._show(repository, tag, digest, chain, moment)
+            push = Push(repository=repository, tag=tag, digest=digest, moment=moment, chain=chain)
+            outcomes = self._show(push)
         async for outcome in outcomes:
             yield outcome
 
-    async def _show(
-        self, repository: int, name: str, digest: str, chain: Sequence[str], moment: int
-    ) -> AsyncIterator[Outcome]:
-        try:
-            tag = await self._images.get_tag(repository, name)
-        except ManifestUnknown:
-            tag = None
-        if tag is None or tag.manifest.digest != digest:
-            yield Outcome(f"tag {name} does not name {digest} any more")
+    async def _show(self, push: Push) -> AsyncIterator[Outcome]:
+        found = await self._find(push)
+        if found is None:
+            yield Outcome(f"tag {push.tag} does not name {push.digest} any more")
             return
-        for policy in await self.list_policies(repository, limit=_MOST_POLICIES):
+        for policy in await self.list_policies(push.repository, limit=_MOST_POLICIES):
             if policy.enabled:
-                yield await self._apply(policy, tag, chain, moment)
+                yield await self._apply(policy, push, *found)
 
     async def _show_all(self, repository: int, wanted: str, moment: int) -> AsyncIterator[Outcome]:
         try:
@@ -255,54 +319,123 @@ class Promotions:
         except PromotionPolicyUnknown:
             yield Outcome(f"policy {wanted} is not there any more")
             return
-        start = ""
-        while page := await self._images.list_tags(policy.source, start=start, limit=_PAGE):
-            for tag in page:
-                yield await self._apply(policy, tag, (), moment)
-            start = page[-1].name + "\x01"  # no name has it: whatever comes next begins behind
+        async for tag, facts in self._reader.read(policy.source):
+            if companion_of(tag.name) is None:
+                push = Push(repository=policy.source, tag=tag.name, digest=tag.manifest.digest, moment=moment)
+                yield await self._apply(policy, push, tag, facts)
 
-    async def _apply(self, policy: PromotionPolicy, tag: TagRecord, chain: Sequence[str], moment: int) -> Outcome:
+    async def _go_on(self, repository: int, digest: str) -> AsyncIterator[Outcome]:
+        """Where policies waited for what is known now about a manifest; and where it went, what refers to it."""
+        policies = {one.id: one for one in await self.list_policies(repository, limit=_MOST_POLICIES)}
+        followed = set[int]()
+        for seen in await self.pushes.of_digest(repository, digest):
+            policy = policies.get(seen.policy)
+            if policy is None or not policy.enabled:
+                continue
+            if not seen.is_waiting:
+                if policy.target not in followed:
+                    followed.add(policy.target)
+                    yield await self._follow(policy, seen.push)
+                continue
+            found = await self._find(seen.push)
+            if found is not None:
+                yield await self._apply(policy, seen.push, *found)
+
+    async def _find(self, push: Push) -> tuple[TagRecord, TagFacts] | None:
+        """The tag, as long as it names what was pushed."""
+        try:
+            found = await self._reader.get(push.repository, push.tag)
+        except ManifestUnknown:
+            return None
+        return found if found[0].manifest.digest == push.digest else None
+
+    async def _apply(self, policy: PromotionPolicy, push: Push, tag: TagRecord, facts: TagFacts) -> Outcome:
         """Promote the tag, if the policy means it."""
-        said = f"policy {policy.id}, tag {tag.name}"
-        decision = decide(policy.rules, facts_of(tag), moment)
+        decision = decide_once(policy.rules, facts, push.moment)
         if decision.answer is Answer.WAITS:
-            return Outcome(f"{said}: not promoted, a rule waits for a scan")
+            waits_for = decision.waits_for
+            if not await self._database.unit(lambda tx: claim(tx, policy.id, push, waits_for=waits_for)):
+                return _said(policy, tag, "was promoted before")
+            # It may have come just before it was written down that somebody waits.
+            found = await self._find(push)
+            if found is None:
+                return _said(policy, tag, "not promoted, it was moved meanwhile")
+            decision = decide_once(policy.rules, found[1], push.moment)
+        if decision.answer is Answer.WAITS:
+            return _said(policy, tag, f"not promoted, rule {decision.decided_by} waits for a {decision.waits_for}")
         if decision.answer is Answer.NO:
-            return Outcome(f"{said}: not promoted, rule {decision.decided_by} does not hold")
-        name = name_of(policy.template, tag.name, moment)
+            return _said(policy, tag, f"not promoted, rule {decision.decided_by} does not hold")
+        return await self._promote(policy, push, tag)
+
+    async def _promote(self, policy: PromotionPolicy, push: Push, tag: TagRecord) -> Outcome:
+        async def first(tx: Transaction) -> None:
+            if not await claim(tx, policy.id, push):
+                raise _DoneBefore
+
+        name = name_of(policy.template, tag.name, push.moment)
         if name is None:
-            return await self._fail(policy, tag, f"{said}: {policy.template} gives no name that a tag may have")
-        if step(policy.target, name) in chain or len(chain) >= _LONGEST_CHAIN:
-            return Outcome(f"{said}: not promoted, it comes from there, or through {_LONGEST_CHAIN} promotions")
+            return await self._fail(policy, push, f"{policy.template} gives no name that a tag may have")
+        if step(policy.target, name) in push.chain or len(push.chain) >= _LONGEST_CHAIN:
+            return _said(policy, tag, f"not promoted, it comes from there, or through {_LONGEST_CHAIN} promotions")
         try:
             await self._promotion.promote(
                 policy.source,
-                tag.manifest.digest,
+                push.digest,
                 policy.target,
                 name,
                 Origin(policy.source_path, tag.name, policy.id),
                 while_named=True,
-                chain=(*chain, step(policy.source, tag.name)),
+                chain=(*push.chain, step(policy.source, tag.name)),
+                before=first,
+                by=policy.actor,
+            )
+        except _DoneBefore:
+            return _said(policy, tag, "was promoted before")
+        except ManifestUnknown:
+            return _said(policy, tag, "not promoted, it was moved meanwhile")
+        except (TagImmutable, ManifestIncomplete, TooManyManifests, RepositoryUnknown) as error:
+            return await self._fail(policy, push, f"not promoted to {policy.target_path}:{name}: {error}")
+        await self._database.unit(lambda tx: tx.execute(_PROMOTED, which=policy.id))
+        return _said(policy, tag, f"promoted to {policy.target_path}:{name}")
+
+    async def _follow(self, policy: PromotionPolicy, push: Push) -> Outcome:
+        """Let what refers to an image that was promoted follow it."""
+        said = f"policy {policy.id}: what refers to {push.digest}"
+        try:
+            carried = await self._promotion.carry(
+                policy.source,
+                push.digest,
+                policy.target,
+                Origin(policy.source_path, push.tag, policy.id),
+                chain=(*push.chain, step(policy.source, push.tag)),
                 by=policy.actor,
             )
         except ManifestUnknown:
-            return Outcome(f"{said}: not promoted, it was moved meanwhile")
-        except (TagImmutable, ManifestIncomplete, TooManyManifests, RepositoryUnknown) as error:
-            return await self._fail(policy, tag, f"{said}: not promoted to {policy.target_path}:{name}: {error}")
-        await self._database.unit(lambda tx: tx.execute(_PROMOTED, which=policy.id))
-        return Outcome(f"{said}: promoted to {policy.target_path}:{name}")
+            return Outcome(f"{said} does not follow it to {policy.target_path}: it is there no more")
+        except (ManifestIncomplete, TooManyManifests, RepositoryUnknown) as error:
+            return Outcome(f"{said} does not follow it to {policy.target_path}: {error}", failed=True)
+        return Outcome(f"{said} follows it to {policy.target_path}: {carried} new")
 
-    async def _fail(self, policy: PromotionPolicy, tag: TagRecord, text: str) -> Outcome:
-        """Write an event; the outcome."""
+    async def _fail(self, policy: PromotionPolicy, push: Push, text: str) -> Outcome:
+        """Write an event, once for a push; the outcome."""
         event = Event(
             type="FAIL",
             actor=policy.actor,
-            object=Object("tag", tag.name, tag.name, tag.manifest.digest),
-            target=Object("promotion_policy", policy.id, policy.id, text),
+            object=Object("promotion", policy.id, push.tag, push.digest),
+            target=Object("promotion_policy", policy.id, policy.target_path, text),
             repository_id=policy.source,
         )
-        await self._database.unit(lambda tx: record(tx, event))
-        return Outcome(text, failed=True)
+
+        async def work(tx: Transaction) -> None:
+            if await claim(tx, policy.id, push):
+                await record(tx, event)
+
+        await self._database.unit(work)
+        return Outcome(f"policy {policy.id}, tag {push.tag}: {text}", failed=True)
+
+
+def _said(policy: PromotionPolicy, tag: TagRecord, text: str) -> Outcome:
+    return Outcome(f"policy {policy.id}, tag {tag.name}: {text}")
 
 
 async def _note(tx: Transaction, kind: str, policy: PromotionPolicy, by: Actor, *, evaluate: bool) -> None:

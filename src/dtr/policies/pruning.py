@@ -3,16 +3,21 @@ Pruning: tags that go by themselves.
 
 A policy belongs to a repository. The tags that all its rules mean are deleted, but for so many of the newest of
 them as it keeps; what they named is collected later, when nothing else holds it. Policies are worked off now and
-then, and when one was made or changed. A tag that was moved between the decision and the deletion stays.
+then, and when one was made or changed; those of a repository together, each as if the others were not there. A tag
+that was moved between the decision and the deletion stays.
+
+Some stay whatever the rules say, and do not count among the newest: those that an immutable pattern of the
+repository matches, and those that are signed, unless a rule of the policy is about signatures.
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import json
 import uuid
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sqlalchemy import BigInteger, Boolean, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -22,14 +27,16 @@ from dtr.db.schema import pruning_policies, repositories
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobRequest, submit
 from dtr.policies.errors import PolicyInvalid, PolicyUnknown
-from dtr.policies.rules import Answer, Decision, TagFacts, decide, parse_rules, write_rules
+from dtr.policies.rules import Answer, Decision, asks_for, decide, parse_rules, write_rules
+from dtr.registry import immutable_pattern, read_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from dtr.db import Database, Row, Transaction
-    from dtr.policies.rules import Rule
-    from dtr.registry import Images, Manifests
+    from dtr.policies.rules import Rule, TagFacts
+    from dtr.policies.tags import TagReader
+    from dtr.registry import Manifests
     from dtr.registry.images import TagRecord
 
 ACTION = "tag_prune"
@@ -37,6 +44,8 @@ ACTION = "tag_prune"
 
 _PAGE = 500
 _BATCH = 100
+_DECIDED_IN_LOOP = 1000
+"""Decisions; more are made in a thread."""
 _MOST_KEPT = 100_000
 _MOST_POLICIES = 100
 
@@ -49,6 +58,7 @@ _columns = (
     pruning_policies.c.keep,
     pruning_policies.c.since,
     pruning_policies.c.last_pruned_at,
+    pruning_policies.c.waiting,
 )
 _INSERT = Statement(
     insert(pruning_policies).values(
@@ -86,19 +96,26 @@ _DELETE = Statement(
     )
 )
 _PRUNED = Statement(
-    update(pruning_policies).where(pruning_policies.c.id == bindparam("which")).values(last_pruned_at=now())
+    update(pruning_policies)
+    .where(pruning_policies.c.id == bindparam("which"))
+    .values(last_pruned_at=now(), waiting=bindparam("waiting_now"))
 )
 _ACTIVE = Statement(
-    select(*_columns)
+    select(pruning_policies.c.repository_id)
     .join(repositories, repositories.c.id == pruning_policies.c.repository_id)
     .where(
         pruning_policies.c.enabled.is_(True),
         repositories.c.deleted_at.is_(None),
-        pruning_policies.c.id > bindparam("after"),
+        pruning_policies.c.repository_id > bindparam("after", type_=BigInteger),
     )
-    .order_by(pruning_policies.c.id)
+    .distinct()
+    .order_by(pruning_policies.c.repository_id)
     .limit(_PAGE)
 )
+_PATTERNS = Statement(select(repositories.c.immutable_patterns).where(repositories.c.id == _repository))
+
+Exemption: TypeAlias = Literal["", "newest", "signed", "protected"]
+"""Why a tag stays that the rules mean; empty: nothing keeps it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +131,8 @@ class PruningPolicy:
     since: int = 0
     """Tags that were last moved before are not meant; 0: all are."""
     last_pruned_at: int | None = None
+    waiting: int = 0
+    """For so many tags it waited for a scan then."""
 
     @property
     def actor(self) -> Actor:
@@ -130,19 +149,68 @@ class PruningPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A tag, what the rules say of it, and whether it goes."""
+    """A tag, what the rules say of it, and why it stays all the same."""
 
     tag: TagRecord
     decision: Decision
-    goes: bool
+    kept: Exemption = ""
+
+    @property
+    def goes(self) -> bool:
+        """Whether it is deleted."""
+        return self.decision.answer is Answer.YES and not self.kept
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What a policy did: numbers of tags."""
+
+    policy: PruningPolicy
+    deleted: int = 0
+    signed: int = 0
+    protected: int = 0
+    waiting: int = 0
+    newest: list[tuple[int, str, str]] = field(default_factory=list)
+    """A heap of those that it keeps: when each was moved, its name, and the digest that it names."""
+    doomed: dict[str, str] = field(default_factory=dict)
+    """What is to go next: names, with digests."""
+
+    def see(self, judged: Judged) -> None:
+        """Take note of a tag; of those that it means the oldest is one too many as soon as it has enough."""
+        self.waiting += judged.decision.answer is Answer.WAITS
+        self.signed += judged.kept == "signed"
+        self.protected += judged.kept == "protected"
+        if judged.goes:
+            one = (judged.tag.updated_at, judged.tag.name, judged.tag.manifest.digest)
+            if len(self.newest) < self.policy.keep:
+                heapq.heappush(self.newest, one)
+            else:
+                _, name, digest = heapq.heappushpop(self.newest, one) if self.newest else one
+                self.doomed[name] = digest
+
+    @property
+    def text(self) -> str:
+        """The same for people."""
+        stays = [
+            f"{number} {why}"
+            for number, why in (
+                (len(self.newest), "are the newest"),
+                (self.signed, "are signed"),
+                (self.protected, "are immutable"),
+                (self.waiting, "wait for a scan"),
+            )
+            if number
+        ]
+        said = f"policy {self.policy.id} of repository {self.policy.repository} deleted {self.deleted} tags"
+        return f"{said}; of those that stay, {', '.join(stays)}" if stays else said
 
 
 class Pruning:
     """The pruning policies of all repositories. Who may make them is not decided here."""
 
-    def __init__(self, database: Database, images: Images, manifests: Manifests) -> None:
+    def __init__(self, database: Database, reader: TagReader, manifests: Manifests) -> None:
         self._database = database
-        self._images = images
+        self._reader = reader
         self._manifests = manifests
 
     async def list_policies(self, repository: int, *, start: str = "", limit: int) -> list[PruningPolicy]:
@@ -208,84 +276,97 @@ class Pruning:
 
     async def judge(self, policy: PruningPolicy) -> AsyncIterator[Judged]:
         """What would happen to each tag of the repository, by name."""
-        row = await self._database.fetch_one(_NOW)
-        moment = int(row[0]) if row else 0
-        kept = await self._kept(policy, moment) if policy.keep else frozenset()
-        async for tag in self._tags(policy.repository):
-            decision = _decide(policy, tag, moment)
-            yield Judged(tag, decision, decision.answer is Answer.YES and tag.name not in kept)
+        moment, patterns = await self._now(), await self._patterns(policy.repository)
+        kept = frozenset[str]()
+        if policy.keep:
+            tally = Pruned(policy)
+            async for page in self._reader.pages(policy.repository):
+                await _see([tally], page, moment, patterns)
+                tally.doomed.clear()
+            kept = frozenset(name for _, name, _ in tally.newest)
+        async for tag, facts in self._reader.read(policy.repository):
+            judged = _judge(policy, tag, facts, moment, patterns)
+            yield replace(judged, kept="newest") if judged.goes and tag.name in kept else judged
 
-    async def prune(self, policy: PruningPolicy) -> int:
-        """Delete what a policy means, in small units of work; how many tags."""
-        deleted, doomed = 0, dict[str, str]()
-        async for judged in self.judge(policy):
-            if judged.goes:
-                doomed[judged.tag.name] = judged.tag.manifest.digest
-            if len(doomed) == _BATCH:
-                deleted += await self._delete(policy, doomed)
-                doomed = {}
-        deleted += await self._delete(policy, doomed)
+    async def prune(self, policies: Sequence[PruningPolicy]) -> list[Pruned]:
+        """Delete what each of these policies of one repository means, in small units of work."""
+        done = [Pruned(policy) for policy in policies]
+        if not done:
+            return done
+        moment, patterns = await self._now(), await self._patterns(policies[0].repository)
+        async for page in self._reader.pages(policies[0].repository):
+            await _see(done, page, moment, patterns)
+            for one in done:
+                if len(one.doomed) >= _BATCH:
+                    await self._delete(one)
+        for one in done:
+            await self._delete(one)
+            await self._write_down(one)
+        return done
 
-        async def work(tx: Transaction) -> None:
-            await tx.execute(_PRUNED, which=policy.id)
-
-        await self._database.unit(work)
-        return deleted
-
-    async def active(self) -> AsyncIterator[PruningPolicy]:
-        """The policies that are switched on, of all repositories."""
-        after = ""
+    async def work_off(self, repository: int | None = None) -> AsyncIterator[Pruned]:
+        """Let the policies that are switched on do their work, of a repository (by its id), or of all."""
+        if repository is not None:
+            found = await self.list_policies(repository, limit=_MOST_POLICIES)
+            for done in await self.prune([one for one in found if one.enabled]):
+                yield done
+            return
+        after = 0
         while rows := await self._database.fetch_all(_ACTIVE, after=after):
-            for row in rows:
-                yield _policy(row)
-            after = rows[-1][0]
+            for (after,) in rows:
+                async for done in self.work_off(after):
+                    yield done
 
-    async def _delete(self, policy: PruningPolicy, doomed: dict[str, str]) -> int:
-        if not doomed:
-            return 0
-        gone = await self._manifests.delete_tags(policy.repository, doomed, by=policy.actor, unless_moved=doomed)
-        return len(gone)
+    async def _delete(self, done: Pruned) -> None:
+        """Delete what is to go next."""
+        names = list(done.doomed)
+        for start in range(0, len(names), _BATCH):
+            batch = {name: done.doomed[name] for name in names[start : start + _BATCH]}
+            gone = await self._manifests.delete_tags(
+                done.policy.repository, batch, by=done.policy.actor, unless_moved=batch
+            )
+            done.deleted += len(gone)
+        done.doomed.clear()
 
-    async def _kept(self, policy: PruningPolicy, moment: int) -> frozenset[str]:
-        """The names of the newest of those that the rules mean."""
-        newest: list[tuple[int, str]] = []
-        async for tag in self._tags(policy.repository):
-            if _decide(policy, tag, moment).answer is Answer.YES:
-                push = heapq.heappush if len(newest) < policy.keep else heapq.heappushpop
-                push(newest, (tag.updated_at, tag.name))
-        return frozenset(name for _, name in newest)
+    async def _write_down(self, done: Pruned) -> None:
+        which, waiting = done.policy.id, done.waiting
+        await self._database.unit(lambda tx: tx.execute(_PRUNED, which=which, waiting_now=waiting))
 
-    async def _tags(self, repository: int) -> AsyncIterator[TagRecord]:
-        start = ""
-        while page := await self._images.list_tags(repository, start=start, limit=_PAGE):
-            for tag in page:
-                yield tag
-            start = page[-1].name + "\x01"  # no name has it: whatever comes next begins behind
+    async def _now(self) -> int:
+        row = await self._database.fetch_one(_NOW)
+        return int(row[0]) if row else 0
 
-
-def facts_of(tag: TagRecord) -> TagFacts:
-    """What rules ask about a tag. There are neither scans nor signatures yet."""
-    manifest = tag.manifest
-    platforms = (
-        {"/".join(filter(None, (one.os, one.architecture, one.variant))) for one in manifest.platforms}
-        if manifest.platforms
-        else {"/".join(filter(None, (manifest.config.os, manifest.config.architecture, manifest.config.variant)))}
-    )
-    pulled = [one for one in (tag.last_pulled_at, manifest.last_pulled_at) if one is not None]
-    return TagFacts(
-        name=tag.name,
-        updated_at=tag.updated_at,
-        last_pulled_at=max(pulled, default=None),
-        size=manifest.size,
-        platforms=frozenset(platforms - {""}),
-        labels=manifest.config.labels,
-    )
+    async def _patterns(self, repository: int) -> tuple[str, ...]:
+        row = await self._database.fetch_one(_PATTERNS, repository=repository)
+        return read_patterns(row[0]) if row else ()
 
 
-def _decide(policy: PruningPolicy, tag: TagRecord, moment: int) -> Decision:
+async def _see(
+    done: Sequence[Pruned], page: list[tuple[TagRecord, TagFacts]], moment: int, patterns: tuple[str, ...]
+) -> None:
+    def see() -> None:
+        for one in done:
+            for tag, facts in page:
+                one.see(_judge(one.policy, tag, facts, moment, patterns))
+
+    if len(done) * len(page) > _DECIDED_IN_LOOP:
+        await asyncio.to_thread(see)
+    else:
+        see()
+
+
+def _judge(
+    policy: PruningPolicy, tag: TagRecord, facts: TagFacts, moment: int, patterns: tuple[str, ...]
+) -> Judged:
+    """What a policy means to do with a tag, but for the newest."""
     if tag.updated_at < policy.since:
-        return Decision(Answer.NO, None)
-    return decide(policy.rules, facts_of(tag), moment)
+        return Judged(tag, Decision(Answer.NO, None))
+    decision = decide(policy.rules, facts, moment)
+    if decision.answer is not Answer.YES:
+        return Judged(tag, decision)
+    if immutable_pattern(patterns, tag.name) is not None:
+        return Judged(tag, decision, "protected")
+    return Judged(tag, decision, "signed" if facts.is_signed and not asks_for(policy.rules, "signed") else "")
 
 
 async def _clock(tx: Transaction) -> int:
@@ -323,7 +404,7 @@ def _parameters(policy: PruningPolicy) -> dict[str, object]:
 
 
 def _policy(row: Row) -> PruningPolicy:
-    made, repository, enabled, rules, keep, since, last_pruned_at = row
+    made, repository, enabled, rules, keep, since, last_pruned_at, waiting = row
     return PruningPolicy(
         id=made,
         repository=repository,
@@ -332,4 +413,5 @@ def _policy(row: Row) -> PruningPolicy:
         keep=keep,
         since=since,
         last_pruned_at=last_pruned_at,
+        waiting=waiting,
     )

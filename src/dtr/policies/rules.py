@@ -4,9 +4,10 @@ The rules of policies: which tags of a repository one concerns. Without I/O.
 DTR's rules are a field, an operator and values; a list of them holds when all hold. Beyond DTR they can be put
 together with ``any``, ``all`` and ``not``, and ask for labels, platforms, signatures, sizes and pulls.
 
-What a tag is like may not be known yet: whoever asks for vulnerabilities, licences or components waits for a scan,
-and a signature comes after the push of what it signs. Hence an answer is one of three, and they are put together as
-Kleene did: ``not`` of unknown is unknown, ``any`` holds as soon as one does, ``all`` fails as soon as one does.
+What a tag is like may not be known yet: whoever asks for vulnerabilities, licences or components waits for a
+scan, and a signature comes after the push of what it signs. Hence an answer is one of three, and they are put
+together as Kleene did: ``not`` of unknown is unknown, ``any`` holds as soon as one does, ``all`` fails as soon as
+one does.
 """
 
 from __future__ import annotations

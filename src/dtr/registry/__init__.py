@@ -7,7 +7,7 @@ caller has just asked whether that is allowed) and by path where it reads.
 
 from __future__ import annotations
 
-from dtr.registry._tags import PROMOTE, step
+from dtr.registry._tags import PROMOTE, show_again, step
 from dtr.registry.blobs import Blob, Blobs
 from dtr.registry.collector import Collector
 from dtr.registry.errors import (
@@ -37,7 +37,7 @@ from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import Manifests, Referrer, StoredManifest
 from dtr.registry.promote import Origin, Promotion
 from dtr.registry.pulls import Pulls
-from dtr.registry.repositories import Repositories, Repository, Settings
+from dtr.registry.repositories import Repositories, Repository, Settings, immutable_pattern, read_patterns
 from dtr.registry.search import Search
 from dtr.registry.sweeper import ALERT_AFTER, Sweeper, Swept
 from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
@@ -90,5 +90,8 @@ __all__ = [
     "Uploads",
     "Usage",
     "VisibilityInvalid",
+    "immutable_pattern",
+    "read_patterns",
+    "show_again",
     "step",
 ]

@@ -130,12 +130,14 @@ class Claim:
             for name in sorted(self.surplus)
         ]
 
-    async def settle(self, tx: Transaction, *, hold: int, chain: Sequence[str] = ()) -> None:
+    async def settle(
+        self, tx: Transaction, *, hold: int, chain: Sequence[str] = (), subject: str | None = None
+    ) -> None:
         """
         Let the tags name the manifest, which is there, remove the surplus, and queue what policies have to see.
 
         The locks on `old` are held; what nothing else holds stays for `hold` milliseconds. `chain` is what the
-        image came through by promotion (`step`).
+        image came through by promotion (`step`), `subject` the digest of what the manifest refers to.
         """
         moved, old = self.moved, self.old
         if moved:
@@ -157,6 +159,14 @@ class Claim:
                 push = {"tag": name, "digest": self.digest, "chain": json.dumps(chain), "moment": str(row[0])}
                 parameters = {"repository": str(self.repository), **push}
                 await submit(tx, JobRequest(action=PROMOTE, parameters=parameters))
+            if subject is not None:
+                await show_again(tx, self.repository, subject)
+
+
+async def show_again(tx: Transaction, repository: int, digest: str) -> None:
+    """Queue the job that goes on where policies waited for what is known now about a manifest."""
+    parameters = {"repository": str(repository), "known": digest}
+    await submit(tx, JobRequest(action=PROMOTE, parameters=parameters))
 
 
 def step(repository: int, tag: str) -> str:

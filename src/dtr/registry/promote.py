@@ -3,13 +3,16 @@ Promotion: what a tag names in one repository gets a tag in another.
 
 No bytes are copied: the target gets links to the blobs, and the manifests. An index comes with all its manifests,
 and each manifest with what refers to it (signatures, attestations, bills of materials), which has no tag there.
-All of it commits together, or nothing.
+All of it commits together, or nothing. What refers to them by a tag (`companions`) gets that tag in the target,
+too, and before the image does: who checks signatures finds them with it. A tag of that kind that did not come from
+here stays as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import BigInteger, and_, bindparam, case, exists, select, true, union_all
 from sqlalchemy.dialects.postgresql import insert
@@ -17,17 +20,20 @@ from sqlalchemy.dialects.postgresql import insert
 from dtr.db import Statement, in_list, now
 from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tag_origins, tags
 from dtr.events import SYSTEM, Actor, Event, Object, record
+from dtr.oci import companions
 from dtr.registry._links import link_all
-from dtr.registry._tags import claim_tags
-from dtr.registry.errors import ManifestIncomplete, ManifestUnknown, TooManyManifests
+from dtr.registry._tags import claim_tags, show_again, tags_by_name
+from dtr.registry.errors import ManifestIncomplete, ManifestUnknown, TagImmutable, TooManyManifests
 from dtr.registry.manifests import made
 from dtr.registry.usage import count_push
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from dtr.db import Database, Transaction
+    from dtr.db import Database, Row, Transaction
     from dtr.registry.lifetimes import Lifetimes
+
+_T = TypeVar("_T")
 
 _MOST_MANIFESTS = 10_000
 """An index of 1,000 manifests, each with some that refer to it."""
@@ -156,6 +162,23 @@ _TELL_ORIGIN = Statement(
         },
     )
 )
+_HOLDS = Statement(
+    select(manifests.c.digest).where(
+        manifests.c.repository_id == _target, manifests.c.digest == bindparam("digest")
+    )
+)
+_TAGS_BY_NAME = Statement(tags_by_name)
+_CARRIED = Statement(  # tags that name what they were promoted to name, from a repository that was called so
+    tags_by_name.join(
+        tag_origins,
+        and_(
+            tag_origins.c.repository_id == tags.c.repository_id,
+            tag_origins.c.name == tags.c.name,
+            tag_origins.c.manifest == tags.c.manifest,
+            tag_origins.c.moved_at == tags.c.updated_at,
+        ),
+    ).where(tag_origins.c.source_repository == bindparam("path", type_=tag_origins.c.source_repository.type))
+)
 _PATH = Statement(select(repositories.c.path).where(repositories.c.id == _target))
 
 
@@ -189,40 +212,102 @@ class Promotion:
         *,
         while_named: bool = False,
         chain: Sequence[str] = (),
+        before: Callable[[Transaction], Awaitable[None]] | None = None,
         by: Actor = SYSTEM,
     ) -> None:
         """
         Let `tag` of the repository `target` name what has `digest` in the repository `source`.
 
         With `while_named` only as long as the tag of the origin names it. It counts as a push, to which the image
-        came through `chain`. Raises RepositoryUnknown, ManifestUnknown, ManifestIncomplete, TooManyManifests,
-        TagImmutable.
+        came through `chain`. `before` is the first in the transaction, and stops it by what it raises. Raises
+        RepositoryUnknown, ManifestUnknown, ManifestIncomplete, TooManyManifests, TagImmutable.
         """
+        await self._carry_companions(source, digest, target, origin, chain=chain, by=by)
+        await self._give(
+            source, digest, target, tag, origin, while_named=while_named, chain=chain, before=before, by=by
+        )
+
+    async def carry(
+        self, source: int, digest: str, target: int, origin: Origin, *, chain: Sequence[str] = (), by: Actor
+    ) -> int:
+        """
+        Let the target, which has what has `digest` already, have what refers to it now; how much was new.
+
+        Policies of the target that waited for it go on. Raises as `promote` does; ManifestUnknown also when the
+        target does not have it any more.
+        """
+        if await self._database.fetch_one(_HOLDS, target=target, digest=digest) is None:
+            raise ManifestUnknown(digest)
+        carried = await self._carry_companions(source, digest, target, origin, chain=chain, by=by)
+
+        async def work(tx: Transaction) -> int:
+            claim = await claim_tags(tx, target, [], digest, by)
+            rows = await self._copy(tx, source, target, digest, tagged=False, old=set(), by=by)
+            new = sorted((made_digest, media_type) for made_digest, media_type, is_new in rows if is_new)
+            if any(made_digest == digest for made_digest, _ in new):
+                raise ManifestUnknown(digest)
+            await record(tx, *(made(target, *one, by) for one in new))
+            if new and claim.has_policies:
+                await show_again(tx, target, digest)
+            return len(new)
+
+        return carried + await self._unit(work)
+
+    async def _carry_companions(
+        self, source: int, digest: str, target: int, origin: Origin, *, chain: Sequence[str], by: Actor
+    ) -> int:
+        """Let the target have the companions of what belongs to a manifest; how many were new."""
+        digests = await _reachable(self._database.fetch_all, source, digest)
+        names = sorted({name for one in digests for name in companions(one)})
+        here = await self._database.fetch_all(_TAGS_BY_NAME, repository=source, names=names)
+        if not here:
+            return 0
+        names = [row[0] for row in here]
+        there = {row[0]: row[1] for row in await self._database.fetch_all(
+            _TAGS_BY_NAME, repository=target, names=names
+        )}  # fmt: skip
+        ours = {row[0] for row in await self._database.fetch_all(
+            _CARRIED, repository=target, names=names, path=origin.repository
+        )}  # fmt: skip
+        carried = 0
+        for name, companion in here:
+            if there.get(name) == companion or (name in there and name not in ours):
+                continue
+            # It moved or went meanwhile, or may not be replaced there.
+            with contextlib.suppress(ManifestUnknown, TagImmutable):
+                its_origin = Origin(origin.repository, name, origin.policy)
+                await self._give(
+                    source, companion, target, name, its_origin, while_named=True, chain=chain, told=False, by=by
+                )
+                carried += 1
+        return carried
+
+    async def _give(
+        self,
+        source: int,
+        digest: str,
+        target: int,
+        tag: str,
+        origin: Origin,
+        *,
+        while_named: bool,
+        chain: Sequence[str],
+        before: Callable[[Transaction], Awaitable[None]] | None = None,
+        told: bool = True,
+        by: Actor,
+    ) -> None:
+        """Promote to a single tag; with `told` it is an event at the source, too."""
 
         async def work(tx: Transaction) -> None:
+            if before is not None:
+                await before(tx)
             is_first = (source, origin.tag) < (target, tag)  # tags are locked in the order of their keys
             if while_named and is_first:
                 await _lock_tag(tx, source, origin.tag, digest)
             claim = await claim_tags(tx, target, [tag], digest, by)
             if while_named and not is_first:
                 await _lock_tag(tx, source, origin.tag, digest)
-            digests = await _reachable(tx, source, digest)
-            # Manifests are locked in the order of their keys: the lower repository's before the higher one's.
-            if source < target:
-                await _lock_source(tx, source, digest, digests)
-            rows = await tx.fetch_all(
-                _COPY,
-                source=source,
-                target=target,
-                digests=digests,
-                old=sorted(claim.old.difference(digests)),
-                root=digest,
-                author=by.name,
-                hold=self._lifetimes.hold_manifest,
-            )
-            if source >= target:
-                await _lock_source(tx, source, digest, digests)
-            await self._copy_references(tx, source, target, digests)
+            rows = await self._copy(tx, source, target, digest, tagged=True, old=claim.old, by=by)
             await claim.settle(tx, hold=self._lifetimes.hold_manifest, chain=chain)
             await tx.execute(
                 _TELL_ORIGIN,
@@ -234,15 +319,46 @@ class Promotion:
             )
             new = sorted((made_digest, media_type) for made_digest, media_type, is_new in rows if is_new)
             row = await tx.fetch_one(_PATH, target=target)
-            promoted = _promoted(source, origin, digest, tag, row[0] if row else "", by)
-            await record(tx, *(made(target, *one, by) for one in new), *claim.events, promoted)
+            promoted = [_promoted(source, origin, digest, tag, row[0] if row else "", by)] if told else []
+            await record(tx, *(made(target, *one, by) for one in new), *claim.events, *promoted)
             await count_push(tx, target)
 
+        await self._unit(work)
+
+    async def _unit(self, work: Callable[[Transaction], Coroutine[Any, Any, _T]]) -> _T:
         while True:
             try:
                 return await self._database.unit(work)
             except _SourceChanged:
                 continue
+
+    async def _copy(
+        self, tx: Transaction, source: int, target: int, digest: str, *, tagged: bool, old: set[str], by: Actor
+    ) -> list[Row]:
+        """
+        Let the target have a manifest (with `tagged`, a tag holds it) and what belongs to it, blobs included.
+
+        Returns a row for each that is new or stays longer: its digest, its media type, whether it is new. Those of
+        the target that are `old`, for they lose a tag, are locked, too.
+        """
+        digests = await _reachable(tx.fetch_all, source, digest)
+        # Manifests are locked in the order of their keys: the lower repository's before the higher one's.
+        if source < target:
+            await _lock_source(tx, source, digest, digests)
+        rows = await tx.fetch_all(
+            _COPY,
+            source=source,
+            target=target,
+            digests=digests,
+            old=sorted(old.difference(digests)),
+            root=digest if tagged else "",
+            author=by.name,
+            hold=self._lifetimes.hold_manifest,
+        )
+        if source >= target:
+            await _lock_source(tx, source, digest, digests)
+        await self._copy_references(tx, source, target, digests)
+        return rows
 
     async def _copy_references(self, tx: Transaction, source: int, target: int, digests: list[str]) -> None:
         """Let the target hold what the manifests name. Raises ManifestIncomplete."""
@@ -279,11 +395,11 @@ async def _lock_tag(tx: Transaction, repository: int, tag: str, digest: str) -> 
         raise ManifestUnknown(tag)
 
 
-async def _reachable(tx: Transaction, repository: int, digest: str) -> list[str]:
+async def _reachable(fetch_all: Callable[..., Awaitable[list[Row]]], repository: int, digest: str) -> list[str]:
     """The manifest, its children, and what refers to any of them, by digest. Raises TooManyManifests."""
     found, latest = {digest}, {digest}
     while latest:
-        rows = await tx.fetch_all(_NEIGHBOURS, source=repository, digests=sorted(latest))
+        rows = await fetch_all(_NEIGHBOURS, source=repository, digests=sorted(latest))
         latest = {row[0] for row in rows} - found
         found |= latest
         if len(found) > _MOST_MANIFESTS:

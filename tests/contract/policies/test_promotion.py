@@ -30,7 +30,7 @@ async def rooms(database_url: str):
 
 @pytest.fixture
 def promotions(rooms: Rooms) -> Promotions:
-    return Promotions(rooms.database, rooms.images, Promotion(rooms.database, rooms.lifetimes))
+    return Promotions(rooms.database, rooms.tag_reader, Promotion(rooms.database, rooms.lifetimes))
 
 
 def rule(field: str, operator: str, *values: str) -> dict[str, Any]:
@@ -187,7 +187,9 @@ async def test_what_fails_is_said_and_the_others_go_on(rooms: Rooms, promotions:
     assert sorted(one.failed for one in outcomes) == [False, False, True, True]
     assert sum("waits for a scan" in one.text for one in outcomes) == 1
     assert await names(rooms, prod) == ["v1", "v1-ok"]
-    rows = await rooms.query("SELECT actor, repository, object_id, target_content FROM events WHERE type = 'FAIL'")
+    rows = await rooms.query(
+        "SELECT actor, repository, object_name, target_content FROM events WHERE type = 'FAIL'"
+    )
     assert {(row[0], row[1], row[2]) for row in rows} == {
         (fixed.id, "acme/dev", "v1"),
         (long.id, "acme/dev", "v1"),

@@ -14,7 +14,6 @@ from dtr.db import Database, Statement
 from dtr.events import Actor
 from dtr.jobs import Jobs
 from dtr.policies import PolicyInvalid, PolicyUnknown, Pruning, PruningPolicy, parse_rules
-from dtr.registry import ImageConfigs, Images
 from dtr.storage import Memory
 
 ADA = Actor("user", "id of ada", "ada")
@@ -41,9 +40,13 @@ async def rooms(database_url: str):
 
 @pytest.fixture
 def pruning(rooms: Rooms) -> Pruning:
-    return Pruning(
-        rooms.database, Images(rooms.database, ImageConfigs(rooms.database, rooms.storage)), rooms.manifests
-    )
+    return Pruning(rooms.database, rooms.tag_reader, rooms.manifests)
+
+
+async def prune(pruning: Pruning, policy: PruningPolicy) -> int:
+    """How many tags it deletes."""
+    (done,) = await pruning.prune([policy])
+    return done.deleted
 
 
 async def push(rooms: Rooms, repository: int, *tags: str) -> None:
@@ -66,18 +69,18 @@ async def test_the_tags_that_the_rules_mean_go_and_no_others(rooms: Rooms, pruni
         await push(rooms, number, "dev-1", "dev-2", "1.0", "latest")
     made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False, by=ADA)
     assert made.last_pruned_at is None
-    assert await pruning.prune(made) == 2
+    assert await prune(pruning, made) == 2
     assert await names(rooms) == ["1.0", "latest"]
     assert len(await names(rooms, "acme/other")) == 4
     assert (await pruning.get(repository, made.id)).last_pruned_at is not None
-    assert await pruning.prune(made) == 0
+    assert await prune(pruning, made) == 0
 
 
 async def test_what_was_pruned_is_collected_and_the_events_name_the_policy(rooms: Rooms, pruning: Pruning):
     repository = await rooms.make_repository()
     await push(rooms, repository, "dev-1", "1.0")
     made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False)
-    await pruning.prune(made)
+    await prune(pruning, made)
     await rooms.collect_all()
     assert await rooms.count("manifests") == 1
     rows = await rooms.query(
@@ -93,7 +96,7 @@ async def test_so_many_of_the_newest_stay(rooms: Rooms, pruning: Pruning):
     assert {one.tag.name: one.goes async for one in pruning.judge(meant)} == {
         "a": False, "b": True, "c": True, "d": False, "other": False,
     }  # fmt: skip
-    await pruning.prune(await pruning.create(meant, only_future=False))
+    await prune(pruning, await pruning.create(meant, only_future=False))
     assert await names(rooms) == ["a", "d", "other"]
 
 
@@ -101,12 +104,12 @@ async def test_only_tags_that_come_later_when_it_is_told_so(rooms: Rooms, prunin
     repository = await rooms.make_repository()
     await push(rooms, repository, "dev-1", "dev-2")
     made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=True)
-    assert await pruning.prune(made) == 0
+    assert await prune(pruning, made) == 0
     await rooms.put(repository, annotated(IMAGE, n="new"), "dev-2", "dev-3")
-    assert await pruning.prune(made) == 2
+    assert await prune(pruning, made) == 2
     assert await names(rooms) == ["dev-1"]
     changed = await pruning.change(made, only_future=False)
-    assert await pruning.prune(changed) == 1
+    assert await prune(pruning, changed) == 1
 
 
 async def test_age_pulls_labels_and_platforms_count(rooms: Rooms, pruning: Pruning):
@@ -145,7 +148,7 @@ async def test_a_tag_that_moves_between_decision_and_deletion_stays(
         return await delete(*given, **how)
 
     monkeypatch.setattr(rooms.manifests, "delete_tags", moved_first)
-    assert await pruning.prune(made) == 1
+    assert await prune(pruning, made) == 1
     assert await names(rooms) == ["dev-1"]
 
 
@@ -153,7 +156,7 @@ async def test_many_tags_go_in_pages(rooms: Rooms, pruning: Pruning):
     repository = await rooms.make_repository()
     await rooms.push(repository, IMAGE, *(f"dev-{number}" for number in range(1200)), "keep")
     made = await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False)
-    assert await pruning.prune(made) == 1200
+    assert await prune(pruning, made) == 1200
     assert await names(rooms) == ["keep"]
 
 
@@ -164,7 +167,8 @@ async def test_policies_are_kept_changed_listed_and_deleted(rooms: Rooms, prunin
     second = await pruning.create(policy(repository, *rules, enabled=False), only_future=False, by=ADA)
     assert await pruning.list_policies(repository, limit=10) == sorted([first, second], key=lambda one: one.id)
     assert [rule_.document for rule_ in (await pruning.get(repository, first.id)).rules] == rules
-    assert [one.id async for one in pruning.active()] == [first.id]
+    assert [one.policy.id async for one in pruning.work_off()] == [first.id]
+    first = await pruning.get(repository, first.id)
     jobs = await Jobs(rooms.database).list_jobs()
     assert [(one.action, one.parameters) for one in jobs] == [("tag_prune", {"repository": str(repository)})]
     for unknown in (pruning.get(other, first.id), pruning.get(repository, "nothing")):
@@ -188,7 +192,7 @@ async def test_policies_of_deleted_repositories_rest(rooms: Rooms, pruning: Prun
     repository = await rooms.make_repository()
     await pruning.create(policy(repository, rule("tag", "sw", "dev-")), only_future=False)
     await rooms.repositories.delete("acme/app")
-    assert [one async for one in pruning.active()] == []
+    assert [one async for one in pruning.work_off()] == []
 
 
 @pytest.mark.parametrize("more", [{"keep": -1}, {"keep": 100_001}])

@@ -136,6 +136,7 @@ def test_a_push_is_promoted(world: Api):
         "targetRepository": "acme/prod",
         "tagTemplate": "%n-ok",
         "lastPromotedAt": "0001-01-01T00:00:00Z",
+        "waiting": 0,
     }
     ada.client.put_manifest("acme/dev", IMAGE, "v1").expect(201)
     ada.client.put_manifest("acme/dev", IMAGE, "w1").expect(201)
@@ -168,7 +169,7 @@ def test_a_failure_ends_the_job_as_errored(world: Api):
     logs = world.admin.get(f"/api/v0/jobs/{job['id']}/logs").body.decode()
     assert "tag latest cannot be overwritten" in logs
     events = ada.get(f"{DEV}/events", eventType="FAIL").expect(200).json["events"]
-    assert [one["object"]["id"] for one in events] == ["latest"]
+    assert [(one["object"]["type"], one["object"]["name"]) for one in events] == [("promotion", "latest")]
 
 
 def test_policies_are_listed_on_both_sides_changed_and_deleted(world: Api):

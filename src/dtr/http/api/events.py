@@ -176,7 +176,7 @@ async def get_events(
 ) -> EventList:
     """For system administrators and auditors: newest first; the page starts with an id."""
     caller.require(Operation.SEE_GLOBAL_EVENTS)
-    found = await _page(rooms, wanted, page, response)
+    found = await event_page(rooms, wanted, page, response)
     return EventList(events=[EventRecord.of(one) for one in found])
 
 
@@ -205,11 +205,11 @@ async def list_repo_events(
     repository = await caller.require_on(path, Operation.SEE_EVENTS)
     sees_all = may((await caller.standing(path)).facts, Operation.SEE_ALL_EVENTS)
     here = replace(wanted, repository_id=repository, content_only=not sees_all)
-    found = await _page(rooms, here, page, response)
+    found = await event_page(rooms, here, page, response)
     return EventList(events=[EventRecord.of(one, address=sees_all) for one in found])
 
 
-async def _page(rooms: Rooms, wanted: Filter, page: Page, response: Response) -> list[Recorded]:
+async def event_page(rooms: Rooms, wanted: Filter, page: Page, response: Response) -> list[Recorded]:
     """The events of a page, with its headers. Raises ApiError."""
     start = None
     if page.start:

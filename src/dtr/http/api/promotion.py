@@ -10,15 +10,21 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation
+from dtr.events import Filter
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
+from dtr.http.api.events import event_page
 from dtr.http.api.models import Form, Record, moment
-from dtr.http.api.paging import PageDep
+from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.policies import (
     RULES,
+    Explain,
     InitialEvaluation,
+    JudgedRecord,
     RuleForm,
     RuleRecord,
+    judged_fields,
+    page_of_tags,
     policy_page,
     read_rules,
     refused_as,
@@ -27,11 +33,15 @@ from dtr.http.api.policies import (
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import NameInvalid, OciError, Tag, parse_reference, parse_repository_name
-from dtr.policies import PromotionPolicy
+from dtr.policies import PromotionPolicy, PromotionPolicyUnknown
 from dtr.registry import ManifestIncomplete, ManifestUnknown, Origin, TagImmutable, TooManyManifests
 
 if TYPE_CHECKING:
+    from dtr.events import Recorded
     from dtr.http.api.caller import Caller
+    from dtr.policies import JudgedPromotion
+
+_ID = "^[ -~]{0,100}$"
 
 router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
 
@@ -116,9 +126,10 @@ class PromotionPolicyRecord(Record):
     target_repository: str = Field(description="Where it promotes them to.")
     tag_template: str = Field(description=_TEMPLATE)
     last_promoted_at: dt.datetime = Field(description="The year 1: never.")
+    waiting: int = Field(description="For so many tags it waits for a scan or a signature.")
 
     @classmethod
-    def of(cls, policy: PromotionPolicy) -> PromotionPolicyRecord:
+    def of(cls, policy: PromotionPolicy, waiting: int = 0) -> PromotionPolicyRecord:
         """The record of a policy."""
         return cls(
             id=policy.id,
@@ -128,6 +139,7 @@ class PromotionPolicyRecord(Record):
             target_repository=policy.target_path,
             tag_template=policy.template,
             last_promoted_at=moment(policy.last_promoted_at),
+            waiting=waiting,
         )
 
 
@@ -149,6 +161,74 @@ class PromotionPolicyChanges(Form):
     tag_template: str | None = Field(None, description=_TEMPLATE)
 
 
+class PromotedTag(Record):
+    """A tag that would be promoted."""
+
+    name: str
+    digest: str
+    target_tag: str = Field(description="What it would be called in the target.")
+
+
+class JudgedPromotionRecord(JudgedRecord):
+    """A tag, what the rules say of it, and what would become of it."""
+
+    promote: bool = Field(description="It would be promoted.")
+    target_tag: str | None = Field(description="Null: the template gives no name that a tag may have.")
+    blocked: bool = Field(description="The target has such a tag, which cannot be overwritten.")
+
+    @classmethod
+    def of(cls, judged: JudgedPromotion) -> JudgedPromotionRecord:
+        """The record of a decision."""
+        return cls(
+            **judged_fields(judged.tag, judged.decision),
+            promote=judged.promotes,
+            target_tag=judged.name,
+            blocked=judged.is_blocked,
+        )
+
+
+class WaitingTag(Record):
+    """A tag for which a policy waits."""
+
+    name: str
+    digest: str
+    waits_for: str = Field(description="`scan` or `signature`.")
+    since: dt.datetime
+
+
+class PromotedRecord(Record):
+    """A promotion that was done, or that failed."""
+
+    id: str
+    at: dt.datetime
+    actor: str = Field(description="Id of the account, or of the policy, that did it.")
+    actor_name: str = Field(description="What it was called; empty: it was a policy.")
+    promotion_policy_id: str = Field(alias="promotionPolicyID", description="Empty: somebody did it by hand.")
+    tag: str
+    digest: str
+    target: str = Field(
+        description="The tag that it got, with its repository: `namespace/name:tag`; if it failed, the repository."
+    )
+    error: str = Field(description="Why it failed; empty: it did not.")
+
+    @classmethod
+    def of(cls, event: Recorded) -> PromotedRecord:
+        """The record of an event about a promotion."""
+        target = event.target
+        has_failed = event.type == "FAIL"
+        return cls(
+            id=str(event.id),
+            at=moment(event.published_at),
+            actor=event.actor.id,
+            actor_name="" if event.object.id else event.actor.name,
+            promotion_policy_id=event.object.id,
+            tag=event.object.name,
+            digest=event.object.content,
+            target=target.name if target else "",
+            error=target.content if target and has_failed else "",
+        )
+
+
 @router.get(
     "/promotionPolicies",
     summary="Promotion policies of a repository",
@@ -166,7 +246,8 @@ async def list_promotion_policies(
     """For whoever was granted something on the repository, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
     found = await policy_page(page, response, rooms.promotions.list_policies, repository, as_target=not source)
-    return [PromotionPolicyRecord.of(one) for one in found]
+    waiting = await rooms.promotions.pushes.count_waiting(one.id for one in found)
+    return [PromotionPolicyRecord.of(one, waiting.get(one.id, 0)) for one in found]
 
 
 @router.post(
@@ -187,18 +268,85 @@ async def create_promotion_policy(
     source = await caller.require_on(path, Operation.EDIT_POLICIES)
     target = await _require_on_target(caller, form.target_repository, Operation.EDIT_POLICIES)
     with refused_as("INVALID_PROMOTION_POLICY"):
-        policy = PromotionPolicy(
-            id="",
-            source=source,
-            source_path=path,
-            target=target,
-            target_path=form.target_repository,
-            enabled=form.enabled,
-            rules=read_rules(form.rules),
-            template=form.tag_template,
-        )
+        policy = _policy(source, path, target, form)
         made = await rooms.promotions.create(policy, evaluate=initial_evaluation, by=caller.actor)
     return PromotionPolicyRecord.of(made)
+
+
+@router.post(
+    "/promotionPolicies/test",
+    summary="Try a promotion policy out",
+    response_model=list[PromotedTag] | list[JudgedPromotionRecord],
+    responses=errors(*ON_REPOSITORY, "INVALID_PROMOTION_POLICY"),
+)
+async def try_promotion_policy(
+    path: PathDep,
+    form: PromotionPolicyForm,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    explain: Explain = False,
+) -> list[PromotedTag] | list[JudgedPromotionRecord]:
+    """
+    For administrators of both repositories.
+
+    The answer lists the tags that would be promoted if they were pushed now, by name; none is.
+    """
+    source = await caller.require_on(path, Operation.EDIT_POLICIES)
+    target = await _require_on_target(caller, form.target_repository, Operation.EDIT_POLICIES)
+    with refused_as("INVALID_PROMOTION_POLICY"):
+        policy = _policy(source, path, target, form)
+        policy.check()
+    judged = (one async for one in rooms.promotions.judge(policy) if explain or one.promotes)
+    shown = await page_of_tags(page, response, judged, lambda one: one.tag.name)
+    if explain:
+        return [JudgedPromotionRecord.of(one) for one in shown]
+    return [
+        PromotedTag(name=one.tag.name, digest=one.tag.manifest.digest, target_tag=one.name or "") for one in shown
+    ]
+
+
+@router.get("/promotions", summary="What was promoted from a repository", responses=errors(*ON_REPOSITORY))
+async def list_promotions(
+    path: PathDep,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    policy: Annotated[str, Query(pattern=_ID, description="Only what the policy with this id did.")] = "",
+) -> list[PromotedRecord]:
+    """
+    For administrators of the repository, and auditors: also what failed, newest first, as far as events are kept.
+
+    The page starts with an id.
+    """
+    repository = await caller.require_on(path, Operation.SEE_ALL_EVENTS)
+    wanted = Filter(repository_id=repository, object_type="promotion", actor=policy or None)
+    return [PromotedRecord.of(one) for one in await event_page(rooms, wanted, page, response)]
+
+
+@router.get(
+    "/promotionPolicies/{promotionpolicyid}/waiting",
+    summary="The tags for which a promotion policy waits",
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_PROMOTION_POLICY"),
+)
+async def list_waiting_tags(
+    path: PathDep, promotionpolicyid: str, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
+) -> list[WaitingTag]:
+    """For administrators of its source, which the path names, and auditors. By name."""
+    repository = await caller.require_on(path, Operation.SEE_ALL_EVENTS)
+    policy = await rooms.promotions.get(repository, promotionpolicyid)
+    if policy.source != repository:
+        raise PromotionPolicyUnknown(promotionpolicyid)
+    pushes = rooms.promotions.pushes
+    if page.wants_count:
+        response.headers[COUNT] = str((await pushes.count_waiting([policy.id])).get(policy.id, 0))
+    found = await pushes.list_waiting(policy.id, start=page.start, limit=page.limit)
+    return [
+        WaitingTag(name=one.tag, digest=one.digest, waits_for=one.waits_for, since=moment(one.since))
+        for one in page.cut(response, found, lambda one: one.tag)
+    ]
 
 
 @router.get(
@@ -212,7 +360,9 @@ async def get_promotion_policy(
 ) -> PromotionPolicyRecord:
     """For whoever was granted something on its source or its target, which the path names, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
-    return PromotionPolicyRecord.of(await rooms.promotions.get(repository, promotionpolicyid))
+    policy = await rooms.promotions.get(repository, promotionpolicyid)
+    waiting = await rooms.promotions.pushes.count_waiting([policy.id])
+    return PromotionPolicyRecord.of(policy, waiting.get(policy.id, 0))
 
 
 @router.put(
@@ -263,6 +413,20 @@ async def delete_promotion_policy(
     """For administrators of its source or its target, which the path names; also when there is no such policy."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     await rooms.promotions.delete(repository, promotionpolicyid, by=caller.actor)
+
+
+def _policy(source: int, path: str, target: int, form: PromotionPolicyForm) -> PromotionPolicy:
+    """The policy of a form, without an id. Raises PolicyInvalid."""
+    return PromotionPolicy(
+        id="",
+        source=source,
+        source_path=path,
+        target=target,
+        target_path=form.target_repository,
+        enabled=form.enabled,
+        rules=read_rules(form.rules),
+        template=form.tag_template,
+    )
 
 
 async def _require_on_target(caller: Caller, path: str, operation: Operation) -> int:

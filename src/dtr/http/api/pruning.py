@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - records need it
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import Field
@@ -49,6 +49,7 @@ class PruningPolicyRecord(Record):
     rules: list[RuleRecord] = Field(description=RULES)
     keep: int = Field(description="So many of the newest tags that the rules mean stay.")
     last_pruned_at: dt.datetime = Field(description="The year 1: never.")
+    waiting: int = Field(description="For so many tags it waited for a scan then.")
 
     @classmethod
     def of(cls, policy: PruningPolicy, path: str) -> PruningPolicyRecord:
@@ -60,6 +61,7 @@ class PruningPolicyRecord(Record):
             rules=rule_records(policy.rules),
             keep=policy.keep,
             last_pruned_at=moment(policy.last_pruned_at),
+            waiting=policy.waiting,
         )
 
 
@@ -90,11 +92,15 @@ class JudgedTag(JudgedRecord):
     """A tag, and what the rules say of it."""
 
     prune: bool = Field(description="It would go.")
+    kept_by: Literal["", "newest", "signed", "protected"] = Field(
+        description="Why it stays though all rules hold: it is among the newest, it is signed and no rule asks for"
+        " that, or a pattern of immutable tags protects it. Empty: nothing keeps it."
+    )
 
     @classmethod
     def of(cls, judged: Judged) -> JudgedTag:
         """The record of a decision."""
-        return cls(**judged_fields(judged.tag, judged.decision), prune=judged.goes)
+        return cls(**judged_fields(judged.tag, judged.decision), prune=judged.goes, kept_by=judged.kept)
 
 
 @router.get(
