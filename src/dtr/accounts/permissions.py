@@ -146,6 +146,9 @@ class Operation(enum.Enum):
     PROMOTE_TO = enum.auto()
     MIRROR_TAG = enum.auto()
     CHECK_REMOTE_REGISTRY = enum.auto()
+    MANAGE_REMOTES = enum.auto()
+    """Other registries, with credentials, that the policies of a namespace use."""
+    USE_REMOTES = enum.auto()
     MANAGE_REPOSITORY_WEBHOOKS = enum.auto()
     MANAGE_NAMESPACE_WEBHOOKS = enum.auto()
     MANAGE_GLOBAL_WEBHOOKS = enum.auto()
@@ -264,6 +267,8 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.PROMOTE_TO: _writes,
     Operation.MIRROR_TAG: _was_granted_reading,
     Operation.CHECK_REMOTE_REGISTRY: _is_user,
+    Operation.MANAGE_REMOTES: _owns_namespace,
+    Operation.USE_REMOTES: _manages_namespace,
     Operation.MANAGE_REPOSITORY_WEBHOOKS: _administers,
     Operation.MANAGE_NAMESPACE_WEBHOOKS: _manages_namespace,
     Operation.MANAGE_GLOBAL_WEBHOOKS: _is_system_admin,

@@ -126,6 +126,11 @@ class RemoteRepository:
         self._push = (f"repository:{remote.name}:pull,push",)
         self._delete = (f"repository:{remote.name}:pull,push,delete",)
 
+    @property
+    def name(self) -> str:
+        """Host and repository as people write them: ``docker.io/library/alpine``, ``HOST:PORT/a/b``."""
+        return self.remote.full_name
+
     # --- manifests ---
 
     async def get_manifest(self, reference: str) -> RemoteManifest:

@@ -51,5 +51,9 @@ class DefinitionInvalid(DefinitionError):
     """A remote cannot be like that; the message says why."""
 
 
+class DefinitionTaken(DefinitionError):
+    """There is a remote of this name in the same place."""
+
+
 class DefinitionInUse(DefinitionError):
     """Policies use the stored remote."""

@@ -51,6 +51,12 @@ class Remote:
         return self.repository
 
     @property
+    def full_name(self) -> str:
+        """Host and repository as people write them: ``docker.io/library/alpine``, ``HOST:PORT/a/b``."""
+        host = "docker.io" if self.is_docker_hub else urlsplit(self.url).netloc
+        return f"{host}/{self.name}"
+
+    @property
     def is_docker_hub(self) -> bool:
         """Whether it is Docker Hub."""
         return self.url == DOCKER_HUB

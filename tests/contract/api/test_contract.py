@@ -27,7 +27,6 @@ OPEN = {
     "POST /api/v0/imagescan/scansummary/tags",
     "GET /api/v0/imagescan/status",
     # Promotion, mirroring and pruning.
-    "POST /api/v0/remote/registry",
     "GET /api/v0/repositories/{namespace}/{reponame}/mirroringPolicies",
     "DELETE /api/v0/repositories/{namespace}/{reponame}/mirroringPolicies",
     "GET /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies",

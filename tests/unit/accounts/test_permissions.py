@@ -44,6 +44,8 @@ MATRIX = """
 | Mirroring policy: create, edit, delete         |     |     |     |     |   |    | x | x  | x | x |
 | Manual push-mirror of a tag                    |     |     |     |     | x | x  | x | x  | x | x |
 | Check a remote registry                        |     | x   | x   | x   | x | x  | x | x  | x | x |
+| Remotes of the namespace: use                  |     |     |     |     |   |    |   | x  | x | x |
+| Remotes of the namespace: manage               |     |     |     |     |   |    |   |    | x | x |
 | Pruning policy: list                           |     |     |     | x   | x | x  | x | x  | x | x |
 | Pruning policy: create, edit, delete, test     |     |     |     |     |   |    | x | x  | x | x |
 | Webhooks on a repository                       |     |     |     |     |   |    | x | x  | x | x |
@@ -93,6 +95,8 @@ OPERATIONS = {
     "Mirroring policy: create, edit, delete": Operation.EDIT_POLICIES,
     "Manual push-mirror of a tag": Operation.MIRROR_TAG,
     "Check a remote registry": Operation.CHECK_REMOTE_REGISTRY,
+    "Remotes of the namespace: use": Operation.USE_REMOTES,
+    "Remotes of the namespace: manage": Operation.MANAGE_REMOTES,
     "Pruning policy: list": Operation.LIST_POLICIES,
     "Pruning policy: create, edit, delete, test": Operation.EDIT_POLICIES,
     "Webhooks on a repository": Operation.MANAGE_REPOSITORY_WEBHOOKS,

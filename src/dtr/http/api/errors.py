@@ -41,6 +41,7 @@ from dtr.accounts import (
 )
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
+from dtr.mirrors import UpstreamUnknown
 from dtr.oci import DigestInvalid, NameInvalid
 from dtr.policies import PolicyUnknown, PromotionPolicyUnknown
 from dtr.registry import (
@@ -52,6 +53,7 @@ from dtr.registry import (
     RepositoryUnknown,
     VisibilityInvalid,
 )
+from dtr.remotes import DefinitionInUse, DefinitionInvalid, DefinitionTaken, DefinitionUnknown
 from dtr.settings import SettingsInvalid
 from dtr.webhooks import DeliveryUnknown, WebhookInvalid, WebhookUnknown
 
@@ -80,6 +82,11 @@ _CODES: dict[str, tuple[int, str]] = {
     "INVALID_PROMOTION_POLICY": (400, "A promotion policy cannot be like that."),
     "INVALID_WEBHOOK": (400, "A webhook cannot be like that."),
     "WEBHOOK_TEST_FAILED": (400, "The receiver did not take it."),
+    "INVALID_UPSTREAM": (400, "An upstream cannot be like that."),
+    "INVALID_REMOTE": (400, "A remote cannot be like that."),
+    "REMOTE_EXISTS": (400, "There is a remote of this name."),
+    "REMOTE_REGISTRY_INVALID_PERMISSIONS": (400, "The remote registry does not let its user do that."),
+    "REMOTE_REGISTRY_FAILED": (400, "The remote registry did not answer as it has to."),
     "REPOSITORY_EXISTS": (400, "There is a repository of this name."),
     "ACCOUNT_EXISTS": (400, "There is an account of this name."),
     "TEAM_EXISTS": (400, "The organization has a team of this name."),
@@ -105,6 +112,8 @@ _CODES: dict[str, tuple[int, str]] = {
     "INVALID_PRUNING_POLICY": (404, "A pruning policy cannot be like that."),
     "NO_SUCH_PRUNING_POLICY": (404, "The repository has no such pruning policy."),
     "NO_SUCH_PROMOTION_POLICY": (404, "The repository has no such promotion policy."),
+    "NO_SUCH_UPSTREAM": (404, "It has no upstream."),
+    "NO_SUCH_REMOTE": (404, "There is no such remote."),
     "NO_SUCH_WEBHOOK": (404, "There is no such webhook."),
     "NO_SUCH_WEBHOOK_DELIVERY": (404, "The webhook has no such delivery."),
     "NO_SUCH_JOB": (404, "There is no such job."),
@@ -117,6 +126,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "NOT_ACCEPTABLE": (406, "The answer is JSON, which the client does not accept."),
     "LAST_ADMINISTRATOR": (409, "The last active administrator has to stay one."),
     "ACCOUNT_IN_USE": (409, "The account has repositories."),
+    "REMOTE_IN_USE": (409, "Policies or caches use the remote."),
     "READ_ONLY": (409, "The registry is read-only at present: what it holds stays as it is."),
     "TAG_IMMUTABLE": (409, "The target does not let this tag be overwritten."),
     "NOT_PROMOTABLE": (409, "The image is not whole in its repository, or too much belongs to it."),
@@ -200,6 +210,11 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     BadCredentials: _code("NOT_AUTHENTICATED"),
     SessionUnknown: _code("NOT_AUTHENTICATED"),
     TooManyAttempts: lambda error: ApiError("TOO_MANY_REQUESTS", None, {"Retry-After": str(error.retry_after)}),
+    UpstreamUnknown: _code("NO_SUCH_UPSTREAM"),
+    DefinitionUnknown: _code("NO_SUCH_REMOTE"),
+    DefinitionInvalid: _code("INVALID_REMOTE"),
+    DefinitionTaken: _code("REMOTE_EXISTS"),
+    DefinitionInUse: _code("REMOTE_IN_USE"),
     WebhookUnknown: _code("NO_SUCH_WEBHOOK"),
     WebhookInvalid: _code("INVALID_WEBHOOK"),
     DeliveryUnknown: _code("NO_SUCH_WEBHOOK_DELIVERY"),

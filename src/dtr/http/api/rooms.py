@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.events import Events
     from dtr.jobs import Crons, Jobs, Workers
+    from dtr.mirrors import Upstreams
     from dtr.policies import Promotions, Pruning
     from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Usage
+    from dtr.remotes import Definitions, Remotes
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
     from dtr.webhooks import Deliveries, Webhooks
@@ -55,6 +57,9 @@ class Rooms:
     events: Events
     pruning: Pruning
     promotions: Promotions
+    remotes: Remotes
+    definitions: Definitions
+    upstreams: Upstreams
     webhooks: Webhooks
     deliveries: Deliveries
     jobs: Jobs

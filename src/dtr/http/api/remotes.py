@@ -1,0 +1,351 @@
+"""
+``/api/v0/remotes``, and DTR's ``/api/v0/remote/registry``: other registries, for mirrors and caches.
+
+Those of the whole registry are the business of system administrators, those of a namespace of its owners. To use
+one in a policy is to act with its credentials: so only administrators may use those of the whole registry, and
+whoever may make repositories in a namespace the ones of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt  # noqa: TC003 - records need it
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from dtr.accounts import Operation, may
+from dtr.http.api.caller import CallerDep
+from dtr.http.api.errors import ApiError, errors
+from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.rooms import RoomsDep
+from dtr.outbound import AddressRefused
+from dtr.remotes import Definition, DefinitionUnknown, Remote, RemoteDenied, RemoteError
+
+if TYPE_CHECKING:
+    from dtr.http.api.caller import Caller
+    from dtr.http.api.rooms import Rooms
+
+router = APIRouter(prefix="/api/v0/remotes", tags=["remotes"])
+registry_router = APIRouter(prefix="/api/v0/remote/registry", tags=["remote"])
+
+_CHECK_SECONDS, _CHECK_PATIENCE = 30.0, 5.0
+_CHECKED = ("INVALID_REMOTE", "REMOTE_REGISTRY_INVALID_PERMISSIONS", "REMOTE_REGISTRY_FAILED")
+
+RemoteHost = Annotated[
+    str,
+    Field(
+        description="`https://HOST[:PORT]` of a registry, without TLS `http://…`; `docker.io` is Docker Hub. It"
+        " has to have a public address, unless the administrator allows others."
+    ),
+]
+RemoteCA = Annotated[
+    str,
+    Field(
+        alias="remoteCA",
+        description="The certificate of the registry, or of its authority, in PEM; empty: what the system trusts.",
+    ),
+]
+SkipVerification = Annotated[
+    bool, Field(alias="skipTLSVerification", description="Whatever the registry shows is trusted.")
+]
+Password = Annotated[str, Field(description="Of that user. Never shown.")]
+AuthToken = Annotated[
+    str,
+    Field(description="An access or identity token, instead of a password. Never shown."),
+]
+RemoteRepositoryName = Annotated[str, Field(description="The repository there, as that registry calls it.")]
+_Name = Annotated[str, Field(description="What people call it; once in its namespace.")]
+_Username = Annotated[str, Field(description="As whom it is asked; empty, and without a token: as nobody.")]
+
+
+class RemoteRecord(Record):
+    """Another registry, and as whom it is asked."""
+
+    id: str
+    name: _Name
+    namespace: str = Field(description="Whose policies may use it; empty: those of administrators.")
+    remote_host: RemoteHost
+    username: _Username
+    has_password: bool = Field(description="A password is kept.")
+    has_auth_token: bool = Field(description="A token is kept.")
+    remote_ca: RemoteCA
+    skip_tls_verification: SkipVerification
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+    @classmethod
+    def of(cls, definition: Definition) -> RemoteRecord:
+        """The record of a remote."""
+        return cls(
+            id=definition.id,
+            name=definition.name or "",
+            namespace=definition.namespace,
+            remote_host=definition.host,
+            username=definition.username,
+            has_password=definition.has_password,
+            has_auth_token=definition.has_token,
+            remote_ca=definition.ca,
+            skip_tls_verification=definition.skip_tls_verification,
+            created_at=moment(definition.created_at),
+            updated_at=moment(definition.updated_at),
+        )
+
+
+class RemoteForm(Form):
+    """A remote to be made."""
+
+    name: _Name
+    namespace: str = Field("", description="Whose policies may use it; empty: those of administrators.")
+    remote_host: RemoteHost
+    username: _Username = ""
+    password: Password = ""
+    auth_token: AuthToken = ""
+    remote_ca: RemoteCA = ""
+    skip_tls_verification: SkipVerification = False
+
+
+class RemoteChanges(Form):
+    """What is to be different about a remote; what is missing or null stays."""
+
+    name: str | None = Field(None, description="What people call it; once in its namespace.")
+    remote_host: str | None = Field(
+        None, description="Another registry, for which password and token have to be given again."
+    )
+    username: str | None = Field(None, description="As whom it is asked.")
+    password: str | None = Field(None, description="Empty: there is none any more.")
+    auth_token: str | None = Field(None, description="Empty: there is none any more.")
+    remote_ca: str | None = Field(None, alias="remoteCA", description="In PEM; empty: what the system trusts.")
+    skip_tls_verification: bool | None = Field(
+        None, alias="skipTLSVerification", description="Whatever the registry shows is trusted."
+    )
+
+
+class RemoteCheckForm(Form):
+    """What is to be tried."""
+
+    remote_repository: RemoteRepositoryName
+
+
+class RemoteRegistryForm(Form):
+    """A registry, and as whom it is to be asked."""
+
+    remote_host: RemoteHost
+    remote_repository: RemoteRepositoryName
+    username: _Username = ""
+    password: Password = ""
+    auth_token: AuthToken = ""
+    remote_ca: RemoteCA = ""
+    skip_tls_verification: SkipVerification = False
+
+
+class RemotePermissions(Record):
+    """What may be done in a repository of another registry."""
+
+    read: bool
+    write: bool
+
+
+class RemoteCheckRecord(Record):
+    """What came of asking another registry."""
+
+    registry_type: str = Field(
+        description="As far as it shows.", json_schema_extra={"enum": ["dtr", "dockerhub", "registry"]}
+    )
+    permissions: RemotePermissions
+
+
+@registry_router.post(
+    "", status_code=201, summary="Try another registry out", responses=errors("NOT_AUTHORIZED", *_CHECKED)
+)
+async def create_remote_registry_check(
+    form: RemoteRegistryForm, caller: CallerDep, rooms: RoomsDep
+) -> RemoteCheckRecord:
+    """For any user. It leaves nothing there."""
+    caller.require(Operation.CHECK_REMOTE_REGISTRY)
+    remote = Remote(
+        host=form.remote_host,
+        repository=form.remote_repository,
+        username=form.username,
+        password=form.password,
+        token=form.auth_token,
+        ca=form.remote_ca,
+        skip_tls_verification=form.skip_tls_verification,
+    )
+    return await check_remote(caller, rooms, remote)
+
+
+@router.get("", summary="Remotes", responses=errors("NO_SUCH_ACCOUNT", "NOT_AUTHORIZED"))
+async def list_remotes(
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    namespace: Annotated[str, Query(description="Those of a namespace; empty: of the whole registry.")] = "",
+) -> list[RemoteRecord]:
+    """For those who may use them, and auditors; by name."""
+    owner = await _place(caller, namespace, Operation.SEE_SYSTEM, Operation.USE_REMOTES)
+    if page.wants_count:
+        response.headers[COUNT] = str(await rooms.definitions.count(owner))
+    found = await rooms.definitions.list_definitions(owner, start=page.start, limit=page.limit)
+    return [RemoteRecord.of(one) for one in page.cut(response, found, lambda one: one.name or "")]
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Make a remote",
+    responses=errors("INVALID_REMOTE", "REMOTE_EXISTS", "NO_SUCH_ACCOUNT", "NOT_AUTHORIZED"),
+)
+async def create_remote(form: RemoteForm, caller: CallerDep, rooms: RoomsDep) -> RemoteRecord:
+    """For owners of the namespace; without one, for system administrators."""
+    owner = await _place(caller, form.namespace, Operation.ADMINISTER, Operation.MANAGE_REMOTES)
+    definition = Definition(
+        name=form.name,
+        namespace_id=owner,
+        host=form.remote_host,
+        username=form.username,
+        ca=form.remote_ca,
+        skip_tls_verification=form.skip_tls_verification,
+    )
+    made = await rooms.definitions.create(
+        definition, password=form.password, token=form.auth_token, by=caller.actor
+    )
+    return RemoteRecord.of(made)
+
+
+@router.get("/{remote}", summary="A remote", responses=errors("NO_SUCH_REMOTE"))
+async def get_remote(remote: str, caller: CallerDep, rooms: RoomsDep) -> RemoteRecord:
+    """For those who may use it, and auditors."""
+    return RemoteRecord.of(await _visible(caller, rooms, remote))
+
+
+@router.patch(
+    "/{remote}",
+    summary="Change a remote",
+    responses=errors("INVALID_REMOTE", "REMOTE_EXISTS", "NO_SUCH_REMOTE", "NOT_AUTHORIZED"),
+)
+async def update_remote(remote: str, form: RemoteChanges, caller: CallerDep, rooms: RoomsDep) -> RemoteRecord:
+    """For owners of its namespace, or system administrators. Whose it is stays."""
+    present = await _managed(caller, rooms, remote)
+    given = {
+        "name": form.name,
+        "host": form.remote_host,
+        "username": form.username,
+        "ca": form.remote_ca,
+        "skip_tls_verification": form.skip_tls_verification,
+    }
+    changed = replace(present, **{name: value for name, value in given.items() if value is not None})
+    made = await rooms.definitions.change(changed, password=form.password, token=form.auth_token, by=caller.actor)
+    return RemoteRecord.of(made)
+
+
+@router.delete(
+    "/{remote}",
+    status_code=204,
+    summary="Delete a remote",
+    responses=errors("NO_SUCH_REMOTE", "NOT_AUTHORIZED", "REMOTE_IN_USE"),
+)
+async def delete_remote(remote: str, caller: CallerDep, rooms: RoomsDep) -> None:
+    """For owners of its namespace, or system administrators, while no policy uses it."""
+    found = await _managed(caller, rooms, remote)
+    await rooms.definitions.delete(found.id, by=caller.actor)
+
+
+@router.post("/{remote}/check", summary="Try a remote out", responses=errors("NO_SUCH_REMOTE", *_CHECKED))
+async def check_stored_remote(
+    remote: str, form: RemoteCheckForm, caller: CallerDep, rooms: RoomsDep
+) -> RemoteCheckRecord:
+    """For those who may use it. It leaves nothing there."""
+    found = await _usable(caller, rooms, remote)
+    return await check_remote(caller, rooms, await rooms.definitions.remote(found.id, form.remote_repository))
+
+
+async def check_remote(caller: Caller, rooms: Rooms, remote: Remote) -> RemoteCheckRecord:
+    """What may be done at a remote. Raises DefinitionInvalid, ApiError: nothing may, or it cannot be found out."""
+    try:
+        async with (
+            asyncio.timeout(_CHECK_SECONDS),
+            rooms.remotes.connect(remote, patience=_CHECK_PATIENCE) as repository,
+        ):
+            kind, permissions = await repository.kind(), await repository.permissions()
+    except RemoteError as error:
+        raise remote_refusal(error, caller) from error
+    except TimeoutError:
+        raise ApiError("REMOTE_REGISTRY_FAILED", "the remote did not answer in time") from None
+    if not (permissions.read or permissions.write):
+        raise ApiError("REMOTE_REGISTRY_INVALID_PERMISSIONS", remote.repository)
+    return RemoteCheckRecord(
+        registry_type=kind, permissions=RemotePermissions(read=permissions.read, write=permissions.write)
+    )
+
+
+def remote_refusal(error: RemoteError, caller: Caller) -> ApiError:
+    """How the API says that another registry failed; who may change the settings is told which one forbids it."""
+    if isinstance(error, RemoteDenied):
+        return ApiError("REMOTE_REGISTRY_INVALID_PERMISSIONS", str(error))
+    text = str(error)
+    if isinstance(error.__cause__, AddressRefused) and caller.may(Operation.SEE_SYSTEM):
+        text += "; the setting mirroring.allowed_networks allows networks that are not public"
+    return ApiError("REMOTE_REGISTRY_FAILED", text)
+
+
+async def require_usable(caller: Caller, rooms: Rooms, remote: str, path: str) -> Definition:
+    """
+    A remote that the caller may use in policies of the repository (or ``namespace/``) at `path`.
+
+    Raises ApiError: NO_SUCH_REMOTE also for one that may not be used there.
+    """
+    found = await _usable(caller, rooms, remote)
+    if found.namespace_id is not None and found.namespace != path.partition("/")[0]:
+        raise ApiError("NO_SUCH_REMOTE", remote)
+    return found
+
+
+async def _usable(caller: Caller, rooms: Rooms, remote: str) -> Definition:
+    found = await _named(caller, rooms, remote)
+    if not await _may(caller, found, Operation.ADMINISTER, Operation.USE_REMOTES):
+        raise ApiError("NO_SUCH_REMOTE", remote)
+    return found
+
+
+async def _visible(caller: Caller, rooms: Rooms, remote: str) -> Definition:
+    found = await _named(caller, rooms, remote)
+    if not (
+        caller.may(Operation.SEE_SYSTEM) or await _may(caller, found, Operation.SEE_SYSTEM, Operation.USE_REMOTES)
+    ):
+        raise ApiError("NO_SUCH_REMOTE", remote)
+    return found
+
+
+async def _managed(caller: Caller, rooms: Rooms, remote: str) -> Definition:
+    found = await _visible(caller, rooms, remote)
+    if not await _may(caller, found, Operation.ADMINISTER, Operation.MANAGE_REMOTES):
+        raise ApiError("NOT_AUTHORIZED")
+    return found
+
+
+async def _named(caller: Caller, rooms: Rooms, remote: str) -> Definition:
+    """A remote that is no single policy's. Raises ApiError."""
+    caller.user()
+    found = await rooms.definitions.get(remote)
+    if found.name is None:
+        raise DefinitionUnknown(remote)
+    return found
+
+
+async def _may(caller: Caller, found: Definition, everywhere: Operation, in_namespace: Operation) -> bool:
+    if found.namespace_id is None:
+        return caller.may(everywhere)
+    return may((await caller.standing(f"{found.namespace}/")).facts, in_namespace)
+
+
+async def _place(caller: Caller, namespace: str, everywhere: Operation, in_namespace: Operation) -> str | None:
+    """The id of the account that owns a namespace; None: there is none. Raises ApiError: the caller may not."""
+    if not namespace:
+        caller.require(everywhere)
+        return None
+    return (await caller.require_in(namespace, in_namespace)).id
