@@ -206,11 +206,13 @@ def _run(
         server = Server(front, [Listener(one, tls) for one, tls in sockets], drain_seconds=settings.drain_seconds)
         await application.tokens.keys.refresh()
         await application.live.refresh()
+        await application.upstreams.refresh()
         beside = [
             asyncio.create_task(work)
             for work in (
                 counted.keep_saved(),
                 application.live.keep_fresh(),
+                application.upstreams.keep_fresh(),
                 application.pulls.run(),
                 application.warm_up(),
             )

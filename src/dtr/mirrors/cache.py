@@ -436,7 +436,7 @@ class Cache:
         self._require_awake(source)
         key = source.upstream.remote
         try:
-            remote = await self._definitions.open(key, source.path)
+            remote = await self._definitions.remote(key, source.path)
             async with self._connections.use(remote) as there:
                 yield there
         except (RemoteUnknown, RemoteDenied):

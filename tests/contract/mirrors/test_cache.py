@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.images import Image, digest_of, make_image, make_index
+from tests.support.images import digest_of, make_image, make_index
 from tests.support.rooms import Rooms
 from tests.support.upstream import Scripted
 
 from dtr.mirrors import Cache, Upstream, UpstreamFailed, UpstreamInvalid, Upstreams, UpstreamUnknown
 from dtr.oci import Digest, Tag, parse_reference
 from dtr.outbound import Addresses, Outside
-from dtr.registry import BlobUnknown, ManifestUnknown, Manifests
+from dtr.registry import BlobUnknown, Manifests, ManifestUnknown
 from dtr.remotes import Remote, Remotes
 from dtr.storage import FileSystem, Memory
 
@@ -45,7 +45,7 @@ class Caches:
             is_read_only=lambda: self.is_read_only,
         )
 
-    async def open(self, number: str, path: str) -> Remote:
+    async def remote(self, number: str, path: str) -> Remote:
         """The stored remote, whatever its number."""
         return Remote(host=self.upstream.url, repository=path)
 

@@ -93,15 +93,19 @@ class Caller:
         return await self._accounts.standings.find(self.account_id, path, scope=self.scope)
 
     async def require_on(self, path: str, operation: Operation) -> int:
+        """Let through who may do it on the repository at `path`; its id. Raises as `stand_on` does."""
+        return (await self.stand_on(path, operation))[0]
+
+    async def stand_on(self, path: str, operation: Operation) -> tuple[int, Facts]:
         """
-        Let through who may do it on the repository at `path`; its id.
+        Let through who may do it on the repository at `path`; its id, and how the caller stands to it.
 
         Raises ApiError: NO_SUCH_REPOSITORY also for one that the caller must not know of (and `Moved`, when it
         had this name), NOT_AUTHENTICATED, NOT_AUTHORIZED.
         """
         standing = await self.standing(path)
         if standing.repository_id is not None and may(standing.facts, operation):
-            return standing.repository_id
+            return standing.repository_id, standing.facts
         redirect = standing.redirect
         if redirect is not None and may(redirect.standing.facts, Operation.SEE):
             raise Moved(path, redirect.path)

@@ -202,8 +202,8 @@ async def list_repo_events(
     of clients are for those who administer it, and for auditors.
     """
     path = f"{namespace}/{reponame}"
-    repository = await caller.require_on(path, Operation.SEE_EVENTS)
-    sees_all = may((await caller.standing(path)).facts, Operation.SEE_ALL_EVENTS)
+    repository, facts = await caller.stand_on(path, Operation.SEE_EVENTS)
+    sees_all = may(facts, Operation.SEE_ALL_EVENTS)
     here = replace(wanted, repository_id=repository, content_only=not sees_all)
     found = await event_page(rooms, here, page, response)
     return EventList(events=[EventRecord.of(one, address=sees_all) for one in found])

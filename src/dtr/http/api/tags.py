@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from dtr.accounts import Operation
+from dtr.accounts import Operation, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.manifests import MOST_RECORDS, ManifestView
@@ -39,11 +39,19 @@ class TagView(Record):
     pulls: int = Field(description="How often it was pulled by this name.")
     last_pulled_at: dt.datetime = Field(description="By this name; the year 1: never.")
     manifest: ManifestView
-    promotion: PromotionRecord | None = Field(None, description="Missing: it was pushed.")
+    promotion: PromotionRecord | None = Field(
+        None, description="Missing: it was pushed, or the caller sees no more here than everybody."
+    )
 
     @classmethod
-    def of(cls, tag: TagRecord, manifest: ManifestRecord | None = None, *, dockerfile: bool = True) -> TagView:
-        """The record of a tag, with `manifest` of the index that it names."""
+    def of(
+        cls, tag: TagRecord, manifest: ManifestRecord | None = None, *, dockerfile: bool = True, origin: bool
+    ) -> TagView:
+        """
+        The record of a tag, with `manifest` of the index that it names.
+
+        `origin` says whether the caller may know where it comes from.
+        """
         return cls(
             name=tag.name,
             digest=tag.manifest.digest,
@@ -53,7 +61,7 @@ class TagView(Record):
             pulls=tag.pulls,
             last_pulled_at=moment(tag.last_pulled_at),
             manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
-            promotion=PromotionRecord.of(tag.origin) if tag.origin else None,
+            promotion=PromotionRecord.of(tag.origin) if tag.origin and origin else None,
         )
 
 
@@ -88,13 +96,14 @@ async def list_repo_tags(
     ] = False,
 ) -> list[TagView]:
     """By name, in the order of their bytes; the page starts with a name. A tag of an index is one record here."""
-    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    repository, facts = await caller.stand_on(path, Operation.SEE_TAGS)
     page = page.at_most(MOST_RECORDS)
     if page.wants_count:
         response.headers[COUNT] = str(await rooms.images.count_tags(repository))
     found = await rooms.images.list_tags(repository, start=page.start, limit=page.limit)
     shown = page.cut(response, found, lambda one: one.name)
-    return [TagView.of(one, dockerfile=include_manifests) for one in shown]
+    origin = may(facts, Operation.LIST_POLICIES)
+    return [TagView.of(one, dockerfile=include_manifests, origin=origin) for one in shown]
 
 
 @router.get(
@@ -113,7 +122,7 @@ async def list_repo_tag(
     arch: Annotated[str | None, Query(description="Only what is for this architecture.")] = None,
 ) -> list[TagView]:
     """One record for an image, one for each manifest of an index; with a digest, of every tag that names it."""
-    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    repository, facts = await caller.stand_on(path, Operation.SEE_TAGS)
     named = _reference(reference)
     images = rooms.images
     if isinstance(named, Digest):
@@ -125,7 +134,7 @@ async def list_repo_tag(
     manifest = tags[0].manifest  # the same for all
     parts = await images.list_children(repository, manifest) if manifest.is_index else [manifest]
     return [
-        TagView.of(tag, part)
+        TagView.of(tag, part, origin=may(facts, Operation.LIST_POLICIES))
         for tag in tags
         for part in parts
         if os in {None, part.config.os} and arch in {None, part.config.architecture}

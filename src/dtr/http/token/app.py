@@ -13,7 +13,7 @@ import contextlib
 import datetime as dt
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from dtr.accounts import Accounts, Login, Standing, Tokens
     from dtr.http.types import Receive, Scope, Send
+    from dtr.mirrors import Upstreams
     from dtr.settings import LiveSettings
 
 _LARGEST_FORM = 64 * 1024
@@ -60,10 +61,13 @@ class _Wanted:
 class TokenService:
     """The ASGI application of ``/auth/token`` and ``/auth/jwks.json``."""
 
-    def __init__(self, accounts: Accounts, tokens: Tokens, settings: LiveSettings, *, service: str) -> None:
+    def __init__(
+        self, accounts: Accounts, tokens: Tokens, upstreams: Upstreams, settings: LiveSettings, *, service: str
+    ) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._service = service
+        self._upstreams = upstreams
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,7 +212,7 @@ class TokenService:
         standings = await self._accounts.standings.find_all(account_id, paths, scope=limits) if paths else {}
         access: dict[str, frozenset[str]] = {}
         for one in wanted:
-            granted = one.actions & self._actions(standings[one.path])
+            granted = one.actions & self._actions(one.path, standings[one.path])
             if granted:
                 access[one.name] = access.get(one.name, frozenset()) | granted
         may_list = catalog and account is not None
@@ -241,8 +245,8 @@ class TokenService:
             "scope": " ".join(granted_scopes),
         }
 
-    def _actions(self, standing: Standing) -> frozenset[str]:
-        """What a token may grant on a repository, there or not."""
+    def _actions(self, path: str, standing: Standing) -> frozenset[str]:
+        """What a token may grant on the repository at `path`, there or not."""
         facts: Facts = standing.facts
         if standing.repository_id is None:
             # Whoever may make it is told that it is missing; for the others it looks as any private one.
@@ -254,6 +258,10 @@ class TokenService:
             pulls = (
                 frozenset({"pull"}) if redirect and may(redirect.standing.facts, Operation.PULL) else frozenset()
             )
+            # A pull may make it, when an upstream has it.
+            visibility = self._upstreams.visibility_in(path.partition("/")[0])
+            if visibility and may(replace(facts, is_public=visibility == "public"), Operation.PULL):
+                pulls |= {"pull"}
             return pulls | {one for one in _ALL if may_make and _is_good_for(facts, one)}
         granted = set()
         if may(facts, Operation.PULL):

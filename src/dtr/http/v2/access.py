@@ -9,6 +9,7 @@ The answer is the same for a repository that is not there and for one that the c
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dtr.accounts import Operation, TokenExpired, TokenInvalid, may
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dtr.accounts import Accounts, Standing, Tokens
     from dtr.http.front import Facts
     from dtr.http.v2.request import Request
+    from dtr.mirrors import Upstreams
     from dtr.registry import Repositories
     from dtr.settings import LiveSettings
 
@@ -34,6 +36,7 @@ class Access:
         tokens: Tokens,
         accounts: Accounts,
         repositories: Repositories,
+        upstreams: Upstreams,
         settings: LiveSettings,
         *,
         service: str,
@@ -41,6 +44,7 @@ class Access:
         self._tokens = tokens
         self._accounts = accounts
         self._repositories = repositories
+        self._upstreams = upstreams
         self._service = service
         self._settings = settings
 
@@ -87,13 +91,28 @@ class Access:
                 raise moved
             if operation is Operation.PUSH and self._settings.current.create_repository_on_push:
                 if may(standing.facts, Operation.CREATE_ON_PUSH):
+                    if self._upstreams.visibility_in(request.name.partition("/")[0]) is not None:
+                        raise _of_cache(request)
                     return await self._create_repository(request)
             elif may(standing.facts, Operation.CREATE_REPOSITORY):
                 raise RepositoryUnknown(request.name)
             raise self._denied(request)
         if not may(standing.facts, operation):
             raise self._denied(request)
-        return standing.repository_id
+        repository = standing.repository_id
+        if (
+            operation is Operation.PUSH
+            and self._upstreams.concerns(request.name, repository)
+            and await self._upstreams.source_of(repository) is not None
+        ):
+            raise _of_cache(request)
+        return repository
+
+    async def require_fetching(self, request: Request, *, is_public: bool) -> None:
+        """Let through who may pull, now, from a repository that is not there yet and will be public or private."""
+        standing = await self._standing(request)
+        if not may(replace(standing.facts, is_public=is_public), Operation.PULL):
+            raise self._denied(request)
 
     async def find_name(self, request: Request) -> str | None:
         """
@@ -182,6 +201,10 @@ class Access:
         if reason:
             parts.append(f'error="{reason}"')
         return Refused(401, code, message, headers=((b"www-authenticate", ",".join(parts).encode()),))
+
+
+def _of_cache(request: Request) -> Refused:
+    return Refused(405, "UNSUPPORTED", f"{request.name} is a cache of another registry: images are pushed there")
 
 
 def _actions(request: Request) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import os
 import re
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -26,6 +27,7 @@ from dtr.http.v2.request import Request, not_modified, range_applies, respond, r
 from dtr.oci import (
     Digest,
     DigestInvalid,
+    Tag,
     parse_content_range,
     parse_manifest,
     parse_range,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from dtr.http.front import Facts
     from dtr.http.types import Header, Receive, Scope, Send
     from dtr.http.v2.errors import Answer
+    from dtr.mirrors import Cache, Wanted
     from dtr.registry import (
         Blob,
         Blobs,
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
 
-T = TypeVar("T", bound="int | Blob | StoredManifest")
+T = TypeVar("T", bound="int | Blob | StoredManifest | Wanted")
 """What is found in a repository, of which it knows the number."""
 
 _INDEX = b"application/vnd.oci.image.index.v1+json"
@@ -98,17 +101,19 @@ class RegistryAPI:
         manifests: Manifests,
         configs: ImageConfigs,
         pulls: Pulls,
+        cache: Cache,
         storage: Driver,
         settings: LiveSettings,
         options: Options,
     ) -> None:
-        self._access = Access(tokens, accounts, repositories, settings, service=options.service)
+        self._access = Access(tokens, accounts, repositories, cache.upstreams, settings, service=options.service)
         self._accounts = accounts
         self._blobs = blobs
         self._uploads = uploads
         self._manifests = manifests
         self._configs = configs
         self._pulls = pulls
+        self._cache = cache
         self._storage = storage
         self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
         self._options = options
@@ -258,8 +263,7 @@ class RegistryAPI:
 
     async def _get_manifest(self, request: Request) -> None:
         self._access.require(request, "pull")
-        reference = parse_reference(request.argument)
-        found = await self._read(request, lambda name: self._manifests.get(name, reference))
+        found = await self._find_manifest(request, parse_reference(request.argument))
         digest = found.digest.encode()
         headers = (
             (b"content-type", found.media_type.encode()),
@@ -272,6 +276,40 @@ class RegistryAPI:
         await respond(request, 200, found.payload, headers)
         if request.method == "GET":
             self._pulls.add(found.repository, request.argument, found.digest, by=request.actor)
+
+    async def _find_manifest(self, request: Request, reference: Tag | Digest) -> StoredManifest:
+        """The manifest of a tag or digest; one of a cache is fetched, or asked for again at the upstream."""
+        try:
+            found = await self._read(request, lambda name: self._manifests.get(name, reference))
+        except ManifestUnknown:
+            if not self._may_be_cached(request):
+                raise
+            await self._fetch_manifest(request, reference)
+        else:
+            if (
+                not isinstance(reference, Tag)
+                or not self._cache.upstreams.concerns(request.name, found.repository)
+                or not await self._cache.check(found, reference)
+            ):
+                return found
+        return await self._read(request, lambda name: self._manifests.get(name, reference))
+
+    async def _fetch_manifest(self, request: Request, reference: Tag | Digest) -> None:
+        """Bring a manifest here that is not, when it is one of a cache. Raises ManifestUnknown, UpstreamFailed."""
+        try:
+            repository = await self._read(request, self._manifests.find_repository)
+        except RepositoryUnknown:
+            source = await self._cache.upstreams.source_for(request.name)
+            if source is None:
+                raise ManifestUnknown(reference) from None
+            await self._access.require_fetching(request, is_public=source.upstream.visibility == "public")
+            await self._cache.fetch_into(request.name, source, reference)
+        else:
+            await self._cache.fetch(repository, reference)
+
+    def _may_be_cached(self, request: Request) -> bool:
+        """Whether what is not in the repository may have to be fetched; asks nobody."""
+        return self._cache.upstreams.concerns(request.name, request.claims.repositories.get(request.name))
 
     async def _put_manifest(self, request: Request) -> None:
         repository = await self._access.repository_to_change(request, "push", Operation.PUSH)
@@ -343,11 +381,49 @@ class RegistryAPI:
         digest = Digest.parse(request.argument)
         promise = request.method == "HEAD" and "push" in request.claims.access[request.name]
         content = request.method == "GET"
-        if promise:  # a push looks for what it need not send, and nobody pushes under an old name
-            blob = await self._blobs.get(request.name, digest, promise=True)
-            await self._access.require_reading(request, request.name, blob.repository)
-        else:
-            blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=content))
+        try:
+            if promise:  # a push looks for what it need not send, and nobody pushes under an old name
+                blob = await self._blobs.get(request.name, digest, promise=True)
+                await self._access.require_reading(request, request.name, blob.repository)
+            else:
+                blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=content))
+        except BlobUnknown:
+            if not self._may_be_cached(request):
+                raise
+            await self._fetch_blob(request, digest)
+            return
+        await self._send_blob(request, digest, blob)
+
+    async def _fetch_blob(self, request: Request, digest: Digest) -> None:
+        """Answer with a blob that is not here and belongs to a cache, while it comes."""
+        wanted = await self._read(request, lambda name: self._cache.find_blob(name, digest))
+        head = await self._begin_blob(request, digest, wanted.size)
+        if head is None:
+            return
+        status, headers, offset, count = head
+        download = await self._cache.fetch_blob(wanted)
+        try:
+            await download.wait(None if wanted.size <= SMALL else offset + 1)
+            if wanted.size > SMALL:
+                await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
+                async with aclosing(download.follow(offset, count)) as pieces:
+                    async for piece in pieces:
+                        await request.send({"type": "http.response.body", "body": piece, "more_body": True})
+                await request.send({"type": "http.response.body"})
+                return
+        finally:
+            download.leave()
+        blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=True))
+        await self._send_blob(request, digest, blob)
+
+    async def _begin_blob(
+        self, request: Request, digest: Digest, size: int
+    ) -> tuple[int, list[Header], int, int] | None:
+        """
+        How the answer with a blob of `size` begins: status and headers, where its bytes begin, and how many.
+
+        None: no bytes are wanted, and the answer was sent. Raises RangeNotSatisfiable.
+        """
         headers: list[Header] = [
             (b"content-type", b"application/octet-stream"),
             (b"docker-content-digest", digest.encode()),
@@ -357,18 +433,25 @@ class RegistryAPI:
         ]
         if not_modified(request, digest.encode()):
             await respond(request, 304, b"", headers[1:])
-            return
-        status, offset, count = 200, 0, blob.size
+            return None
+        status, offset, count = 200, 0, size
         wanted = request.headers.get(b"range")
         if wanted is not None and request.method == "GET" and range_applies(request, digest.encode()):
-            part = parse_range(wanted.decode("latin-1"), blob.size)
+            part = parse_range(wanted.decode("latin-1"), size)
             if part is not None:
                 status, offset, count = 206, part.start, part.stop - part.start
-                headers.append((b"content-range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, blob.size)))
+                headers.append((b"content-range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, size)))
         if request.method == "HEAD":
             await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
             await request.send({"type": "http.response.body"})
+            return None
+        return status, headers, offset, count
+
+    async def _send_blob(self, request: Request, digest: Digest, blob: Blob) -> None:
+        head = await self._begin_blob(request, digest, blob.size)
+        if head is None:
             return
+        status, headers, offset, count = head
         location = blob.location
         if location is None:
             data = blob.content or b""

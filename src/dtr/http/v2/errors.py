@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dtr.db import DatabaseBusy, DatabaseFull, DatabaseRefused, DatabaseUnavailable
+from dtr.mirrors import UpstreamFailed
 from dtr.oci import (
     ContentRangeInvalid,
     DigestInvalid,
@@ -127,6 +128,12 @@ _TABLE: dict[type[Exception], Callable[[Any], Answer]] = {
         "DIGEST_INVALID",
         "provided digest did not match uploaded content",
         {"computed": e.actual, "provided": e.expected},
+    ),
+    UpstreamFailed: lambda e: Answer(
+        429 if e.is_busy else 503,
+        "TOOMANYREQUESTS" if e.is_busy else "UNAVAILABLE",
+        str(e),
+        headers=((b"retry-after", b"%d" % e.retry_after),),
     ),
     UploadUnknown: lambda _: Answer(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"),
     UploadOutOfOrder: lambda e: Answer(
