@@ -66,6 +66,22 @@ def test_who_reads_here_and_writes_there_promotes(world: Api):
     assert (tag["type"], tag["object"]["id"], tag["actorType"]) == ("CREATE", "1.0", "user")
 
 
+def test_where_a_tag_is_from_is_told_to_those_who_were_granted_something(world: Api):
+    """The name of a private repository is not for everybody who pulls from a public one."""
+    ada = world.as_("ada")
+    ada.post(f"{DEV}/tags/latest/promotion", to("1.0")).expect(201)
+    ada.patch(PROD, {"visibility": "public"}).expect(200)
+    for user, expected in (
+        (ada, True),
+        (world.as_("will"), True),
+        (world.as_("rita"), False),
+        (world.anonymous, False),
+    ):
+        for path in (f"{PROD}/tags", f"{PROD}/tags/1.0", f"{PROD}/tags/{INDEX.digest}"):
+            answer = user.get(path).expect(200)
+            assert ("promotion" in answer.json[0], b"acme/dev" in answer.body) == (expected, expected), path
+
+
 def test_a_push_to_the_tag_ends_its_promotion(world: Api):
     ada = world.as_("ada")
     ada.post(f"{DEV}/tags/latest/promotion", to("1.0")).expect(201)
