@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, bindparam, delete, select, update
+from sqlalchemy import BigInteger, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import AccountUnknown, PublicKeyInvalid, PublicKeyTaken, PublicKeyUnknown
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 _LONGEST_PEM = 16 * 1024
 _LONGEST_LABEL = 1_000
-_MOST_CERTIFICATES = 20
+_MOST_CERTIFICATES, _LONGEST_CERTIFICATES = 20, 64 * 1024
+_MOST_KEYS = 100
+"""Of an account. Everybody may list them: a page must not be large."""
 
 _INSERT = Statement(
     insert(public_keys)
@@ -55,6 +57,7 @@ _LIST = Statement(
 )
 _FIND = Statement(select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")))
 _LOCK = Statement(select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")).with_for_update())
+_COUNT = Statement(select(func.count()).select_from(public_keys).where(_of_account))
 _CHANGE = Statement(
     update(public_keys)
     .where(public_keys.c.account_id == bindparam("owner"), public_keys.c.id == bindparam("which"))
@@ -118,6 +121,9 @@ class PublicKeys:
                 certificates=_document(made.certificates),
             ):
                 raise PublicKeyTaken(key_id)
+            row = await tx.fetch_one(_COUNT, account=account.id)
+            if row is not None and row[0] > _MOST_KEYS:
+                raise PublicKeyInvalid(f"an account has at most {_MOST_KEYS} keys")
             await record(tx, _event("CREATE", account, made, by))
 
         try:
@@ -219,6 +225,10 @@ def _check(key: PublicKey) -> None:
         raise PublicKeyInvalid(f"a label has at most {_LONGEST_LABEL} characters")
     if len(key.certificates) > _MOST_CERTIFICATES:
         raise PublicKeyInvalid(f"a key has at most {_MOST_CERTIFICATES} certificates")
+    if sum(len(one.cert) for one in key.certificates) > _LONGEST_CERTIFICATES:
+        raise PublicKeyInvalid(
+            f"the certificates of a key have at most {_LONGEST_CERTIFICATES} characters together"
+        )
     for one in key.certificates:
         if len(one.cert) > _LONGEST_PEM:
             raise PublicKeyInvalid("a certificate is too long")

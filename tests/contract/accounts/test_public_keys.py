@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 from tests.support.keys import KeyPair
 
+import dtr.accounts.public_keys as module
 from dtr.accounts import Accounts, AccountUnknown, Certificate, PublicKeyInvalid, PublicKeyTaken, PublicKeyUnknown
 from dtr.db import Database, Statement
 from dtr.db.schema import events, public_keys
@@ -49,6 +50,18 @@ async def test_certificates_are_kept_with_their_key(ada: Accounts):
     changed = await ada.public_keys.update("org", KEY.id, certificates=[cert])
     assert (changed.label, changed.certificates) == ("new", (cert,))
     assert await ada.public_keys.get("org", KEY.id) == changed
+
+
+async def test_there_are_not_too_many(ada: Accounts, monkeypatch: pytest.MonkeyPatch):
+    """Everybody may list them."""
+    monkeypatch.setattr(module, "_MOST_KEYS", 1)
+    await ada.public_keys.create("ada", KEY.pem)
+    with pytest.raises(PublicKeyInvalid, match="at most 1 keys"):
+        await ada.public_keys.create("ada", OTHER.pem)
+    assert [one.id for one in await ada.public_keys.list_keys("ada", limit=10)] == [KEY.id]
+    long = KEY.certificate() * 15
+    with pytest.raises(PublicKeyInvalid, match="together"):
+        await ada.public_keys.update("ada", KEY.id, certificates=[Certificate("", long)] * 10)
 
 
 async def test_what_two_change_of_a_key_at_once_is_both_changed(ada: Accounts):

@@ -8,6 +8,7 @@ import hmac
 import json
 import stat
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ async def test_what_no_webhook_can_be(world: World):
         (Webhook(type="TAG_PUSH", receiver=receiver, format="xml"), ""),  # type: ignore[arg-type]
         (Webhook(type="TAG_PUSH", receiver=receiver, name="n" * 201), ""),
         (Webhook(type="TAG_PUSH", receiver=receiver), "s" * 1001),
+        (Webhook(type="TAG_PUSH", receiver=replace(receiver, tls_cert="c" * 20_001)), ""),
         (Webhook(type="TAG_PUSH", receiver=Receiver(endpoint="http://r.example/")), ""),
         (Webhook(type="TAG_PUSH", receiver=receiver, repository_id=99), ""),
     ):

@@ -18,7 +18,7 @@ from dtr.accounts import Operation, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
-from dtr.http.api.paging import COUNT, LARGEST_PAGE, Page, PageDep
+from dtr.http.api.paging import COUNT, Page, PageDep
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import NameInvalid, parse_repository_name
@@ -46,6 +46,8 @@ _CERTIFICATE = "The certificate of the endpoint, or of its authority, in PEM; em
 _SECRET = (
     "Deliveries are signed with it: `X-DTR-Signature-256` is `sha256=` and the HMAC of the body. Never shown."  # noqa: S105
 )
+_LARGEST_PAGE = 1000
+"""They are large, with their certificates."""
 _ON_WEBHOOK = ("NO_SUCH_WEBHOOK", "NOT_AUTHORIZED")
 _Type = Annotated[str, Field(description=_TYPES, json_schema_extra={"enum": list(TYPES)})]
 _Endpoint = Annotated[str, Field(description=_ENDPOINT)]
@@ -67,11 +69,11 @@ def _page(
     ] = "",
     page_size: Annotated[
         int, Query(alias="pageSize", ge=1, le=2**31 - 1, description="Most records on the page.")
-    ] = LARGEST_PAGE,
+    ] = _LARGEST_PAGE,
     count: Annotated[bool, Query(description="Say in X-Resource-Count how many records there are.")] = False,
 ) -> Page:
-    """DTR had no pages here: who does not ask for one gets them all."""
-    return Page(page_start, min(page_size, LARGEST_PAGE), count)
+    """DTR had no pages here: who does not ask for one gets as many as there may be."""
+    return Page(page_start, min(page_size, _LARGEST_PAGE), count)
 
 
 _PageDep = Annotated[Page, Depends(_page)]
