@@ -201,7 +201,7 @@ class Actions:
             await self._promotions.pushes.forget_gone()
 
     async def _promote(self, run: Run) -> None:
-        if "tag" in run.parameters:
+        if "policy" not in run.parameters:
             await self._push_mirror.show(run)
         if (await self._live.refresh()).read_only_registry:
             run.log("the registry is read-only: nothing is promoted", "warning")

@@ -7,7 +7,9 @@ one is not there. A policy points to a stored remote, its own or one that severa
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,17 +17,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from sqlalchemy import BigInteger, Boolean, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, in_list, now
+from dtr.db import DatabaseError, Statement, in_list, now
 from dtr.db.schema import manifests, mirrored_tags, mirroring_policies, repositories, repository_blobs
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobInvalid, JobRequest, submit
 from dtr.jobs.schedules import next_run
 from dtr.mirrors.errors import MirroringPolicyUnknown
 from dtr.oci import NameInvalid, parse_repository_name
-from dtr.policies import PolicyInvalid, parse_rules
-from dtr.policies.pushes import lock_sources, tell
-from dtr.policies.rules import Group, write_rules
-from dtr.policies.templates import name_of
+from dtr.policies import PolicyInvalid, lock_sources, name_of, parse_rules, tell, write_rules
+from dtr.policies.rules import Group
 from dtr.remotes import drop
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     PutRemote: TypeAlias = Callable[[Transaction], Awaitable[str]]
     """Stores the remote of a policy in the transaction of the policy; its id."""
 
+_log = logging.getLogger("dtr.mirrors")
+
 Direction: TypeAlias = Literal["push", "poll"]
 TagStatus: TypeAlias = Literal["mirrored", "failed", "waiting", "skipped"]
 """`waiting`: for what a rule asks. `skipped`: it was there before the policy, which means what comes after it."""
@@ -46,10 +48,13 @@ PUSH, POLL = "push_mirror_tag", "poll_mirror"
 The jobs. `PUSH` with a tag mirrors it, without one it shows all tags to a policy; `POLL` is for the policy in the
 parameter `policy`, or queues one for each.
 """
+SCHEDULE = "0 */30 * * * *"
+"""When those work that have no schedule of their own, unless an administrator says otherwise."""
 RETRIES = {PUSH: 12, POLL: 3}
 _MOST_POLICIES = 100
 _LONGEST_TEMPLATE = 256
 _SHORTEST_PERIOD = 60_000
+_LOOK_SECONDS = 5.0
 _PAGE = 500
 
 _repository = bindparam("repository", type_=BigInteger)
@@ -187,6 +192,15 @@ _COUNT_TAGS = Statement(
     .where(mirrored_tags.c.repository_id == _repository, mirrored_tags.c.policy_id == _policy)
 )
 _FIND_TAG = Statement(_of_policy.where(mirrored_tags.c.tag == bindparam("tag")))
+_OF_DIGEST = Statement(
+    select(mirrored_tags.c.policy_id, *_tag_columns)
+    .where(
+        mirrored_tags.c.repository_id == _repository,
+        mirrored_tags.c.digest == bindparam("digest"),
+        mirrored_tags.c.direction == "push",
+    )
+    .order_by(mirrored_tags.c.policy_id, mirrored_tags.c.tag)
+)
 _ANY_WAITS = Statement(_of_policy.where(mirrored_tags.c.status == "waiting").limit(1))
 _REFERRED_SINCE = Statement(  # tags of images to which something refers that came after they were mirrored
     select(mirrored_tags.c.tag)
@@ -344,7 +358,7 @@ class MirroredTag:
     tag: str
     target_tag: str
     remote: str
-    """The remote repository, as `Remote.url` and name."""
+    """The remote repository (`Remote.full_name`)."""
     digest: str
     """What the tag named when it was tried last."""
     status: TagStatus
@@ -493,7 +507,7 @@ class MirroringPolicies:
 
         return await self._database.unit(work)
 
-    async def run(
+    async def start(
         self, policy: MirroringPolicy, *, everything: bool = False, any_deletions: bool = False, by: Actor = SYSTEM
     ) -> None:
         """
@@ -538,6 +552,15 @@ class MirroringPolicies:
             return len(rows)
 
         return await self._database.unit(work)
+
+    async def keep_schedules(self) -> None:
+        """Queue what is due by schedules of their own, until cancelled."""
+        while True:
+            try:
+                await self.queue_due()
+            except DatabaseError as error:
+                _log.warning("schedules of mirrors not kept", extra={"reason": str(error)})
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def queue_all(self) -> int:
         """
@@ -592,6 +615,11 @@ class MirroringPolicies:
             found.update((one.tag, one) for one in page)
             start = page[-1].tag + "\x01"  # no name has it: whatever comes next begins behind
         return found
+
+    async def of_digest(self, repository: int, digest: str) -> list[tuple[str, MirroredTag]]:
+        """Tags that named a manifest, each with the id of the policy that had to do with it; by policy and tag."""
+        rows = await self._database.fetch_all(_OF_DIGEST, repository=repository, digest=digest)
+        return [(row[0], _read_tag(row[1:])) for row in rows]
 
     async def referred_since(self, policy: MirroringPolicy) -> set[str]:
         """Tags to whose image something refers that was pushed after it was mirrored."""

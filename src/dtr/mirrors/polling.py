@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING
 from dtr.mirrors.errors import MirroringFailed, MirroringPolicyUnknown, TransferFailed
 from dtr.mirrors.policies import MirroredTag
 from dtr.mirrors.transfer import at_once
-from dtr.mirrors.work import FAILED, FAILURES, SUCCESS, TOO_MANY_DELETIONS, Mirror, place_of, too_many
+from dtr.mirrors.work import (
+    FAILED,
+    FAILURES,
+    SUCCESS,
+    TOO_MANY_DELETIONS,
+    Mirror,
+    moment_of,
+    place_of,
+    too_many,
+)
 from dtr.oci import companion_of
-from dtr.policies.rules import Answer, TagFacts, decide
-from dtr.policies.templates import name_of
+from dtr.policies import Answer, decide, name_of
+from dtr.policies.rules import TagFacts
 from dtr.registry import RepositoryUnknown
 from dtr.remotes import RemoteBusy, RemoteDenied, RemoteUnreachable
 from dtr.storage import StorageError
@@ -84,7 +93,7 @@ class PollMirror(Mirror):
             return
         async with self._working(policy) as (there, remote):
             known = await self._policies.known_tags(policy)
-            await self._poll(_Poll(run, policy, there, remote, int(given["moment"]), known))
+            await self._poll(_Poll(run, policy, there, remote, moment_of(run), known))
 
     async def _poll(self, poll: _Poll) -> None:
         policy, run = poll.policy, poll.run

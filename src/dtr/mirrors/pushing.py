@@ -9,6 +9,7 @@ tag that came from a remote, also through promotions, does not go back to it.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dtr.events import Actor
@@ -22,25 +23,25 @@ from dtr.mirrors.work import (
     TOO_MANY_DELETIONS,
     Mirror,
     failure,
+    moment_of,
     place_of,
-    remote_name,
     too_many,
 )
-from dtr.policies.rules import Answer, decide_once
-from dtr.policies.templates import name_of
+from dtr.oci import companion_of
+from dtr.policies import Answer, decide_once, name_of
 from dtr.registry import ManifestUnknown
 from dtr.remotes import drop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from dtr.db import Transaction
     from dtr.jobs import Run
     from dtr.mirrors.policies import MirroringPolicy
     from dtr.mirrors.transfer import Mounts
+    from dtr.policies import TagReader
     from dtr.policies.rules import TagFacts
-    from dtr.policies.tags import TagReader
     from dtr.registry import Repositories
     from dtr.remotes import RemoteRepository
 
@@ -52,9 +53,9 @@ class PushMirror(Mirror):
 
     direction = "push"
 
-    def __init__(self, *given: Any, tags: TagReader, repositories: Repositories, **more: Any) -> None:
-        """`tags` reads them with all that rules ask for; the rest is for `Mirror`."""
-        super().__init__(*given, **more)
+    def __init__(self, *rooms: Any, tags: TagReader, repositories: Repositories) -> None:
+        """`tags` reads them with all that rules ask for; the others are those of `Mirror`."""
+        super().__init__(*rooms)
         self._tags = tags
         self._repositories = repositories
 
@@ -62,26 +63,51 @@ class PushMirror(Mirror):
         """
         Show a push to the policies of its repository: for each that means the tag a job is queued.
 
-        The parameters are those of the job of the push: `repository`, `tag`, `digest`, `chain`, `moment`.
+        The parameters are those of the job of the push: `repository`, and `tag`, `digest`, `chain` and `moment`,
+        or `known`, the digest of a manifest of which something has become known, or to which something refers now.
         """
         given = run.parameters
-        repository = int(given["repository"])
+        repository, tag = int(given["repository"]), given.get("tag", "")
         found = await self._policies.list_policies(repository, direction="push", limit=_MOST_POLICIES)
-        policies = [one for one in found if one.enabled]
+        policies = {one.id: one for one in found if one.enabled}
         if not policies:
             return
-        try:
-            tag, facts = await self._tags.get(repository, given["tag"])
-        except ManifestUnknown:
+        known = given.get("known") or companion_of(tag)
+        if known:
+            await self._go_on(run, repository, policies, known)
             return
-        if tag.manifest.digest != given["digest"]:  # it is left to the job of its next push
+        shown = await self._find(repository, tag, given["digest"])
+        if shown is None:  # it is left to the job of its next push
             return
-        for policy in policies:
+        for policy in policies.values():
             remote = await self._name(policy)
             if remote in json.loads(given.get("chain", "[]")):
-                run.log(f"policy {policy.id}, tag {tag.name}: not mirrored, it comes from {remote}")
+                run.log(f"policy {policy.id}, tag {tag}: not mirrored, it comes from {remote}")
             else:
-                await self._show(run, policy, remote, facts, tag.manifest.digest, int(given["moment"]))
+                await self._show(run, policy, remote, shown, given["digest"], moment_of(run))
+
+    async def _go_on(
+        self, run: Run, repository: int, policies: Mapping[str, MirroringPolicy], digest: str
+    ) -> None:
+        """Where policies waited for what is known now of a manifest; and what refers to it follows it."""
+        for one, tag in await self._policies.of_digest(repository, digest):
+            policy = policies.get(one)
+            if policy is None:
+                continue
+            if tag.status == "waiting":
+                shown = await self._find(repository, tag.tag, digest)
+                if shown is not None:
+                    await self._show(run, policy, tag.remote, shown, digest, moment_of(run))
+            elif tag.status == "mirrored" and policy.referrers:
+                await self._queue(run, policy, tag)
+
+    async def _find(self, repository: int, tag: str, digest: str) -> TagFacts | None:
+        """What rules ask about a tag; None: it is gone, or names something else."""
+        try:
+            found, facts = await self._tags.get(repository, tag)
+        except ManifestUnknown:
+            return None
+        return facts if found.manifest.digest == digest else None
 
     async def work(self, run: Run) -> None:
         """
@@ -107,7 +133,7 @@ class PushMirror(Mirror):
             await self._show_all(run, policy)
 
     async def _name(self, policy: MirroringPolicy) -> str:
-        return remote_name(await self._remote(policy))
+        return (await self._remote(policy)).full_name
 
     # --- showing ---
 
@@ -124,15 +150,22 @@ class PushMirror(Mirror):
         if name is None:
             run.log(f"{said}: {policy.template} gives no name that a tag may have", "error")
             return
+        noted = MirroredTag(tag=facts.name, target_tag=name, remote=remote, digest=digest, status="waiting")
         if decision.answer is Answer.WAITS:
             waits = f"waits for a {decision.waits_for}"
             run.log(f"{said}: not mirrored, a rule {waits}")
-            noted = MirroredTag(
-                tag=facts.name, target_tag=name, remote=remote, digest=digest, status="waiting", detail=waits
-            )
-            await self._note(policy, noted)
+            await self._note(policy, replace(noted, detail=waits))
             return
-        parameters = {"policy": policy.id, "tag": facts.name, "digest": digest, "remoteTag": name}
+        await self._queue(run, policy, noted)
+
+    async def _queue(self, run: Run, policy: MirroringPolicy, tag: MirroredTag) -> None:
+        """Queue the transfer of a tag."""
+        parameters = {
+            "policy": policy.id,
+            "tag": tag.tag,
+            "digest": tag.digest,
+            "remoteTag": tag.target_tag,
+        }
         request = JobRequest(
             action=PUSH,
             parameters=parameters,
@@ -144,11 +177,11 @@ class PushMirror(Mirror):
             await submit(tx, request)
 
         await self._database.unit(work)
-        run.log(f"{said}: goes to {remote}:{name}")
+        run.log(f"policy {policy.id}, tag {tag.tag}: goes to {tag.remote}:{tag.target_tag}")
 
     async def _show_all(self, run: Run, policy: MirroringPolicy) -> None:
         """Show all tags to a policy, and follow deletions."""
-        moment = int(run.parameters["moment"])
+        moment = moment_of(run)
         everything = run.parameters.get("everything") == "true"
         async with self._working(policy) as (there, remote):
             known = await self._policies.known_tags(policy)
@@ -160,7 +193,9 @@ class PushMirror(Mirror):
                 run.progress(len(present), None, "tags")
                 digest, before = tag.manifest.digest, known.get(tag.name)
                 is_done = before is not None and (before.status, before.digest) == ("mirrored", digest)
-                if came.get(tag.name) == digest or (is_done and not everything and tag.name not in renewed):
+                if companion_of(tag.name) or came.get(tag.name) == digest:
+                    continue
+                if is_done and not everything and tag.name not in renewed:
                     continue
                 await self._show(run, policy, remote, facts, digest, moment)
             gone = [one for one in known.values() if one.tag not in present]
@@ -225,7 +260,7 @@ class PushMirror(Mirror):
         place = Place(found[0].id, found[0].path)
         try:
             remote = await self._definitions.remote(given["remote"], given["remoteRepository"])
-            name = remote_name(remote)
+            name = remote.full_name
             mirrored = MirroredTag(tag=tag, target_tag=target, remote=name, digest=digest, status="mirrored")
             async with self._remotes.connect(remote) as there:
                 await self._send(there, place, mirrored, Actor(*json.loads(given["by"])))

@@ -56,7 +56,7 @@ class Transfer:
     """
 
     def __init__(self, local: Local, manifests: Manifests) -> None:
-        self._local = local
+        self.local = local
         self._manifests = manifests
 
     async def fetch(
@@ -73,12 +73,12 @@ class Transfer:
         """Bring what a tag or digest names there into the repository, and let `tags` name it; its digest."""
         top = await remote.get_manifest(reference)
         for attempt in range(1, _ATTEMPTS + 1):
-            fetching = _Fetching(self._local, remote, place, by)
+            fetching = _Fetching(self.local, remote, place, by)
             await fetching.parts(top.content, top.media_type, 0)
             if referrers:
                 await fetching.referrers()
             try:
-                return await self._local.store_manifest(
+                return await self.local.store_manifest(
                     place, top.content, top.media_type, tags, chain=chain, by=by
                 )
             except ManifestIncomplete:  # what was here at first went while others were fetched
@@ -88,8 +88,8 @@ class Transfer:
 
     async def fetch_referrers(self, remote: RemoteRepository, place: Place, digest: str, *, by: Actor) -> None:
         """Bring what refers by now to an image that is here."""
-        fetching = _Fetching(self._local, remote, place, by)
-        stored = await self._local.find_manifest(place, digest)
+        fetching = _Fetching(self.local, remote, place, by)
+        stored = await self.local.find_manifest(place, digest)
         if stored is not None:
             await fetching.look_into(stored)
             await fetching.referrers()
@@ -109,7 +109,7 @@ class Transfer:
 
         `mounts` says which other repositories of the remote may have a blob.
         """
-        sending = _Sending(self._local, self._manifests, remote, place, mounts)
+        sending = _Sending(self.local, self._manifests, remote, place, mounts)
         await sending.tag(tag, await sending.stored(digest), is_whole=referrers)
         if referrers:
             await sending.referrers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from dtr.db import Database, Transaction
     from dtr.events import Actor
-    from dtr.mirrors.local import Local
+    from dtr.jobs import Run
     from dtr.mirrors.policies import Direction, MirroringPolicies, MirroringPolicy
     from dtr.mirrors.transfer import Transfer
     from dtr.remotes import Definitions, Remote, RemoteRepository, Remotes
@@ -65,6 +66,7 @@ STATUS_CODES = {
 """How the work of a policy ends."""
 _SAFE_SHARE = 4
 _LONGEST_DETAIL = 1000
+_LONGEST_MOMENT = 14
 
 
 class Mirror:
@@ -76,18 +78,16 @@ class Mirror:
         self,
         database: Database,
         policies: MirroringPolicies,
-        *,
         definitions: Definitions,
         remotes: Remotes,
         transfer: Transfer,
-        local: Local,
     ) -> None:
         self._database = database
         self._policies = policies
         self._definitions = definitions
         self._remotes = remotes
         self._transfer = transfer
-        self._local = local
+        self._local = transfer.local
 
     async def _remote(self, policy: MirroringPolicy) -> Remote:
         """The remote of a policy, with its secrets. Raises DefinitionError, VaultError."""
@@ -99,7 +99,7 @@ class Mirror:
         try:
             remote = await self._remote(policy)
             async with self._remotes.connect(remote) as there:
-                yield there, remote_name(remote)
+                yield there, remote.full_name
         except MirroringFailed:
             raise
         except FAILURES as error:
@@ -156,14 +156,9 @@ class Mirror:
             object=Object(
                 "push_mirroring" if self.direction == "push" else "poll_mirroring", policy, ours, tag.digest
             ),
-            target=Object("tag", theirs, f"{tag.remote.partition('://')[2]}:{theirs}", tag.detail or tag.digest),
+            target=Object("tag", theirs, f"{tag.remote}:{theirs}", tag.detail or tag.digest),
             repository_id=repository,
         )
-
-
-def remote_name(remote: Remote) -> str:
-    """How the repository behind a remote is called here: the same for all policies that lead there."""
-    return f"{remote.url}/{remote.name}"
 
 
 def place_of(policy: MirroringPolicy) -> Place:
@@ -183,6 +178,16 @@ def failure(error: Exception, said: str) -> MirroringFailed:
         retry_after=error.retry_after if isinstance(error, RemoteError) else None,
         is_lasting=isinstance(error, _LASTING),
     )
+
+
+def moment_of(run: Run) -> int:
+    """The moment with which a job makes names, milliseconds since 1970 UTC: the same when it is tried again."""
+    text = run.parameters.get("moment", "")
+    if not text:
+        return int(time.time() * 1000)
+    if not text.isdecimal() or len(text) > _LONGEST_MOMENT:
+        raise MirroringFailed("moment is in milliseconds since 1970", is_lasting=True)
+    return int(text)
 
 
 def too_many(gone: int, mirrored: int) -> bool:
