@@ -25,12 +25,14 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, now
 from dtr.db.schema import (
+    blobs,
     cached_repositories,
     cached_tags,
     manifest_references,
     manifests,
     pulls,
     repositories,
+    repository_blobs,
     tags,
     upstreams,
 )
@@ -102,6 +104,23 @@ _checked = insert(cached_tags).from_select(
 _CHECKED = Statement(
     _checked.on_conflict_do_update(
         index_elements=["repository_id", "name"], set_={"checked_at": _checked.excluded.checked_at}
+    )
+)
+_TAG_IS_HERE = Statement(
+    select(tags.c.name).where(tags.c.repository_id == _repository, tags.c.name == bindparam("reference"))
+)
+_MANIFEST_IS_HERE = Statement(
+    select(manifests.c.digest).where(
+        manifests.c.repository_id == _repository, manifests.c.digest == bindparam("reference")
+    )
+)
+_BLOB_IS_HERE = Statement(
+    select(blobs.c.digest)
+    .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+    .where(
+        repository_blobs.c.repository_id == _repository,
+        repository_blobs.c.digest == bindparam("digest"),
+        blobs.c.state == "present",
     )
 )
 _NAMED = Statement(  # whether an index that is here names a manifest
@@ -223,7 +242,7 @@ class Cache:
         source = await self.upstreams.source_of(repository)
         if source is None or not await self._is_wanted(repository, source, reference):
             raise ManifestUnknown(reference)
-        await self._flights.share((repository, reference), lambda: self._fetch(repository, source, reference))
+        await self._flights.share((source, reference), lambda: self._bring(repository, source, reference))
 
     async def fetch_into(self, path: str, source: Source, reference: Tag | Digest) -> None:
         """
@@ -237,11 +256,18 @@ class Cache:
             raise ManifestUnknown(reference)
 
         async def work() -> None:
-            found = await self._get(source, reference)
-            repository = await self._make(path, source)
-            await self._store(repository, source, found, reference)
+            try:
+                repository = await self._manifests.find_repository(path)
+            except RepositoryUnknown:
+                found = await self._get(source, reference)
+                repository = await self._make(path, source)
+                await self._store(repository, source, found, reference)
+            else:  # somebody else was first
+                if await self.upstreams.source_of(repository) is None:
+                    raise ManifestUnknown(reference) from None
+                await self._bring(repository, source, reference)
 
-        await self._flights.share((path, reference), work)
+        await self._flights.share((source, reference), work)
 
     async def check(self, found: StoredManifest, tag: Tag) -> bool:
         """
@@ -280,8 +306,11 @@ class Cache:
             return True
         return await self._database.fetch_one(_NAMED, repository=repository, digest=reference) is not None
 
-    async def _fetch(self, repository: int, source: Source, reference: Tag | Digest) -> None:
-        await self._store(repository, source, await self._get(source, reference), reference)
+    async def _bring(self, repository: int, source: Source, reference: Tag | Digest) -> None:
+        """Fetch and store a manifest, unless somebody else just did."""
+        here = _TAG_IS_HERE if isinstance(reference, Tag) else _MANIFEST_IS_HERE
+        if await self._database.fetch_one(here, repository=repository, reference=reference) is None:
+            await self._store(repository, source, await self._get(source, reference), reference)
 
     async def _check(self, found: StoredManifest, source: Source, tag: Tag, *, is_ours: bool) -> bool:
         """Look whether the tag moved at the upstream; whether something changed."""
@@ -378,20 +407,23 @@ class Cache:
         blob = next(one for one in manifest.blobs if one.digest == digest)
         return Wanted(repository, digest, blob.size, blob.media_type in IMAGE_CONFIGS)
 
-    async def fetch_blob(self, wanted: Wanted) -> Download:
+    async def fetch_blob(self, wanted: Wanted) -> Download | None:
         """
         The download of a blob, which may be under way already, and goes on when nobody waits for it any more.
 
-        The caller has joined it, and leaves it. Raises BlobUnknown, UpstreamFailed.
+        The caller has joined it, and leaves it. None: the blob is here by now. Raises BlobUnknown, UpstreamFailed.
         """
-        key = (wanted.repository, wanted.digest)
+        repository, digest = wanted.repository, wanted.digest
+        key = (repository, digest)
         if key not in self._downloads:
-            source = await self.upstreams.source_of(wanted.repository)
+            source = await self.upstreams.source_of(repository)
             if source is None:
-                raise BlobUnknown(wanted.digest)
+                raise BlobUnknown(digest)
             self._require_awake(source)
+            if await self._database.fetch_one(_BLOB_IS_HERE, repository=repository, digest=digest) is not None:
+                return None
             if key not in self._downloads:  # still
-                download = self._downloads[key] = Download(wanted.digest, wanted.size, self._directory)
+                download = self._downloads[key] = Download(digest, wanted.size, self._directory)
                 self._flights.start(self._download(wanted, source, download))
         found = self._downloads[key]
         found.join()

@@ -402,17 +402,18 @@ class RegistryAPI:
             return
         status, headers, offset, count = head
         download = await self._cache.fetch_blob(wanted)
-        try:
-            await download.wait(None if wanted.size <= SMALL else offset + 1)
-            if wanted.size > SMALL:
-                await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
-                async with aclosing(download.follow(offset, count)) as pieces:
-                    async for piece in pieces:
-                        await request.send({"type": "http.response.body", "body": piece, "more_body": True})
-                await request.send({"type": "http.response.body"})
-                return
-        finally:
-            download.leave()
+        if download is not None:
+            try:
+                await download.wait(None if wanted.size <= SMALL else offset + 1)
+                if wanted.size > SMALL:
+                    await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
+                    async with aclosing(download.follow(offset, count)) as pieces:
+                        async for piece in pieces:
+                            await request.send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await request.send({"type": "http.response.body"})
+                    return
+            finally:
+                download.leave()
         blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=True))
         await self._send_blob(request, digest, blob)
 
