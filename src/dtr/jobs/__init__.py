@@ -11,7 +11,8 @@ from dtr.jobs.crons import Cron, Crons
 from dtr.jobs.errors import ActionConfigUnknown, CronUnknown, JobInvalid, JobsError, JobUnknown, WorkerUnknown
 from dtr.jobs.job import Job, JobRequest, Status, duration
 from dtr.jobs.queue import Jobs, submit
-from dtr.jobs.worker import Action, JobFailed, Run, Worker, WorkerRecord, Workers
+from dtr.jobs.worker import Action, JobFailed, Run, Worker
+from dtr.jobs.workers import WorkerRecord, Workers
 
 __all__ = [
     "Action",

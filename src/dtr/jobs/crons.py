@@ -61,6 +61,7 @@ _PUT = Statement(
 )
 _ADD = Statement(_new.on_conflict_do_nothing())
 _DELETE = Statement(delete(crons).where(crons.c.action == bindparam("which")))
+_IS_ANY_DUE = Statement(select(crons.c.id).where(crons.c.next_run <= now()).limit(1))
 _DUE = Statement(
     select(*_COLUMNS, now())
     .where(crons.c.next_run <= now())
@@ -160,6 +161,8 @@ class Crons:
         However late it is, it is one: what was missed is not made up for. While one of a schedule's jobs waits, no
         other is queued.
         """
+        if await self._database.fetch_one(_IS_ANY_DUE) is None:
+            return 0
 
         async def work(tx: Transaction) -> list[str]:
             queued = []

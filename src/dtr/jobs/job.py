@@ -29,9 +29,10 @@ Status: TypeAlias = Literal[
     "canceled",
     "worker_dead",  # its worker is gone: somebody else may claim it
     "worker_shutdown",  # the same, but the worker stopped in good order
+    "worker_resurrection",  # its worker, held for dead, is there again: it stops it, for somebody to claim it
 ]
 CLAIMABLE: tuple[Status, ...] = ("waiting", "worker_dead", "worker_shutdown")
-RUNNING: tuple[Status, ...] = ("running", "cancel_request")
+RUNNING: tuple[Status, ...] = ("running", "cancel_request", "worker_resurrection")
 
 
 def is_one_of(states: tuple[Status, ...]) -> ColumnElement[bool]:

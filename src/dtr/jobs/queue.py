@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CHANNEL = "dtr_jobs"
 """What workers are woken by."""
+_BATCH = 500
+_DAY_MS = 86_400_000
 
 JOB_COLUMNS = (
     jobs.c.id,
@@ -115,6 +117,12 @@ _SURPLUS = Statement(
     .offset(bindparam("kept", type_=BigInteger))
     .limit(bindparam("limit", type_=BigInteger))
 )
+_PASSED = Statement(
+    select(jobs.c.id)
+    .where(in_list(jobs.c.action, "actions"), jobs.c.scheduled_at < now() - _DAY_MS, _ended)
+    .limit(_BATCH)
+    .with_for_update(skip_locked=True)
+)
 _DELETE_ENDED = Statement(delete(jobs).where(in_list(jobs.c.id, "ids"), _ended))
 
 _CONFIG_COLUMNS = (action_configs.c.action, action_configs.c.id, action_configs.c.parameters)
@@ -129,8 +137,6 @@ _PUT_CONFIG = Statement(
     ).returning(action_configs.c.id)
 )
 _DELETE_CONFIG = Statement(delete(action_configs).where(action_configs.c.action == bindparam("which")))
-
-_BATCH = 500
 
 
 async def submit(
@@ -289,6 +295,26 @@ class Jobs:
             await record(tx, Event(type="DELETE", actor=by, object=Object("action_config", action, action)))
 
         await self._database.unit(work)
+
+
+async def forget(database: Database, actions: list[str]) -> int:
+    """
+    Remove jobs of actions that ended and whose time was more than a day ago; how many.
+
+    For those that events queue, whose results are kept elsewhere: else they would fill the list of jobs, whether
+    its history is kept or not.
+    """
+
+    async def work(tx: Transaction) -> int:
+        ids = [row[0] for row in await tx.fetch_all(_PASSED, actions=actions)]
+        return await tx.execute(_DELETE_ENDED, ids=sorted(ids)) if ids else 0
+
+    total = 0
+    while True:
+        removed = await database.unit(work, durable=False)
+        total += removed
+        if removed < _BATCH:
+            return total
 
 
 async def _prune(tx: Transaction, max_age: int | None, keep: int | None) -> int:

@@ -1,10 +1,14 @@
 """
-Workers: they claim jobs, run them, and take over those of workers that are gone.
+A worker: it claims jobs, runs them, and takes over those of workers that are gone.
 
 A worker proves that it lives by its heartbeat: a date in its row, `_LEASE` ahead, renewed every `_BEAT`. When that
 date has passed, others take its jobs over. One that cannot renew it stops its jobs itself, before that, so that no
-job runs twice at the same time. A worker that starts again is another one: its jobs belong to a `session`, which
-is one process. What a job has already done may be done again: actions can be repeated.
+job runs twice at the same time; one that was stopped for so long itself (a machine that sleeps) does so as soon as
+it goes on. A worker that starts again is another one: its jobs belong to a `session`, which is one process. What a
+job has already done may be done again: actions can be repeated.
+
+What jobs say and how they end is written together: while one unit of work is under way, what ends meanwhile waits
+for the next one.
 """
 
 from __future__ import annotations
@@ -16,24 +20,21 @@ import json
 import logging
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from sqlalchemy import BigInteger, Text, bindparam, case, exists, func, not_, select, update
+from sqlalchemy import BigInteger, Text, bindparam, case, exists, func, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import DatabaseError, Statement, in_list, now
 from dtr.db.schema import action_configs, job_logs, jobs, workers
-from dtr.events import SYSTEM, Event, Object, record
-from dtr.jobs.errors import WorkerUnknown
-from dtr.jobs.job import CLAIMABLE, RUNNING, JobRequest, canonical, is_one_of
-from dtr.jobs.queue import CHANNEL, submit
+from dtr.jobs.job import CLAIMABLE, RUNNING, JobRequest, is_one_of
+from dtr.jobs.queue import CHANNEL, forget, submit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from dtr.db import Database, Row, Transaction
-    from dtr.events import Actor
     from dtr.jobs.crons import Crons
     from dtr.jobs.job import Status
 
@@ -44,14 +45,26 @@ _LEASE = 10_000
 _BEAT = 2.5
 _FENCE = 7.5
 """Seconds without a heartbeat after which a worker stops its own jobs."""
+_GUARD = 0.5
 _WATCH = 1.0
 _PAGE = 50
 _LOG_SECONDS = 0.5
+_FORGET_SECONDS = 60.0
 _STOP_MS = 10_000
 """From asking a job to end to leaving it alone, when it does not say."""
+_MOST_DEATHS = 5
+"""A job during which so many workers died may be what kills them: it has failed."""
 
-_CANCELED = "canceled"
-"""The reason when somebody wanted it."""
+# Why a job was told to end.
+_CANCELED = "somebody cancelled it"
+_TOO_LONG = "it did not end in its time"
+_LOST = "the worker lost its database"
+_HELD_FOR_DEAD = "the worker was held for dead"
+_TAKEN_OVER = "the job is no longer this worker's"
+_LEAVING = "the worker stops"
+
+_OUTCOMES: Mapping[str, Status] = {_CANCELED: "canceled", _TOO_LONG: "errored"}
+"""How a job ends that was told to, and did; for another reason, it waits for another worker."""
 
 Action: TypeAlias = "Callable[[Run], Awaitable[None]]"
 
@@ -73,6 +86,11 @@ _REGISTER_WORKER = Statement(
         },
     )
 )
+_LOCK_WORKER = Statement(
+    select(workers.c.status)
+    .where(workers.c.id == bindparam("id"), workers.c.session == bindparam("mine"))
+    .with_for_update()
+)
 _BEAT_WORKER = Statement(
     update(workers)
     .where(workers.c.id == bindparam("which"), workers.c.session == bindparam("mine"))
@@ -83,18 +101,37 @@ _LEAVE = Statement(
     .where(workers.c.id == bindparam("which"), workers.c.session == bindparam("mine"))
     .values(status="shutdown", heartbeat_until=now())
 )
-_BURY = Statement(
-    update(workers).where(workers.c.status == "alive", workers.c.heartbeat_until < now()).values(status="dead")
-)
+_is_dead = (workers.c.status == "alive") & (workers.c.heartbeat_until < now())
+_BURY = Statement(update(workers).where(_is_dead).values(status="dead"))
 _is_alive = exists().where(workers.c.session == jobs.c.session, workers.c.heartbeat_until >= now())
+_is_orphan = jobs.c.ended_at.is_(None) & is_one_of(RUNNING) & not_(_is_alive)
+_IS_ANY_DEAD = Statement(select(workers.c.id).where(_is_dead).limit(1))
+_IS_ANYTHING_LEFT = Statement(
+    select(workers.c.id).where(_is_dead).union_all(select(jobs.c.id).where(_is_orphan)).limit(1)
+)
 _RELEASE = Statement(  # what no living process runs
     update(jobs)
-    .where(jobs.c.ended_at.is_(None), is_one_of(RUNNING), not_(_is_alive))
+    .where(jobs.c.id.in_(select(jobs.c.id).where(_is_orphan).correlate(None).with_for_update(skip_locked=True)))
     .values(
-        status=case((jobs.c.status == "cancel_request", "canceled"), else_="worker_dead"),
-        ended_at=case((jobs.c.status == "cancel_request", now()), else_=None),
+        status=case(
+            (jobs.c.status == "cancel_request", "canceled"),
+            (jobs.c.deaths >= _MOST_DEATHS - 1, "errored"),
+            else_="worker_dead",
+        ),
+        ended_at=case((or_(jobs.c.status == "cancel_request", jobs.c.deaths >= _MOST_DEATHS - 1), now())),
+        deaths=jobs.c.deaths + 1,
         updated_at=now(),
     )
+    .returning(jobs.c.id, jobs.c.status)
+)
+_RESURRECT = Statement(  # what a worker runs that was held for dead, and nobody took over
+    update(jobs)
+    .where(
+        in_list(jobs.c.id, "ids"),
+        jobs.c.session == bindparam("mine"),
+        jobs.c.status == "worker_dead",
+    )
+    .values(status="worker_resurrection", updated_at=now())
 )
 _CAPACITY = Statement(  # of a worker that the others hold for alive: else they would take over what it claims
     select(workers.c.capacity).where(
@@ -103,29 +140,30 @@ _CAPACITY = Statement(  # of a worker that the others hold for alive: else they 
         workers.c.heartbeat_until >= now(),
     )
 )
+_is_claimable = (
+    jobs.c.ended_at.is_(None)
+    & is_one_of(CLAIMABLE)
+    & (jobs.c.scheduled_at <= now())
+    & in_list(jobs.c.action, "actions")
+)
 _CLAIMABLE_JOBS = Statement(
-    select(jobs.c.id, jobs.c.action, jobs.c.capacity, jobs.c.parameters, jobs.c.deadline, jobs.c.stop_timeout)
-    .where(
-        jobs.c.ended_at.is_(None),
-        is_one_of(CLAIMABLE),
-        jobs.c.scheduled_at <= now(),
-        in_list(jobs.c.action, "actions"),
-        not_(in_list(jobs.c.capacity, "too_large")),
+    select(
+        jobs.c.id,
+        jobs.c.action,
+        jobs.c.capacity,
+        jobs.c.parameters,
+        func.coalesce(action_configs.c.parameters, "{}"),
+        jobs.c.deadline,
+        jobs.c.stop_timeout,
+        jobs.c.worker,
     )
+    .outerjoin(action_configs, action_configs.c.action == jobs.c.action)
+    .where(_is_claimable, not_(in_list(jobs.c.capacity, "too_large")))
     .order_by(jobs.c.scheduled_at, jobs.c.id)
     .limit(bindparam("limit", type_=BigInteger))
-    .with_for_update(skip_locked=True)
+    .with_for_update(skip_locked=True, of=jobs)
 )
-_IS_ANY_CLAIMABLE = Statement(
-    select(jobs.c.id)
-    .where(
-        jobs.c.ended_at.is_(None),
-        is_one_of(CLAIMABLE),
-        jobs.c.scheduled_at <= now(),
-        in_list(jobs.c.action, "actions"),
-    )
-    .limit(1)
-)
+_IS_ANY_CLAIMABLE = Statement(select(jobs.c.id).where(_is_claimable).limit(1))
 _CLAIM = Statement(
     update(jobs)
     .where(in_list(jobs.c.id, "ids"))
@@ -139,9 +177,6 @@ _CLAIM = Statement(
         total=None,
     )
 )
-_CONFIGURED = Statement(
-    select(action_configs.c.action, action_configs.c.parameters).where(in_list(action_configs.c.action, "actions"))
-)
 _STATES = Statement(
     select(jobs.c.id, jobs.c.status).where(
         in_list(jobs.c.id, "ids"), jobs.c.session == bindparam("mine"), is_one_of(RUNNING)
@@ -149,7 +184,7 @@ _STATES = Statement(
 )
 _END = Statement(
     update(jobs)
-    .where(jobs.c.id == bindparam("which"))
+    .where(in_list(jobs.c.id, "ids"))
     .values(
         status=bindparam("ends_as"),
         ended_at=case((bindparam("ends_as", type_=Text) == "worker_shutdown", None), else_=now()),
@@ -176,28 +211,22 @@ _PROGRESS = Statement(
         done=bindparam("done_now", type_=BigInteger),
         total=bindparam("total_now", type_=BigInteger),
         unit=bindparam("unit_now"),
+        updated_at=now(),
     )
 )
 _LAST_LINE = Statement(
     select(func.coalesce(func.max(job_logs.c.line), -1)).where(job_logs.c.job == bindparam("job"))
 )
 _LOCK_MINE = Statement(
-    select(jobs.c.id)
-    .where(jobs.c.id == bindparam("id"), jobs.c.session == bindparam("mine"), is_one_of(RUNNING))
+    select(jobs.c.id, jobs.c.status)
+    .where(in_list(jobs.c.id, "ids"), jobs.c.session == bindparam("mine"), is_one_of(RUNNING))
+    .order_by(jobs.c.id)
     .with_for_update()
 )
 _WRITE_LINE = Statement(
     insert(job_logs)
     .values(job=bindparam("job"), line=bindparam("line"), data=bindparam("data"))
     .on_conflict_do_nothing()
-)
-_LIST = Statement(
-    select(workers.c.id, workers.c.status, workers.c.capacity, workers.c.heartbeat_until, workers.c.node).order_by(
-        workers.c.id
-    )
-)
-_SET_CAPACITY = Statement(
-    update(workers).where(workers.c.id == bindparam("which")).values(capacity=bindparam("capacity_now"))
 )
 
 
@@ -217,8 +246,7 @@ class Run:
 
     def log(self, message: str, level: str = "info") -> None:
         """Write a line to the log of the job."""
-        moment = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self.lines.append(json.dumps({"level": level, "msg": message, "time": moment}))
+        self.lines.append(_line(message, level))
 
     def progress(self, done: int, total: int | None, unit: str) -> None:
         """Say how much is done, in `unit`; `total` None: nobody knows."""
@@ -233,48 +261,22 @@ class _Task:
     task: asyncio.Task[None]
     capacity: dict[str, int]
     stop_timeout: int
-    reason: str = ""
-    next_line: int | None = None
+    next_line: int | None
     """The number of the next line of its log; None: not known yet."""
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reason: str = ""
+    outcome: Status | None = None
+    """How it ended, as long as that is not written down."""
     stopping: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerRecord:
-    """A worker as the database knows it; `heartbeat_until` in milliseconds since 1970."""
+class _Report:
+    """What is to be written down of a job."""
 
-    id: str
-    status: str
-    capacity: dict[str, int]
-    heartbeat_until: int
-    node: str
-
-
-class Workers:
-    """All workers."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def list_workers(self) -> list[WorkerRecord]:
-        """All that ever reported themselves, by id."""
-        rows = await self._database.fetch_all(_LIST)
-        return [WorkerRecord(row[0], row[1], json.loads(row[2]), row[3], row[4]) for row in rows]
-
-    async def set_capacity(self, worker: str, capacity: Mapping[str, int], *, by: Actor = SYSTEM) -> None:
-        """Say how much of what a worker may use at once. Raises WorkerUnknown, JobInvalid."""
-        JobRequest(action="capacity", capacity=capacity).check()
-
-        async def work(tx: Transaction) -> None:
-            if not await tx.execute(_SET_CAPACITY, which=worker, capacity_now=canonical(capacity)):
-                raise WorkerUnknown(worker)
-            await record(
-                tx, Event(type="UPDATE", actor=by, object=Object("worker", worker, worker, canonical(capacity)))
-            )
-            await tx.notify(CHANNEL)
-
-        await self._database.unit(work)
+    one: _Task
+    lines: list[str]
+    state: tuple[int, int | None, str] | None
+    outcome: Status | None
 
 
 class Worker:
@@ -289,8 +291,15 @@ class Worker:
         worker: str,
         node: str,
         concurrency: int = 8,
+        passing: Collection[str] = (),
+        observe: Callable[[str, str, float], None] | None = None,
     ) -> None:
-        """`actions` by name are what it can do, `concurrency` how much at once."""
+        """
+        `actions` by name are what it can do, `concurrency` how much at once.
+
+        Jobs of the actions `passing` are forgotten a day later (`forget`). `observe` is called for each job that
+        ended: action, status, seconds.
+        """
         self._database = database
         self._crons = crons
         self._actions = dict(actions)
@@ -298,8 +307,11 @@ class Worker:
         self._node = node
         self._session = uuid.uuid4().hex
         self._concurrency = concurrency
+        self._passing = sorted(passing)
+        self._observe = observe
         self._running: dict[str, _Task] = {}
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._beaten = 0.0
 
     async def run(self) -> None:
@@ -310,8 +322,11 @@ class Worker:
             for loop in (
                 self._database.watch(CHANNEL, self._wake.set),
                 self._every(_BEAT, self._beat),
+                self._every(_GUARD, self._guard),
                 self._every(_WATCH, self._look_after),
+                self._every(_BEAT, self._take_over),
                 self._every(_LOG_SECONDS, self._write_down),
+                self._every(_FORGET_SECONDS, self._forget),
                 self._claim_on_and_on(),
             )
         ]
@@ -350,26 +365,38 @@ class Worker:
         self._beaten = started
 
     async def _beat(self) -> None:
-        async def work(tx: Transaction) -> int:
-            return await tx.execute(_BEAT_WORKER, which=self._id, mine=self._session)
+        async def work(tx: Transaction) -> bool:
+            row = await tx.fetch_one(_LOCK_WORKER, id=self._id, mine=self._session)
+            if row is None:
+                return False
+            if row[0] == "dead":
+                await tx.execute(_RESURRECT, ids=sorted(self._running), mine=self._session)
+            await tx.execute(_BEAT_WORKER, which=self._id, mine=self._session)
+            return True
 
         started = time.monotonic()
-        try:
-            if not await self._database.unit(work):
-                await self._register()
+        if await self._database.unit(work):
             self._beaten = started
-        except DatabaseError:
-            if started - self._beaten > _FENCE:
-                self._stop_all("the worker lost its database")
-            raise
+        else:
+            await self._register()
+
+    async def _guard(self) -> None:
+        """Stop the jobs in time, when no heartbeat succeeds: others take them over soon."""
+        if self._is_fenced:
+            self._stop_all(_LOST)
+
+    @property
+    def _is_fenced(self) -> bool:
+        return time.monotonic() - self._beaten > _FENCE
 
     async def _shut_down(self) -> None:
-        self._stop_all("the worker stops")
+        self._stop_all(_LEAVING)
         if self._running:
             await asyncio.wait([one.task for one in self._running.values()], timeout=_STOP_MS / 1000)
 
         async def work(tx: Transaction) -> None:
             await tx.execute(_LEAVE, which=self._id, mine=self._session)
+            await tx.notify(CHANNEL)
 
         with contextlib.suppress(DatabaseError):
             await self._database.unit(work)
@@ -381,24 +408,46 @@ class Worker:
     # --- looking after ---
 
     async def _look_after(self) -> None:
-        """Stop what was cancelled here, release what others left, queue what is due by schedule."""
-        if self._running:
-            rows = await self._database.fetch_all(_STATES, ids=sorted(self._running), mine=self._session)
+        """Stop what has to stop here, bury who died, queue what is due by schedule."""
+        if asked := dict(self._running):  # more may begin, while the database answers
+            rows = await self._database.fetch_all(_STATES, ids=sorted(asked), mine=self._session)
             states = {row[0]: row[1] for row in rows}
-            for job, one in list(self._running.items()):
+            for job, one in asked.items():
                 if states.get(job) == "cancel_request":
                     self._stop(one, _CANCELED)
+                elif states.get(job) == "worker_resurrection":
+                    self._stop(one, _HELD_FOR_DEAD)
                 elif job not in states:
-                    self._stop(one, "the job is no longer this worker's")
+                    self._stop(one, _TAKEN_OVER)
+        if await self._database.fetch_one(_IS_ANY_DEAD) is not None:
+            await self._take_over()
+        if await self._crons.queue_due():
+            self._wake.set()
+
+    async def _take_over(self) -> None:
+        """Bury workers that are dead, and release what no living process runs."""
+        if await self._database.fetch_one(_IS_ANYTHING_LEFT) is None:
+            return
 
         async def work(tx: Transaction) -> tuple[int, int]:
-            return await tx.execute(_BURY), await tx.execute(_RELEASE)
+            buried = await tx.execute(_BURY)
+            released = await tx.fetch_all(_RELEASE)
+            for job, status in released:
+                if status == "errored":
+                    line = _line(f"{_MOST_DEATHS} workers died while they ran this job", "error")
+                    await _write_lines(tx, job, await _next_line(tx, job), [line])
+                    await _retry(tx, job)
+            if released:
+                await tx.notify(CHANNEL)
+            return buried, len(released)
 
         buried, released = await self._database.unit(work)
         if buried or released:
             _log.warning("worker is gone", extra={"workers": buried, "jobs": released})
-        if await self._crons.queue_due() or released:
             self._wake.set()
+
+    async def _forget(self) -> None:
+        await forget(self._database, self._passing)
 
     # --- claiming ---
 
@@ -417,48 +466,54 @@ class Worker:
     async def _claim(self) -> int:
         """Claim and start what fits; how many jobs."""
         free = self._concurrency - len(self._running)
-        if free <= 0 or time.monotonic() - self._beaten > _FENCE:
+        if free <= 0 or self._is_fenced:
             return 0
         if await self._database.fetch_one(_IS_ANY_CLAIMABLE, actions=sorted(self._actions)) is None:
             return 0
 
-        async def work(tx: Transaction) -> list[tuple[Row, dict[str, str]]]:
+        async def work(tx: Transaction) -> list[Row]:
             row = await tx.fetch_one(_CAPACITY, id=self._id, mine=self._session)
             if row is None:
                 return []
-            left = self._free_capacity(json.loads(row[0]))
-            chosen: list[Row] = []
-            too_large: list[str] = []
-            while len(chosen) < free:
-                found = await tx.fetch_all(
-                    _CLAIMABLE_JOBS, actions=sorted(self._actions), too_large=too_large, limit=_PAGE
+            chosen = await self._choose(tx, free, self._free_capacity(json.loads(row[0])))
+            if chosen:
+                await tx.execute(
+                    _CLAIM, ids=sorted(one[0] for one in chosen), claimed_by=self._id, mine=self._session
                 )
-                # One that still runs here was taken from this worker, and has to stop first.
-                known = {*self._running, *(one[0] for one in chosen)}
-                fresh = [one for one in found if one[0] not in known]
-                refused = set()
-                for one in fresh:
-                    needed = json.loads(one[2])
-                    if len(chosen) == free or any(left.get(name, 0) < number for name, number in needed.items()):
-                        refused.add(one[2])
-                        continue
-                    for name, number in needed.items():
-                        left[name] -= number
-                    chosen.append(one)
-                if len(found) < _PAGE or not refused:
-                    break
-                too_large = sorted({*too_large, *refused})
-            if not chosen:
-                return []
-            await tx.execute(_CLAIM, ids=[one[0] for one in chosen], claimed_by=self._id, mine=self._session)
-            rows = await tx.fetch_all(_CONFIGURED, actions=sorted({one[1] for one in chosen}))
-            configured = {one[0]: json.loads(one[1]) for one in rows}
-            return [(one, configured.get(one[1], {}) | json.loads(one[3])) for one in chosen]
+            return chosen
 
         claimed = await self._database.unit(work)
-        for row, parameters in claimed:
-            self._start(row, parameters)
+        for row in claimed:
+            self._start(row)
         return len(claimed)
+
+    async def _choose(self, tx: Transaction, free: int, left: dict[str, int]) -> list[Row]:
+        """The first jobs that wait, at most `free`, that fit together into the capacity that is `left`."""
+        chosen: list[Row] = []
+        too_large: list[str] = []
+        limit = free  # whatever is looked at is locked, and nobody else can claim it meanwhile
+        while len(chosen) < free:
+            found = await tx.fetch_all(
+                _CLAIMABLE_JOBS, actions=sorted(self._actions), too_large=too_large, limit=limit
+            )
+            # One that still runs here was taken from this worker, and has to stop first.
+            known = {*self._running, *(one[0] for one in chosen)}
+            refused = set()
+            for one in found:
+                if one[0] in known:
+                    continue
+                needed = json.loads(one[2])
+                if len(chosen) == free or any(left.get(name, 0) < number for name, number in needed.items()):
+                    refused.add(one[2])
+                    continue
+                for name, number in needed.items():
+                    left[name] -= number
+                chosen.append(one)
+            if len(found) < limit or not refused:
+                break
+            too_large = sorted({*too_large, *refused})
+            limit = _PAGE
+        return chosen
 
     def _free_capacity(self, capacity: dict[str, int]) -> dict[str, int]:
         left = dict(capacity)
@@ -469,100 +524,146 @@ class Worker:
 
     # --- running ---
 
-    def _start(self, row: Row, parameters: dict[str, str]) -> None:
-        job, action, capacity, _, deadline, stop_timeout = row
-        run = Run(job, action, parameters)
+    def _start(self, row: Row) -> None:
+        job, action, capacity, parameters, configured, deadline, stop_timeout, before = row
+        run = Run(job, action, json.loads(configured) | json.loads(parameters))
+        if before:
+            run.log(f"goes on after worker {before}", "warning")
         task = asyncio.create_task(self._perform(run, deadline), name=f"job {action} {job}")
-        self._running[job] = _Task(run, task, json.loads(capacity), stop_timeout or _STOP_MS)
+        next_line = None if before else 0
+        self._running[job] = _Task(run, task, json.loads(capacity), stop_timeout or _STOP_MS, next_line)
 
     async def _perform(self, run: Run, deadline: int) -> None:
         one = self._running[run.job]
         started = time.monotonic()
         status: Status = "done"
-        limit = asyncio.timeout(deadline / 1000 if deadline else None)
+        limit = None
+        if deadline:
+            limit = asyncio.get_running_loop().call_later(deadline / 1000, self._stop, one, _TOO_LONG)
         try:
-            async with limit:
-                await self._actions[run.action](run)
+            await self._actions[run.action](run)
         except asyncio.CancelledError:
-            run.log(f"stopped: {one.reason}", "warning")
-            status = "canceled" if one.reason == _CANCELED else "worker_shutdown"
+            status = "errored"
+            if not one.reason and not one.task.cancelling():
+                run.log("the action was cancelled from within", "error")
         except JobFailed as error:
             status = "errored"
             run.log(str(error), "error")
         except Exception as error:  # noqa: BLE001 - whatever an action raises ends its job, not the worker
             status = "errored"
-            if limit.expired():
-                run.log("the job did not end in its time", "error")
-            else:
-                run.log(f"{type(error).__name__}: {error}", "error")
+            run.log(f"{type(error).__name__}: {error}", "error")
+            if not one.reason:
                 _log.exception("job failed", extra={"job": run.job, "action": run.action})
+        if limit is not None:
+            limit.cancel()
+        if status == "errored" and (one.reason or one.task.cancelling()):
+            run.log(f"stopped: {one.reason or _LEAVING}", "warning")
+            status = _OUTCOMES.get(one.reason, "worker_shutdown")
+        seconds = round(time.monotonic() - started, 3)
         # Whatever cancels this task now comes too late: how the job ended is written down.
         await asyncio.shield(asyncio.ensure_future(self._end(one, status)))
-        seconds = round(time.monotonic() - started, 3)
         _log.info(
             "job ended",
             extra={"job": run.job, "action": run.action, "outcome": status, "seconds": seconds},
         )
+        if self._observe is not None:
+            self._observe(run.action, status, seconds)
 
     def _stop(self, one: _Task, reason: str) -> None:
-        if not one.reason:
+        if not one.reason and one.outcome is None:
             one.reason = reason
             one.task.cancel()
             one.stopping = asyncio.create_task(self._give_up(one))
 
     async def _give_up(self, one: _Task) -> None:
-        """Wait for a job that was told to stop; one that does not is written down as failed, and left alone."""
+        """
+        Wait for a job that was told to stop; one that does not is written down as failed, and left alone.
+
+        But for one that others may have when this worker is gone, or have already.
+        """
         done, _ = await asyncio.wait([one.task], timeout=one.stop_timeout / 1000)
-        if not done:
+        if done or one.outcome is not None:
+            return
+        _log.error("job does not stop", extra={"job": one.run.job, "action": one.run.action})
+        if one.reason in _OUTCOMES:
             one.run.log("the job does not stop", "error")
             await self._end(one, "errored")
 
+    # --- writing down ---
+
     async def _end(self, one: _Task, status: Status) -> None:
+        one.outcome = status
         try:
-            await self._write(one, status)
-        except DatabaseError as error:  # its session will be found dead, or another look ends it
+            await self._write_down()
+        except DatabaseError as error:
             _log.warning("job not ended", extra={"job": one.run.job, "reason": str(error)})
-        finally:
-            self._running.pop(one.run.job, None)
-            self._wake.set()
 
     async def _write_down(self) -> None:
-        for one in list(self._running.values()):
-            if one.run.lines or one.run.state:
-                await self._write(one, None)
+        """Write what jobs said since the last time, and how they ended. Raises DatabaseError."""
+        async with self._writing:
+            reports = [
+                _Report(one, list(one.run.lines), one.run.state, one.outcome)
+                for one in self._running.values()
+                if one.run.lines or one.run.state or one.outcome
+            ]
+            if not reports:
+                return
+            durable = any(report.outcome for report in reports)
+            await self._database.unit(lambda tx: self._report(tx, reports), durable=durable)
+            for report in reports:
+                one, run = report.one, report.one.run
+                del run.lines[: len(report.lines)]
+                if one.next_line is not None:
+                    one.next_line += len(report.lines)
+                if run.state is report.state:
+                    run.state = None
+                if report.outcome is not None and self._running.get(run.job) is one:
+                    del self._running[run.job]
+                    self._wake.set()
 
-    async def _write(self, one: _Task, status: Status | None) -> None:
-        """Write what a job said since the last time, and how it ended (None: it did not)."""
-        async with one.writing:
-            run = one.run
-            lines, state = list(run.lines), run.state
+    async def _report(self, tx: Transaction, reports: list[_Report]) -> None:
+        ids = sorted(report.one.run.job for report in reports)
+        mine = {row[0]: row[1] for row in await tx.fetch_all(_LOCK_MINE, ids=ids, mine=self._session)}
+        ended: dict[str, list[str]] = {}
+        failed: list[str] = []
+        for report in reports:
+            one, job = report.one, report.one.run.job
+            if job not in mine:  # it was deleted, or is another's
+                continue
+            if report.state is not None:
+                done, total, unit = report.state
+                await tx.execute(_PROGRESS, which=job, done_now=done, total_now=total, unit_now=unit)
+            if report.lines:
+                if one.next_line is None:
+                    one.next_line = await _next_line(tx, job)
+                await _write_lines(tx, job, one.next_line, report.lines)
+            if report.outcome is not None:
+                wanted_gone = mine[job] == "cancel_request"
+                if report.outcome == "errored" and not wanted_gone:
+                    failed.append(job)
+                is_canceled = wanted_gone and report.outcome == "worker_shutdown"
+                ended.setdefault("canceled" if is_canceled else report.outcome, []).append(job)
+        for status, those in ended.items():
+            await tx.execute(_END, ids=sorted(those), ends_as=status)
+        for job in failed:
+            await _retry(tx, job)
+        if "worker_shutdown" in ended:
+            await tx.notify(CHANNEL)
 
-            async def work(tx: Transaction) -> int | None:
-                if await tx.fetch_one(_LOCK_MINE, id=run.job, mine=self._session) is None:
-                    return None  # it was deleted, or is another's
-                if state is not None:
-                    done, total, unit = state
-                    await tx.execute(_PROGRESS, which=run.job, done_now=done, total_now=total, unit_now=unit)
-                first = one.next_line
-                if first is None:
-                    row = await tx.fetch_one(_LAST_LINE, job=run.job)
-                    first = int(row[0]) + 1 if row else 0
-                rows = [
-                    {"job": run.job, "line": first + number, "data": line} for number, line in enumerate(lines)
-                ]
-                await tx.execute_many(_WRITE_LINE, rows)
-                if status is not None:
-                    await tx.execute(_END, which=run.job, ends_as=status)
-                    if status == "errored":
-                        await _retry(tx, run.job)
-                    elif status == "worker_shutdown":
-                        await tx.notify(CHANNEL)
-                return first
 
-            first = await self._database.unit(work, durable=status is not None)
-            if first is not None:
-                one.next_line = first + len(lines)
-                del run.lines[: len(lines)]
+def _line(message: str, level: str) -> str:
+    moment = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({"level": level, "msg": message, "time": moment})
+
+
+async def _next_line(tx: Transaction, job: str) -> int:
+    row = await tx.fetch_one(_LAST_LINE, job=job)
+    return int(row[0]) + 1 if row else 0
+
+
+async def _write_lines(tx: Transaction, job: str, first: int, lines: list[str]) -> None:
+    rows = [{"job": job, "line": first + number, "data": line} for number, line in enumerate(lines)]
+    await tx.execute_many(_WRITE_LINE, rows)
 
 
 async def _retry(tx: Transaction, job: str) -> None:

@@ -58,7 +58,11 @@ class JobRecord(Record):
         "cancel_request",
         "worker_dead",
         "worker_shutdown",
-    ] = Field(description="`worker_dead`, `worker_shutdown`: waits for another worker.")
+        "worker_resurrection",
+    ] = Field(
+        description="`worker_dead`, `worker_shutdown`: waits for another worker. `worker_resurrection`: its"
+        " worker, held for dead, is there again, and stops it first."
+    )
     worker_id: str = Field(alias="workerID", description="Empty: nobody claimed it yet.")
     scheduled_at: dt.datetime
     last_updated: dt.datetime = Field(description="When something was heard of it last.")
