@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from tests.docs.pages import DOCS, codes_in, tables_of
-from tests.support.images import Image, make_image
+from tests.support.images import Image, make_artifact, make_image
 from tests.support.keys import KeyPair
 from tests.support.rooms import Rooms, annotated
 
@@ -27,10 +27,12 @@ from dtr.accounts import Level
 from dtr.db import ConstraintViolated, Database, Statement
 from dtr.events import Actor, Events, Filter
 from dtr.jobs import Crons, JobRequest, Jobs, Workers
+from dtr.mirrors import Upstream, Upstreams
 from dtr.oci import Digest, parse_manifest, parse_repository_name
 from dtr.outbound import Addresses, Outside
 from dtr.policies import PromotionPolicy, Promotions, Pruning, PruningPolicy, parse_rules
 from dtr.registry import Origin, Promotion, Settings
+from dtr.remotes import Definition, Definitions
 from dtr.settings import LiveSettings
 from dtr.storage import Memory
 from dtr.vault import Vault
@@ -63,6 +65,7 @@ SILENT = {
     "Crons.queue_due": "does what an event before said",
     "Jobs.prune": "forgets, by the settings",
     "Pruning.prune": "the deletion of each tag is the event",
+    "Pushes.forget_gone": "forgets what is about tags that are gone",
     "Deliveries.forget": "forgets what was sent",
     "Worker.run": "runs what was queued",
     "Replicas.leave": "a process ends",
@@ -193,15 +196,17 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     target = await rooms.make_repository("acme/promoted")
     origin = Origin("acme/tool", "v1")
     await did.does("Promotion.promote", promotion.promote, number, image.digest, target, "promoted", origin)
+    await rooms.push(number, make_artifact("application/x.signature", b"signed", subject=image))
+    await did.does("Promotion.carry", promotion.carry, number, image.digest, target, origin)
     await did.does("Manifests.delete", rooms.manifests.delete, number, image.digest)
     await did.does("Blobs.delete", rooms.blobs.delete, number, spare)
-    pruning = Pruning(database, rooms.images, rooms.manifests)
+    pruning = Pruning(database, rooms.tag_reader, rooms.manifests)
     rules = parse_rules([{"field": "tag", "operator": "eq", "values": ["old"]}])
     policy = PruningPolicy(id="", repository=number, enabled=True, rules=rules)
     policy = await did.does("Pruning.create", pruning.create, policy, only_future=False)
     await did.does("Pruning.change", pruning.change, policy, only_future=True)
     await did.does("Pruning.delete", pruning.delete, number, policy.id)
-    promotions = Promotions(database, rooms.images, promotion)
+    promotions = Promotions(database, rooms.tag_reader, promotion)
     policy = PromotionPolicy(
         id="", source=number, source_path="acme/tool", target=target, target_path="", enabled=True, rules=rules
     )
@@ -209,6 +214,12 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await did.does("Promotions.change", promotions.change, policy, evaluate=True)
     await did.does("Promotions.delete", promotions.delete, number, policy.id)
     vault = Vault(key_file)
+    definitions, upstreams = Definitions(database, vault), Upstreams(database)
+    remote = await definitions.create(Definition(name="hub", host="registry.example"), password="", token="")
+    cached = await rooms.make_repository("acme/cached")
+    upstream = Upstream(repository=cached, remote=remote.id, remote_path="library/app")
+    upstream = await did.does("Upstreams.put", upstreams.put, upstream)
+    await did.does("Upstreams.delete", upstreams.delete, upstream)
     webhooks, deliveries = Webhooks(database, vault), Deliveries(database, vault, Sender(Outside(Addresses())), str)
     hidden = "a-path-that-is-a-secret"
     receiver = Receiver(endpoint=f"https://receiver.example/{hidden}")

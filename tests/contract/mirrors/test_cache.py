@@ -1,4 +1,4 @@
-"""Caches on both databases: what is fetched and when, what is served meanwhile, what goes wrong at the upstream."""
+"""Caches on both databases: what is fetched and when, what is served meanwhile, what goes wrong there."""
 
 from __future__ import annotations
 

@@ -66,6 +66,8 @@ RIGHTS = """
     paul at public   401 +   403 403 403 403 403 403 403 +   +   401 403 403 403
     manage private   401 404 403 403 +   +   404 +   404 403 +   401 404 403 403
     manage public    401 403 403 403 +   +   403 +   403 403 +   401 403 403 403
+    cache private    401 404 403 403 404 +   404 +   404 403 +   401 404 403 403
+    cache public     401 403 403 403 404 +   403 +   403 403 +   401 403 403 403
 
     policies private 401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
     policies public  401 403 +   +   +   +   403 +   403 +   +   401 403 +   +
@@ -305,6 +307,30 @@ def _promotion_policy(world: World, target: str) -> None:
             world.admin.delete(f"/api/v0/repositories/{target}/promotionPolicies/{one['id']}").expect(204)
 
 
+UPSTREAM: dict[str, Any] = {"remoteRepository": "library/app"}
+
+
+def _remote_of_caches(world: World, _target: str) -> None:
+    form = {"name": "of caches", "namespace": "acme", "remoteHost": "registry.example"}
+    world.admin.post("/api/v0/remotes", form).expect(201, 400)
+    for one in world.admin.get("/api/v0/remotes", namespace="acme").expect(200).json:
+        if one["name"] == form["name"]:
+            UPSTREAM["remoteID"] = one["id"]
+
+
+def _upstream(world: World, target: str) -> None:
+    form = {"name": "of all caches", "remoteHost": "registry.example"}
+    world.admin.post("/api/v0/remotes", form).expect(201, 400)
+    (remote,) = [one for one in world.admin.get("/api/v0/remotes").expect(200).json if one["name"] == form["name"]]
+    path = f"/api/v0/repositories/{target}/upstream"
+    world.admin.put(path, {**UPSTREAM, "remoteID": remote["id"]}).expect(200)
+
+
+def _namespace_upstream(world: World, target: str) -> None:
+    _remote_of_caches(world, target)
+    world.admin.put("/api/v0/repositoryNamespaces/acme/upstream", UPSTREAM).expect(200)
+
+
 def _webhook(world: World, _target: str) -> None:
     (made,) = world.admin.post("/api/v0/webhooks", WEBHOOK).expect(200).json
     world.admin.delete(f"/api/v0/webhooks/{world.ids.get('webhook', 'none')}").expect(200, 404)
@@ -475,6 +501,14 @@ MATRIX = {
         "manage", PROMOTION, before=_promotion_policy, in_organization=True
     ),
     f"DELETE {REPOSITORY}/promotionPolicies/{{promotionpolicyid}}": Row("manage", before=_promotion_policy),
+    f"GET {REPOSITORY}/upstream": Row("policies", before=_upstream, destroys=True),
+    f"PUT {REPOSITORY}/upstream": Row(
+        "cache", UPSTREAM, before=_remote_of_caches, destroys=True, in_organization=True
+    ),
+    f"DELETE {REPOSITORY}/upstream": Row("manage", before=_upstream, destroys=True),
+    f"GET {NAMESPACE}/upstream": Row("member", before=_namespace_upstream),
+    f"PUT {NAMESPACE}/upstream": Row("namespace", UPSTREAM, before=_remote_of_caches),
+    f"DELETE {NAMESPACE}/upstream": Row("namespace", before=_namespace_upstream),
     "GET /api/v0/webhooks": Row("any user"),
     "POST /api/v0/webhooks": Row("manage private", WEBHOOK),
     "POST /api/v0/webhooks/test": Row("any user", TEST, before=_receiver),
