@@ -132,6 +132,18 @@ tokens = Table(  # what opens an account beside its password
     Column("scope", _text),  # JSON, what it is good for; NULL: everything that the account may
     Index(None, "account_id", "id"),
 )
+Index(  # those that come to their end
+    "ix_tokens_expires_at",
+    tokens.c.expires_at,
+    sqlite_where=tokens.c.expires_at.is_not(None),
+    postgresql_where=tokens.c.expires_at.is_not(None),
+)
+Index(  # those that were switched off
+    "ix_tokens_inactive",
+    tokens.c.created_at,
+    sqlite_where=tokens.c.is_active.is_(False),
+    postgresql_where=tokens.c.is_active.is_(False),
+)
 
 sessions = Table(  # of browsers, and of scripts that logged in
     "sessions",

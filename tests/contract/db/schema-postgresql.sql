@@ -649,6 +649,10 @@ CREATE TABLE tokens (
 
 CREATE INDEX ix_tokens_account_id_id ON public.tokens USING btree (account_id, id);
 
+CREATE INDEX ix_tokens_expires_at ON public.tokens USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX ix_tokens_inactive ON public.tokens USING btree (created_at) WHERE (is_active IS FALSE);
+
 CREATE INDEX ix_tokens_parent_id ON public.tokens USING btree (parent_id);
 
 CREATE TABLE uploads (

@@ -701,6 +701,10 @@ CREATE TABLE tokens (
 
 CREATE INDEX ix_tokens_account_id_id ON tokens (account_id, id);
 
+CREATE INDEX ix_tokens_expires_at ON tokens (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE INDEX ix_tokens_inactive ON tokens (created_at) WHERE is_active IS 0;
+
 CREATE INDEX ix_tokens_parent_id ON tokens (parent_id);
 
 CREATE TABLE uploads (

@@ -298,6 +298,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
     )
     op.create_index(op.f("ix_tokens_account_id_id"), "tokens", ["account_id", "id"], unique=False)
+    op.create_index(
+        "ix_tokens_expires_at",
+        "tokens",
+        ["expires_at"],
+        unique=False,
+        sqlite_where=sa.text("expires_at IS NOT NULL"),
+        postgresql_where=sa.text("expires_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_tokens_inactive",
+        "tokens",
+        ["created_at"],
+        unique=False,
+        sqlite_where=sa.text("is_active IS 0"),
+        postgresql_where=sa.text("is_active IS false"),
+    )
     op.create_index(op.f("ix_tokens_parent_id"), "tokens", ["parent_id"], unique=False)
 
     op.create_table(
