@@ -190,6 +190,8 @@ class Client:
         async with response:
             try:
                 yield response
+            except TimeoutError:  # also aiohttp's own
+                raise
             except aiohttp.ClientError as error:
                 raise _failed(error) from error
 

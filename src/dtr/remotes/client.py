@@ -24,7 +24,7 @@ from dtr.outbound import find_fault
 from dtr.remotes.answers import read_limited
 from dtr.remotes.errors import RemoteBroken, RemoteDenied, RemoteRefused, RemoteUnknown, RemoteUnreachable
 from dtr.remotes.session import Session, lead
-from dtr.remotes.upload import ATTEMPTS, PIECE, Upload, cancel
+from dtr.remotes.upload import ATTEMPTS, PIECE, Upload, cancel, pause_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -190,7 +190,11 @@ class RemoteRepository:
 
     async def has_blob(self, digest: str) -> bool:
         """Whether the repository has a blob."""
-        return await self.blob_size(digest) is not None
+        async with self._session.ask("HEAD", f"{self._base}blobs/{digest}", self._pull) as response:
+            if response.status == 404:
+                return False
+            await self._session.expect(response, 200)
+            return True
 
     async def blob_size(self, digest: str) -> int | None:
         """The bytes of a blob, as the remote says; None: it is not there. Raises RemoteBroken: it says nothing."""
@@ -230,7 +234,7 @@ class RemoteRepository:
                 failures = 1 if reached > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise
-                await asyncio.sleep(2.0 ** (failures - 1))
+                await asyncio.sleep(pause_after(failures))
 
     async def _pieces(self, digest: str, size: int, offset: int) -> AsyncGenerator[bytes, None]:
         """One request for the bytes from `offset` on. Raises RemoteUnreachable: it broke; RemoteError."""
@@ -352,19 +356,13 @@ class RemoteRepository:
     async def _may_read(self) -> bool:
         try:
             async with self._session.ask("GET", f"{self._base}tags/list?n=1", self._pull) as response:
-                if response.status in {401, 403}:
-                    return False
                 if response.status != 404:  # it may be made by the first push
                     await self._session.expect(response, 200)
-                return True
         except RemoteDenied:
-            if (
-                self._session.authorization.challenge is None
-                or self._session.authorization.challenge.scheme != "bearer"
-            ):
-                raise
-            await self._session.authorization.token(())  # whether the credentials are wrong
+            async with self._session.ask("GET", f"{self.remote.url}/v2/", ()) as response:
+                await self._session.expect(response, 200)  # or the credentials themselves are wrong
             return False
+        return True
 
     async def _may_write(self) -> bool:
         async with self._session.ask("POST", f"{self._base}blobs/uploads/", self._push) as response:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, Boolean, Text, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import ConstraintViolated, Statement, now
-from dtr.db.schema import accounts, remotes, upstreams
+from dtr.db import ConstraintViolated, Statement, in_list, now
+from dtr.db.schema import accounts, mirroring_policies, remotes, upstreams
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.remotes.errors import DefinitionInUse, DefinitionInvalid, DefinitionTaken, DefinitionUnknown
 from dtr.remotes.remote import Remote, check_access, check_host, registry_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from dtr.db import Database, Row, Transaction
     from dtr.events import Actor, EventType
@@ -53,6 +53,7 @@ _definitions = select(
     remotes.c.token,
 ).outerjoin_from(remotes, accounts, accounts.c.id == remotes.c.namespace_id)
 _GET = Statement(_definitions.where(remotes.c.id == _id))
+_GET_MANY = Statement(_definitions.where(in_list(remotes.c.id, "ids")))
 _LOCK = Statement(_definitions.where(remotes.c.id == _id).with_for_update(of=remotes))
 _of_namespace = remotes.c.namespace_id == _namespace
 _of_registry = remotes.c.namespace_id.is_(None) & remotes.c.name.is_not(None)
@@ -79,7 +80,12 @@ _INSERT = Statement(insert(remotes).values(id=_id, namespace_id=_namespace, crea
 _UPDATE = Statement(update(remotes).where(remotes.c.id == _which).values(**_values))
 _DELETE = Statement(delete(remotes).where(remotes.c.id == _which))
 _DROP = Statement(delete(remotes).where(remotes.c.id == _which, remotes.c.name.is_(None)))
-_USES = Statement(select(upstreams.c.id).where(upstreams.c.remote_id == _id).limit(1))
+_USES = Statement(
+    select(upstreams.c.id)
+    .where(upstreams.c.remote_id == _id)
+    .union_all(select(mirroring_policies.c.id).where(mirroring_policies.c.remote_id == _id))
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +109,18 @@ class Definition:
     has_token: bool = False
     created_at: int = 0
     updated_at: int = 0
+
+    def at(self, repository: str, *, password: str = "", token: str = "") -> Remote:
+        """A repository there, with the secrets that it takes to get there."""
+        return Remote(
+            host=self.host,
+            repository=repository,
+            username=self.username,
+            password=password,
+            token=token,
+            ca=self.ca,
+            skip_tls_verification=self.skip_tls_verification,
+        )
 
     def as_object(self, content: str = "") -> Object:
         """The remote as what an event is about."""
@@ -158,6 +176,11 @@ class Definitions:
             raise DefinitionUnknown(definition)
         return _definition(row)
 
+    async def get_many(self, definitions: Iterable[str]) -> dict[str, Definition]:
+        """Those of the remotes that are there, by id; one query."""
+        rows = await self._database.fetch_all(_GET_MANY, ids=sorted(set(definitions)))
+        return {row[0]: _definition(row) for row in rows}
+
     async def remote(self, definition: str, repository: str) -> Remote:
         """A repository at a remote, with what it takes to get there. Raises DefinitionUnknown, VaultError."""
         row = await self._database.fetch_one(_GET, id=definition)
@@ -165,15 +188,7 @@ class Definitions:
             raise DefinitionUnknown(definition)
         found, (password, token) = _definition(row), row[-2:]
         opened = await asyncio.to_thread(self._open, found.id, password, token)
-        return Remote(
-            host=found.host,
-            repository=repository,
-            username=found.username,
-            password=opened[0],
-            token=opened[1],
-            ca=found.ca,
-            skip_tls_verification=found.skip_tls_verification,
-        )
+        return found.at(repository, password=opened[0], token=opened[1])
 
     async def prepare(
         self, definition: Definition, *, password: str | None = None, token: str | None = None

@@ -30,7 +30,7 @@ PIECE = 1024 * 1024
 ATTEMPTS = 4
 """So often in a row a blob is gone on with without a byte of progress."""
 
-_LONGEST_PAUSE = 30.0
+_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _IN_ONE_PIECE = 256 * 1024
 """A blob of so many bytes is sent with the request that ends its upload."""
 _OFFSET = re.compile(r"(?:bytes[= ])?0-(\d{1,19})")
@@ -75,7 +75,7 @@ class Upload:
                     await self._look()
                     failures = 1 if self._offset > reached else failures + 1
                     reached = max(reached, self._offset)
-                    pause = max(2.0 ** (failures - 1), error.retry_after or 0)
+                    pause = max(pause_after(failures), error.retry_after or 0)
                     # A token or the upload may have expired: that is healed by beginning anew, once.
                     lasts = isinstance(error, RemoteDenied | RemoteUnknown) and failures > 1
                     if failures >= ATTEMPTS or lasts or pause > _LONGEST_PAUSE:
@@ -202,6 +202,11 @@ class Upload:
     async def _give_up(self) -> None:
         if self._location:
             await cancel(self._session, self._location, self._scopes)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return _PAUSE * 2.0 ** (failures - 1)
 
 
 async def cancel(session: Session, location: str, scopes: tuple[str, ...]) -> None:
