@@ -14,18 +14,26 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sqlalchemy import BigInteger, Boolean, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import BigInteger, Boolean, and_, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import DatabaseError, Statement, in_list, now
-from dtr.db.schema import manifests, mirrored_tags, mirroring_policies, repositories, repository_blobs
+from dtr.db.schema import (
+    manifests,
+    mirrored_tags,
+    mirroring_policies,
+    remotes,
+    repositories,
+    repository_blobs,
+    upstreams,
+)
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobInvalid, JobRequest, submit
 from dtr.jobs.schedules import next_run
 from dtr.mirrors.errors import MirroringPolicyUnknown
-from dtr.oci import NameInvalid, parse_repository_name
-from dtr.policies import PolicyInvalid, lock_sources, name_of, parse_rules, tell, write_rules
-from dtr.policies.rules import Group
+from dtr.oci import NameInvalid, companion_of, parse_repository_name
+from dtr.policies import Answer, PolicyInvalid, decide, lock_sources, name_of, parse_rules, tell, write_rules
+from dtr.policies.rules import Group, TagFacts
 from dtr.remotes import drop
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ RETRIES = {PUSH: 12, POLL: 3}
 _MOST_POLICIES = 100
 _LONGEST_TEMPLATE = 256
 _SHORTEST_PERIOD = 60_000
+_DAY = 86_400_000
 _LOOK_SECONDS = 5.0
 _PAGE = 500
 
@@ -163,6 +172,14 @@ _MOUNTS = Statement(  # repositories of the same remote, to which one of ours wi
     )
     .distinct()
     .limit(3)
+)
+_FORGET_REMOTES = Statement(
+    delete(remotes).where(
+        remotes.c.name.is_(None),
+        remotes.c.created_at < now() - _DAY,
+        ~exists().where(mirroring_policies.c.remote_id == remotes.c.id),
+        ~exists().where(upstreams.c.remote_id == remotes.c.id),
+    )
 )
 
 # --- tags -----------------------------------------------------------------------------------------------------
@@ -337,6 +354,18 @@ class MirroringPolicy:
         except NameInvalid as error:
             raise PolicyInvalid(f"remoteRepository: {error}") from None
         self.run_after(0)
+
+    def means(self, tag: str, moment: int) -> bool:
+        """Whether a poll means a tag there, of which nothing is known but its name."""
+        return decide(self.rules, TagFacts(name=tag, updated_at=moment), moment).answer is Answer.YES
+
+    def target_of(self, tag: str, moment: int) -> str | None:
+        """
+        What a tag is called at the other side; None: the template gives no name that a tag may have.
+
+        What refers to an image is found by its tag: that stays what it is.
+        """
+        return tag if companion_of(tag) else name_of(self.template, tag, moment)
 
     def run_after(self, moment: int) -> int | None:
         """When its own schedule has it work next, milliseconds since 1970 UTC both. Raises PolicyInvalid."""
@@ -531,6 +560,44 @@ class MirroringPolicies:
             )
 
         await self._database.unit(work)
+
+    async def push_by_hand(
+        self,
+        repository: int,
+        tag: str,
+        digest: str,
+        put_remote: PutRemote,
+        remote_repository: str,
+        remote_tag: str,
+        *,
+        by: Actor = SYSTEM,
+    ) -> None:
+        """Queue the transfer of what a tag names to the remote that `put_remote` stores or finds."""
+
+        async def work(tx: Transaction) -> None:
+            parameters = {
+                "repository": str(repository),
+                "tag": tag,
+                "digest": digest,
+                "remote": await put_remote(tx),
+                "remoteRepository": remote_repository,
+                "remoteTag": remote_tag,
+                "by": json.dumps([by.type, by.id, by.name, by.address]),
+            }
+            made = await submit(tx, JobRequest(action=PUSH, parameters=parameters, retries=RETRIES[PUSH]))
+            about = Object("job", made or "", PUSH, digest)
+            await record(tx, Event(type="CREATE", actor=by, object=about, repository_id=repository))
+
+        await self._database.unit(work)
+
+    async def now(self) -> int:
+        """The moment, in milliseconds since 1970 UTC, as the database has it."""
+        row = await self._database.fetch_one(_NOW)
+        return int(row[0]) if row else 0
+
+    async def forget_remotes(self) -> int:
+        """Delete remotes of what was mirrored by hand, and was given up; how many."""
+        return await self._database.unit(lambda tx: tx.execute(_FORGET_REMOTES))
 
     async def queue_due(self) -> int:
         """

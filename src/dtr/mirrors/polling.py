@@ -24,9 +24,6 @@ from dtr.mirrors.work import (
     place_of,
     too_many,
 )
-from dtr.oci import companion_of
-from dtr.policies import Answer, decide, name_of
-from dtr.policies.rules import TagFacts
 from dtr.registry import RepositoryUnknown
 from dtr.remotes import RemoteBusy, RemoteDenied, RemoteUnreachable
 from dtr.storage import StorageError
@@ -82,6 +79,7 @@ class PollMirror(Mirror):
         given = run.parameters
         if "policy" not in given:
             run.log(f"queued the work of {await self._policies.queue_all()} policies")
+            await self._policies.forget_remotes()
             return
         try:
             policy = await self._policies.get(given["policy"], direction="poll")
@@ -102,7 +100,7 @@ class PollMirror(Mirror):
             listed.add(tag)
             if len(listed) > _MOST_TAGS:
                 raise TransferFailed(f"the repository there has more than {_MOST_TAGS} tags")
-        wanted = [tag for tag in sorted(listed) if _means(policy, tag, poll.moment)]
+        wanted = [tag for tag in sorted(listed) if policy.means(tag, poll.moment)]
         poll.total = len(wanted)
         run.log(f"{len(wanted)} of {len(listed)} tags of {poll.remote} are meant")
         run.progress(0, poll.total, "tags")
@@ -156,8 +154,7 @@ class PollMirror(Mirror):
     async def _bring(self, poll: _Poll, tag: str, digest: str) -> None:
         """Bring what a tag names there, and let a tag name it here."""
         policy, place = poll.policy, place_of(poll.policy)
-        # What refers to an image is found by its tag: that stays what it is.
-        name = tag if companion_of(tag) else name_of(policy.template, tag, poll.moment)
+        name = policy.target_of(tag, poll.moment)
         noted = MirroredTag(tag=tag, target_tag=name or "", remote=poll.remote, digest=digest, status="mirrored")
         try:
             if name is None:
@@ -198,8 +195,3 @@ class PollMirror(Mirror):
             poll.log(tag, "deleted, as it was there")
         await self._forget(policy, mirrored)
         return ""
-
-
-def _means(policy: MirroringPolicy, tag: str, moment: int) -> bool:
-    """Whether the rules mean a tag of which nothing is known but its name."""
-    return decide(policy.rules, TagFacts(name=tag, updated_at=moment), moment).answer is Answer.YES

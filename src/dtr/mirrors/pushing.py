@@ -28,7 +28,7 @@ from dtr.mirrors.work import (
     too_many,
 )
 from dtr.oci import companion_of
-from dtr.policies import Answer, decide_once, name_of
+from dtr.policies import Answer, decide_once
 from dtr.registry import ManifestUnknown
 from dtr.remotes import drop
 
@@ -146,7 +146,7 @@ class PushMirror(Mirror):
         if decision.answer is Answer.NO:
             run.log(f"{said}: not mirrored, rule {decision.decided_by} does not hold")
             return
-        name = name_of(policy.template, facts.name, moment)
+        name = policy.target_of(facts.name, moment)
         if name is None:
             run.log(f"{said}: {policy.template} gives no name that a tag may have", "error")
             return

@@ -19,7 +19,7 @@ from sqlalchemy import BigInteger, Boolean, Text, bindparam, delete, func, selec
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import ConstraintViolated, Statement, in_list, now
-from dtr.db.schema import accounts, mirroring_policies, remotes, upstreams
+from dtr.db.schema import accounts, mirroring_policies, remotes, repositories, upstreams
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.remotes.errors import DefinitionInUse, DefinitionInvalid, DefinitionTaken, DefinitionUnknown
 from dtr.remotes.remote import Remote, check_access, check_host, registry_url
@@ -41,6 +41,7 @@ _namespace = bindparam("namespace", type_=Text)
 _definitions = select(
     remotes.c.id,
     remotes.c.name,
+    remotes.c.repository_id,
     remotes.c.namespace_id,
     func.coalesce(accounts.c.name, ""),
     remotes.c.host,
@@ -76,14 +77,27 @@ _values = {
     "skip_tls_verification": bindparam("skip_tls_verification", type_=Boolean),
     "updated_at": now(),
 }
-_INSERT = Statement(insert(remotes).values(id=_id, namespace_id=_namespace, created_at=now(), **_values))
+_INSERT = Statement(
+    insert(remotes).values(
+        id=_id,
+        repository_id=bindparam("repository", type_=BigInteger),
+        namespace_id=_namespace,
+        created_at=now(),
+        **_values,
+    )
+)
 _UPDATE = Statement(update(remotes).where(remotes.c.id == _which).values(**_values))
 _DELETE = Statement(delete(remotes).where(remotes.c.id == _which))
 _DROP = Statement(delete(remotes).where(remotes.c.id == _which, remotes.c.name.is_(None)))
 _USES = Statement(
     select(upstreams.c.id)
-    .where(upstreams.c.remote_id == _id)
-    .union_all(select(mirroring_policies.c.id).where(mirroring_policies.c.remote_id == _id))
+    .outerjoin_from(upstreams, repositories, repositories.c.id == upstreams.c.repository_id)
+    .where(upstreams.c.remote_id == _id, repositories.c.deleted_at.is_(None))
+    .union_all(
+        select(mirroring_policies.c.id)
+        .join_from(mirroring_policies, repositories, repositories.c.id == mirroring_policies.c.repository_id)
+        .where(mirroring_policies.c.remote_id == _id, repositories.c.deleted_at.is_(None))
+    )
     .limit(1)
 )
 
@@ -96,6 +110,8 @@ class Definition:
     """Empty: it is to be made."""
     name: str | None = None
     """None: it belongs to a single policy."""
+    repository_id: int | None = None
+    """That policy's repository, with which it goes; for one without a name."""
     namespace_id: str | None = None
     """The account whose policies may use it; None: only who administers the registry may."""
     namespace: str = ""
@@ -289,6 +305,7 @@ async def add(tx: Transaction, prepared: Prepared) -> None:
     await tx.execute(
         _INSERT,
         id=prepared.id,
+        repository=prepared.definition.repository_id,
         namespace=prepared.definition.namespace_id,
         **_parameters(prepared, prepared.password, prepared.token),
     )
@@ -353,11 +370,12 @@ def _counting(namespace: str | None) -> tuple[Statement, dict[str, object]]:
 def _definition(row: Row | None) -> Definition:
     assert row is not None
     (
-        made, name, namespace_id, namespace, host, username, ca, skips, created_at, updated_at, password, token,
+        made, name, repository, namespace_id, namespace, host, username, ca, skips, created_at, updated_at, password, token,
     ) = row  # fmt: skip
     return Definition(
         id=made,
         name=name,
+        repository_id=repository,
         namespace_id=namespace_id,
         namespace=namespace,
         host=host,

@@ -41,7 +41,7 @@ from dtr.accounts import (
 )
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
-from dtr.mirrors import UpstreamUnknown
+from dtr.mirrors import MirroringPolicyUnknown, UpstreamUnknown
 from dtr.oci import DigestInvalid, NameInvalid
 from dtr.policies import PolicyUnknown, PromotionPolicyUnknown
 from dtr.registry import (
@@ -109,10 +109,15 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_PUBLIC_KEY": (404, "The account has no such key."),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": (404, "The team was granted nothing on the namespace."),
     # The status is DTR's.
+    "INVALID_PUSH_MIRRORING_POLICY": (404, "A push mirroring policy cannot be like that."),
+    "INVALID_POLL_MIRRORING_POLICY": (404, "A poll mirroring policy cannot be like that."),
     "INVALID_PRUNING_POLICY": (404, "A pruning policy cannot be like that."),
     "NO_SUCH_PRUNING_POLICY": (404, "The repository has no such pruning policy."),
     "NO_SUCH_PROMOTION_POLICY": (404, "The repository has no such promotion policy."),
     "NO_SUCH_UPSTREAM": (404, "It has no upstream."),
+    "NO_SUCH_MIRRORING_POLICY": (404, "The repository has no such mirroring policy."),
+    "NO_SUCH_PUSH_MIRRORING_POLICY": (404, "The repository has no such push mirroring policy."),
+    "NO_SUCH_POLL_MIRRORING_POLICY": (404, "The repository has no such poll mirroring policy."),
     "NO_SUCH_REMOTE": (404, "There is no such remote."),
     "NO_SUCH_WEBHOOK": (404, "There is no such webhook."),
     "NO_SUCH_WEBHOOK_DELIVERY": (404, "The webhook has no such delivery."),
@@ -211,6 +216,7 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     SessionUnknown: _code("NOT_AUTHENTICATED"),
     TooManyAttempts: lambda error: ApiError("TOO_MANY_REQUESTS", None, {"Retry-After": str(error.retry_after)}),
     UpstreamUnknown: _code("NO_SUCH_UPSTREAM"),
+    MirroringPolicyUnknown: _code("NO_SUCH_MIRRORING_POLICY"),
     DefinitionUnknown: _code("NO_SUCH_REMOTE"),
     DefinitionInvalid: _code("INVALID_REMOTE"),
     DefinitionTaken: _code("REMOTE_EXISTS"),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.events import Events
     from dtr.jobs import Crons, Jobs, Workers
-    from dtr.mirrors import Upstreams
-    from dtr.policies import Promotions, Pruning
+    from dtr.mirrors import MirroringPolicies, Upstreams
+    from dtr.policies import Promotions, Pruning, TagReader
     from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Usage
     from dtr.remotes import Definitions, Remotes
     from dtr.settings import LiveSettings
@@ -57,6 +57,8 @@ class Rooms:
     events: Events
     pruning: Pruning
     promotions: Promotions
+    tag_reader: TagReader
+    mirroring: MirroringPolicies
     remotes: Remotes
     definitions: Definitions
     upstreams: Upstreams

@@ -12,6 +12,7 @@ from dtr.accounts import Operation, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.manifests import MOST_RECORDS, ManifestView
+from dtr.http.api.mirroring import MirroringRecord
 from dtr.http.api.models import Form, Record, moment
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.promotion import PromotionRecord
@@ -20,6 +21,9 @@ from dtr.http.api.rooms import RoomsDep
 from dtr.oci import Digest, OciError, Tag, parse_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dtr.http.api.rooms import Rooms
     from dtr.oci import Reference
     from dtr.registry.images import ManifestRecord, TagRecord
 
@@ -42,15 +46,26 @@ class TagView(Record):
     promotion: PromotionRecord | None = Field(
         None, description="Missing: it was pushed, or the caller sees no more here than everybody."
     )
+    mirroring: MirroringRecord | None = Field(
+        None,
+        description="How what it names was mirrored last, from or to another registry. Missing: it was not, or the"
+        " caller sees no more here than everybody.",
+    )
 
     @classmethod
     def of(
-        cls, tag: TagRecord, manifest: ManifestRecord | None = None, *, dockerfile: bool = True, origin: bool
+        cls,
+        tag: TagRecord,
+        manifest: ManifestRecord | None = None,
+        *,
+        dockerfile: bool = True,
+        origin: bool,
+        mirroring: MirroringRecord | None,
     ) -> TagView:
         """
         The record of a tag, with `manifest` of the index that it names.
 
-        `origin` says whether the caller may know where it comes from.
+        `origin` says whether the caller may know where it comes from; `mirroring` of whoever may.
         """
         return cls(
             name=tag.name,
@@ -62,6 +77,7 @@ class TagView(Record):
             last_pulled_at=moment(tag.last_pulled_at),
             manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
             promotion=PromotionRecord.of(tag.origin) if tag.origin and origin else None,
+            mirroring=mirroring,
         )
 
 
@@ -103,7 +119,11 @@ async def list_repo_tags(
     found = await rooms.images.list_tags(repository, start=page.start, limit=page.limit)
     shown = page.cut(response, found, lambda one: one.name)
     origin = may(facts, Operation.LIST_POLICIES)
-    return [TagView.of(one, dockerfile=include_manifests, origin=origin) for one in shown]
+    mirrored = await _mirrored(rooms, repository, shown) if origin else {}
+    return [
+        TagView.of(one, dockerfile=include_manifests, origin=origin, mirroring=mirrored.get(one.name))
+        for one in shown
+    ]
 
 
 @router.get(
@@ -133,8 +153,10 @@ async def list_repo_tag(
         return []
     manifest = tags[0].manifest  # the same for all
     parts = await images.list_children(repository, manifest) if manifest.is_index else [manifest]
+    origin = may(facts, Operation.LIST_POLICIES)
+    mirrored = await _mirrored(rooms, repository, tags) if origin else {}
     return [
-        TagView.of(tag, part, origin=may(facts, Operation.LIST_POLICIES))
+        TagView.of(tag, part, origin=origin, mirroring=mirrored.get(tag.name))
         for tag in tags
         for part in parts
         if os in {None, part.config.os} and arch in {None, part.config.architecture}
@@ -181,6 +203,12 @@ async def list_tag_delete(
 async def delete_tag_delete(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
     """Delete the tag of this name."""
     await delete_repo_tag(path, "delete", caller, rooms)
+
+
+async def _mirrored(rooms: Rooms, repository: int, tags: Sequence[TagRecord]) -> dict[str, MirroringRecord]:
+    """How tags were mirrored, by name; one query."""
+    found = await rooms.mirroring.of_tags(repository, {one.name: one.manifest.digest for one in tags})
+    return {name: MirroringRecord.of(one) for name, one in found.items()}
 
 
 def _reference(text: str) -> Reference:
