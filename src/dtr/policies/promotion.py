@@ -283,10 +283,11 @@ class Promotions:
         `repository` is its id. With `known`, the digest of a manifest, something has become known about that, or
         refers to it now. Else `moment` (milliseconds since 1970: names are made with it, so that a job that is run
         again gives the same ones), and of a push `tag`, `digest` and `chain`, or `policy`, to which all tags are
-        shown.
+        shown but for those with which it had to do since the moment `since`.
         """
         try:
-            repository, moment = int(parameters["repository"]), int(parameters.get("moment", "0"))
+            repository = int(parameters["repository"])
+            moment, since = (int(parameters.get(name, "0")) for name in ("moment", "since"))
             chain = tuple(json.loads(parameters.get("chain", "[]")))
             tag, digest, policy, known = (
                 parameters.get(name, "") for name in ("tag", "digest", "policy", "known")
@@ -295,7 +296,7 @@ class Promotions:
             yield Outcome(f"this is neither a push nor a policy: {error}", failed=True)
             return
         if policy:
-            outcomes = self._show_all(repository, policy, moment)
+            outcomes = self._show_all(repository, policy, moment, since)
         elif known or companion_of(tag):
             outcomes = self._go_on(repository, known or companion_of(tag) or "")
         else:
@@ -313,7 +314,7 @@ class Promotions:
             if policy.enabled:
                 yield await self._apply(policy, push, *found)
 
-    async def _show_all(self, repository: int, wanted: str, moment: int) -> AsyncIterator[Outcome]:
+    async def _show_all(self, repository: int, wanted: str, moment: int, since: int) -> AsyncIterator[Outcome]:
         try:
             policy = await self.get(repository, wanted)
         except PromotionPolicyUnknown:
@@ -321,7 +322,13 @@ class Promotions:
             return
         async for tag, facts in self._reader.read(policy.source):
             if companion_of(tag.name) is None:
-                push = Push(repository=policy.source, tag=tag.name, digest=tag.manifest.digest, moment=moment)
+                push = Push(
+                    repository=policy.source,
+                    tag=tag.name,
+                    digest=tag.manifest.digest,
+                    moment=moment,
+                    shown_since=since,
+                )
                 yield await self._apply(policy, push, tag, facts)
 
     async def _go_on(self, repository: int, digest: str) -> AsyncIterator[Outcome]:
@@ -453,7 +460,10 @@ async def _note(tx: Transaction, kind: str, policy: PromotionPolicy, by: Actor, 
     if policy.enabled and evaluate:
         row = await tx.fetch_one(_NOW)
         assert row is not None
-        parameters = {"repository": str(policy.source), "policy": policy.id, "moment": str(row[0])}
+        moment = str(row[0])
+        parameters = {"repository": str(policy.source), "policy": policy.id, "moment": moment}
+        if kind == "UPDATE":
+            parameters["since"] = moment  # what the policy did as it was before does not count
         await submit(tx, JobRequest(action=PROMOTE, parameters=parameters))
 
 

@@ -16,7 +16,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import BigInteger, Boolean, and_, bindparam, case, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, in_list, now
@@ -71,7 +71,8 @@ _new = insert(policy_tags).values(
     tag=bindparam("tag"),
     repository_id=_repository,
     digest=bindparam("digest"),
-    moment=bindparam("moment", type_=BigInteger),
+    # What is shown covers all pushes of the same manifest until now.
+    moment=case((bindparam("is_shown", type_=Boolean), now()), else_=bindparam("moment", type_=BigInteger)),
     chain=bindparam("chain"),
     state=bindparam("state"),
     waits_for=bindparam("waits_for"),
@@ -86,7 +87,7 @@ _CLAIM = Statement(
         where=or_(
             policy_tags.c.state == "waits",
             policy_tags.c.digest != _new.excluded.digest,
-            policy_tags.c.moment < _new.excluded.moment,
+            policy_tags.c.moment < bindparam("since", type_=BigInteger),
         ),
     )
 )
@@ -129,7 +130,7 @@ _FORGET_GONE = Statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """A tag that was pushed, or is shown to a policy; `moment` in milliseconds since 1970 UTC."""
+    """A tag that was pushed, or is shown to a policy. Moments in milliseconds since 1970 UTC."""
 
     repository: int
     tag: str
@@ -137,6 +138,8 @@ class Push:
     moment: int
     chain: tuple[str, ...] = ()
     """What the image came through by promotion (`dtr.registry.step`)."""
+    shown_since: int | None = None
+    """None: it was pushed. Else it is shown: what the policy did with the same manifest since then counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,8 @@ async def claim(tx: Transaction, policy: str, push: Push, *, waits_for: str = ""
         repository=push.repository,
         digest=push.digest,
         moment=push.moment,
+        is_shown=push.shown_since is not None,
+        since=push.moment if push.shown_since is None else push.shown_since,
         chain=json.dumps(push.chain),
         state="waits" if waits_for else "done",
         waits_for=waits_for,

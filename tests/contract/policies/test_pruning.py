@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.support.images import make_image
-from tests.support.rooms import Rooms, annotated
+from tests.support.images import make_artifact, make_image
+from tests.support.rooms import Counter, Rooms, annotated
 
 from dtr.db import Database, Statement
 from dtr.events import Actor
 from dtr.jobs import Jobs
+from dtr.oci import companions
 from dtr.policies import PolicyInvalid, PolicyUnknown, Pruning, PruningPolicy, parse_rules
 from dtr.storage import Memory
 
@@ -213,3 +214,68 @@ async def test_rules_are_stored_as_they_are_written(rooms: Rooms, pruning: Pruni
     await pruning.create(policy(repository, rule("label", "eq", "träger=ü")), only_future=False)
     ((stored,),) = await rooms.query("SELECT rules FROM pruning_policies")
     assert json.loads(stored) == [rule("label", "eq", "träger=ü")]
+
+
+# --- what stays all the same ----------------------------------------------------------------------------------
+
+
+async def test_signed_and_immutable_tags_stay_and_that_is_said(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository(immutable_patterns=("dev-release*",))
+    await push(rooms, repository, "dev-1", "dev-2", "dev-3", "dev-4", "dev-release")
+    for tag, by_tag in (("dev-1", False), ("dev-2", True)):
+        image = annotated(IMAGE, n=tag)
+        artifact = make_artifact("application/vnd.cncf.notary.signature", b"s", subject=None if by_tag else image)
+        await rooms.push(repository, artifact, *([companions(image.digest)[1]] if by_tag else []))
+    meant = policy(repository, rule("tag", "sw", "dev-"), keep=1)
+    assert {one.tag.name: (one.goes, one.kept) async for one in pruning.judge(meant)} == {
+        "dev-1": (False, "signed"),
+        "dev-2": (False, "signed"),
+        "dev-3": (True, ""),
+        "dev-4": (False, "newest"),  # those that stay anyway are not among the newest
+        "dev-release": (False, "protected"),
+    }
+    (done,) = await pruning.prune([await pruning.create(meant, only_future=False)])
+    assert (done.deleted, done.signed, done.protected) == (1, 2, 1)
+    assert done.text.endswith(
+        "deleted 1 tags; of those that stay, 1 are the newest, 2 are signed, 1 are immutable"
+    )
+    asks = policy(repository, rule("signed", "eq", "true"), rule("tag", "sw", "dev-"))
+    assert await prune(pruning, await pruning.create(asks, only_future=False)) == 2
+    assert [one for one in await names(rooms) if one.startswith("dev")] == ["dev-4", "dev-release"]
+
+
+async def test_what_refers_to_an_image_by_its_tag_is_judged_when_the_image_is_gone(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await rooms.push(repository, IMAGE, "v1")
+    own, others = companions(IMAGE.digest)[2], companions(make_image().digest)[2]
+    for tag in (own, others):
+        await rooms.push(repository, make_artifact("application/x", tag.encode()), tag)
+    everything = await pruning.create(policy(repository, rule("tag", "noo", "v1")), only_future=False)
+    assert await prune(pruning, everything) == 1
+    assert await names(rooms) == sorted([own, "v1"])
+    await rooms.manifests.delete(repository, IMAGE.digest)
+    assert await prune(pruning, everything) == 1
+
+
+async def test_policies_of_a_repository_are_worked_off_in_one_pass_each_for_itself(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, *(f"a{number}" for number in range(5)), *(f"b{number}" for number in range(5)))
+    made = [
+        await pruning.create(policy(repository, rule("tag", "sw", "a"), keep=3), only_future=False),
+        await pruning.create(policy(repository, rule("tag", "ew", "0"), keep=1), only_future=False),
+        await pruning.create(policy(repository, rule("vulnerability_all", "gt", "0")), only_future=False),
+        await pruning.create(policy(repository, rule("tag", "c", ""), enabled=False), only_future=False),
+    ]
+    counter = Counter().watch(rooms.database)
+    done = {one.policy.id: one async for one in pruning.work_off(repository)}
+    assert [done[one.id].deleted for one in made[:3]] in ([2, 0, 0], [1, 1, 0])  # both mean a0
+    assert await names(rooms) == ["a2", "a3", "a4", "b0", "b1", "b2", "b3", "b4"]
+    reads, _ = counter.seen
+    assert (await pruning.get(repository, made[2].id)).waiting == 10
+    assert done[made[2].id].text.endswith("10 wait for a scan")
+    assert made[3].id not in done
+    for one in (made[0], made[2]):
+        await pruning.delete(repository, one.id)
+    counter.reset()
+    assert len([one async for one in pruning.work_off(repository)]) == 1
+    assert counter.reads == reads
