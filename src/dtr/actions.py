@@ -8,35 +8,37 @@ needed a read-only mode, has no counterpart.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dtr.durations import to_milliseconds
 from dtr.jobs import JobFailed
 from dtr.mirrors import POLL, PUSH, MirroringFailed
 from dtr.registry import PROMOTE
-from dtr.registry.fsck import Fsck
+from dtr.registry.collector import Collected
+from dtr.registry.sweeper import Swept
 from dtr.webhooks import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from dtr.db import Database
+    from dtr.accounts import Retention
     from dtr.events import Bounds, Events
     from dtr.jobs import Action, Jobs, Run
     from dtr.mirrors import Cache, PollMirror, PushMirror
     from dtr.policies import Promotions, Pruning
     from dtr.registry import Collector, Lifetimes, Sweeper
+    from dtr.registry.fsck import Fsck
     from dtr.settings import LiveSettings
-    from dtr.storage import Driver
     from dtr.webhooks import Deliveries
 
 ACTIONS = {
-    "onlinegc": "collects what nothing holds any more, old events and old jobs; `grace`, `dryRun`, `unsafe`",
-    "onlinegc_metadata": "collects manifests and deleted repositories; the same parameters",
-    "onlinegc_blobs": "deletes objects that nothing names at the storage",
-    "onlinegc_events": "deletes old events, as the settings say",
-    "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say",
+    "onlinegc": "collects what nothing holds any more, and what is old: uploads, sessions, tokens, events, jobs;"
+    " `grace`, `dryRun`, `unsafe`",
+    "onlinegc_metadata": "collects manifests, blobs and deleted repositories; the same parameters",
+    "onlinegc_blobs": "gives up expired uploads, and deletes objects that nothing names at the storage; `dryRun`",
+    "onlinegc_events": "deletes old events, as the settings say; `dryRun`",
+    "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say; `dryRun`",
     "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
     "promote": "shows a push, or what has become known of one, to the promotion policies of its repository, or all"
     " tags to one policy",
@@ -51,6 +53,8 @@ ACTIONS = {
     "false": "fails, to try the queue",
 }
 """What each does, and its parameters."""
+PASSING = frozenset({"promote", "push_mirror_tag", "poll_mirror", "webhook"})
+"""What is queued by the thousand, and whose results are kept elsewhere: such jobs are forgotten a day later."""
 
 PRUNING_SCHEDULE = "0 */15 * * * *"
 """When pruning policies are worked off, unless an administrator says otherwise."""
@@ -66,8 +70,6 @@ class Actions:
 
     def __init__(
         self,
-        database: Database,
-        storage: Driver,
         *,
         collector: Collector,
         sweeper: Sweeper,
@@ -78,13 +80,13 @@ class Actions:
         cache: Cache,
         deliveries: Deliveries,
         events: Events,
+        logins: Retention,
         jobs: Jobs,
+        audit: Callable[[], Fsck],
         live: LiveSettings,
         event_bounds: Callable[[], Bounds],
         lifetimes: Lifetimes,
     ) -> None:
-        self._database = database
-        self._storage = storage
         self._collector = collector
         self._sweeper = sweeper
         self._pruning = pruning
@@ -94,7 +96,9 @@ class Actions:
         self._cache = cache
         self._deliveries = deliveries
         self._events = events
+        self._logins = logins
         self._jobs = jobs
+        self._audit = audit
         self._live = live
         self._event_bounds = event_bounds
         self._lifetimes = lifetimes
@@ -102,11 +106,11 @@ class Actions:
     def by_name(self) -> Mapping[str, Action]:
         """All of them."""
         return {
-            "onlinegc": self._collect_everything,
-            "onlinegc_metadata": self._collect,
-            "onlinegc_blobs": self._sweep,
-            "onlinegc_events": self._compact_events,
-            "onlinegc_joblogs": self._prune_jobs,
+            "onlinegc": partial(self._free, self._collect_everything),
+            "onlinegc_metadata": partial(self._free, self._collect),
+            "onlinegc_blobs": partial(self._free, self._sweep),
+            "onlinegc_events": partial(self._free, self._compact_events),
+            "onlinegc_joblogs": partial(self._free, self._prune_jobs),
             "tag_prune": self._prune,
             "tag_pruning": self._prune,
             PROMOTE: self._promote,
@@ -119,26 +123,50 @@ class Actions:
             "false": _fail,
         }
 
-    async def _collect_everything(self, run: Run) -> None:
-        await self._prune_jobs(run)
-        await self._compact_events(run)
-        await self._collect(run)
-        if not _flag(run, "dryRun"):
-            await self._sweep(run)
+    async def _collect_everything(self, run: Run) -> dict[str, int]:
+        freed: dict[str, int] = {}
+        for part in (
+            self._prune_jobs,
+            self._compact_events,
+            self._forget_logins,
+            self._collect,
+            self._sweep,
+        ):
+            if run.is_nearly_over:
+                break
+            freed |= await part(run)
+        return freed
 
-    async def _collect(self, run: Run) -> None:
+    async def _free(self, part: Callable[[Run], Awaitable[dict[str, int]]], run: Run) -> None:
+        """Do what frees something, unless that is switched off; or (`dryRun`) only say what there is."""
+        if (await self._live.refresh()).garbage_collection == "off":
+            run.log("garbage collection is switched off: nothing is deleted", "warning")
+        elif _flag(run, "dryRun"):
+            await self._foresee(run)
+        else:
+            freed = await part(run)
+            if run.is_nearly_over:
+                run.log("its time is over: what is left is for the next one", "warning")
+            run.log(f"freed: {', '.join(f'{name} {number}' for name, number in freed.items())}")
+
+    async def _foresee(self, run: Run) -> None:
+        due = await self._collector.count_due(self._ahead(run))
+        run.log(f"{_due(due)}; {due.blobs} blobs of {due.size} bytes would go at once")
+        waiting = await self._sweeper.count_due()
+        run.log(f"{waiting.uploads} uploads are over; {waiting.objects} objects of {waiting.size} bytes are due")
+        ended = await self._logins.count()
+        run.log(f"{ended.sessions} sessions and {ended.tokens} tokens are over")
+        run.log("this is a dry run: nothing is deleted; old events and jobs are not counted")
+
+    async def _collect(self, run: Run) -> dict[str, int]:
         ahead = self._ahead(run)
         due = await self._collector.count_due(ahead)
-        run.log(
-            f"{due.manifests} manifests, {due.links} links of blobs and {due.repositories} repositories are due"
-        )
-        if _flag(run, "dryRun"):
-            return
+        run.log(_due(due))
         expected = due.manifests + due.links
-        total, reported = None, asyncio.get_running_loop().time()
-        while True:
+        total, reported = Collected(), asyncio.get_running_loop().time()
+        while not run.is_nearly_over:
             collected = await self._collector.collect(ahead=ahead)
-            total = collected if total is None else total + collected
+            total += collected
             looked_at = total.manifests + total.links + total.kept
             run.progress(looked_at, max(expected, looked_at), "rows")
             if not collected.went_on:
@@ -146,10 +174,15 @@ class Actions:
             if asyncio.get_running_loop().time() - reported > _REPORT_SECONDS:
                 reported = asyncio.get_running_loop().time()
                 run.log(f"looked at {looked_at}, freed {total.size} bytes so far")
-        said = ", ".join(f"{one.name} {getattr(total, one.name)}" for one in fields(total))
-        run.log(
-            f"collected: {said}; objects go at the storage {self._lifetimes.delete_delay // 60_000} minutes later"
-        )
+        minutes = self._lifetimes.delete_delay // 60_000
+        run.log(f"kept {total.kept}, postponed {total.postponed}; objects go {minutes} minutes after their blobs")
+        return {
+            "repositories": total.repositories,
+            "manifests": total.manifests,
+            "links": total.links,
+            "blobs": total.blobs,
+            "bytes of blobs": total.size,
+        }
 
     def _ahead(self, run: Run) -> int:
         """How many milliseconds before its time something is due: with `grace`, the time since it was let go."""
@@ -164,29 +197,35 @@ class Actions:
             raise JobFailed("a grace below 10m may break pushes that are under way: give unsafe=true with it")
         return max(0, self._lifetimes.hold - grace)
 
-    async def _sweep(self, run: Run) -> None:
-        objects = size = 0
-        while True:
+    async def _sweep(self, run: Run) -> dict[str, int]:
+        total = Swept()
+        while not run.is_nearly_over:
             swept = await self._sweeper.sweep()
-            objects, size = objects + swept.objects, size + swept.size
-            run.progress(objects, None, "objects")
+            total += swept
+            run.progress(total.objects, None, "objects")
             if not swept.is_full:
                 break
-        run.log(f"deleted {objects} objects of {size} bytes at the storage")
+        if total.failures:
+            run.log(f"{total.failures} objects could not be deleted: they are tried again later", "warning")
+        return {"uploads": total.uploads, "objects": total.objects, "bytes at the storage": total.size}
 
-    async def _compact_events(self, run: Run) -> None:
+    async def _compact_events(self, _run: Run) -> dict[str, int]:
         await self._live.refresh()
-        run.log(f"deleted {await self._events.retention.compact(self._event_bounds())} events")
+        return {"events": await self._events.retention.compact(self._event_bounds())}
 
-    async def _prune_jobs(self, run: Run) -> None:
+    async def _forget_logins(self, _run: Run) -> dict[str, int]:
+        forgotten = await self._logins.forget()
+        return {"sessions": forgotten.sessions, "tokens": forgotten.tokens}
+
+    async def _prune_jobs(self, run: Run) -> dict[str, int]:
         values = await self._live.refresh()  # whoever starts this may just have switched it on
         if not values.job_history_compaction_enabled:
             run.log("jobs are kept: their deletion is not switched on")
-            return
+            return {"jobs": 0}
         removed = await self._jobs.prune(
             max_age=values.job_history_max_age_ms, keep=values.job_history_to_keep or None
         )
-        run.log(f"deleted {removed} jobs")
+        return {"jobs": removed}
 
     async def _prune(self, run: Run) -> None:
         if (await self._live.refresh()).read_only_registry:
@@ -236,7 +275,7 @@ class Actions:
             raise JobFailed(str(error)) from None
 
     async def _check(self, run: Run) -> None:
-        fsck = Fsck(self._database, self._storage)
+        fsck = self._audit()
         damage = 0
         async for found in fsck.run(content=_flag(run, "content"), repair=_flag(run, "repair")):
             damage += found.is_damage
@@ -244,6 +283,10 @@ class Actions:
         run.log(fsck.counted)
         if damage:
             raise JobFailed(f"{damage} findings are damage")
+
+
+def _due(due: Collected) -> str:
+    return f"{due.manifests} manifests, {due.links} links of blobs and {due.repositories} repositories are due"
 
 
 async def _mirror(work: Awaitable[None]) -> None:

@@ -21,14 +21,15 @@ from dtr.accounts import (
     Accounts,
     NameTaken,
     Passwords,
+    Retention,
     SessionRules,
     SigningKeys,
     Tokens,
 )
-from dtr.actions import ACTIONS, EXPIRY_SCHEDULE, PRUNING_SCHEDULE, Actions
+from dtr.actions import ACTIONS, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHEDULE, Actions
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
-from dtr.db import open_database
+from dtr.db import DatabaseError, open_database
 from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.operations import Operations
@@ -51,6 +52,8 @@ from dtr.registry import (
     Uploads,
     Usage,
 )
+from dtr.registry.fsck import Fsck
+from dtr.registry.lifetimes import DAY
 from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
@@ -74,6 +77,8 @@ _log = logging.getLogger("dtr.app")
 _PASSWORD = re.compile(r"(?<=//)([^:/@]*):[^/]*@")
 _QUIET_SECONDS = 3
 """So long after its start a process does only what it is asked for."""
+_AGAIN_SECONDS = 5.0
+"""From an error that nothing else caught to the next attempt of the background work."""
 
 
 class Application:
@@ -165,6 +170,7 @@ class Application:
         self.crons = Crons(self.database)
         self.workers = Workers(self.database)
         self._lazy: API | None = None
+        self._metrics: Metrics | None = None
 
     async def ensure_admin(self, password: str) -> bool:
         """Make the first accounts when there are none; whether it did."""
@@ -181,6 +187,9 @@ class Application:
     def front(self, certificate: Certificate | None, metrics: Metrics) -> Front:
         """The ASGI application of the components that this process runs."""
         settings = self.settings
+        self._metrics = metrics
+        if "jobrunner" in settings.components:
+            metrics.queue = self._queue
         self.database.observe = metrics.database_used
         self.storage.observe = metrics.storage_used
         routes: dict[str, ASGIApp] = {}
@@ -226,6 +235,19 @@ class Application:
         """``HOST[:PORT]`` that clients use; empty: nobody said."""
         return self.live.current.dtr_host
 
+    def _collects(self) -> bool:
+        """Whether what nothing holds is collected all the time."""
+        return self.live.current.garbage_collection == "continuous"
+
+    def audit(self) -> Fsck:
+        """An audit of database and storage."""
+        return Fsck(
+            self.database,
+            self.storage,
+            self.lifetimes,
+            sparse_manifests=self.settings.registry.sparse_manifests,
+        )
+
     def _session_rules(self) -> SessionRules:
         minute, values = 60_000, self.live.current
         return SessionRules(
@@ -254,8 +276,8 @@ class Application:
     async def run_background(self) -> None:
         """What goes on beside the requests, until it is cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.sweeper.run())
-            group.create_task(self.collector.run())
+            group.create_task(self.sweeper.run(self._collects))
+            group.create_task(self.collector.run(self._collects))
             await self.crons.ensure(PRUNING_SCHEDULE, JobRequest(action="tag_prune"))
             await self.crons.ensure(SCHEDULE, JobRequest(action="poll_mirror"))
             await self.crons.ensure(EXPIRY_SCHEDULE, JobRequest(action="cache_expire"))
@@ -285,8 +307,6 @@ class Application:
         """The worker of this replica."""
         mirror = (self.database, self.mirroring, self.definitions, self.remotes, self.transfer)
         actions = Actions(
-            self.database,
-            self.storage,
             collector=Collector(self.database, self.lifetimes),
             sweeper=self.sweeper,
             pruning=self.pruning,
@@ -296,13 +316,30 @@ class Application:
             cache=self.cache,
             deliveries=self.deliveries,
             events=self.events,
+            logins=Retention(self.database, kept=self.settings.auth.ended_token_days * DAY),
             jobs=self.jobs,
+            audit=self.audit,
             live=self.live,
             event_bounds=self._event_bounds,
             lifetimes=self.lifetimes,
         )
         own = self.replicas.own
-        return Worker(self.database, self.crons, actions.by_name(), worker=own.id, node=own.node)
+        return Worker(
+            self.database,
+            self.crons,
+            actions.by_name(),
+            worker=own.id,
+            node=own.node,
+            passing=PASSING,
+            observe=self._metrics.job_ended if self._metrics is not None else None,
+        )
+
+    async def _queue(self) -> dict[str, tuple[int, float, int]]:
+        """The queue of jobs, for the metrics; empty, when the database does not say."""
+        try:
+            return dict.fromkeys(ACTIONS, (0, 0.0, 0)) | await self.jobs.state()
+        except DatabaseError:
+            return {}
 
     async def close(self) -> None:
         """Give back connections, files and threads; what waits to be written is written."""
@@ -371,6 +408,8 @@ class Application:
                 events=self.events,
                 pruning=self.pruning,
                 promotions=self.promotions,
+                tag_reader=self.tag_reader,
+                mirroring=self.mirroring,
                 remotes=self.remotes,
                 definitions=self.definitions,
                 upstreams=self.upstreams,
@@ -484,8 +523,17 @@ def preload(components: Sequence[str]) -> None:
 
 
 async def background(application: Application, stop: asyncio.Event) -> None:
-    """Run the background work until `stop`; an error of it is logged, and it goes on."""
-    task = asyncio.create_task(application.run_background())
+    """Run the background work until `stop`; an error of it is logged, and it begins again."""
+
+    async def go_on() -> None:
+        while True:
+            try:
+                await application.run_background()
+            except Exception:  # noqa: BLE001 - whatever it was, nobody else would go on
+                _log.exception("background work failed")
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    task = asyncio.create_task(go_on())
     await stop.wait()
     task.cancel()
     await asyncio.wait([task])

@@ -184,6 +184,9 @@ class Auth(_Section):
         300, ge=60, le=300, description="Life of a token: so long may reading go on after a right was removed."
     )
     key_days: int = Field(30, ge=1, description="After so many days tokens are signed with a new key.")
+    ended_token_days: int = Field(
+        30, ge=1, description="How long a token that expired is still listed, before it is deleted."
+    )
     hash_memory_kib: int = Field(19_456, ge=8, description="Memory of a password hash (Argon2id), in KiB.")
     hash_passes: int = Field(2, ge=1, description="Passes of a password hash.")
 

@@ -1,10 +1,10 @@
 """
-Everything at once, for as long as one likes: clients push, mount, resume, tag, move, promote, delete and pull, while
-several processes collect and sweep.
+Everything at once, for as long as one likes: clients push, mount, resume, tag, move, promote, delete and pull,
+while several processes collect and sweep.
 
-Time runs sixteen times as fast: the dates in the database are moved towards now. So promises of a minute are used up
-by pushes of seconds. Afterwards every image that somebody was told to be there is pulled and compared, and nothing
-else is left.
+Time runs sixteen times as fast: the dates in the database are moved towards now. So promises of a minute are used
+up by pushes of seconds. Afterwards every image that somebody was told to be there is pulled and compared, and
+nothing else is left.
 
 `DTR_GC_MINUTES=3` lets each of them take so long.
 """
@@ -122,7 +122,7 @@ class Layers:
     """What images are made of; few, so that they have much in common."""
 
     def __init__(self, chance: random.Random) -> None:
-        sizes = [*(50, 900, 15_000), *(20_000, 70_000, 200_000), *(chance.randrange(1_000, 90_000) for _ in range(8))]
+        sizes = (50, 900, 15_000, 20_000, 70_000, 200_000, *(chance.randrange(1_000, 90_000) for _ in range(8)))
         self._layers = [chance.randbytes(size) for size in sizes]
 
     def image(self, chance: random.Random, name: str) -> Image:
@@ -203,7 +203,7 @@ class Somebody:
         return self._with_a_tag(work)
 
     def pull(self) -> bool:
-        return self._with_a_tag(lambda repository, tag, image: self.assert_whole(repository, tag, image))
+        return self._with_a_tag(self.assert_whole)
 
     def delete_tag(self) -> bool:
         def work(repository: str, tag: str, _: Image) -> None:

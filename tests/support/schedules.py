@@ -188,4 +188,3 @@ class _Held:
             return await call(*arguments, **parameters)
 
         return held
-

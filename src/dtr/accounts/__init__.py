@@ -49,6 +49,7 @@ from dtr.accounts.passwords import Passwords
 from dtr.accounts.permissions import Action, Facts, Level, Operation, TokenScope, may
 from dtr.accounts.public_keys import Certificate, PublicKey
 from dtr.accounts.records import SHARED_ORGANIZATION, Account, AccountKind, check_name, folded
+from dtr.accounts.retention import Retention
 from dtr.accounts.robots import Robot
 from dtr.accounts.sessions import SessionRules, csrf_token, is_session_secret
 from dtr.accounts.standings import Standing
@@ -94,6 +95,7 @@ __all__ = [
     "PublicKeyInvalid",
     "PublicKeyTaken",
     "PublicKeyUnknown",
+    "Retention",
     "Robot",
     "RobotUnknown",
     "SessionRules",

@@ -98,13 +98,11 @@ def fsck(loaded: Loaded, **how: Any) -> None:
     blobs as missing, so that the next push brings them again, and leaves objects that nobody names to the running
     server, which deletes them a day later.
     """
-    from dtr.registry.fsck import Fsck
-
     damage = 0
 
     async def work(application: Application) -> None:
         nonlocal damage
-        check = Fsck(application.database, application.storage)
+        check = application.audit()
         async for finding in check.run(**how):
             damage += finding.is_damage
             click.echo(f"{'DAMAGE' if finding.is_damage else 'note  '}  {finding.text}")

@@ -237,10 +237,12 @@ class JobFailed(Exception):
 class Run:
     """A job that runs, for its action: what it is to do, and where it says how far it is."""
 
-    def __init__(self, job: str, action: str, parameters: Mapping[str, str]) -> None:
+    def __init__(self, job: str, action: str, parameters: Mapping[str, str], deadline: int = 0) -> None:
+        """`deadline` is how many milliseconds it may take; 0: as long as it wants."""
         self.job = job
         self.action = action
         self.parameters = parameters
+        self._leaves_at = time.monotonic() + 0.9 * deadline / 1000 if deadline else None
         self.lines: list[str] = []
         self.state: tuple[int, int | None, str] | None = None
 
@@ -251,6 +253,11 @@ class Run:
     def progress(self, done: int, total: int | None, unit: str) -> None:
         """Say how much is done, in `unit`; `total` None: nobody knows."""
         self.state = (done, total, unit)
+
+    @property
+    def is_nearly_over(self) -> bool:
+        """Nine tenths of its time are over: an action that can go on another time leaves off by itself."""
+        return self._leaves_at is not None and time.monotonic() > self._leaves_at
 
 
 @dataclass(slots=True)
@@ -526,7 +533,7 @@ class Worker:
 
     def _start(self, row: Row) -> None:
         job, action, capacity, parameters, configured, deadline, stop_timeout, before = row
-        run = Run(job, action, json.loads(configured) | json.loads(parameters))
+        run = Run(job, action, json.loads(configured) | json.loads(parameters), deadline)
         if before:
             run.log(f"goes on after worker {before}", "warning")
         task = asyncio.create_task(self._perform(run, deadline), name=f"job {action} {job}")

@@ -21,6 +21,7 @@ from sqlalchemy import (
     BigInteger,
     and_,
     bindparam,
+    cast,
     delete,
     exists,
     func,
@@ -53,7 +54,7 @@ from dtr.registry.lifetimes import HOUR
 from dtr.registry.usage import forget, of_repository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from dtr.db import Database, Row, Transaction
@@ -313,6 +314,27 @@ _BURY = Statement(
     .on_conflict_do_nothing()
 )
 
+_is_free = and_(
+    repository_blobs.c.review_at <= _due,
+    ~exists().where(
+        manifest_references.c.repository_id == repository_blobs.c.repository_id,
+        manifest_references.c.kind == "blob",
+        manifest_references.c.target == repository_blobs.c.digest,
+    ),
+)
+_free = select(repository_blobs.c.digest).where(_is_free).distinct().subquery("free")
+_freed = (
+    select(func.count(), cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger))
+    .join_from(_free, blobs, blobs.c.digest == _free.c.digest)
+    .where(
+        ~exists(
+            select(repository_blobs.c.digest)
+            .where(repository_blobs.c.digest == _free.c.digest, func.coalesce(~_is_free, true()))
+            .correlate(_free)
+        )
+    )
+    .subquery("freed")
+)
 _COUNT_DUE = Statement(
     select(
         select(func.count()).select_from(manifests).where(manifests.c.review_at <= _due).scalar_subquery(),
@@ -324,6 +346,7 @@ _COUNT_DUE = Statement(
         .select_from(repositories)
         .where(repositories.c.deleted_at.is_not(None))
         .scalar_subquery(),
+        *_freed.c,
     )
 )
 
@@ -420,10 +443,13 @@ class Collector:
         self._deleted_behind = -1
         self._links_behind = _BEGIN
 
-    async def run(self) -> None:
-        """Collect until cancelled."""
+    async def run(self, is_on: Callable[[], bool] = lambda: True) -> None:
+        """Collect until cancelled, while it is on."""
         pause = _SHORTEST_SLEEP
         while True:
+            if not is_on():
+                await asyncio.sleep(_SHORTEST_SLEEP)
+                continue
             try:
                 collected = await self.collect()
             except Exception:  # noqa: BLE001 - it goes on, whatever it was
@@ -453,9 +479,15 @@ class Collector:
         return total + await self._review_links(ahead)
 
     async def count_due(self, ahead: int = 0) -> Collected:
-        """How many manifests, links and deleted repositories a collection would look at."""
+        """
+        How many manifests, links and deleted repositories a collection would look at.
+
+        `blobs` and `size` are of those that would go at once; what due manifests hold is not among them.
+        """
         row = await self._database.fetch_one(_COUNT_DUE, ahead=ahead)
-        return Collected() if row is None else Collected(manifests=row[0], links=row[1], repositories=row[2])
+        if row is None:
+            return Collected()
+        return Collected(manifests=row[0], links=row[1], repositories=row[2], blobs=row[3], size=row[4])
 
     # --- deleted repositories ---
 

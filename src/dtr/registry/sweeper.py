@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, bindparam, delete, select, update
+from sqlalchemy import BigInteger, bindparam, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, in_list, now
@@ -23,6 +23,8 @@ from dtr.registry.lifetimes import DAY
 from dtr.storage import UploadState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dtr.db import Database, Transaction
     from dtr.storage import Driver
 
@@ -81,6 +83,13 @@ _REPEAT = Statement(
     .where(in_list(gc_objects.c.location, "locations"), gc_objects.c.repeat_after.is_not(None))
     .values(delete_after=gc_objects.c.repeat_after, repeat_after=None, attempts=0, last_error=None)
 )
+_COUNT_DUE = Statement(
+    select(
+        select(func.count()).select_from(uploads).where(uploads.c.expires_at <= now()).scalar_subquery(),
+        func.count(),
+        cast(func.coalesce(func.sum(gc_objects.c.size), 0), BigInteger),
+    ).where(gc_objects.c.delete_after <= now())
+)
 _FAILED = Statement(
     update(gc_objects)
     .where(gc_objects.c.location == bindparam("which"))
@@ -97,6 +106,9 @@ class Swept:
     size: int = 0
     failures: int = 0
 
+    def __add__(self, other: Swept) -> Swept:
+        return Swept(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
     @property
     def is_full(self) -> bool:
         """Whether there is probably more to do at once."""
@@ -110,10 +122,13 @@ class Sweeper:
         self._database = database
         self._storage = storage
 
-    async def run(self) -> None:
-        """Sweep until cancelled."""
+    async def run(self, is_on: Callable[[], bool] = lambda: True) -> None:
+        """Sweep until cancelled, while it is on."""
         pause = _SHORTEST_SLEEP
         while True:
+            if not is_on():
+                await asyncio.sleep(_SHORTEST_SLEEP)
+                continue
             try:
                 swept = await self.sweep()
             except Exception:  # noqa: BLE001 - it goes on, whatever it was
@@ -126,6 +141,11 @@ class Sweeper:
                 if swept.uploads or swept.objects:
                     pause = _SHORTEST_SLEEP
             await asyncio.sleep(pause)
+
+    async def count_due(self) -> Swept:
+        """What sweeping would give up and delete now."""
+        row = await self._database.fetch_one(_COUNT_DUE)
+        return Swept() if row is None else Swept(row[0], row[1], row[2])
 
     async def sweep(self) -> Swept:
         """One round: a batch of uploads, a batch of objects."""

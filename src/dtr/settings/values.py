@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -41,6 +41,8 @@ class Values(Struct, frozen=True, kw_only=True, rename="camel"):
     """Jobs are deleted when they are older, a duration such as ``720h``; empty: age does not count."""
     job_history_to_keep: Annotated[int, Meta(ge=0, le=_LARGEST)] = 0
     """So many of the newest jobs stay, and older ones are deleted; 0: number does not count."""
+    garbage_collection: Literal["continuous", "scheduled", "off"] = "continuous"
+    """Whether what nothing holds is collected all the time, only by jobs, or (for backups) not at all."""
     session_lifetime_minutes: Annotated[int, Meta(ge=_SHORTEST_SESSION, le=_LONGEST_SESSION)] = 60
     """So long a log-in of a browser is good."""
     session_renewal_threshold_minutes: Annotated[int, Meta(ge=0)] = 20

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import Select, literal, select, true
 from tests.support.images import Image, make_artifact, make_image, make_index
 from tests.support.invariants import find_violations
-from tests.support.rooms import Rooms, annotated, make_body
+from tests.support.rooms import Rooms, make_body
 from tests.support.schedules import Actor, Died, Outcome, Schedules
 
 from dtr.db import Statement
@@ -41,7 +41,6 @@ from dtr.registry import (
     manifests,
     promote,
     sweeper,
-    uploads,
 )
 from dtr.registry.promote import Origin
 from dtr.storage import Memory
@@ -346,7 +345,9 @@ SCENARIOS = {
     "an image is promoted to two repositories": Scenario(_is_beyond, promote_here, promote_there),
     "an index of two comes while one is deleted": Scenario(_is_signed, put_index_of_two, delete_image),
     "an upload ends and expires": Scenario(_an_upload_has_expired, finish, expire),
-    "a referrer is judged while its subject is deleted": Scenario(_a_subject, delete_image, put_signature_long_ago),
+    "a referrer is judged while its subject is deleted": Scenario(
+        _a_subject, delete_image, put_signature_long_ago
+    ),
     "a link is judged while its manifest is deleted": Scenario(
         _a_hollow_image, delete_image, push_a_layer_long_ago, sparse=True
     ),
@@ -684,7 +685,10 @@ SAFEGUARDS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         "a manifest comes while its blobs are judged",
         wait("_LOCK_LINKS_TO_DELETE"),
     ),
-    "the collector does not wait for manifests": ("a manifest is tagged while it is judged", wait("_DUE_MANIFESTS")),
+    "the collector does not wait for manifests": (
+        "a manifest is tagged while it is judged",
+        wait("_DUE_MANIFESTS"),
+    ),
     "manifests are judged under their lock": (
         "a manifest is promised while it is judged",
         unlock((collector, "_DUE_MANIFESTS")),

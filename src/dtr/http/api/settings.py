@@ -9,7 +9,7 @@ to work, and nobody believes to have changed what was not.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import Field
@@ -37,6 +37,7 @@ _LIVE = {
     "jobHistoryCompactionEnabled",
     "jobHistoryToKeep",
     "jobHistoryMaxAge",
+    "garbageCollection",
 }
 
 
@@ -82,6 +83,9 @@ class SettingsRecord(Record):
     job_history_compaction_enabled: bool = Field(description="Old jobs are deleted, with their logs.")
     job_history_to_keep: int = Field(description="Those behind so many newer ones are; 0: none.")
     job_history_max_age: str = Field(description="Older ones are: a duration such as `720h`; empty: none.")
+    garbage_collection: Literal["continuous", "scheduled", "off"] = Field(
+        description="When what nothing holds is deleted: all the time, by jobs of `onlinegc` alone, or never."
+    )
 
 
 class SettingsForm(Form):
@@ -119,6 +123,7 @@ class SettingsForm(Form):
     job_history_compaction_enabled: bool | None = None
     job_history_to_keep: int | None = None
     job_history_max_age: str | None = None
+    garbage_collection: str | None = Field(None, description="`continuous`, `scheduled` or `off`.")
 
 
 @router.get("", summary="The settings", responses=errors("NOT_AUTHORIZED"))
@@ -172,6 +177,7 @@ async def _read(rooms: Rooms) -> SettingsRecord:
         job_history_compaction_enabled=live.job_history_compaction_enabled,
         job_history_max_age=live.job_history_max_age,
         job_history_to_keep=live.job_history_to_keep,
+        garbage_collection=live.garbage_collection,
         replica_id=rooms.replicas.own.id,
         replica_settings={
             seen.replica.id: ReplicaSettings(
