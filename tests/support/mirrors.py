@@ -67,7 +67,7 @@ class Mirrors:
             **more,
         )
         prepared = await self.definitions.prepare(
-            Definition(host=REMOTE, username="bot"), password="hunter2 of the bot"
+            Definition(repository_id=repository, host=REMOTE, username="bot"), password="hunter2 of the bot"
         )
 
         async def put(tx: Any) -> str:

@@ -641,6 +641,9 @@ remotes = Table(  # other registries, and as whom they are asked
     metadata,
     Column("id", _text, primary_key=True),  # uuid
     Column("name", _text),  # NULL: it belongs to a single policy
+    # That policy's repository, with which it goes.
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), index=True),
+    CheckConstraint("(name IS NULL) = (repository_id IS NOT NULL)", "single"),
     # Whose policies may use it; with NULL and a name, those of the whole registry.
     Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE")),
     CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", "shared"),

@@ -427,6 +427,7 @@ CREATE TABLE pulls (
 CREATE TABLE remotes (
     id text COLLATE "C" NOT NULL,
     name text COLLATE "C",
+    repository_id bigint,
     namespace_id text COLLATE "C",
     host text COLLATE "C" NOT NULL,
     username text COLLATE "C" NOT NULL,
@@ -439,8 +440,12 @@ CREATE TABLE remotes (
     CONSTRAINT pk_remotes PRIMARY KEY (id),
     CONSTRAINT uq_remotes_namespace_id_name UNIQUE (namespace_id, name),
     CONSTRAINT ck_remotes_shared CHECK (((namespace_id IS NULL) OR (name IS NOT NULL))),
-    CONSTRAINT fk_remotes_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE
+    CONSTRAINT ck_remotes_single CHECK (((name IS NULL) = (repository_id IS NOT NULL))),
+    CONSTRAINT fk_remotes_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE,
+    CONSTRAINT fk_remotes_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_remotes_repository_id ON public.remotes USING btree (repository_id);
 
 CREATE UNIQUE INDEX uq_remotes_name ON public.remotes USING btree (name) WHERE (namespace_id IS NULL);
 

@@ -443,6 +443,7 @@ CREATE TABLE pulls (
 CREATE TABLE remotes (
     id TEXT NOT NULL,
     name TEXT,
+    repository_id INTEGER,
     namespace_id TEXT,
     host TEXT NOT NULL,
     username TEXT NOT NULL,
@@ -453,10 +454,14 @@ CREATE TABLE remotes (
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     CONSTRAINT pk_remotes PRIMARY KEY (id),
+    CONSTRAINT ck_remotes_single CHECK ((name IS NULL) = (repository_id IS NOT NULL)),
     CONSTRAINT ck_remotes_shared CHECK (namespace_id IS NULL OR name IS NOT NULL),
+    CONSTRAINT fk_remotes_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE,
     CONSTRAINT fk_remotes_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
     CONSTRAINT uq_remotes_namespace_id_name UNIQUE (namespace_id, name)
 );
+
+CREATE INDEX ix_remotes_repository_id ON remotes (repository_id);
 
 CREATE UNIQUE INDEX uq_remotes_name ON remotes (name) WHERE namespace_id IS NULL;
 

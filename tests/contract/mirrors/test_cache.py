@@ -103,8 +103,8 @@ def scripted():
 async def caches(database_url: str, tmp_path: Path, scripted: Scripted):
     rooms = Rooms(database_url, lambda: FileSystem(tmp_path), inline_limit=1000)
     await rooms.change(
-        "INSERT INTO remotes (id, host, username, ca, skip_tls_verification, created_at, updated_at)"
-        " VALUES ('r', '', '', '', :no, 0, 0)",
+        "INSERT INTO remotes (id, name, host, username, ca, skip_tls_verification, created_at, updated_at)"
+        " VALUES ('r', 'r', '', '', '', :no, 0, 0)",
         no=False,
     )
     made = Caches(rooms, scripted)

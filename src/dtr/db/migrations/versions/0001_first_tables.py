@@ -920,6 +920,7 @@ def upgrade() -> None:
         "remotes",
         sa.Column("id", text, nullable=False),
         sa.Column("name", text, nullable=True),
+        sa.Column("repository_id", counted, nullable=True),
         sa.Column("namespace_id", text, nullable=True),
         sa.Column("host", text, nullable=False),
         sa.Column("username", text, nullable=False),
@@ -929,13 +930,21 @@ def upgrade() -> None:
         sa.Column("skip_tls_verification", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("(name IS NULL) = (repository_id IS NOT NULL)", name=op.f("ck_remotes_single")),
         sa.CheckConstraint("namespace_id IS NULL OR name IS NOT NULL", name=op.f("ck_remotes_shared")),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_remotes_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
         sa.ForeignKeyConstraint(
             ["namespace_id"], ["accounts.id"], name=op.f("fk_remotes_namespace_id_accounts"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_remotes")),
         sa.UniqueConstraint("namespace_id", "name", name=op.f("uq_remotes_namespace_id_name")),
     )
+    op.create_index(op.f("ix_remotes_repository_id"), "remotes", ["repository_id"], unique=False)
     op.create_index(
         "uq_remotes_name",
         "remotes",
