@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,8 +28,10 @@ class Engine:
     of a registry on the loopback interface.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, mirrors: tuple[str, ...] = ()) -> None:
+        """`mirrors` are asked before Docker Hub."""
         self._directory = directory
+        self._mirrors = mirrors
         self.log_file = directory / "log"
         self.host = f"unix://{directory}/socket"
         self._process: subprocess.Popen[bytes] | None = None
@@ -36,7 +39,8 @@ class Engine:
     def start(self) -> Engine:
         assert shutil.which("dockerd"), "dockerd is missing: scripts/prepare-tests installs it"
         assert os.getuid() == 0, "the tests with a Docker engine run as root: dockerd needs it"
-        (self._directory / "daemon.json").write_text("{}")  # not the host's
+        # Not the host's.
+        (self._directory / "daemon.json").write_text(json.dumps({"registry-mirrors": list(self._mirrors)}))
         for driver in ("overlay2", "vfs"):  # no overlay on an overlay
             if self._try(driver):
                 return self
@@ -79,11 +83,11 @@ class Engine:
 
 
 @contextmanager
-def run_engine() -> Iterator[Engine]:
-    """A running engine. What it made is removed at the end, as it is large."""
+def run_engine(*mirrors: str) -> Iterator[Engine]:
+    """A running engine, maybe with mirrors of Docker Hub. What it made is removed at the end, as it is large."""
     # A short name: the paths of its sockets are limited.
     directory = Path(tempfile.mkdtemp(prefix="dtr-engine-"))
-    engine = Engine(directory)
+    engine = Engine(directory, mirrors)
     try:
         yield engine.start()
     finally:

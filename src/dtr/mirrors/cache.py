@@ -447,13 +447,13 @@ class Cache:
             await download.run(store)
         finally:
             del self._downloads[wanted.repository, wanted.digest]
-        extra: dict[str, Any] = {"repository": wanted.repository, "digest": wanted.digest, "size": wanted.size}
+        extra: dict[str, Any] = {"repository": wanted.repository, "digest": wanted.digest, "bytes": wanted.size}
         if download.failure is not None:
             _log.warning("blob not fetched", extra={**extra, "reason": str(download.failure)})
             return
         if wanted.is_config:
             self._configs.note(wanted.digest)
-        _log.info("blob fetched", extra={**extra, "duration": round(time.monotonic() - started, 3)})
+        _log.info("blob fetched", extra={**extra, "seconds": round(time.monotonic() - started, 3)})
 
     # --- the upstream ---
 
