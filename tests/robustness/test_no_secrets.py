@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
 import json
 import os
 import re
@@ -20,8 +21,10 @@ from sqlalchemy import text
 from tests.support.client import Answer, Client
 from tests.support.commands import Commands, RemoteCommands
 from tests.support.images import digest_of, make_image
+from tests.support.receiver import Receiver, Reply, receiving
 from tests.support.s3 import SECRET_KEY, run_s3_server
 from tests.support.server import Server
+from tests.support.syslog import SyslogServer
 from tests.support.wire import wait_until
 
 from dtr.app import Application
@@ -36,6 +39,12 @@ WRONG_KEY = "pl4nted-s3-key-that-is-wr0ng"
 OLD_PASSWORD = "pl4nted-0ld-password"
 NEW_PASSWORD = "pl4nted-n3w-password"
 IMPORTED_PASSWORD = "pl4nted-1mported-password"
+WEBHOOK_SECRET = "pl4nted:web/hook sécret"
+CHANGED_WEBHOOK_SECRET = "pl4nted-0ther-webhook-secret"
+HOOK = "/hooks/pl4nted-addre55-that-opens-a-door"
+REMOTE_PASSWORD = "pl4nted:rem0te/password ü"
+WRONG_REMOTE_PASSWORD = "pl4nted-wr0ng-remote-password"
+REMOTE_TOKEN = "pl4nted-wr0ng-remote-token"
 PRIVATE_KEY = "pl4ntedMC4CAQAwBQYDK2VwBCIEIPr1vateKeyThatNobodyShouldHaveSent"
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -55,6 +64,8 @@ class Exposed:
     """What commands printed."""
     kept: dict[str, str] = field(default_factory=dict)
     """What the database has to keep, and nobody else: hashes and keys that sign."""
+    told: list[str] = field(default_factory=list)
+    """What a syslog server and a receiver of webhooks were told, and the logs of all jobs."""
 
     def assert_hidden(self, found: str, where: str, *, may_be_kept: bool = False) -> None:
         assert found, where
@@ -94,7 +105,13 @@ def exposed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         url = cluster.create()
         user, _, rest = url.partition("@")
         settings["database.url"] = f"{user}:{DATABASE_PASSWORD}@{rest}"
-    with run_s3_server(directory) as s3:
+    syslog = SyslogServer("tcp", directory).start()
+    settings |= {
+        "events.syslog_address": syslog.address,
+        "webhooks.allowed_networks": "127.0.0.0/8",
+        "mirroring.allowed_networks": "127.0.0.0/8",
+    }
+    with run_s3_server(directory) as s3, receiving() as receiver:
         server = Server(directory / "dtr", {**settings, **s3.settings}, workers=1)
         server.cli("migrate")
         found = Exposed(server.start(), {"S3 key": SECRET_KEY, "wrong S3 key": WRONG_KEY})
@@ -102,9 +119,14 @@ def exposed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             found.secrets["database password"] = DATABASE_PASSWORD
         use(found)
         use_api(found)
+        use_webhooks(found, receiver)
+        use_remotes(found)
         use_commands(found, directory)
+        found.secrets["key of the vault"] = (server.directory / "secret.key").read_text().strip()
         found.kept = kept_secrets(server)
         ask_for_everything(found)
+        found.told += [f"{one.headers} {one.body.decode()}" for one in receiver.received]
+        found.told += [one.decode() for one in list(syslog.received)]
         if cluster is not None:
             break_database(found, cluster)
         break_storage(found, s3)
@@ -118,6 +140,7 @@ def exposed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             found.shown.append(Commands(server).run(*command).output)
         yield found
         server.close()
+    syslog.kill()
 
 
 def use(exposed: Exposed) -> None:
@@ -179,16 +202,90 @@ def use(exposed: Exposed) -> None:
     client.close()
 
 
+def call(client: Client, method: str, path: str, form: Any = None) -> Answer:
+    """Send JSON with the password of the client's user."""
+    body = None if form is None else json.dumps(form).encode()
+    return client.send(method, path, body, {"Authorization": client.basic(), **({} if body is None else JSON)})
+
+
+def use_webhooks(exposed: Exposed, receiver: Receiver) -> None:
+    """Webhooks with a secret, whose receiver fails and then takes what it is told."""
+    server = exposed.server
+    ann, webhooks = Client(server, "ann", USER_PASSWORD), "/api/v0/webhooks"
+    exposed.secrets |= {"webhook's secret": WEBHOOK_SECRET, "webhook's other secret": CHANGED_WEBHOOK_SECRET}
+    to = {"type": "TAG_PUSH", "key": "acme/app", "endpoint": receiver.url(HOOK, "127.0.0.1")}
+    to["skipTLSVerification"] = True
+    # The secret is not only in its place.
+    keep(exposed, call(ann, "POST", webhooks, {**to, "type": WEBHOOK_SECRET, "secret": WEBHOOK_SECRET})).expect(
+        400
+    )
+    keep(exposed, call(ann, "POST", webhooks, {**to, "secret": [WEBHOOK_SECRET]})).expect(400)
+    keep(exposed, call(ann, "POST", f"{webhooks}/test", {**to, "secret": WEBHOOK_SECRET}))
+    form = {**to, "secret": WEBHOOK_SECRET}
+    (made,) = keep(exposed, call(ann, "POST", webhooks, form)).expect(200, 201).json
+    assert made["hasSecret"]
+    before = len(receiver.received)
+    receiver.reply = lambda one: Reply(500 if len(receiver.received) == before + 1 else 200, one.body)
+    ann.push("acme/app", make_image(size=1000), "told")
+    receiver.wait(before + 2)
+    change = {"id": made["id"], "secret": CHANGED_WEBHOOK_SECRET}
+    keep(exposed, call(ann, "POST", f"{webhooks}/update", change)).expect(200)
+    deliveries = f"{webhooks}/{made['id']}/deliveries"
+    wait_until(lambda: [one["status"] for one in call(ann, "GET", deliveries).json] == ["delivered"])
+    (delivery,) = keep(exposed, call(ann, "GET", deliveries)).json
+    keep(exposed, call(ann, "POST", f"{deliveries}/{delivery['id']}/redeliver")).expect(202)
+    receiver.wait(before + 3)
+    first, *_, last = receiver.received[before:]
+    for received, secret in ((first, WEBHOOK_SECRET), (last, CHANGED_WEBHOOK_SECRET)):
+        signature = hmac.new(secret.encode(), received.body, "sha256").hexdigest()
+        assert received.headers["x-dtr-signature-256"] == f"sha256={signature}"
+    ann.close()
+
+
+def use_remotes(exposed: Exposed) -> None:
+    """Another registry, which is this one: with the right password and with wrong ones, stored and only tried."""
+    server = exposed.server
+    admin, ann = Client(server), Client(server, "ann", USER_PASSWORD)
+    server.cli("account", "create", "rem", "--password-stdin", stdin=f"{REMOTE_PASSWORD}\n")
+    server.cli("repository", "create", "rem/there")
+    exposed.secrets |= {
+        "remote's password": REMOTE_PASSWORD,
+        "remote's wrong password": WRONG_REMOTE_PASSWORD,
+        "remote's token": REMOTE_TOKEN,
+    }
+    there = {"remoteHost": f"https://{server.address}", "remoteCA": server.ca.read_text()}
+    named = {**there, "remoteRepository": "rem/there", "username": "rem"}
+    right, wrong = {**named, "password": REMOTE_PASSWORD}, {**named, "password": WRONG_REMOTE_PASSWORD}
+    tried = "/api/v0/remote/registry"
+    keep(exposed, call(ann, "POST", tried, right)).expect(201)
+    for form in (
+        wrong,
+        {**named, "authToken": REMOTE_TOKEN},
+        {**named, "remoteHost": f"https://u:{REMOTE_PASSWORD}@h"},
+    ):
+        keep(exposed, call(ann, "POST", tried, form)).expect(400)
+    forget_failures(server)
+    remotes = "/api/v0/remotes"
+    form = {**there, "name": "itself", "namespace": "acme", "username": "rem", "password": REMOTE_PASSWORD}
+    made = keep(exposed, call(ann, "POST", remotes, form)).expect(201).json
+    keep(exposed, call(ann, "POST", remotes, form)).expect(400)
+    keep(exposed, call(ann, "GET", f"{remotes}?namespace=acme")).expect(200)
+    itself = f"{remotes}/{made['id']}"
+    keep(exposed, call(ann, "POST", f"{itself}/check", {"remoteRepository": "rem/there"})).expect(200)
+    keep(exposed, call(ann, "PATCH", itself, {"password": WRONG_REMOTE_PASSWORD})).expect(200)
+    keep(exposed, call(ann, "POST", f"{itself}/check", {"remoteRepository": "rem/there"})).expect(400)
+    keep(exposed, call(ann, "PATCH", itself, {"password": [REMOTE_PASSWORD]})).expect(400)
+    keep(exposed, call(admin, "PATCH", itself, {"authToken": REMOTE_TOKEN})).expect(200)
+    keep(exposed, call(ann, "GET", itself)).expect(200)
+    forget_failures(server)
+    for client in (admin, ann):
+        client.close()
+
+
 def use_api(exposed: Exposed) -> None:
     """All that takes or makes a secret in the API; the one answer that tells a new one is not kept."""
     server, secrets, new = exposed.server, exposed.secrets, Client(exposed.server, "bea", NEW_PASSWORD)
     admin, ann = Client(server), Client(server, "ann", USER_PASSWORD)
-
-    def call(client: Client, method: str, path: str, form: Any = None, **headers: str) -> Answer:
-        given = {"Authorization": client.basic(), **{name.replace("_", "-"): one for name, one in headers.items()}}
-        body = None if form is None else json.dumps(form).encode()
-        return client.send(method, path, body, {**given, **({} if body is None else JSON)})
-
     user = {"name": "bea", "password": OLD_PASSWORD, "fullName": "Bea"}
     keep(exposed, call(admin, "POST", "/enzi/v0/accounts", user)).expect(201)
     keep(exposed, call(admin, "POST", "/enzi/v0/accounts", user)).expect(400)
@@ -352,6 +449,16 @@ def ask_for_everything(exposed: Exposed) -> None:
         for path in ("/api/v0/openapi.json", "/api/v0/docs", "/metrics"):
             keep(exposed, client.send("GET", path, headers=headers))
         client.close()
+    admin = Client(server)
+    jobs = keep(exposed, call(admin, "GET", "/api/v0/jobs?action=any&worker=any&running=any&limit=1000")).expect(
+        200
+    )
+    for job in jobs.json["jobs"]:
+        logs = keep(exposed, call(admin, "GET", f"/api/v0/jobs/{job['id']}/logs?limit=1000")).expect(200)
+        exposed.told.append(f"{json.dumps(job)} {logs.body.decode()}")
+    for kind in ("jsonl", "csv"):
+        exposed.told.append(call(admin, "GET", f"/api/v0/events/export?format={kind}").expect(200).body.decode())
+    admin.close()
     assert statuses >= {200, 401, 403}
 
 
@@ -473,6 +580,20 @@ def test_not_in_the_log(exposed: Exposed) -> None:
         exposed.assert_hidden(line, "the log")
 
 
+def test_not_in_what_others_are_told(exposed: Exposed) -> None:
+    assert any("dtr@32473" in told for told in exposed.told)
+    assert any("x-dtr-signature-256" in told for told in exposed.told)
+    assert any("WEBHOOK" in told.upper() for told in exposed.told)
+    for told in exposed.told:
+        exposed.assert_hidden(told, "what others are told")
+
+
+def test_addresses_of_receivers_are_known_to_those_who_manage_them_only(exposed: Exposed) -> None:
+    """Many a service takes whoever knows its address for a friend."""
+    for found in (*exposed.told, exposed.server.log):
+        assert HOOK not in found, around(found, HOOK)
+
+
 def test_not_in_the_greeting(exposed: Exposed) -> None:
     exposed.assert_hidden(exposed.server.greeting, "the greeting")
 
@@ -522,9 +643,10 @@ async def dump(url: str) -> str:
 
 
 def test_not_in_the_data_directory(exposed: Exposed) -> None:
-    files = [path for path in exposed.server.directory.rglob("*") if path.is_file()]
-    assert files
-    for path in files:
+    files = {path for path in exposed.server.directory.rglob("*") if path.is_file()}
+    key = exposed.server.directory / "secret.key"
+    assert key in files
+    for path in files - {key}:
         exposed.assert_hidden(path.read_bytes().decode("latin-1") or "empty", str(path), may_be_kept=True)
 
 

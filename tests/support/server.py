@@ -103,7 +103,7 @@ class Server:
                         return worker
         raise AssertionError("no worker has the connection")
 
-    def start(self, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), seconds: float = 20) -> Server:
+    def start(self, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), seconds: float = 60) -> Server:
         """
         Start it and wait until it serves.
 

@@ -223,7 +223,7 @@ class Webhooks:
     async def create(self, webhook: Webhook, *, secret: str = "", by: Actor = SYSTEM) -> Webhook:
         """Make a webhook, whose id is new. Raises WebhookInvalid, VaultError."""
         if webhook.type not in TYPES:
-            raise WebhookInvalid(f"there is no type {webhook.type[:100]!r}: {', '.join(TYPES)}")
+            raise WebhookInvalid(f"a type is one of {', '.join(TYPES)}")
         if webhook.type == "SCANNER_UPDATE_COMPLETED" and (webhook.repository_id or webhook.namespace_id):
             raise WebhookInvalid("the scanner belongs to no repository: SCANNER_UPDATE_COMPLETED has no key")
         if webhook.format not in get_args(Format):
