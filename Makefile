@@ -22,11 +22,12 @@ dev: $(VENV)/dev.stamp ## Prepare the environment with everything for developmen
 test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path runs some
 	@scripts/prepare-tests
 ifeq ($(T),)
-	@# Those that measure, take file descriptors over, or start engines run alone.
-	@failed=; \
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not e2e and not alone" \
+	@# Those that measure, or take file descriptors over, run alone. Engines are few, so their tests run together.
+	@failed=; both="-n 2 --dist loadfile --no-loadscope-reorder"; \
+	$(BIN)/pytest $$both -m "not e2e and not alone" \
 	  tests/docs tests/contract tests/integration tests/robustness tests/unit || failed=1; \
-	$(BIN)/pytest -m "e2e or alone" tests || failed=1; \
+	$(BIN)/pytest $$both -m "e2e and not alone" tests/e2e || failed=1; \
+	$(BIN)/pytest -m alone tests || failed=1; \
 	test -z "$$failed"
 else
 	$(BIN)/pytest $(T)

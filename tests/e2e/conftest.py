@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.support.containers import Containers
@@ -43,6 +43,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
         config.stash[CONFORMANCE].append("DID NOT RUN: with Go 1.24 or later, scripts/prepare-tests builds it")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where tests run beside others, tell the process that shows what was said."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["conformance"] = session.config.stash[CONFORMANCE]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    said = node.config.stash[CONFORMANCE]
+    said += [line for line in getattr(node, "workeroutput", {}).get("conformance", ()) if line not in said]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

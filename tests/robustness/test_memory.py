@@ -24,9 +24,9 @@ from tests.support.server import Server
 pytestmark = pytest.mark.alone
 
 MIB = 1024 * 1024
-LAYER = int(os.environ.get("DTR_TEST_LAYER_GIB", "2")) * 1024 * MIB
-"""Bytes of the one large layer."""
-TRANSFER = 64 * MIB
+LAYER = int(os.environ.get("DTR_TEST_LAYER_MIB", "512")) * MIB
+"""Bytes of the one large layer: many times what it may cost."""
+TRANSFER = 32 * MIB
 """Bytes of each of many transfers."""
 PUSHES, PULLS, SLOW_PULLS = 32, 24, 8
 BUFFERS = 2 * MIB
