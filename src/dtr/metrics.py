@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from prometheus_client import Metric
 
@@ -62,6 +62,8 @@ class Counted(msgspec.Struct):
     """By "read" (a statement) and "write" (a unit of work)."""
     storage: dict[str, Times] = {}
     """By operation of the driver."""
+    jobs: dict[str, Times] = {}
+    """By action and how they ended, separated by a space."""
     bytes_in: int = 0
     bytes_out: int = 0
     running: int = 0
@@ -74,6 +76,7 @@ class Counted(msgspec.Struct):
             (self.seconds, other.seconds),
             (self.database, other.database),
             (self.storage, other.storage),
+            (self.jobs, other.jobs),
         ):
             for key, times in its.items():
                 mine.setdefault(key, Times()).join(times)
@@ -83,6 +86,8 @@ class Counted(msgspec.Struct):
 
 
 _Key: TypeAlias = tuple[str, str, int]
+Queue: TypeAlias = "Mapping[str, tuple[int, float, int]]"
+"""By action: how many jobs wait, for how many seconds the first of them does, how many run."""
 
 
 def prepare(directory: Path) -> None:
@@ -102,6 +107,8 @@ class Metrics:
         self._names: dict[_Key, str] = {}
         self._saved = b""
         self._can_save = True
+        self.queue: Callable[[], Awaitable[Queue]] | None = None
+        """What is asked for the queue of jobs, whenever somebody wants to see it."""
 
     def request_started(self) -> None:
         """A request is under way."""
@@ -126,6 +133,10 @@ class Metrics:
         """The storage did something."""
         _add(self._counted.storage, operation, seconds)
 
+    def job_ended(self, action: str, outcome: str, seconds: float) -> None:
+        """A job of this process ended."""
+        _add(self._counted.jobs, f"{action} {outcome}", seconds)
+
     async def keep_saved(self) -> None:
         """Save every second, until cancelled."""
         while True:
@@ -148,9 +159,10 @@ class Metrics:
             self._saved = content
 
     async def render(self) -> bytes:
-        """The sums over all workers."""
+        """The sums over all workers, and the queue of jobs."""
         await self.save()
-        return await asyncio.to_thread(self._render)
+        queue = await self.queue() if self.queue is not None else {}
+        return await asyncio.to_thread(self._render, queue)
 
     def _name(self, key: _Key) -> str:
         route, method, status = key
@@ -164,7 +176,7 @@ class Metrics:
         temporary.write_bytes(content)
         temporary.replace(self._file)
 
-    def _render(self) -> bytes:
+    def _render(self, queue: Queue) -> bytes:
         from prometheus_client import CollectorRegistry, generate_latest
 
         total = Counted()
@@ -175,15 +187,16 @@ class Metrics:
                     one.running = 0
                 total.join(one)
         registry = CollectorRegistry()
-        registry.register(_Sum(total))
+        registry.register(_Sum(total, queue))
         return generate_latest(registry)
 
 
 class _Sum:
     """A collector of prometheus_client."""
 
-    def __init__(self, total: Counted) -> None:
+    def __init__(self, total: Counted, queue: Queue) -> None:
         self._total = total
+        self._queue = queue
 
     def collect(self) -> Iterable[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -198,19 +211,30 @@ class _Sum:
         transfers.add_metric(["out"], total.bytes_out)
         yield transfers
         yield GaugeMetricFamily("dtr_requests_running", "Requests under way.", value=total.running)
-        for name, text, label, by in (
-            ("dtr_request_seconds", "Time to answer.", "route", total.seconds),
+        for number, name, text in (
+            (0, "dtr_jobs_waiting", "Jobs whose time has come, and that nobody runs."),
+            (1, "dtr_jobs_oldest_waiting_seconds", "For how long the first of them waits."),
+            (2, "dtr_jobs_running", "Jobs that run."),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=["action"])
+            for action, numbers in self._queue.items():
+                gauge.add_metric([action], numbers[number])
+            yield gauge
+        for name, text, labels, by in (
+            ("dtr_request_seconds", "Time to answer.", ["route"], total.seconds),
             (
                 "dtr_database_seconds",
                 "Time of a statement that reads, or of a unit of work.",
-                "operation",
+                ["operation"],
                 total.database,
             ),
-            ("dtr_storage_seconds", "Time of an operation of the storage.", "operation", total.storage),
+            ("dtr_storage_seconds", "Time of an operation of the storage.", ["operation"], total.storage),
+            ("dtr_job_seconds", "Time of a job.", ["action", "outcome"], total.jobs),
         ):
-            family = HistogramMetricFamily(name, text, labels=[label])
+            family = HistogramMetricFamily(name, text, labels=labels)
             for key, times in by.items():
-                family.add_metric([key], list(zip(_LABELS, _accumulated(times.counts), strict=True)), times.total)
+                values = key.rsplit(" ", len(labels) - 1)
+                family.add_metric(values, list(zip(_LABELS, _accumulated(times.counts), strict=True)), times.total)
             yield family
 
 

@@ -15,12 +15,14 @@ from tests.docs.pages import DOCS, ROOT, codes_in, tables_of
 from tests.support.client import Client
 from tests.support.images import make_image
 from tests.support.server import Server
+from tests.support.wire import wait_until
 
 from dtr.accounts import Facts, Level, Operation, may
 from dtr.db.schema import metadata
 from dtr.http import v2
 from dtr.http.api import errors as api_errors
 from dtr.http.v2.request import route
+from dtr.jobs import JobRequest
 
 REFERENCE = DOCS / "reference"
 SOURCE = ROOT / "src" / "dtr"
@@ -173,6 +175,8 @@ def used(server: Server) -> Client:
     client.push("admin/app", image, "latest")
     client.assert_whole("admin/app", image)
     client.send("GET", "/v2/").expect(401)
+    server.do(lambda application: application.jobs.submit(JobRequest(action="false")))
+    wait_until(lambda: b"dtr_job_seconds_count" in client.send("GET", "/metrics").body)
     return client
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sqlalchemy import func, select
 
-from dtr.db import Statement
-from dtr.db.schema import gc_objects, webhooks
+from dtr.db import Statement, now
+from dtr.db.schema import gc_objects, jobs, webhooks
+from dtr.jobs.job import CLAIMABLE, is_one_of
 from dtr.registry import ALERT_AFTER
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ Severity: TypeAlias = Literal["danger", "warning", "info"]
 
 _FAILING = Statement(
     select(func.count(), func.max(gc_objects.c.last_error)).where(gc_objects.c.attempts >= ALERT_AFTER)
+)
+_WAITING_MS = 900_000
+"""A job that waits for longer is worth a word."""
+_WAITING = Statement(
+    select(func.count(), func.min(jobs.c.action)).where(
+        jobs.c.ended_at.is_(None), is_one_of(CLAIMABLE), jobs.c.scheduled_at < now() - _WAITING_MS
+    )
 )
 _GIVEN_UP = Statement(
     select(func.count(), func.max(webhooks.c.last_error)).where(
@@ -72,6 +80,10 @@ class Alerts:
         if row is not None and row[0]:
             text = f"{row[0]} objects cannot be deleted from the storage: {row[1]}"
             found.append(Alert("deletions", "warning", text))
+        row = await self._database.fetch_one(_WAITING)
+        if row is not None and row[0]:
+            text = f"{row[0]} jobs wait for more than {_WAITING_MS // 60_000} minutes, {row[1]} among them:"
+            found.append(Alert("jobs", "warning", f"{text} no worker has time or capacity for them"))
         row = await self._database.fetch_one(_GIVEN_UP)
         if row is not None and row[0]:
             text = f"{row[0]} webhooks are switched off, for their deliveries failed for days: {row[1]}"

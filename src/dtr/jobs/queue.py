@@ -18,7 +18,7 @@ from dtr.db import Statement, in_list, now
 from dtr.db.schema import action_configs, job_logs, jobs
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.jobs.errors import ActionConfigUnknown, JobUnknown
-from dtr.jobs.job import RUNNING, Job, JobRequest, canonical, is_one_of
+from dtr.jobs.job import CLAIMABLE, RUNNING, Job, JobRequest, canonical, is_one_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +96,17 @@ _CANCEL = Statement(
     )
 )
 _DELETE = Statement(delete(jobs).where(jobs.c.id == bindparam("which")))
+_waits = is_one_of(CLAIMABLE) & (jobs.c.scheduled_at <= now())
+_STATE = Statement(
+    select(
+        jobs.c.action,
+        func.count(case((_waits, 1))),
+        func.coalesce(now() - func.min(case((_waits, jobs.c.scheduled_at))), 0),
+        func.count(case((is_one_of(RUNNING), 1))),
+    )
+    .where(jobs.c.ended_at.is_(None))
+    .group_by(jobs.c.action)
+)
 _LOGS = Statement(
     select(job_logs.c.line, job_logs.c.data)
     .where(job_logs.c.job == bindparam("job"), job_logs.c.line >= bindparam("offset"))
@@ -211,6 +222,11 @@ class Jobs:
             _COUNT, action=action, worker=worker, only_running="yes" if only_running else ""
         )
         return int(row[0]) if row else 0
+
+    async def state(self) -> dict[str, tuple[int, float, int]]:
+        """By action: how many jobs wait, for how many seconds the first of them does, how many run."""
+        rows = await self._database.fetch_all(_STATE)
+        return {row[0]: (row[1], row[2] / 1000, row[3]) for row in rows}
 
     async def cancel(self, job: str, *, by: Actor = SYSTEM) -> None:
         """Cancel a job; its worker stops it when it runs. One that ended stays as it is. Raises JobUnknown."""

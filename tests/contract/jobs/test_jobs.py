@@ -7,19 +7,17 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
+from tests.support.jobs import change, ended, fails, has, until, waits, works
 
 from dtr.db import Database, Statement, Transaction, open_database
 from dtr.jobs import (
-    Action,
     ActionConfigUnknown,
     Crons,
     CronUnknown,
-    Job,
-    JobFailed,
     JobInvalid,
     JobRequest,
     Jobs,
@@ -32,76 +30,6 @@ from dtr.jobs import (
 )
 
 HOUR = 3_600_000
-_SQL = {
-    "kill": "UPDATE workers SET heartbeat_until = 0 WHERE id = :id",
-    "due": "UPDATE crons SET next_run = 1 WHERE action = :id",
-    "now": "UPDATE jobs SET scheduled_at = 0 WHERE status = :id",
-}
-
-
-async def change(database: Database, name: str, id: str) -> None:  # noqa: A002 - as in the statement
-    statement = Statement(text(_SQL[name]))
-    await database.unit(lambda tx: tx.execute(statement, id=id))
-
-
-@pytest.fixture
-def jobs(database: Database) -> Jobs:
-    return Jobs(database)
-
-
-@pytest.fixture
-async def start(database: Database) -> AsyncIterator[Callable[..., Worker]]:
-    """A function that starts a worker with the actions that it is given."""
-    tasks: list[asyncio.Task[None]] = []
-
-    def begin(name: str = "0123456789ab", *, concurrency: int = 8, **actions: Action) -> asyncio.Task[None]:
-        worker = Worker(database, Crons(database), actions, worker=name, node="here", concurrency=concurrency)
-        task = asyncio.create_task(worker.run())
-        tasks.append(task)
-        return task
-
-    yield begin
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
-
-
-async def ended(jobs: Jobs, job: str) -> Job:
-    """The job, when it ended."""
-    async with asyncio.timeout(15):
-        while (found := await jobs.get(job)).status not in {"done", "errored", "canceled"}:
-            await asyncio.sleep(0.02)
-    return found
-
-
-async def has(jobs: Jobs, job: str, *states: str) -> Job:
-    async with asyncio.timeout(15):
-        while (found := await jobs.get(job)).status not in states:
-            await asyncio.sleep(0.02)
-    return found
-
-
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(15):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
-async def works(run: Run) -> None:
-    run.log("working")
-    run.progress(1, 2, "steps")
-    await asyncio.sleep(0)
-
-
-async def waits(run: Run) -> None:
-    run.log("waiting")
-    await asyncio.sleep(60)
-
-
-async def fails(_run: Run) -> None:
-    raise JobFailed("it cannot be done")
-
 
 # --- running --------------------------------------------------------------------------------------------------
 

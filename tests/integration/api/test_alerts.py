@@ -52,6 +52,24 @@ def test_a_replica_that_is_silent_and_deletions_that_fail_are_told(api: Api):
     assert alerts(api) == {}
 
 
+def test_jobs_that_nobody_runs_are_told(api: Api):
+    columns = "id, action, status, scheduled_at, updated_at, retries_left, retries_total"
+    for number, minutes in ((1, 14), (2, 16)):
+        at = int(dt.datetime.now(dt.UTC).timestamp() * 1000) - minutes * 60_000
+        api.change(
+            f"INSERT INTO jobs ({columns}) VALUES (:id, 'nobody_can', 'waiting', :at, :at, 0, 0)",
+            id=str(number),
+            at=at,
+        )
+    try:
+        found = alerts(api)
+        assert found.keys() == {"jobs"}
+        assert found["jobs"]["message"].startswith("1 jobs wait for more than 15 minutes, nobody_can among them")
+    finally:
+        api.change("DELETE FROM jobs WHERE action = 'nobody_can'")
+    assert alerts(api) == {}
+
+
 def test_a_certificate_that_clients_refuse_is_told(api: Api):
     api.admin.post("/api/v0/meta/settings", {"dtrHost": "elsewhere.example:5443"}).expect(202)
     try:

@@ -123,6 +123,24 @@ async def test_the_sum_is_over_all_workers_and_keeps_what_the_dead_counted(direc
             await asyncio.to_thread(worker.join, 30)
 
 
+async def test_jobs_are_counted_by_action_and_outcome_and_the_queue_is_asked_for(directory: Path):
+    async def queue() -> dict[str, tuple[int, float, int]]:
+        return {"fsck": (0, 0.0, 1), "sleep": (3, 12.5, 0)}
+
+    metrics = Metrics(directory)
+    metrics.job_ended("sleep", "done", 0.02)
+    metrics.job_ended("sleep", "errored", 2)
+    metrics.queue = queue
+    found = await sums(metrics)
+    for outcome, seconds in (("done", 0.02), ("errored", 2)):
+        labels = (("action", "sleep"), ("outcome", outcome))
+        assert found["dtr_job_seconds_count", labels] == 1
+        assert found["dtr_job_seconds_sum", labels] == pytest.approx(seconds)
+    gauges = ("dtr_jobs_waiting", "dtr_jobs_oldest_waiting_seconds", "dtr_jobs_running")
+    assert [found[name, (("action", "sleep"),)] for name in gauges] == [3, 12.5, 0]
+    assert [found[name, (("action", "fsck"),)] for name in gauges] == [0, 0, 1]
+
+
 async def test_a_new_start_counts_from_nothing(directory: Path):
     metrics = Metrics(directory)
     count(metrics)
