@@ -290,7 +290,9 @@ class Application:
             if given.syslog_address is not None:
                 from dtr.events.syslog import Syslog
 
-                syslog = Syslog(self.database, given.syslog_address, given.syslog_facility)
+                syslog = Syslog(
+                    self.database, given.syslog_address, given.syslog_facility, holder=self.replicas.own.id
+                )
                 group.create_task(syslog.run())
 
     def _dispatcher(self) -> Dispatcher:
@@ -301,6 +303,7 @@ class Application:
             configs=self.image_configs,
             usage=self.usage,
             host=self._host,
+            holder=self.replicas.own.id,
         )
 
     def _worker(self) -> Worker:

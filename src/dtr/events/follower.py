@@ -66,10 +66,11 @@ _FIND_LATE = Statement(select(*COLUMNS).where(in_list(events.c.id, "ids")).order
 class Follower:
     """Somebody who follows the events, called `name` in all processes."""
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database, name: str, holder: str = "") -> None:
+        """`holder`: who that is, when it ends and begins anew, so that it need not wait for its own lease."""
         self._database = database
         self._name = name
-        self._holder = uuid.uuid4().hex
+        self._holder = holder or uuid.uuid4().hex
         self._seen = self._stored = 0
         self._renewed = 0.0
         self._gaps: dict[int, float] = {}

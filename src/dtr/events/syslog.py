@@ -72,9 +72,13 @@ class _Connection(Protocol):
 class Syslog:
     """Sends the events to a server, when no other process does."""
 
-    def __init__(self, database: Database, address: str, facility: str) -> None:
-        """`address`: ``udp://HOST:PORT``, ``tcp://HOST:PORT`` or ``unix:///PATH``; `facility`: of `FACILITIES`."""
-        self._follower = Follower(database, "syslog")
+    def __init__(self, database: Database, address: str, facility: str, *, holder: str = "") -> None:
+        """
+        `address`: ``udp://HOST:PORT``, ``tcp://HOST:PORT`` or ``unix:///PATH``; `facility`: of `FACILITIES`.
+
+        `holder`: that of the `Follower`.
+        """
+        self._follower = Follower(database, "syslog", holder)
         self._address = address
         self._facility = FACILITIES[facility]
         self._host = _NO_HOST_NAME.sub("", socket.gethostname())[:255] or "-"

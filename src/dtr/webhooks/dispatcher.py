@@ -105,15 +105,16 @@ class Dispatcher:
         configs: ImageConfigs,
         usage: Usage,
         host: Callable[[], str],
+        holder: str = "",
     ) -> None:
-        """`host` says the registry's ``HOST[:PORT]``; empty: unknown."""
+        """`host` says the registry's ``HOST[:PORT]``, empty: unknown; `holder` is that of the `Follower`."""
         self._database = database
         self._deliveries = deliveries
         self._repositories = repositories
         self._configs = configs
         self._usage = usage
         self._host = host
-        self._follower = Follower(database, "webhooks")
+        self._follower = Follower(database, "webhooks", holder)
         self._forgotten = 0.0
 
     async def run(self) -> None:

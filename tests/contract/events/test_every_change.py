@@ -215,12 +215,18 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await did.does("Promotions.delete", promotions.delete, number, policy.id)
     vault = Vault(key_file)
     definitions, upstreams = Definitions(database, vault), Upstreams(database)
-    remote = await definitions.create(Definition(name="hub", host="registry.example"), password="", token="")
+    remote = Definition(name="hub", host="registry.example", username="bot")
+    remote = await did.does("Definitions.create", definitions.create, remote, password=SECRET, token=SECRET)
+    remote = await did.does("Definitions.change", definitions.change, remote, password=SECRET)
     cached = await rooms.make_repository("acme/cached")
     upstream = Upstream(repository=cached, remote=remote.id, remote_path="library/app")
     upstream = await did.does("Upstreams.put", upstreams.put, upstream)
     await did.does("Upstreams.delete", upstreams.delete, upstream)
-    webhooks, deliveries = Webhooks(database, vault), Deliveries(database, vault, Sender(Outside(Addresses())), str)
+    await did.does("Definitions.delete", definitions.delete, remote.id)
+    webhooks, deliveries = (
+        Webhooks(database, vault),
+        Deliveries(database, vault, Sender(Outside(Addresses())), str),
+    )
     hidden = "a-path-that-is-a-secret"
     receiver = Receiver(endpoint=f"https://receiver.example/{hidden}")
     webhook = Webhook(type="TAG_PUSH", repository_id=number, receiver=receiver)

@@ -70,6 +70,17 @@ async def test_one_process_at_a_time(database: Database):
     assert await Follower(database, "another name").claim()
 
 
+async def test_who_died_and_begins_anew_does_not_wait_for_its_own_lease(database: Database):
+    before = Follower(database, "test", "replica")
+    assert await before.claim()
+    await write(database, made())
+    assert len(await before.fetch()) == 1  # and it dies
+    after = Follower(database, "test", "replica")
+    assert await after.claim()
+    assert len(await after.fetch()) == 1
+    assert not await Follower(database, "test", "another").claim()
+
+
 async def test_large_numbers_come_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(follower, "BATCH", 3)
     clause: Any = follower._FIND._clause
