@@ -28,7 +28,7 @@ from dtr.app import Application
 from dtr.oci import parse_repository_name
 from dtr.registry import Settings
 
-SETTINGS = {"webhooks.allowed_networks": "127.0.0.1/32"}
+SETTINGS = {"webhooks.allowed_networks": "127.0.0.1/32", "mirroring.allowed_networks": "127.0.0.1/32"}
 
 # --- the matrix -----------------------------------------------------------------------------------------------
 
@@ -71,6 +71,11 @@ RIGHTS = """
 
     policies private 401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
     policies public  401 403 +   +   +   +   403 +   403 +   +   401 403 +   +
+
+    remotes of one   401 403 403 403 403 +   403 +   403 +   +   401 403 403 403
+    see remote       401 404 404 404 404 +   404 +   404 +   +   401 404 404 404
+    use remote       401 404 404 404 404 +   404 +   404 403 +   401 404 404 404
+    manage remote    401 404 404 404 404 403 404 +   404 403 +   401 404 404 404
 
     found            +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
     logged in        401 +   +   +   +   +   +   +   +   +   +   401 +   +   +
@@ -307,6 +312,28 @@ def _promotion_policy(world: World, target: str) -> None:
             world.admin.delete(f"/api/v0/repositories/{target}/promotionPolicies/{one['id']}").expect(204)
 
 
+REMOTE = {"name": "of acme", "namespace": "acme", "remoteHost": "https://registry.example"}
+REGISTRY: dict[str, Any] = {"remoteRepository": "acme/public", "skipTLSVerification": True}
+"""The server itself."""
+
+
+def _no_remote(world: World, _target: str) -> None:
+    for one in world.admin.get("/api/v0/remotes", namespace="acme").expect(200).json:
+        if one["name"] == REMOTE["name"]:
+            world.admin.delete(f"/api/v0/remotes/{one['id']}").expect(204)
+
+
+def _remote(world: World, target: str) -> None:
+    _no_remote(world, target)
+    _registry(world, target)
+    form = {**REMOTE, "remoteHost": REGISTRY["remoteHost"], "skipTLSVerification": True}
+    world.ids["remote"] = world.admin.post("/api/v0/remotes", form).expect(201).json["id"]
+
+
+def _registry(world: World, _target: str) -> None:
+    REGISTRY["remoteHost"] = f"https://127.0.0.1:{world.api.server.port}"
+
+
 UPSTREAM: dict[str, Any] = {"remoteRepository": "library/app"}
 
 
@@ -496,6 +523,9 @@ MATRIX = {
     f"DELETE {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", before=_pruning_policy),
     f"GET {REPOSITORY}/promotionPolicies": Row("policies"),
     f"POST {REPOSITORY}/promotionPolicies": Row("manage", PROMOTION, in_organization=True),
+    f"POST {REPOSITORY}/promotionPolicies/test": Row("manage", PROMOTION, in_organization=True),
+    f"GET {REPOSITORY}/promotions": Row("look at"),
+    f"GET {REPOSITORY}/promotionPolicies/{{promotionpolicyid}}/waiting": Row("look at", before=_promotion_policy),
     f"GET {REPOSITORY}/promotionPolicies/{{promotionpolicyid}}": Row("policies", before=_promotion_policy),
     f"PUT {REPOSITORY}/promotionPolicies/{{promotionpolicyid}}": Row(
         "manage", PROMOTION, before=_promotion_policy, in_organization=True
@@ -509,6 +539,13 @@ MATRIX = {
     f"GET {NAMESPACE}/upstream": Row("member", before=_namespace_upstream),
     f"PUT {NAMESPACE}/upstream": Row("namespace", UPSTREAM, before=_remote_of_caches),
     f"DELETE {NAMESPACE}/upstream": Row("namespace", before=_namespace_upstream),
+    "POST /api/v0/remote/registry": Row("any user", REGISTRY, before=_registry),
+    "GET /api/v0/remotes": Row("remotes of one", query={"namespace": "acme"}),
+    "POST /api/v0/remotes": Row("owner", REMOTE, before=_no_remote),
+    "GET /api/v0/remotes/{remote}": Row("see remote", before=_remote),
+    "PATCH /api/v0/remotes/{remote}": Row("manage remote", {"username": "bot"}, before=_remote),
+    "DELETE /api/v0/remotes/{remote}": Row("manage remote", before=_remote),
+    "POST /api/v0/remotes/{remote}/check": Row("use remote", REGISTRY, before=_remote),
     "GET /api/v0/webhooks": Row("any user"),
     "POST /api/v0/webhooks": Row("manage private", WEBHOOK),
     "POST /api/v0/webhooks/test": Row("any user", TEST, before=_receiver),

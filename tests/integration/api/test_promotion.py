@@ -229,3 +229,71 @@ def test_a_target_has_to_be_administered(world: Api):
 def test_a_policy_that_cannot_be_is_refused(world: Api, change: dict[str, Any]):
     answer = world.as_("ada").post(POLICIES, {**ANY, **change}).expect(400)
     assert (answer.codes, bool(answer.json["errors"][0]["detail"])) == (["INVALID_PROMOTION_POLICY"], True)
+
+
+def test_trying_out_changes_nothing_and_explains(world: Api):
+    ada = world.as_("ada")
+    for tag in ("v1", "v2"):
+        ada.client.put_manifest("acme/dev", IMAGE, tag).expect(201)
+    rule = {"field": "tag", "operator": "sw", "values": ["v"]}
+    meant = {**ANY, "rules": [rule], "tagTemplate": "%n-ok"}
+    answer = ada.post(f"{POLICIES}/test", meant, pageSize=1, count="true").expect(200)
+    assert answer.json == [{"name": "v1", "digest": IMAGE.digest, "targetTag": "v1-ok"}]
+    assert (answer.headers["x-resource-count"], answer.headers["x-next-page-start"]) == ("2", "v2")
+    explained = ada.post(f"{POLICIES}/test", meant, explain="true").expect(200).json
+    assert [(one["name"], one["promote"], one["answer"], one["decidedBy"]) for one in explained] == [
+        ("latest", False, "no", 0),
+        ("v1", True, "yes", None),
+        ("v2", True, "yes", None),
+    ]
+    assert ada.get(f"{PROD}/tags").expect(200).json == []
+    bad = ada.post(f"{POLICIES}/test", {**ANY, "tagTemplate": "no name"}).expect(400)
+    assert bad.codes == ["INVALID_PROMOTION_POLICY"]
+
+
+def test_what_a_policy_waits_for_is_shown_and_the_history_lists_what_it_did(world: Api):
+    ada = world.as_("ada")
+    signed = {"field": "signed", "operator": "eq", "values": ["true"]}
+    made = ada.post(POLICIES, {**ANY, "rules": [signed]}, initialEvaluation="false").expect(201).json
+    ada.client.push("acme/dev", IMAGE, "v1")
+    deadline = time.monotonic() + 15
+    while not (waiting := ada.get(f"{POLICIES}/{made['id']}/waiting", count="true").expect(200)).json:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (one,) = waiting.json
+    assert (one["name"], one["digest"], one["waitsFor"]) == ("v1", IMAGE.digest, "signature")
+    assert waiting.headers["x-resource-count"] == "1"
+    assert ada.get(f"{POLICIES}/{made['id']}").expect(200).json["waiting"] == 1
+    assert [one["waiting"] for one in ada.get(POLICIES).expect(200).json] == [1]
+    assert ada.get(f"{PROD}/promotionPolicies/{made['id']}/waiting").codes == ["NO_SUCH_PROMOTION_POLICY"]
+    seal = make_artifact("application/vnd.cncf.notary.signature", b"signed", subject=IMAGE)
+    ada.client.push("acme/dev", seal)
+    wait_for_tags(world, "v1")
+    ada.post(f"{DEV}/tags/latest/promotion", to("by-hand")).expect(201)
+    history = ada.get(f"{DEV}/promotions").expect(200).json
+    assert [
+        (one["promotionPolicyID"], one["tag"], one["target"], one["actorName"], one["error"])
+        for one in history[:2]
+    ] == [
+        ("", "latest", "acme/prod:by-hand", "ada", ""),
+        (made["id"], "v1", "acme/prod:v1", "", ""),
+    ]
+    only = ada.get(f"{DEV}/promotions", policy=made["id"]).expect(200).json
+    assert [(one["tag"], one["digest"]) for one in only] == [("v1", IMAGE.digest)]
+    assert ada.get(f"{POLICIES}/{made['id']}").expect(200).json["waiting"] == 0
+    referrers = ada.client.call("GET", f"/v2/acme/prod/referrers/{IMAGE.digest}").expect(200).json["manifests"]
+    assert [one["digest"] for one in referrers] == [seal.digest]
+
+
+def test_a_failure_is_in_the_history(world: Api):
+    ada = world.as_("ada")
+    ada.client.push("acme/prod", IMAGE, "latest")
+    ada.patch(PROD, {"immutableTags": True}).expect(200)
+    made = ada.post(POLICIES, ANY).expect(201).json
+    deadline = time.monotonic() + 15
+    while not (history := ada.get(f"{DEV}/promotions", policy=made["id"]).expect(200).json):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (one,) = history
+    assert (one["tag"], one["target"], "cannot be overwritten" in one["error"]) == ("latest", "acme/prod", True)
+    assert world.as_("will").get(f"{DEV}/promotions").codes == ["NOT_AUTHORIZED"]

@@ -86,6 +86,16 @@ def test_trying_out_changes_nothing_and_explains(world: Api):
         "dev-2": (True, "yes", None),
         "latest": (False, "no", 0),
     }
+    explained = ada.post(f"{POLICIES}/test", meant, explain="true", pageSize=100).expect(200).json
+    assert [one["name"] for one in explained if one["keptBy"] == "newest"] == ["dev-2"]
+    unsure = {"field": "vulnerability_all", "operator": "gt", "values": ["9"]}
+    explained = ada.post(f"{POLICIES}/test", {"rules": [OLD, unsure]}, explain="true").expect(200).json
+    assert {one["name"]: (one["answer"], one["waitsFor"]) for one in explained} == {
+        "1.0": ("no", ""),
+        "dev-1": ("waits", "scan"),
+        "dev-2": ("waits", "scan"),
+        "latest": ("no", ""),
+    }
     assert len(tags(world)) == 4
 
 
