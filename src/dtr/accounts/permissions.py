@@ -149,6 +149,8 @@ class Operation(enum.Enum):
     MANAGE_REMOTES = enum.auto()
     """Other registries, with credentials, that the policies of a namespace use."""
     USE_REMOTES = enum.auto()
+    SEE_REMOTES = enum.auto()
+    """Never their secrets."""
     MANAGE_REPOSITORY_WEBHOOKS = enum.auto()
     MANAGE_NAMESPACE_WEBHOOKS = enum.auto()
     MANAGE_GLOBAL_WEBHOOKS = enum.auto()
@@ -235,6 +237,10 @@ def _manages_namespace(facts: Facts) -> bool:
     return facts.manages_namespace
 
 
+def _manages_namespace_or_audits(facts: Facts) -> bool:
+    return facts.manages_namespace or facts.is_auditor
+
+
 def _sees_namespace(facts: Facts) -> bool:
     return facts.manages_namespace or facts.is_member or facts.is_auditor
 
@@ -269,6 +275,7 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.CHECK_REMOTE_REGISTRY: _is_user,
     Operation.MANAGE_REMOTES: _owns_namespace,
     Operation.USE_REMOTES: _manages_namespace,
+    Operation.SEE_REMOTES: _manages_namespace_or_audits,
     Operation.MANAGE_REPOSITORY_WEBHOOKS: _administers,
     Operation.MANAGE_NAMESPACE_WEBHOOKS: _manages_namespace,
     Operation.MANAGE_GLOBAL_WEBHOOKS: _is_system_admin,

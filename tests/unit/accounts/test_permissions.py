@@ -45,6 +45,7 @@ MATRIX = """
 | Manual push-mirror of a tag                    |     |     |     |     | x | x  | x | x  | x | x |
 | Check a remote registry                        |     | x   | x   | x   | x | x  | x | x  | x | x |
 | Remotes of the namespace: use                  |     |     |     |     |   |    |   | x  | x | x |
+| Remotes of the namespace: see                  |     |     |     | x   |   |    |   | x  | x | x |
 | Remotes of the namespace: manage               |     |     |     |     |   |    |   |    | x | x |
 | Pruning policy: list                           |     |     |     | x   | x | x  | x | x  | x | x |
 | Pruning policy: create, edit, delete, test     |     |     |     |     |   |    | x | x  | x | x |
@@ -96,6 +97,7 @@ OPERATIONS = {
     "Manual push-mirror of a tag": Operation.MIRROR_TAG,
     "Check a remote registry": Operation.CHECK_REMOTE_REGISTRY,
     "Remotes of the namespace: use": Operation.USE_REMOTES,
+    "Remotes of the namespace: see": Operation.SEE_REMOTES,
     "Remotes of the namespace: manage": Operation.MANAGE_REMOTES,
     "Pruning policy: list": Operation.LIST_POLICIES,
     "Pruning policy: create, edit, delete, test": Operation.EDIT_POLICIES,
@@ -242,6 +244,7 @@ def test_an_auditor_has_no_right_more_than_others_to_change_or_pull(who: Facts):
         Operation.SEE_TRUST_CHANGES,
         Operation.SEE_GLOBAL_TRUST_CHANGES,
         Operation.SEE_SYSTEM,
+        Operation.SEE_REMOTES,
         Operation.SEE_TEAM_ACCESS,
         Operation.SEE_NAMESPACE_ACCESS,
     }

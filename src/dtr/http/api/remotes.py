@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt  # noqa: TC003 - records need it
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/api/v0/remotes", tags=["remotes"])
 registry_router = APIRouter(prefix="/api/v0/remote/registry", tags=["remote"])
+
+_Right: TypeAlias = tuple[Operation, Operation]
+_SEE = (Operation.SEE_SYSTEM, Operation.SEE_REMOTES)
+_USE = (Operation.ADMINISTER, Operation.USE_REMOTES)
+_MANAGE = (Operation.ADMINISTER, Operation.MANAGE_REMOTES)
+"""On remotes of the whole registry, and on those of a namespace."""
 
 _CHECK_SECONDS, _CHECK_PATIENCE = 30.0, 5.0
 _CHECKED = ("INVALID_REMOTE", "REMOTE_REGISTRY_INVALID_PERMISSIONS", "REMOTE_REGISTRY_FAILED")
@@ -187,7 +193,7 @@ async def list_remotes(
     namespace: Annotated[str, Query(description="Those of a namespace; empty: of the whole registry.")] = "",
 ) -> list[RemoteRecord]:
     """For those who may use them, and auditors; by name."""
-    owner = await _place(caller, namespace, Operation.SEE_SYSTEM, Operation.USE_REMOTES)
+    owner = await _place(caller, namespace, _SEE)
     if page.wants_count:
         response.headers[COUNT] = str(await rooms.definitions.count(owner))
     found = await rooms.definitions.list_definitions(owner, start=page.start, limit=page.limit)
@@ -202,7 +208,7 @@ async def list_remotes(
 )
 async def create_remote(form: RemoteForm, caller: CallerDep, rooms: RoomsDep) -> RemoteRecord:
     """For owners of the namespace; without one, for system administrators."""
-    owner = await _place(caller, form.namespace, Operation.ADMINISTER, Operation.MANAGE_REMOTES)
+    owner = await _place(caller, form.namespace, _MANAGE)
     definition = Definition(
         name=form.name,
         namespace_id=owner,
@@ -220,7 +226,7 @@ async def create_remote(form: RemoteForm, caller: CallerDep, rooms: RoomsDep) ->
 @router.get("/{remote}", summary="A remote", responses=errors("NO_SUCH_REMOTE"))
 async def get_remote(remote: str, caller: CallerDep, rooms: RoomsDep) -> RemoteRecord:
     """For those who may use it, and auditors."""
-    return RemoteRecord.of(await _visible(caller, rooms, remote))
+    return RemoteRecord.of(await _required(caller, rooms, remote, _SEE))
 
 
 @router.patch(
@@ -230,8 +236,8 @@ async def get_remote(remote: str, caller: CallerDep, rooms: RoomsDep) -> RemoteR
 )
 async def update_remote(remote: str, form: RemoteChanges, caller: CallerDep, rooms: RoomsDep) -> RemoteRecord:
     """For owners of its namespace, or system administrators. Whose it is stays."""
-    present = await _managed(caller, rooms, remote)
-    given = {
+    present = await _required(caller, rooms, remote, _MANAGE)
+    given: dict[str, Any] = {
         "name": form.name,
         "host": form.remote_host,
         "username": form.username,
@@ -251,16 +257,18 @@ async def update_remote(remote: str, form: RemoteChanges, caller: CallerDep, roo
 )
 async def delete_remote(remote: str, caller: CallerDep, rooms: RoomsDep) -> None:
     """For owners of its namespace, or system administrators, while no policy uses it."""
-    found = await _managed(caller, rooms, remote)
+    found = await _required(caller, rooms, remote, _MANAGE)
     await rooms.definitions.delete(found.id, by=caller.actor)
 
 
-@router.post("/{remote}/check", summary="Try a remote out", responses=errors("NO_SUCH_REMOTE", *_CHECKED))
+@router.post(
+    "/{remote}/check", summary="Try a remote out", responses=errors("NO_SUCH_REMOTE", "NOT_AUTHORIZED", *_CHECKED)
+)
 async def check_stored_remote(
     remote: str, form: RemoteCheckForm, caller: CallerDep, rooms: RoomsDep
 ) -> RemoteCheckRecord:
     """For those who may use it. It leaves nothing there."""
-    found = await _usable(caller, rooms, remote)
+    found = await _required(caller, rooms, remote, _USE)
     return await check_remote(caller, rooms, await rooms.definitions.remote(found.id, form.remote_repository))
 
 
@@ -297,55 +305,36 @@ async def require_usable(caller: Caller, rooms: Rooms, remote: str, path: str) -
     """
     A remote that the caller may use in policies of the repository (or ``namespace/``) at `path`.
 
-    Raises ApiError: NO_SUCH_REMOTE also for one that may not be used there.
+    Raises ApiError: NO_SUCH_REMOTE also for one of another namespace, NOT_AUTHORIZED.
     """
-    found = await _usable(caller, rooms, remote)
+    found = await _required(caller, rooms, remote, _USE)
     if found.namespace_id is not None and found.namespace != path.partition("/")[0]:
-        raise ApiError("NO_SUCH_REMOTE", remote)
-    return found
-
-
-async def _usable(caller: Caller, rooms: Rooms, remote: str) -> Definition:
-    found = await _named(caller, rooms, remote)
-    if not await _may(caller, found, Operation.ADMINISTER, Operation.USE_REMOTES):
-        raise ApiError("NO_SUCH_REMOTE", remote)
-    return found
-
-
-async def _visible(caller: Caller, rooms: Rooms, remote: str) -> Definition:
-    found = await _named(caller, rooms, remote)
-    if not (
-        caller.may(Operation.SEE_SYSTEM) or await _may(caller, found, Operation.SEE_SYSTEM, Operation.USE_REMOTES)
-    ):
-        raise ApiError("NO_SUCH_REMOTE", remote)
-    return found
-
-
-async def _managed(caller: Caller, rooms: Rooms, remote: str) -> Definition:
-    found = await _visible(caller, rooms, remote)
-    if not await _may(caller, found, Operation.ADMINISTER, Operation.MANAGE_REMOTES):
-        raise ApiError("NOT_AUTHORIZED")
-    return found
-
-
-async def _named(caller: Caller, rooms: Rooms, remote: str) -> Definition:
-    """A remote that is no single policy's. Raises ApiError."""
-    caller.user()
-    found = await rooms.definitions.get(remote)
-    if found.name is None:
         raise DefinitionUnknown(remote)
     return found
 
 
-async def _may(caller: Caller, found: Definition, everywhere: Operation, in_namespace: Operation) -> bool:
+async def _required(caller: Caller, rooms: Rooms, remote: str, right: _Right) -> Definition:
+    """
+    A remote on which the caller has a right.
+
+    Raises ApiError, and DefinitionUnknown also for one of a single policy, or of which the caller must not know.
+    """
+    caller.user()
+    found = await rooms.definitions.get(remote)
     if found.namespace_id is None:
-        return caller.may(everywhere)
-    return may((await caller.standing(f"{found.namespace}/")).facts, in_namespace)
+        facts, place = caller.facts, 0
+    else:
+        facts, place = (await caller.standing(f"{found.namespace}/")).facts, 1
+    if found.name is None or not may(facts, _SEE[place]):
+        raise DefinitionUnknown(remote)
+    if not may(facts, right[place]):
+        raise ApiError("NOT_AUTHORIZED")
+    return found
 
 
-async def _place(caller: Caller, namespace: str, everywhere: Operation, in_namespace: Operation) -> str | None:
+async def _place(caller: Caller, namespace: str, right: _Right) -> str | None:
     """The id of the account that owns a namespace; None: there is none. Raises ApiError: the caller may not."""
     if not namespace:
-        caller.require(everywhere)
+        caller.require(right[0])
         return None
-    return (await caller.require_in(namespace, in_namespace)).id
+    return (await caller.require_in(namespace, right[1])).id
