@@ -150,7 +150,7 @@ class Actions:
             run.log(f"freed: {', '.join(f'{name} {number}' for name, number in freed.items())}")
 
     async def _foresee(self, run: Run) -> None:
-        due = await self._collector.count_due(self._ahead(run))
+        due = await self._collector.count_due(_grace(run))
         run.log(f"{_due(due)}; {due.blobs} blobs of {due.size} bytes would go at once")
         waiting = await self._sweeper.count_due()
         run.log(f"{waiting.uploads} uploads are over; {waiting.objects} objects of {waiting.size} bytes are due")
@@ -159,13 +159,13 @@ class Actions:
         run.log("this is a dry run: nothing is deleted; old events and jobs are not counted")
 
     async def _collect(self, run: Run) -> dict[str, int]:
-        ahead = self._ahead(run)
-        due = await self._collector.count_due(ahead)
+        grace = _grace(run)
+        due = await self._collector.count_due(grace)
         run.log(_due(due))
         expected = due.manifests + due.links
         total, reported = Collected(), asyncio.get_running_loop().time()
         while not run.is_nearly_over:
-            collected = await self._collector.collect(ahead=ahead)
+            collected = await self._collector.collect(grace=grace)
             total += collected
             looked_at = total.manifests + total.links + total.kept
             run.progress(looked_at, max(expected, looked_at), "rows")
@@ -183,19 +183,6 @@ class Actions:
             "blobs": total.blobs,
             "bytes of blobs": total.size,
         }
-
-    def _ahead(self, run: Run) -> int:
-        """How many milliseconds before its time something is due: with `grace`, the time since it was let go."""
-        text = run.parameters.get("grace", "")
-        if not text:
-            return 0
-        try:
-            grace = to_milliseconds(text)
-        except ValueError as error:
-            raise JobFailed(f"grace {error}") from None
-        if grace < _SHORTEST_GRACE and not _flag(run, "unsafe"):
-            raise JobFailed("a grace below 10m may break pushes that are under way: give unsafe=true with it")
-        return max(0, self._lifetimes.hold - grace)
 
     async def _sweep(self, run: Run) -> dict[str, int]:
         total = Swept()
@@ -283,6 +270,20 @@ class Actions:
         run.log(fsck.counted)
         if damage:
             raise JobFailed(f"{damage} findings are damage")
+
+
+def _grace(run: Run) -> int | None:
+    """So many milliseconds ago something must have been let go to be due; None: as long as promises last."""
+    text = run.parameters.get("grace", "")
+    if not text:
+        return None
+    try:
+        grace = to_milliseconds(text)
+    except ValueError as error:
+        raise JobFailed(f"grace {error}") from None
+    if grace < _SHORTEST_GRACE and not _flag(run, "unsafe"):
+        raise JobFailed("a grace below 10m may break pushes that are under way: give unsafe=true with it")
+    return grace
 
 
 def _due(due: Collected) -> str:

@@ -227,7 +227,11 @@ class Somebody:
         """An upload whose connection breaks, and that goes on."""
         repository, data = self._repository(), self.chance.randbytes(150_000)
         location = local(self._call("POST", f"/v2/{repository}/blobs/uploads/").expect(202).headers["location"])
-        headers = {"Authorization": f"Bearer {self._token(repository)}", "Content-Length": str(len(data))}
+        headers = {
+            "Authorization": f"Bearer {self._token(repository)}",
+            "Content-Length": str(len(data)),
+            "Content-Range": f"0-{len(data) - 1}",  # it may come late, when others have gone on
+        }
         connection = self.client.connect()
         connection.putrequest("PATCH", location)
         for name, value in headers.items():

@@ -337,7 +337,10 @@ _freed = (
 )
 _COUNT_DUE = Statement(
     select(
-        select(func.count()).select_from(manifests).where(manifests.c.review_at <= _due).scalar_subquery(),
+        select(func.count())
+        .select_from(manifests)
+        .where(manifests.c.review_at <= now() + bindparam("ahead_of_manifests", type_=BigInteger))
+        .scalar_subquery(),
         select(func.count())
         .select_from(repository_blobs)
         .where(repository_blobs.c.review_at <= _due)
@@ -472,19 +475,28 @@ class Collector:
                 pause = min(max(pause * 2, _SHORTEST_SLEEP), _LONGEST_SLEEP)
             await asyncio.sleep(pause)
 
-    async def collect(self, *, ahead: int = 0) -> Collected:
-        """One batch of everything that is due, or will be in `ahead` milliseconds."""
+    async def collect(self, *, grace: int | None = None) -> Collected:
+        """One batch of everything that is due; with `grace`, of what was let go so many milliseconds ago."""
         total = await self._empty_repository()
-        total += await self._review_manifests(ahead)
-        return total + await self._review_links(ahead)
+        total += await self._review_manifests(self._ahead(self._lifetimes.hold_manifest, grace))
+        return total + await self._review_links(self._ahead(self._lifetimes.hold, grace))
 
-    async def count_due(self, ahead: int = 0) -> Collected:
+    @staticmethod
+    def _ahead(hold: int, grace: int | None) -> int:
+        """How many milliseconds before its time something is due that was let go `hold` before that."""
+        return 0 if grace is None else max(0, hold - grace)
+
+    async def count_due(self, grace: int | None = None) -> Collected:
         """
         How many manifests, links and deleted repositories a collection would look at.
 
         `blobs` and `size` are of those that would go at once; what due manifests hold is not among them.
         """
-        row = await self._database.fetch_one(_COUNT_DUE, ahead=ahead)
+        row = await self._database.fetch_one(
+            _COUNT_DUE,
+            ahead=self._ahead(self._lifetimes.hold, grace),
+            ahead_of_manifests=self._ahead(self._lifetimes.hold_manifest, grace),
+        )
         if row is None:
             return Collected()
         return Collected(manifests=row[0], links=row[1], repositories=row[2], blobs=row[3], size=row[4])

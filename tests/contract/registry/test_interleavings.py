@@ -345,9 +345,7 @@ SCENARIOS = {
     "an image is promoted to two repositories": Scenario(_is_beyond, promote_here, promote_there),
     "an index of two comes while one is deleted": Scenario(_is_signed, put_index_of_two, delete_image),
     "an upload ends and expires": Scenario(_an_upload_has_expired, finish, expire),
-    "a referrer is judged while its subject is deleted": Scenario(
-        _a_subject, delete_image, put_signature_long_ago
-    ),
+    "a referrer is judged while its subject goes": Scenario(_a_subject, delete_image, put_signature_long_ago),
     "a link is judged while its manifest is deleted": Scenario(
         _a_hollow_image, delete_image, push_a_layer_long_ago, sparse=True
     ),
@@ -726,11 +724,11 @@ SAFEGUARDS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "who promotes locks the manifests": ("an image is promoted and deleted", unlock((promote, "_LOCK_SOURCE"))),
     "expired uploads are locked": ("an upload ends and expires", unlock((sweeper, "_EXPIRED"))),
     "a holder counts when it can be locked": (
-        "a referrer is judged while its subject is deleted",
+        "a referrer is judged while its subject goes",
         unlock((collector, "_LOCK_A_HOLDER")),
     ),
     "who deletes a subject looks for new referrers": (
-        "a referrer is judged while its subject is deleted",
+        "a referrer is judged while its subject goes",
         _referrers_that_come_meanwhile_are_overlooked,
     ),
     "a user of a link counts when it can be locked": (

@@ -265,7 +265,7 @@ async def test_promotions_to_and_fro_with_deletions_break_nothing(rooms: Rooms, 
                 case 1:
                     await rooms.manifests.delete_tags(target, ["a", "b"])
                 case 2:
-                    await rooms.collector.collect(ahead=10**9)
+                    await rooms.collector.collect(grace=0)
                 case _:
                     with contextlib.suppress(ManifestUnknown):
                         await copy(rooms, source, image, target, chance.choice("ab"))

@@ -62,7 +62,9 @@ class ClusterStatus(Record):
     )
     replica_version: dict[str, str] = Field(alias="replica_version", description="The version that each runs.")
     gc_lock_holder: str = Field(
-        "", alias="gc_lock_holder", description="Always empty: no lock is needed to collect garbage."
+        "",
+        alias="gc_lock_holder",
+        description="The replica that runs a job of `onlinegc`. No lock is needed: others may collect as well.",
     )
 
 
@@ -92,9 +94,11 @@ async def get_cluster_status(caller: CallerDep, rooms: RoomsDep) -> ClusterStatu
     caller.require(Operation.SEE_SYSTEM)
     settings = await rooms.live.refresh()
     replicas = await rooms.replicas.list_replicas()
+    collections = await rooms.jobs.list_jobs(action="onlinegc", only_running=True, limit=1)
     return ClusterStatus(
         replica_health={one.replica.id: "OK" if one.is_there else "NOT SEEN" for one in replicas},
         replica_timestamp={one.replica.id: moment(one.seen_at) for one in replicas},
         replica_readonly={one.replica.id: settings.read_only_registry for one in replicas},
         replica_version={one.replica.id: one.replica.version for one in replicas},
+        gc_lock_holder=collections[0].worker if collections else "",
     )
