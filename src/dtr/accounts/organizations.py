@@ -393,11 +393,6 @@ class Organizations:
 
         await self._database.unit(work)
 
-    async def team_ids(self, organization: str, team: str) -> tuple[str, str]:
-        """The ids of a team and of its organisation. Raises TeamUnknown."""
-        found = await self.get_team(organization, team)
-        return found.id, found.organization_id
-
     # --- members of teams ---
 
     async def put_team_member(

@@ -99,8 +99,7 @@ class Event:
     """How often it happened within about a second, when that is told once."""
 
 
-_columns = (
-    column("age", BigInteger),
+FACTS = (
     events.c.type,
     events.c.actor,
     events.c.actor_name,
@@ -118,17 +117,19 @@ _columns = (
     events.c.target_content,
     events.c.times,
 )
+"""What is written down of an event, beside when."""
+_columns = (column("age", BigInteger), *FACTS)
 """What `_row` gives, in its order."""
 _given = each_row("happened", *_columns)
 _path = select(repositories.c.path).where(repositories.c.id == _given.c.repository_id).scalar_subquery()
 _INSERT = Statement(
     insert(events).from_select(
-        ["published_at", *(one.name for one in _columns[1:])],
+        ["published_at", *(one.name for one in FACTS)],
         select(
             now() - _given.c.age,
             *(
                 func.coalesce(_given.c.repository, _path, "") if one is events.c.repository else _given.c[one.name]
-                for one in _columns[1:]
+                for one in FACTS
             ),
         ),
     )

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from dtr.db import Statement
 from dtr.db.schema import events, repositories, repository_redirects
-from dtr.events.event import Actor, EventType, Kind, Object
+from dtr.events.event import FACTS, Actor, EventType, Kind, Object
 from dtr.events.retention import Bounds, Retention
 
 if TYPE_CHECKING:
@@ -48,26 +48,7 @@ _PULLED = frozenset({"tag", "manifest"})
 _CONTENT = ("repository", "tag", "manifest", "blob")
 _CHANGES = ("CREATE", "UPDATE", "DELETE", "SCAN")
 
-COLUMNS = (
-    events.c.id,
-    events.c.published_at,
-    events.c.type,
-    events.c.actor,
-    events.c.actor_name,
-    events.c.actor_type,
-    events.c.address,
-    events.c.repository_id,
-    events.c.repository,
-    events.c.object_type,
-    events.c.object_id,
-    events.c.object_name,
-    events.c.object_content,
-    events.c.target_type,
-    events.c.target_id,
-    events.c.target_name,
-    events.c.target_content,
-    events.c.times,
-)
+COLUMNS = (events.c.id, events.c.published_at, *FACTS)
 """What `recorded` reads, in its order."""
 # Not a parameter: a planner has to see that this is what the indexes are about.
 _is_pull = events.c.type == literal_column("'GET'")

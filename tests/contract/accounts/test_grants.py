@@ -126,7 +126,7 @@ async def test_what_belongs_to_a_user_has_no_teams(acme: Accounts):
 
 async def test_a_team_is_known_by_its_name_or_id_and_one_of_elsewhere_told_apart(acme: Accounts):
     place = await acme.grants.on("acme/app")
-    ids = {name: (await acme.organizations.team_ids(name, "devs"))[0] for name in ("acme", "other")}
+    ids = {name: (await acme.organizations.get_team(name, "devs")).id for name in ("acme", "other")}
     ada, bob = (await acme.get("ada")).id, (await acme.get("bob")).id
     for team in ("devs", ids["acme"]):
         found = await acme.grants.find_team(place, team, ada)

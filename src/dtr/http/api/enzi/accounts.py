@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, ValidationError
@@ -93,9 +93,6 @@ class PasswordForm(Form):
 
     old_password: str | None = Field(None, description="An administrator may leave it out for somebody else.")
     new_password: Password = Field(description="1 to 1024 characters.")
-
-
-_Order = Literal["name", "+name", "-name", "fullName", "+fullName", "-fullName"]
 
 
 @router.get("", summary="List users and organizations", responses=errors("NOT_AUTHORIZED"))
