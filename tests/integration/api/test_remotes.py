@@ -162,9 +162,12 @@ def test_what_is_not_reached(world: Api):
 
 def test_networks_for_mirrors_are_not_those_for_webhooks(world: Api):
     form = {"type": "TAG_PUSH", "endpoint": f"https://127.0.0.1:{world.server.port}/", "skipTLSVerification": True}
-    answer = world.as_("eve").post("/api/v0/webhooks/test", form).expect(400)
-    assert answer.codes == ["WEBHOOK_TEST_FAILED"]
-    assert HIDDEN in answer.json["errors"][0]["detail"]
+    for user, hint in ((world.as_("eve"), False), (world.admin, True)):
+        answer = user.post("/api/v0/webhooks/test", form).expect(400)
+        assert answer.codes == ["WEBHOOK_TEST_FAILED"]
+        detail = answer.json["errors"][0]["detail"]
+        assert HIDDEN in detail
+        assert ("webhooks.allowed_networks" in detail) == hint
 
 
 # --- the client and a server of ours --------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
 from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.reach import with_setting
 from dtr.http.api.rooms import RoomsDep
 from dtr.outbound import AddressRefused
 from dtr.remotes import Definition, DefinitionUnknown, Remote, RemoteDenied, RemoteError
@@ -296,8 +297,8 @@ def remote_refusal(error: RemoteError, caller: Caller) -> ApiError:
     if isinstance(error, RemoteDenied):
         return ApiError("REMOTE_REGISTRY_INVALID_PERMISSIONS", str(error))
     text = str(error)
-    if isinstance(error.__cause__, AddressRefused) and caller.may(Operation.SEE_SYSTEM):
-        text += "; the setting mirroring.allowed_networks allows networks that are not public"
+    if isinstance(error.__cause__, AddressRefused):
+        text = with_setting(text, "mirroring.allowed_networks", caller)
     return ApiError("REMOTE_REGISTRY_FAILED", text)
 
 

@@ -19,9 +19,11 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
 from dtr.http.api.paging import COUNT, Page, PageDep
+from dtr.http.api.reach import with_setting
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import NameInvalid, parse_repository_name
+from dtr.outbound import AddressRefused
 from dtr.webhooks import TYPES, Receiver, Webhook, WebhookInvalid, WebhookUnknown
 
 if TYPE_CHECKING:
@@ -290,7 +292,10 @@ async def test_webhook(form: WebhookTestForm, caller: CallerDep, rooms: RoomsDep
         round(dt.datetime.now(dt.UTC).timestamp() * 1000),
     )
     if answer.status is None or not answer.is_taken:
-        raise ApiError("WEBHOOK_TEST_FAILED", answer.error)
+        text = answer.error
+        if text == str(AddressRefused()):
+            text = with_setting(text, "webhooks.allowed_networks", caller)
+        raise ApiError("WEBHOOK_TEST_FAILED", text)
     return WebhookAnswer(status_code=answer.status, body=answer.text, duration=answer.duration)
 
 
