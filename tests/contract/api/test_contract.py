@@ -26,20 +26,6 @@ OPEN = {
     "GET /api/v0/imagescan/scansummary/repositories/{namespace}/{reponame}/{tag}/export",
     "POST /api/v0/imagescan/scansummary/tags",
     "GET /api/v0/imagescan/status",
-    # Promotion, mirroring and pruning.
-    "GET /api/v0/repositories/{namespace}/{reponame}/mirroringPolicies",
-    "DELETE /api/v0/repositories/{namespace}/{reponame}/mirroringPolicies",
-    "GET /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies",
-    "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies",
-    "GET /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
-    "PUT /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
-    "DELETE /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}",
-    "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
-    "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies",
-    "GET /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
-    "PUT /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
-    "DELETE /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}",
-    "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/pushMirroring",
     # Content caches.
     "GET /api/v0/content_caches",
     "POST /api/v0/content_caches",
@@ -49,9 +35,7 @@ OPEN = {
 """What waits for its engine, by name: who builds one takes its operations off this list."""
 
 
-OPEN_PROPERTIES = {
-    f"answer[].{name} is missing" for name in ("components", "licenses", "mirroring", "vuln_summary")
-}
+OPEN_PROPERTIES = {f"answer[].{name} is missing" for name in ("components", "licenses", "vuln_summary")}
 """What is not said of a tag before the engine is there that knows it."""
 OPEN_CODES = {"TAG_IN_NOTARY"}
 """What is not refused before there is content trust."""
@@ -71,6 +55,12 @@ NEVER = {
     },
     "DELETE /api/v0/repositories/{namespace}/{reponame}/promotionPolicies/{promotionpolicyid}": {
         "NO_SUCH_PROMOTION_POLICY"
+    },
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/{pollmirroringpolicyid}": {
+        "NO_SUCH_POLL_MIRRORING_POLICY"
+    },
+    "DELETE /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/{pushmirroringpolicyid}": {
+        "NO_SUCH_PUSH_MIRRORING_POLICY"
     },
     # The same case answers 204, their file says of these.
     "DELETE /api/v0/repositories/{namespace}/{reponame}/teamAccess/{teamname}": {"NO_SUCH_TEAM"},

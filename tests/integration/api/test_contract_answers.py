@@ -20,8 +20,9 @@ from tests.support.client import Answer
 from tests.support.contract import dtr, resolve
 from tests.support.images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image, descriptor, digest_of, make_tar
 from tests.support.receiver import Receiver, receiving
+from tests.support.server import PASSWORD
 
-SETTINGS = {"webhooks.allowed_networks": "127.0.0.1/32"}
+SETTINGS = {"webhooks.allowed_networks": "127.0.0.1/32", "mirroring.allowed_networks": "127.0.0.1/32"}
 
 # --- DTR's definitions as JSON schemas ------------------------------------------------------------------------
 
@@ -89,7 +90,6 @@ def _documented(schema: dict[str, Any], record: str = "", above: frozenset[str] 
 
 
 OPEN_RECORDS = {
-    "responses.Mirroring",
     "responses.OldScanSummary",
     "responses.Component",
     "responses.License",
@@ -162,6 +162,22 @@ TEST: dict[str, Any] = {"type": "TAG_PUSH", "skipTLSVerification": True}
 UPDATE: dict[str, Any] = {"inactive": True}
 PROMOTIONS = "/api/v0/repositories/{namespace}/{reponame}/promotionPolicies"
 PROMOTE = {"rules": [OLD], "targetRepository": "acme/more", "tagTemplate": "%n", "enabled": False}
+MIRRORS = "/api/v0/repositories/{namespace}/{reponame}/mirroringPolicies"
+PUSHES = "/api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies"
+POLLS = "/api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies"
+REMOTE: dict[str, Any] = {
+    "remoteRepository": "acme/more",
+    "remoteCA": "",
+    "skipTLSVerification": True,
+    "username": "admin",
+    "password": PASSWORD,
+    "authToken": "",
+    "remoteTag": "mirrored",
+    "rules": [OLD],
+    "tagTemplate": "%n",
+    "enabled": False,
+}
+"""The server itself, and a policy that has to do with it."""
 CALLS = {
     # Each once, in this order: what makes comes before what looks, and what deletes last.
     "POST /api/v0/repositories/{namespace}": Call(body={"name": "made", "visibility": "public", "tagLimit": 3}),
@@ -193,6 +209,7 @@ CALLS = {
     "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/promotion": Call(
         body={"targetRepository": "acme/app", "targetTag": "promoted"}
     ),
+    "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/pushMirroring": Call(body=REMOTE),
     "GET /api/v0/repositories/{namespace}/{reponame}/tags": Call(query={"includeManifests": True}),
     "GET /api/v0/repositories/{namespace}/{reponame}/tags/{reference}": Call(
         {"reference": "promoted"}, query={"domain": "x"}
@@ -217,6 +234,19 @@ CALLS = {
     "GET /api/v0/repositories/{namespace}/{reponame}/webhooks": Call(),
     "GET /api/v0/accounts/{namespace}/webhooks": Call(),
     "DELETE /api/v0/webhooks/{webhook}": Call(),
+    "POST /api/v0/remote/registry": Call(body=REMOTE),
+    f"POST {PUSHES}": Call(body=REMOTE),
+    f"GET {PUSHES}": Call(),
+    f"GET {PUSHES}/{{pushmirroringpolicyid}}": Call(),
+    f"PUT {PUSHES}/{{pushmirroringpolicyid}}": Call(body={"tagTemplate": "new-%n"}),
+    f"POST {POLLS}": Call(body=REMOTE),
+    f"GET {POLLS}": Call(),
+    f"GET {POLLS}/{{pollmirroringpolicyid}}": Call(),
+    f"PUT {POLLS}/{{pollmirroringpolicyid}}": Call(body={"enabled": False}),
+    f"GET {MIRRORS}": Call(query={"count": True}),
+    f"DELETE {MIRRORS}": Call(body=[{"id": "none"}]),
+    f"DELETE {PUSHES}/{{pushmirroringpolicyid}}": Call(),
+    f"DELETE {POLLS}/{{pollmirroringpolicyid}}": Call(),
     f"POST {PROMOTIONS}": Call(body=PROMOTE),
     f"GET {PROMOTIONS}": Call(),
     f"GET {PROMOTIONS}/{{promotionpolicyid}}": Call(),
@@ -284,7 +314,16 @@ class World:
             "/api/v0/repositories/acme/app/pruningPolicies", {"rules": [OLD], "enabled": False}
         )
         promotion = api.admin.post("/api/v0/repositories/acme/app/promotionPolicies", PROMOTE)
+        REMOTE["remoteHost"] = f"https://127.0.0.1:{api.server.port}"
+        places = {kind: f"/api/v0/repositories/acme/app/{kind}MirroringPolicies" for kind in ("push", "poll")}
+        promotion = {"targetRepository": "acme/app", "targetTag": "promoted"}
+        api.admin.post("/api/v0/repositories/acme/app/tags/v1/promotion", promotion).expect(201)
+        self._mirror("promoted")
         self.found = {
+            **{
+                f"{kind}mirroringpolicyid": api.admin.post(place, REMOTE).expect(201).json["id"]
+                for kind, place in places.items()
+            },
             "promotionpolicyid": promotion.expect(201).json["id"],
             "pruningpolicyid": policy.expect(201).json["id"],
             "webhook": api.admin.post("/api/v0/webhooks", WEBHOOK).expect(200).json[0]["id"],
@@ -295,6 +334,15 @@ class World:
         api.admin.post("/api/v0/webhooks", {**WEBHOOK, "key": "acme"}).expect(200)
         UPDATE["id"], TEST["endpoint"] = self.found["webhook"], receiver.url()
         self.scoped = api.as_("ada", scoped.json["token"])
+
+    def _mirror(self, tag: str) -> None:
+        """Mirror a tag, to its end."""
+        place = f"/api/v0/repositories/acme/app/tags/{tag}"
+        self.api.admin.post(f"{place}/pushMirroring", REMOTE).expect(201)
+        deadline = time.monotonic() + 20
+        while "mirroring" not in self.api.admin.get(place).expect(200).json[0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
     def path(self, name: str, values: dict[str, str] | None = None) -> str:
         given = {**PATH, **self.found, **((CALLS[name].path or {}) if values is None else values)}
@@ -342,6 +390,8 @@ NOTHING = {
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": ("teamname",),
     "NO_SUCH_PROMOTION_POLICY": ("promotionpolicyid",),
     "NO_SUCH_PRUNING_POLICY": ("pruningpolicyid",),
+    "NO_SUCH_PUSH_MIRRORING_POLICY": ("pushmirroringpolicyid",),
+    "NO_SUCH_POLL_MIRRORING_POLICY": ("pollmirroringpolicyid",),
     "NO_SUCH_WEBHOOK": ("webhook",),
 }
 """The parameter that names what is not there."""
@@ -350,15 +400,14 @@ BODIES = {
     "INVALID_REPOSITORY_VISIBILITY": {"visibility": "secret"},
     "INVALID_SETTINGS": {"repoEventHistoryMaxAge": "soon"},
     "REPOSITORY_EXISTS": {"name": "app"},
-    "INVALID_TAG_NAME": {"targetRepository": "acme/app", "targetTag": "-"},
+    "INVALID_TAG_NAME": {"targetRepository": "acme/app", "targetTag": "-", **REMOTE, "remoteTag": "-"},
+    "INVALID_PUSH_MIRRORING_POLICY": {**REMOTE, "tagTemplate": "no name"},
+    "INVALID_POLL_MIRRORING_POLICY": {**REMOTE, "rules": [{**OLD, "field": "platform"}]},
     "INVALID_PROMOTION_POLICY": {**PROMOTE, "tagTemplate": "no name"},
     "INVALID_PRUNING_POLICY": {"rules": [{**OLD, "field": "mood"}], "enabled": True},
 }
 OPEN_CODES = {
-    "REMOTE_REGISTRY_INVALID_PERMISSIONS", "SCANNING_NOT_ENABLED",
-    "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_CONTENT_CACHE",
-    "NO_SUCH_PUSH_MIRRORING_POLICY",
-    "NO_SUCH_POLL_MIRRORING_POLICY", "INVALID_POLL_MIRRORING_POLICY", "INVALID_PUSH_MIRRORING_POLICY",
+    "SCANNING_NOT_ENABLED", "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_CONTENT_CACHE",
     "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY",
 }  # fmt: skip
 """Codes of what waits for its engine: of open operations, and of content trust."""
@@ -386,7 +435,7 @@ def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, 
         caller = fresh.scoped  # others' tokens are not there
     elif code == "NO_SUCH_ACCOUNT" and name == "POST /api/v0/webhooks":
         body = {**WEBHOOK, "key": "nothing"}
-    elif code == "NOT_AUTHORIZED" and "Policies" in name:
+    elif code == "NOT_AUTHORIZED" and ("Policies" in name or "pushMirroring" in name):
         caller, path = fresh.api.as_("carl"), fresh.path(name, {**given, "reponame": "public"})  # granted nothing
     elif code == "NOT_AUTHORIZED":
         sees = "repositories/" in name or "webhooks" in name
@@ -403,6 +452,8 @@ def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, 
         body = ["no object"]
     elif code == "INVALID_DIGEST":
         path = fresh.path(name, {**given, "reference": "sha256:short"})
+    elif code == "REMOTE_REGISTRY_INVALID_PERMISSIONS":
+        body = {**REMOTE, "username": "carl"}  # who was granted nothing there
     elif code in BODIES:
         body = BODIES[code]
     else:

@@ -71,9 +71,7 @@ def fetch(registry: DockerRegistry, path: str) -> bytes | None:
     request = urllib.request.Request(f"{registry.url}/v2/{path}")
     credentials = base64.b64encode(f"{USER}:{USER_PASSWORD}".encode()).decode()
     request.add_header("Authorization", f"Basic {credentials}")
-    request.add_header(
-        "Accept", "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
-    )
+    request.add_header("Accept", f"{OCI_INDEX}, {OCI_MANIFEST}")
     try:
         with urllib.request.urlopen(request, context=ssl.create_default_context(cadata=registry.ca)) as answer:
             found: bytes = answer.read()
