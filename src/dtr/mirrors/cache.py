@@ -319,7 +319,9 @@ class Cache:
         if head is not None and head.digest != found.digest:
             await self._store(found.repository, source, await self._get(source, head.digest), tag)
             return True
-        if head is None and not is_ours:
+        if head is None:
+            if is_ours:  # it was promoted here, or this was no cache then
+                return False
             await self._manifests.delete_tags(
                 found.repository, [tag], by=source.upstream.actor, unless_moved={tag: found.digest}
             )

@@ -412,6 +412,10 @@ class RegistryAPI:
                             await request.send({"type": "http.response.body", "body": piece, "more_body": True})
                     await request.send({"type": "http.response.body"})
                     return
+            except Exception as error:
+                if not request.is_answered or error is not download.failure:
+                    raise
+                return  # the log has it; the server cuts the connection of an answer that is not whole
             finally:
                 download.leave()
         blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=True))
