@@ -39,7 +39,7 @@ async def scripted(
         context.load_cert_chain(certificate.chain, certificate.key)
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        made.asked.append((request.method, request.path_qs))
+        made.asked.append((request.method, request.raw_path))
         made.authorizations.append(request.headers.get("Authorization"))
         assert made.handler is not None
         return await made.handler(request)  # type: ignore[arg-type]

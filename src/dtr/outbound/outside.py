@@ -149,9 +149,12 @@ class Client:
         """
         The answer to one request, whatever its status; its body is read within the block.
 
+        The URL is sent as it is: to write a signed one in another way would break the signature.
+
         Raises OutboundError, also for what breaks while the body is read, and TimeoutError.
         """
         import aiohttp
+        from yarl import URL
 
         denied: list[str] = []
         token = _denied.set(denied)
@@ -162,7 +165,7 @@ class Client:
             session = self._direct if proxy is None else self._proxied
             response = await session.request(
                 method,
-                url,
+                URL(url, encoded=True),
                 data=data,
                 headers={**headers, "Accept-Encoding": "identity"},
                 allow_redirects=False,

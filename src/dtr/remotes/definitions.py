@@ -370,7 +370,8 @@ def _counting(namespace: str | None) -> tuple[Statement, dict[str, object]]:
 def _definition(row: Row | None) -> Definition:
     assert row is not None
     (
-        made, name, repository, namespace_id, namespace, host, username, ca, skips, created_at, updated_at, password, token,
+        made, name, repository, namespace_id, namespace, host, username, ca, skips, created_at, updated_at,
+        password, token,
     ) = row  # fmt: skip
     return Definition(
         id=made,

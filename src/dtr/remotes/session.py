@@ -153,8 +153,12 @@ def lead(url: str, place: str) -> str:
     except ValueError:
         target = ""
     # A signed address may be longer than one that people type.
-    fault = find_fault(target.partition("?")[0])
-    if fault or (url.startswith("https:") and not target.startswith("https:")):
+    is_address = target.isascii() and target.isprintable() and " " not in target
+    if (
+        not is_address
+        or find_fault(target.partition("?")[0])
+        or (url.startswith("https:") and not target.startswith("https:"))
+    ):
         raise RemoteBroken("the remote leads to what is no address, or to one without TLS")
     return target
 

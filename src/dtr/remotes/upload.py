@@ -31,6 +31,8 @@ ATTEMPTS = 4
 """So often in a row a blob is gone on with without a byte of progress."""
 
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_SENT = 128 * 1024
+"""So many bytes are handed over at a time: a slow connection takes them before it counts as silent."""
 _IN_ONE_PIECE = 256 * 1024
 """A blob of so many bytes is sent with the request that ends its upload."""
 _OFFSET = re.compile(r"(?:bytes[= ])?0-(\d{1,19})")
@@ -157,8 +159,8 @@ class Upload:
                 missing -= len(part)
                 if missing < 0:
                     break
-                for begin in range(0, len(part), PIECE):
-                    yield part[begin : begin + PIECE]
+                for begin in range(0, len(part), _SENT):
+                    yield part[begin : begin + _SENT]
         finally:
             if (close := getattr(source, "aclose", None)) is not None:
                 await close()

@@ -239,6 +239,8 @@ async def test_what_a_token_is_good_for(remotes: Remotes):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirection_to_another_host_carries_no_credentials(remotes: Remotes, status: int):
+    signed = "/signed/%61?credential=a%2Fb%2B+c%20d&signature=e%3D&%7E"
+
     async def stored(_request: web.Request) -> web.StreamResponse:
         return web.Response(body=BLOB)
 
@@ -247,13 +249,14 @@ async def test_a_redirection_to_another_host_carries_no_credentials(remotes: Rem
         async def handler(request: web.Request) -> web.StreamResponse:
             if request.headers.get("Authorization") != BASIC:
                 return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
-            return web.Response(status=status, headers={"Location": f"{storage.url}/signed?s=1"})
+            return web.Response(status=status, headers={"Location": storage.url + signed})
 
         registry.handler = handler
         async with remotes.connect(at(registry, username="ada", password=SECRET)) as there:
             assert await read_all(there) == BLOB
         assert registry.authorizations == [None, BASIC]
         assert storage.authorizations == [None]
+        assert storage.asked == [("GET", signed)]  # to the letter, else the signature is wrong
 
 
 async def test_another_host_cannot_ask_for_the_credentials(remotes: Remotes):

@@ -131,6 +131,9 @@ def test_where_an_answer_may_lead():
         "ftp://a.example",
         "https://user@a.example/",
         "https://[::1",
+        "/a b",
+        "/a?b c",
+        "/ä",
         "https://a;b/",
     ):
         with pytest.raises(RemoteBroken):
