@@ -21,7 +21,7 @@ import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -235,6 +235,26 @@ class S3:
                 if _TAIL not in stored.location:
                     yield stored
 
+    async def list_uploads(self) -> AsyncGenerator[Stored, None]:
+        """See `Driver`; how long a multipart upload is, the store does not say."""
+        markers: dict[str, str] = {}
+        while True:
+            async with self._requests("") as client:
+                page = await client.list_multipart_uploads(
+                    Bucket=self._settings.bucket, Prefix=self._prefix, **markers
+                )
+            for upload in page.get("Uploads", ()):
+                location = upload["Key"].removeprefix(self._prefix)
+                yield Stored(location, 0, upload["Initiated"].astimezone(UTC))
+            if not page.get("IsTruncated"):
+                break
+            markers = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        async with aclosing(self._list_everything("")) as everything:
+            async for stored in everything:
+                location, tail, _ = stored.location.partition(_TAIL)
+                if tail:
+                    yield replace(stored, location=location)
+
     async def sign(self, location: str, ttl: int) -> str | None:
         """See `Driver`."""
         async with self._requests(location) as client:
@@ -246,7 +266,9 @@ class S3:
             )
 
     async def check(self) -> None:
-        """See `Driver`."""
+        """See `Driver`; parts of uploads need a place to wait, too."""
+        with self._spool() as spool:
+            await spool.add(bytes(_LONGEST_TAIL_IN_STATE + 1))
         await probe(self)
 
     async def close(self) -> None:

@@ -344,6 +344,14 @@ async def test_a_full_disk_for_parts_on_their_way_loses_nothing_and_is_given_bac
     assert os.statvfs(disk.path).f_bavail == os.statvfs(disk.path).f_blocks
 
 
+async def test_a_check_finds_that_parts_have_no_place_to_wait(open_driver, disk, tmp_path):
+    disk.fill()
+    with pytest.raises(StorageFull, match=str(disk.path)):
+        await open_driver(spool_directory=str(disk.path)).check()
+    with pytest.raises(StorageUnavailable, match=f"No such file or directory.*{tmp_path}/missing"):
+        await open_driver(spool_directory=str(tmp_path / "missing")).check()
+
+
 async def test_parts_on_their_way_have_no_name_and_go_with_a_write_that_is_cancelled(open_driver, tmp_path):
     driver = open_driver(spool_directory=str(tmp_path))
     state = await driver.create_upload(new_location())
