@@ -316,8 +316,8 @@ class World:
         promotion = api.admin.post("/api/v0/repositories/acme/app/promotionPolicies", PROMOTE)
         REMOTE["remoteHost"] = f"https://127.0.0.1:{api.server.port}"
         places = {kind: f"/api/v0/repositories/acme/app/{kind}MirroringPolicies" for kind in ("push", "poll")}
-        promotion = {"targetRepository": "acme/app", "targetTag": "promoted"}
-        api.admin.post("/api/v0/repositories/acme/app/tags/v1/promotion", promotion).expect(201)
+        promoted = {"targetRepository": "acme/app", "targetTag": "promoted"}
+        api.admin.post("/api/v0/repositories/acme/app/tags/v1/promotion", promoted).expect(201)
         self._mirror("promoted")
         self.found = {
             **{

@@ -69,6 +69,9 @@ RIGHTS = """
     cache private    401 404 403 403 404 +   404 +   404 403 +   401 404 403 403
     cache public     401 403 403 403 404 +   403 +   403 403 +   401 403 403 403
 
+    mirror private   401 404 +   +   +   +   404 +   404 403 +   401 404 +   +
+    mirror public    401 403 +   +   +   +   403 +   403 403 +   401 403 +   +
+
     policies private 401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
     policies public  401 403 +   +   +   +   403 +   403 +   +   401 403 +   +
 
@@ -130,6 +133,7 @@ class World:
         for who, (name, secret) in secrets.items():
             self.users[who] = User(api.server, name, secret)
         self.admin = self.users["S"]
+        MIRROR.update(remoteHost=f"https://127.0.0.1:{api.server.port}", password=secrets["S"][1])
         for target in ("acme/private", "acme/public", "pia/private"):
             self.admin.client.push(target, self.image, "v1")
 
@@ -334,6 +338,26 @@ def _registry(world: World, _target: str) -> None:
     REGISTRY["remoteHost"] = f"https://127.0.0.1:{world.api.server.port}"
 
 
+MIRROR: dict[str, Any] = {
+    "remoteRepository": "acme/target",
+    "skipTLSVerification": True,
+    "username": "root",
+    "remoteTag": "mirrored",
+    "enabled": False,
+}
+"""The server itself is the remote, as root."""
+
+
+def _mirroring_policy(direction: str) -> Callable[[World, str], None]:
+    def before(world: World, target: str) -> None:
+        policies = f"/api/v0/repositories/{target}/{direction}MirroringPolicies"
+        found = world.admin.get(policies).expect(200).json
+        policy = found[0] if found else world.admin.post(policies, MIRROR).expect(201).json
+        world.ids[f"{direction}mirroringpolicyid"] = world.ids["mirroringpolicyid"] = policy["id"]
+
+    return before
+
+
 UPSTREAM: dict[str, Any] = {"remoteRepository": "library/app"}
 
 
@@ -515,6 +539,35 @@ MATRIX = {
     "GET /api/v0/index/autocomplete": Row("found", query={"query": "a"}),
     "GET /api/v0/index/dockersearch": Row("found", query={"q": "a"}),
     # --- the installation
+    f"GET {REPOSITORY}/mirroringPolicies": Row("policies"),
+    f"DELETE {REPOSITORY}/mirroringPolicies": Row("manage", [{"id": "none"}]),
+    f"GET {REPOSITORY}/mirroringPolicies/{{mirroringpolicyid}}/tags": Row(
+        "policies", before=_mirroring_policy("push")
+    ),
+    f"POST {REPOSITORY}/mirroringPolicies/{{mirroringpolicyid}}/run": Row(
+        "manage", before=_mirroring_policy("poll")
+    ),
+    **{
+        f"{method} {REPOSITORY}/{kind}MirroringPolicies{rest}": row
+        for kind in ("push", "poll")
+        for method, rest, row in (
+            ("GET", "", Row("policies")),
+            ("POST", "", Row("manage", MIRROR)),
+            ("POST", "/test", Row("manage", MIRROR)),
+            (
+                "GET",
+                f"/{{{kind}mirroringpolicyid}}",
+                Row("policies", before=_mirroring_policy(kind)),
+            ),
+            (
+                "PUT",
+                f"/{{{kind}mirroringpolicyid}}",
+                Row("manage", {"tagTemplate": "x-%n"}, before=_mirroring_policy(kind)),
+            ),
+            ("DELETE", f"/{{{kind}mirroringpolicyid}}", Row("manage", before=_mirroring_policy(kind))),
+        )
+    },
+    f"POST {REPOSITORY}/tags/{{tag}}/pushMirroring": Row("mirror", MIRROR),
     f"GET {REPOSITORY}/pruningPolicies": Row("policies"),
     f"POST {REPOSITORY}/pruningPolicies": Row("manage", PRUNING),
     f"POST {REPOSITORY}/pruningPolicies/test": Row("manage", PRUNING),
