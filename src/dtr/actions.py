@@ -151,7 +151,8 @@ class Actions:
 
     async def _foresee(self, run: Run) -> None:
         due = await self._collector.count_due(_grace(run))
-        run.log(f"{_due(due)}; {due.blobs} blobs of {due.size} bytes would go at once")
+        free = await self._collector.count_free(_grace(run))
+        run.log(f"{_due(due)}; {free.blobs} blobs of {free.size} bytes would go at once")
         waiting = await self._sweeper.count_due()
         run.log(f"{waiting.uploads} uploads are over; {waiting.objects} objects of {waiting.size} bytes are due")
         ended = await self._logins.count()

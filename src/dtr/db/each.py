@@ -67,9 +67,10 @@ def _pair_postgresql(element: _EachPair, compiler: SQLCompiler, **options: Any) 
 def _pair_sqlite(element: _EachPair, compiler: SQLCompiler, **options: Any) -> str:
     numbers = compiler.process(bindparam(element.numbers, type_=Text()), **options)
     texts = compiler.process(bindparam(element.texts, type_=Text()), **options)
+    # The limit keeps it a table of its own: else SQLite looks for rows by the numbers alone, then at the texts.
     return (
         "(SELECT numbers.value AS number, texts.value AS text"  # noqa: S608 - compiled parts
-        f" FROM json_each({numbers}) AS numbers JOIN json_each({texts}) AS texts ON texts.key = numbers.key)"
+        f" FROM json_each({numbers}) AS numbers JOIN json_each({texts}) AS texts ON texts.key = numbers.key LIMIT -1)"
     )
 
 

@@ -349,9 +349,9 @@ _COUNT_DUE = Statement(
         .select_from(repositories)
         .where(repositories.c.deleted_at.is_not(None))
         .scalar_subquery(),
-        *_freed.c,
     )
 )
+_COUNT_FREE = Statement(select(*_freed.c))
 
 # --- deleted repositories -------------------------------------------------------------------------------------
 
@@ -487,19 +487,18 @@ class Collector:
         return 0 if grace is None else max(0, hold - grace)
 
     async def count_due(self, grace: int | None = None) -> Collected:
-        """
-        How many manifests, links and deleted repositories a collection would look at.
-
-        `blobs` and `size` are of those that would go at once; what due manifests hold is not among them.
-        """
+        """How many manifests, links and deleted repositories a collection would look at."""
         row = await self._database.fetch_one(
             _COUNT_DUE,
             ahead=self._ahead(self._lifetimes.hold, grace),
             ahead_of_manifests=self._ahead(self._lifetimes.hold_manifest, grace),
         )
-        if row is None:
-            return Collected()
-        return Collected(manifests=row[0], links=row[1], repositories=row[2], blobs=row[3], size=row[4])
+        return Collected() if row is None else Collected(manifests=row[0], links=row[1], repositories=row[2])
+
+    async def count_free(self, grace: int | None = None) -> Collected:
+        """The blobs that would go at once, and their bytes; what due manifests hold is not among them."""
+        row = await self._database.fetch_one(_COUNT_FREE, ahead=self._ahead(self._lifetimes.hold, grace))
+        return Collected() if row is None else Collected(blobs=row[0], size=row[1])
 
     # --- deleted repositories ---
 

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -55,7 +56,7 @@ from dtr.db.schema import (
 from dtr.oci import Digest
 from dtr.registry._links import bury, link
 from dtr.registry.lifetimes import DAY, Lifetimes
-from dtr.storage import ObjectMissing, StorageError
+from dtr.storage import ObjectMissing, StorageError, UploadState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -305,6 +306,7 @@ class Fsck:
             # Before the blobs: some need a link more than a tombstone.
             self._check_references(repair=repair),
             self._check_storage(content=content, repair=repair),
+            self._check_uploads(repair=repair),
             self._check_contents(repair=repair),
             self._check_links(repair=repair),
             self._check_manifests(repair=repair),
@@ -397,7 +399,7 @@ class Fsck:
 
     async def _look_at_stray(self, stored: Stored, *, repair: bool) -> Finding | None:
         # After it was listed, its name may have moved between the tables, but only in one transaction.
-        if await self._database.fetch_one(_NAMED, location=stored.location) is not None:
+        if await self._is_named(stored.location):
             return None
         if datetime.now(UTC) - stored.modified_at < _YOUNG:
             return None
@@ -408,6 +410,21 @@ class Fsck:
         if repair:
             await self._database.unit(lambda tx: bury(tx, stored.location, size=stored.size, delay=DAY))
         return Finding(False, f"object {stored.location} of {stored.size} bytes belongs to nothing")
+
+    async def _check_uploads(self, *, repair: bool) -> AsyncGenerator[Finding, None]:
+        """What is stored of uploads that nothing names: nobody goes on with them, and nobody would delete them."""
+        async with contextlib.aclosing(self._storage.list_uploads()) as unfinished:
+            async for stored in unfinished:
+                location = stored.location
+                # After it was listed: a row is there before the first byte.
+                if datetime.now(UTC) - stored.modified_at < _YOUNG or await self._is_named(location):
+                    continue
+                if repair:
+                    await self._database.unit(partial(_bury_upload, stored))
+                yield Finding(False, f"upload to {location} belongs to nothing")
+
+    async def _is_named(self, location: str) -> bool:
+        return await self._database.fetch_one(_NAMED, location=location) is not None
 
     async def _digest(self, location: str, digest: str) -> str:
         algorithm = digest.partition(":")[0]
@@ -513,6 +530,11 @@ class Fsck:
             await tx.execute(statement, **parameters)
 
         await self._database.unit(work)
+
+
+async def _bury_upload(stored: Stored, tx: Transaction) -> None:
+    state = UploadState(stored.location).encode()
+    await bury(tx, stored.location, size=stored.size, delay=DAY, driver_state=state)
 
 
 def _in_portions(page: list[Row]) -> Iterator[tuple[int, str, str]]:

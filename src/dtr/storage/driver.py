@@ -126,6 +126,13 @@ class Driver(Protocol):
         Unfinished uploads are not objects.
         """
 
+    def list_uploads(self) -> AsyncGenerator[Stored, None]:
+        """
+        What is stored of unfinished uploads, by the locations at which they would end; some perhaps repeatedly.
+
+        `modified_at` is when the last bytes came, or, where that is not known, when the upload began.
+        """
+
     async def sign(self, location: str, ttl: int) -> str | None:
         """A URL that anyone may GET the object from for `ttl` seconds; None when there is none."""
 

@@ -20,7 +20,7 @@ import stat
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
@@ -156,16 +156,15 @@ class FileSystem:
 
     async def list(self, prefix: str = "") -> AsyncGenerator[Stored, None]:
         """See `Driver`."""
-        # A stack of what is still to be visited instead of recursion: one thread call a directory.
-        found = await self._call(self._scan, "", prefix)
-        to_visit = found[::-1]
-        while to_visit:
-            entry = to_visit.pop()
-            if isinstance(entry, Stored):
+        async with aclosing(self._walk(prefix, unfinished=False)) as entries:
+            async for entry in entries:
                 yield entry
-            else:
-                found = await self._call(self._scan, entry, prefix)
-                to_visit.extend(reversed(found))
+
+    async def list_uploads(self) -> AsyncGenerator[Stored, None]:
+        """See `Driver`."""
+        async with aclosing(self._walk("", unfinished=True)) as entries:
+            async for entry in entries:
+                yield replace(entry, location=entry.location.removesuffix(_PARTIAL))
 
     async def sign(self, location: str, ttl: int) -> str | None:  # noqa: ARG002 - the interface's
         """Nothing: files have no URL of their own."""
@@ -300,8 +299,20 @@ class FileSystem:
             raise ObjectMissing(location)
         return status.st_size
 
-    def _scan(self, directory: str, prefix: str) -> _Entries:
-        """Objects and directories (with a final slash) directly in `directory` that can match, in order."""
+    async def _walk(self, prefix: str, *, unfinished: bool) -> AsyncGenerator[Stored, None]:
+        # A stack of what is still to be visited instead of recursion: one thread call a directory.
+        found = await self._call(self._scan, "", prefix, unfinished)
+        to_visit = found[::-1]
+        while to_visit:
+            entry = to_visit.pop()
+            if isinstance(entry, Stored):
+                yield entry
+            else:
+                found = await self._call(self._scan, entry, prefix, unfinished)
+                to_visit.extend(reversed(found))
+
+    def _scan(self, directory: str, prefix: str, unfinished: bool) -> _Entries:
+        """Files and directories (with a final slash) directly in `directory` that can match, in order."""
         found: dict[str, Stored | str] = {}
         with (
             self._translated(directory),
@@ -314,7 +325,7 @@ class FileSystem:
                     name += "/"
                     if name.startswith(prefix) or prefix.startswith(name):
                         found[name] = name
-                elif name.startswith(prefix) and not name.endswith(_PARTIAL):
+                elif name.startswith(prefix) and name.endswith(_PARTIAL) is unfinished:
                     with suppress(FileNotFoundError):  # deleted meanwhile
                         status = entry.stat()
                         modified_at = datetime.fromtimestamp(status.st_mtime, UTC)

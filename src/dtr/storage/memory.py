@@ -28,6 +28,7 @@ class Memory:
         """Begin empty, or as a second door to the objects of `peer`."""
         self._objects: dict[str, tuple[bytes, datetime]] = {} if peer is None else peer._objects  # noqa: SLF001
         self._uploads: dict[str, dict[str, bytes]] = {} if peer is None else peer._uploads  # noqa: SLF001
+        self._begun: dict[str, datetime] = {} if peer is None else peer._begun  # noqa: SLF001
 
     async def create_upload(self, location: str) -> UploadState:
         """See `Driver`."""
@@ -44,6 +45,7 @@ class Memory:
                 content += block.read()
         part = Part(uuid.uuid4().hex, "", len(content))
         self._uploads.setdefault(state.location, {})[part.name] = bytes(content)
+        self._begun[state.location] = datetime.now(UTC)
         reached = msgspec.structs.replace(state, offset=state.offset + part.size, parts=(*state.parts, part))
         if blocks.failure is not None:
             raise Interrupted(reached) from blocks.failure
@@ -55,11 +57,11 @@ class Memory:
         if stored is not None and len(stored[0]) == state.offset:
             return
         await self.put_small(state.location, b"".join(self._parts(state)))
-        self._uploads.pop(state.location, None)
+        self._forget(state.location)
 
     async def abort(self, state: UploadState) -> None:
         """See `Driver`."""
-        self._uploads.pop(state.location, None)
+        self._forget(state.location)
         self._objects.pop(state.location, None)
 
     async def put_small(self, location: str, data: bytes) -> None:
@@ -89,6 +91,12 @@ class Memory:
             if stored is not None and location.startswith(prefix):
                 yield Stored(location, len(stored[0]), stored[1])
 
+    async def list_uploads(self) -> AsyncGenerator[Stored, None]:
+        """See `Driver`."""
+        for location in sorted(self._uploads):
+            parts = self._uploads.get(location, {})
+            yield Stored(location, sum(map(len, parts.values())), self._begun.get(location, datetime.now(UTC)))
+
     async def sign(self, location: str, ttl: int) -> str | None:  # noqa: ARG002 - the interface's
         """Nothing: no one else reaches this memory."""
         return None
@@ -99,6 +107,10 @@ class Memory:
 
     async def close(self) -> None:
         """Nothing to let go of; a peer may still use the objects."""
+
+    def _forget(self, upload: str) -> None:
+        self._uploads.pop(upload, None)
+        self._begun.pop(upload, None)
 
     def _object(self, location: str) -> bytes:
         try:

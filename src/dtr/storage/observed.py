@@ -74,6 +74,10 @@ class Observed:
         """See `Driver`."""
         return self._timed_begin("list", self._driver.list(prefix))
 
+    def list_uploads(self) -> AsyncGenerator[Stored, None]:
+        """See `Driver`."""
+        return self._timed_begin("list", self._driver.list_uploads())
+
     async def sign(self, location: str, ttl: int) -> str | None:
         """See `Driver`."""
         return await self._timed("sign", self._driver.sign(location, ttl))

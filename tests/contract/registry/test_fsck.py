@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import tracemalloc
-from datetime import UTC, datetime
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tests.support.invariants import assert_invariants
 from tests.support.rooms import Rooms, annotated, make_body
 
 from dtr.oci import Digest
-from dtr.registry import BlobUnknown, ManifestUnknown
+from dtr.registry import BlobUnknown, ManifestUnknown, fsck
 from dtr.registry.fsck import Fsck
 from dtr.storage import Memory, ObjectMissing, Stored, new_location
 
@@ -128,6 +130,36 @@ async def test_an_object_that_cannot_be_read_is_told_and_not_marked(store: Store
     (path / "x").write_bytes(content)
     findings = await store.find(content=True, repair=True)
     assert any(is_damage and str(store.digest) in text for is_damage, text in findings)
+
+
+@pytest.mark.parametrize("kind", ["memory", "filesystem", "s3"])
+async def test_an_upload_without_a_row_is_found_and_given_up(
+    make_rooms: Callable[..., Rooms], kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    rooms = make_rooms(kind)
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.append(upload, make_body(os.urandom(6 * 1024 * 1024)))
+    location = upload.state.location
+    assert await uploads_of(rooms) == {location}
+    await rooms.change("UPDATE uploads SET id = 'gone'")
+    monkeypatch.setattr(fsck, "_YOUNG", timedelta(0))
+    assert await rooms.findings() == [], "its row is there"
+    await rooms.change("DELETE FROM uploads")
+    monkeypatch.undo()
+    assert await rooms.findings() == [], "an import may be about to write its row"
+    monkeypatch.setattr(fsck, "_YOUNG", timedelta(0))
+    assert set(await rooms.findings()) == {(False, f"upload to {location} belongs to nothing")}
+    assert set(await rooms.findings(repair=True)) == {(False, f"upload to {location} belongs to nothing")}
+    assert await rooms.findings() == []
+    await rooms.make_due()
+    assert (await rooms.sweeper.sweep()).objects == 1
+    assert await uploads_of(rooms) == set()
+
+
+async def uploads_of(rooms: Rooms) -> set[str]:
+    async with aclosing(rooms.storage.list_uploads()) as unfinished:
+        return {one.location async for one in unfinished}
 
 
 async def test_a_stray_object_is_found_when_it_is_old_and_buried(store: Store):

@@ -8,16 +8,14 @@ and both how they would go about it.
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
-from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 import pytest
+from tests.support.plans import Cost, Seeded, make_tables
 
 from dtr.accounts import standings
-from dtr.db import Statement, open_database
+from dtr.db import Statement
 from dtr.registry import _tags, manifests, repositories
 
 TAGS, REPOSITORIES, REFERRERS, RARE, OTHERS = 1_000_000, 100_000, 10_000, 20, 100_000
@@ -25,81 +23,20 @@ PAGE = 100
 SUBJECT = "sha256:" + "0" * 64
 
 
-@dataclass(frozen=True)
-class Cost:
-    plan: str
-    work: int
-    """Blocks (PostgreSQL) or steps (SQLite)."""
-    rows: int
-
-
-@dataclass
-class Seeded:
-    kind: str
-    url: str
-
-    async def cost(self, statement: Statement, **parameters: Any) -> list[Cost]:
-        """What it costs; on PostgreSQL planned for these values, and for any."""
-        text, values = statement.prepare(self.kind, parameters)  # type: ignore[arg-type]
-        if self.kind == "sqlite":
-            return [await asyncio.to_thread(self._sqlite, text, values)]
-        return [await self._postgresql(text, values, mode) for mode in ("custom", "generic")]
-
-    def _sqlite(self, text: str, values: list[Any]) -> Cost:
-        connection = sqlite3.connect(self.url.removeprefix("sqlite:///"))
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
-        steps = 0
-
-        def step() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        connection.set_progress_handler(step, 1)
-        rows = connection.execute(text, values).fetchall()
-        connection.close()
-        return Cost("; ".join(plan), steps, len(rows))
-
-    async def _postgresql(self, text: str, values: list[Any], mode: str) -> Cost:
-        given = ", ".join(
-            f"ARRAY[{', '.join(map(repr, value))}]" if isinstance(value, list) else f"'{value}'"
-            for value in values
-        )
-        connection = await asyncpg.connect(self.url)
-        try:
-            await connection.execute(f"SET plan_cache_mode = force_{mode}_plan; SET jit = off")
-            await connection.execute(f"PREPARE page AS {text}")
-            rows = len(await connection.fetch(f"EXECUTE page ({given})"))
-            found = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page ({given})")
-        finally:
-            await connection.close()
-        (root,) = json.loads(found)
-        blocks = root["Plan"]["Shared Hit Blocks"] + root["Plan"]["Shared Read Blocks"]
-        return Cost(json.dumps(root["Plan"]), blocks, rows)
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def seeded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Seeded:
     """A database with many rows, made once."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('scale')}/metadata.db"
-        asyncio.run(_migrate(url))
+        asyncio.run(make_tables(url))
         connection = sqlite3.connect(url.removeprefix("sqlite:///"))
         connection.executescript(_seed("sqlite"))
         connection.close()
     else:
         url = request.getfixturevalue("postgresql_cluster").create()
-        asyncio.run(_migrate(url))
+        asyncio.run(make_tables(url))
         asyncio.run(_execute(url, _seed("postgresql"), "ANALYZE"))
     return Seeded(request.param, url)
-
-
-async def _migrate(url: str) -> None:
-    from dtr.db.migrate import migrate
-
-    database = open_database(url)
-    await migrate(database, url)
-    await database.close()
 
 
 async def _execute(url: str, *commands: str) -> None:
