@@ -35,11 +35,8 @@ if TYPE_CHECKING:
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+[0-9A-Fa-f:.]*")
 _LONGEST_URL = 2048
-_PIECE = 256 * 1024
-"""So much of an answer waits to be read, twice at most; then the other side waits."""
-
-_denied: ContextVar[list[str]] = ContextVar("denied")
-"""The addresses that the request of this context was not let to."""
+_WAITING = 64 * 1024
+"""From twice so many bytes of an answer that nobody read yet, the other side waits; one more receipt may come."""
 
 
 class Outside:
@@ -100,7 +97,7 @@ class Outside:
                 auto_decompress=False,
                 trust_env=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=silence_seconds),
-                read_bufsize=_PIECE,
+                read_bufsize=_WAITING,
             )
             return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,25 @@ async def test_a_registry_that_dies_in_the_middle_of_a_layer(
             assert received == blob
     finally:
         registry.kill()
+
+
+async def test_a_transfer_holds_little(docker_registry: DockerRegistry, remotes: Remotes):
+    """Twice 1 MiB at the most, for blobs of any size, in both directions."""
+    piece, count = os.urandom(1024 * 1024), 16
+    size, digest = count * len(piece), digest_of(piece * count)
+
+    async def read(offset: int) -> Any:
+        assert offset == 0
+        for _ in range(count):
+            yield piece
+
+    async with remotes.connect(remote(docker_registry, "acme/large")) as there:
+        assert not await there.has_blob(digest)  # what is imported and kept for good is
+        tracemalloc.start()
+        try:
+            await there.write_blob(digest, size, read)
+            assert sum([len(one) async for one in there.read_blob(digest, size)]) == size
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 2 * 1024 * 1024, peak
