@@ -131,7 +131,7 @@ _holders = (
     .subquery()
 )
 _PULLABLE_HOLDER = Statement(
-    select(repositories.c.path)
+    select(repositories.c.path, repositories.c.id)
     .join_from(_holders, repositories, repositories.c.id == _holders.c.repository_id)
     .where(repositories.c.deleted_at.is_(None), PULLABLE)
     .limit(1)
@@ -307,7 +307,7 @@ class Standings:
 
     async def find_pullable_holder(
         self, account: str | None, digest: str, *, scope: TokenScope | None = None
-    ) -> str | None:
-        """The path of a repository with this blob that the account may pull from, if one is found quickly."""
+    ) -> tuple[str, int] | None:
+        """Path and id of a repository with this blob that the account may pull from, if one is found quickly."""
         row = await self._database.fetch_one(_PULLABLE_HOLDER, digest=digest, **asking(account, scope))
-        return row[0] if row else None
+        return (row[0], row[1]) if row else None

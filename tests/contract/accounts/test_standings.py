@@ -232,7 +232,8 @@ async def test_a_holder_of_a_blob_is_found_exactly_when_one_may_be_pulled_from(
         account = None if user is None else world.users[user]
         pullable = set(world.those_that_allow(Operation.PULL, user, scope))
         for digest, paths in holders.items():
-            found = await accounts.standings.find_pullable_holder(account, digest, scope=scope)
+            holder = await accounts.standings.find_pullable_holder(account, digest, scope=scope)
+            found = holder[0] if holder else None
             assert (found in paths & pullable) if paths & pullable else (found is None), (user, digest)
         assert await accounts.standings.find_pullable_holder(account, "sha256:missing") is None
         assert await accounts.standings.find_pullable_holder(account, "sha256:unknown") is None

@@ -15,6 +15,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.support.backends import BACKENDS, run_server
@@ -22,8 +24,9 @@ from tests.support.client import Answer, Client
 from tests.support.images import Image, digest_of, make_artifact, make_image
 from tests.support.server import Server
 
-from dtr.accounts import Level, Tokens
+from dtr.accounts import Claims, Level, Tokens
 from dtr.app import Application
+from dtr.oci import Digest, parse_repository_name
 
 USERS = (
     "stranger",
@@ -289,6 +292,33 @@ def test_a_blob_is_mounted_from_what_the_caller_may_pull(world: World) -> None:
         world["reader"].get_blob("reader/mounts", digest).expect(200)
     found = world["admin"].push_blob("org/private", uuid.uuid4().bytes)
     world["reader"].call("POST", f"/v2/reader/mounts/blobs/uploads/?mount={found}").expect(201)
+
+
+def test_what_gets_the_name_of_the_source_meanwhile_is_no_source(world: World) -> None:
+    """The caller may pull from org/was; when it is looked at, a private repository is called so."""
+    target = world.server.make_repository("reader/races")
+    world.server.make_repository("org/was", visibility="public")
+    world.server.make_repository("org/secret")
+    digest = Digest.parse(world["admin"].push_blob("org/secret", os.urandom(100)))
+
+    async def mount(application: Application) -> bool:
+        api: Any = application._registry_api()
+        reader = await application.accounts.get("reader")
+        request = SimpleNamespace(claims=Claims(reader.id, "reader", {}, catalog=False, expires_at=0))
+        find = api._access.find_source
+
+        async def find_slowly(*arguments: Any) -> Any:
+            found = await find(*arguments)
+            assert found is not None
+            await application.repositories.rename("org/was", parse_repository_name("org/is"))
+            await application.repositories.rename("org/secret", parse_repository_name("org/was"))
+            return found
+
+        api._access.find_source = find_slowly
+        mounted: bool = await api._mount(request, target, digest, "org/was")
+        return mounted
+
+    assert world.server.do(mount) is False
 
 
 def test_an_upload_of_another_repository_is_unknown_to_those_who_guess_its_id(world: World) -> None:

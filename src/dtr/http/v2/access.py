@@ -146,8 +146,12 @@ class Access:
         if standing.repository_id != repository or not may(standing.facts, Operation.PULL):
             raise self._denied(request)
 
-    async def find_source(self, request: Request, name: str, digest: str) -> str | None:
-        """Where to mount from, that the caller may pull now: `name`, or, when that is empty, any with the blob."""
+    async def find_source(self, request: Request, name: str, digest: str) -> tuple[str, int] | None:
+        """
+        Where to mount from, that the caller may pull now: `name`, or, when that is empty, any with the blob.
+
+        Its path, and its id: another one may have the path a moment later.
+        """
         account, scope = request.claims.account_id, request.claims.scope
         if not name:
             return await self._accounts.standings.find_pullable_holder(account, digest, scope=scope)
@@ -158,7 +162,9 @@ class Access:
         standing = await self._accounts.standings.find(account, name, scope=scope)
         if standing.redirect is not None:
             name, standing = standing.redirect.path, standing.redirect.standing
-        return name if standing.repository_id is not None and may(standing.facts, Operation.PULL) else None
+        if standing.repository_id is None or not may(standing.facts, Operation.PULL):
+            return None
+        return name, standing.repository_id
 
     async def _create_repository(self, request: Request) -> int:
         name = parse_repository_name(request.name)

@@ -557,14 +557,15 @@ class RegistryAPI:
 
     async def _mount(self, request: Request, repository: int, digest: Digest, source: str) -> bool:
         """Take the blob from another repository that the caller may pull; False: it has to be uploaded."""
-        path = await self._access.find_source(request, source, digest)
-        if path is None:
+        found = await self._access.find_source(request, source, digest)
+        if found is None:
             return False
+        path, holder = found
         try:
             blob = await self._blobs.get(path, digest)
-        except BlobUnknown:
+        except (BlobUnknown, RepositoryUnknown):
             return False
-        return await self._blobs.mount(blob, repository)
+        return blob.repository == holder and await self._blobs.mount(blob, repository)
 
     async def _upload(self, request: Request) -> Upload:
         repository = await self._access.repository_to_change(request, "push", Operation.PUSH)
