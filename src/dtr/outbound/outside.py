@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+[0-9A-Fa-f:.]*")
 _LONGEST_URL = 2048
 _WAITING = 64 * 1024
-"""From twice so many bytes of an answer that nobody read yet, the other side waits; one more receipt may come."""
+"""From twice so many bytes of an answer that nobody read yet, the other side waits."""
+
+_denied: ContextVar[list[str]] = ContextVar("denied")
+"""The addresses that the request of this context was not let to."""
 
 
 class Outside:
