@@ -81,7 +81,7 @@ async def get_alerts(caller: CallerDep, rooms: RoomsDep) -> list[AlertRecord]:
     For administrators and auditors, the most serious first.
 
     Database or storage that do not answer, certificates that expire or that clients refuse, replicas that are not
-    seen any more, deletions that the storage refuses, and the read-only mode.
+    seen any more, deletions that the storage refuses, webhooks that were given up, and the read-only mode.
     """
     caller.require(Operation.SEE_SYSTEM)
     await rooms.live.refresh()
