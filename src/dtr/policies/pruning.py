@@ -177,6 +177,8 @@ class Pruned:
 
     def see(self, judged: Judged) -> None:
         """Take note of a tag; of those that it means the oldest is one too many as soon as it has enough."""
+        if judged.decision.answer is Answer.NO:
+            return
         self.waiting += judged.decision.answer is Answer.WAITS
         self.signed += judged.kept == "signed"
         self.protected += judged.kept == "protected"

@@ -12,11 +12,13 @@ one does.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dtr.durations import to_milliseconds
@@ -78,21 +80,27 @@ class TagFacts:
     """None: not scanned yet."""
 
 
+_Test: TypeAlias = "Callable[[TagFacts, int], bool | None]"
+"""Whether something holds for a tag at a moment, milliseconds since 1970; None: that is not known yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A field, an operator, and values."""
+    """A field, an operator, and values, which are right for them."""
 
     field: str
     operator: str
     values: tuple[str, ...]
+    _test: _Test = dataclasses.field(init=False, repr=False, compare=False)
+    """Made once: a hundred policies ask a hundred thousand tags."""
+
+    def __post_init__(self) -> None:
+        """Read the values."""
+        object.__setattr__(self, "_test", _FIELDS[self.field].test(self.operator, self.values))
 
     def holds(self, tag: TagFacts, now: int) -> Answer:
         """Whether it holds for a tag at `now`, milliseconds since 1970."""
-        known = _FIELDS[self.field]
-        answer = known.holds(tag, self.operator, self.values, now)
-        if answer is None:
-            return Answer.WAITS
-        return Answer.YES if answer else Answer.NO
+        return _ANSWERS[self._test(tag, now)]
 
     @property
     def document(self) -> dict[str, Any]:
@@ -109,13 +117,17 @@ class Group:
 
     def holds(self, tag: TagFacts, now: int) -> Answer:
         """Whether it holds for a tag at `now`."""
-        answers = [rule.holds(tag, now) for rule in self.rules]
         if self.kind == "not":
-            return _OPPOSITE[answers[0]]
+            return _opposite(self.rules[0].holds(tag, now))
         decisive = Answer.YES if self.kind == "any" else Answer.NO
-        if decisive in answers:
-            return decisive
-        return Answer.WAITS if Answer.WAITS in answers else _OPPOSITE[decisive]
+        otherwise = _opposite(decisive)
+        for rule in self.rules:
+            answer = rule.holds(tag, now)
+            if answer is decisive:
+                return decisive
+            if answer is Answer.WAITS:
+                otherwise = Answer.WAITS
+        return otherwise
 
     @property
     def document(self) -> dict[str, Any]:
@@ -125,7 +137,13 @@ class Group:
 
 
 Rule: TypeAlias = "Condition | Group"
-_OPPOSITE = {Answer.YES: Answer.NO, Answer.NO: Answer.YES, Answer.WAITS: Answer.WAITS}
+_ANSWERS = {True: Answer.YES, False: Answer.NO, None: Answer.WAITS}
+
+
+def _opposite(answer: Answer) -> Answer:
+    if answer is Answer.WAITS:
+        return answer
+    return Answer.NO if answer is Answer.YES else Answer.YES
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +163,18 @@ def decide(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
     for number, rule in enumerate(rules):
         answer = rule.holds(tag, now)
         if answer is Answer.NO:
-            return Decision(answer, number)
+            return _refusal(number)
         if answer is Answer.WAITS and waits is None:
             waits = number
     if waits is None:
         return Decision(Answer.YES, None)
     is_scanned = tag.findings is not None or not needs_scan([rules[waits]])
     return Decision(Answer.WAITS, waits, "signature" if is_scanned else "scan")
+
+
+@cache
+def _refusal(number: int) -> Decision:
+    return Decision(Answer.NO, number)
 
 
 def decide_once(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
@@ -259,8 +282,8 @@ _MOMENTS = ("bf", "af")
 @dataclass(frozen=True, slots=True)
 class _Field:
     operators: tuple[str, ...]
-    holds: Callable[[TagFacts, str, tuple[str, ...], int], bool | None]
-    """None: that is not known yet."""
+    test: Callable[[str, tuple[str, ...]], _Test]
+    """What an operator and its values ask."""
     check: Callable[[str], object] = str
     """Raises ValueError for a value that it cannot have."""
     needs_scan: bool = False
@@ -269,24 +292,43 @@ class _Field:
 def _texts(get: Callable[[TagFacts], Iterable[str] | None], *, needs_scan: bool = False) -> _Field:
     """A field of texts: an operator holds when it does for one of them; `noo` when `oo` does not."""
 
-    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], _now: int) -> bool | None:
-        found = get(tag)
-        if found is None:
-            return None
+    def test(operator: str, values: tuple[str, ...]) -> _Test:
         if operator in _ON_LISTS:
-            return any(one in values for one in found) is (operator == "oo")
-        compare = _TEXTS[operator]
-        return any(compare(one, values[0]) for one in found)
+            return among(frozenset(values), is_wanted=operator == "oo")
+        compare, value = _TEXTS[operator], values[0]
 
-    return _Field((*_TEXTS, *_ON_LISTS), holds, needs_scan=needs_scan)
+        def holds(tag: TagFacts, _now: int) -> bool | None:
+            found = get(tag)
+            if found is None:
+                return None
+            for one in found:  # noqa: SIM110 - half the time of any()
+                if compare(one, value):
+                    return True
+            return False
+
+        return holds
+
+    def among(values: frozenset[str], *, is_wanted: bool) -> _Test:
+        def holds(tag: TagFacts, _now: int) -> bool | None:
+            found = get(tag)
+            return None if found is None else values.isdisjoint(found) is not is_wanted
+
+        return holds
+
+    return _Field((*_TEXTS, *_ON_LISTS), test, needs_scan=needs_scan)
 
 
 def _number(get: Callable[[TagFacts], int | None], *, needs_scan: bool = False) -> _Field:
-    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], _now: int) -> bool | None:
-        found = get(tag)
-        return None if found is None else _NUMBERS[operator](found, int(values[0]))
+    def test(operator: str, values: tuple[str, ...]) -> _Test:
+        compare, value = _NUMBERS[operator], int(values[0])
 
-    return _Field(tuple(_NUMBERS), holds, _whole_number, needs_scan)
+        def holds(tag: TagFacts, _now: int) -> bool | None:
+            found = get(tag)
+            return None if found is None else compare(found, value)
+
+        return holds
+
+    return _Field(tuple(_NUMBERS), test, _whole_number, needs_scan)
 
 
 _Moments: TypeAlias = "Callable[[TagFacts], tuple[int, int | None]]"
@@ -294,19 +336,21 @@ _Moments: TypeAlias = "Callable[[TagFacts], tuple[int, int | None]]"
 
 
 def _moment(get: _Moments) -> _Field:
-    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], _now: int) -> bool:
-        return _compare(get(tag), operator, _milliseconds(values[0]))
+    def test(operator: str, values: tuple[str, ...]) -> _Test:
+        bound = _milliseconds(values[0])
+        return lambda tag, _now: _compare(get(tag), operator, bound)
 
-    return _Field(_MOMENTS, holds, _milliseconds)
+    return _Field(_MOMENTS, test, _milliseconds)
 
 
 def _age(get: _Moments) -> _Field:
     """The same, but the value is how long ago: before 12 h means earlier than 12 hours ago."""
 
-    def holds(tag: TagFacts, operator: str, values: tuple[str, ...], now: int) -> bool:
-        return _compare(get(tag), operator, now - to_milliseconds(values[0]))
+    def test(operator: str, values: tuple[str, ...]) -> _Test:
+        length = to_milliseconds(values[0])
+        return lambda tag, now: _compare(get(tag), operator, now - length)
 
-    return _Field(_MOMENTS, holds, to_milliseconds)
+    return _Field(_MOMENTS, test, to_milliseconds)
 
 
 def _compare(moments: tuple[int, int | None], operator: str, bound: int) -> bool:
@@ -324,10 +368,11 @@ def _pulled(tag: TagFacts) -> tuple[int, int | None]:
 
 
 def _signed() -> _Field:
-    def holds(tag: TagFacts, _operator: str, values: tuple[str, ...], _now: int) -> bool | None:
-        return None if tag.is_signed is None else tag.is_signed is (values[0] == "true")
+    def test(_operator: str, values: tuple[str, ...]) -> _Test:
+        wanted = values[0] == "true"
+        return lambda tag, _now: None if tag.is_signed is None else tag.is_signed is wanted
 
-    return _Field(("eq",), holds, _truth)
+    return _Field(("eq",), test, _truth)
 
 
 def _whole_number(text: str) -> int:
