@@ -277,9 +277,43 @@ def use_remotes(exposed: Exposed) -> None:
     keep(exposed, call(ann, "PATCH", itself, {"password": [REMOTE_PASSWORD]})).expect(400)
     keep(exposed, call(admin, "PATCH", itself, {"authToken": REMOTE_TOKEN})).expect(200)
     keep(exposed, call(ann, "GET", itself)).expect(200)
+    use_mirrors(exposed, ann, right, wrong)
     forget_failures(server)
     for client in (admin, ann):
         client.close()
+
+
+def use_mirrors(exposed: Exposed, ann: Client, right: dict[str, str], wrong: dict[str, str]) -> None:
+    """Policies to the other registry and from there, with its credentials: they work, and then no longer."""
+    app = "/api/v0/repositories/acme/app"
+    exposed.server.cli("repository", "create", "acme/polled")
+    pushes, polls = f"{app}/pushMirroringPolicies", "/api/v0/repositories/acme/polled/pollMirroringPolicies"
+    for policies in (pushes, polls):
+        keep(exposed, call(ann, "POST", policies, wrong)).expect(400)
+        keep(exposed, call(ann, "POST", policies, {**right, "rules": REMOTE_PASSWORD})).expect(400)
+    forget_failures(exposed.server)
+    pushed = keep(exposed, call(ann, "POST", f"{pushes}?initialEvaluation=true", right)).expect(201).json
+    wait_until(
+        lambda: statuses_of(call(ann, "GET", f"{app}/mirroringPolicies/{pushed['id']}/tags")) == {"mirrored"}
+    )
+    polled = keep(exposed, call(ann, "POST", f"{polls}?initialEvaluation=true", right)).expect(201).json
+    of_poll = f"/api/v0/repositories/acme/polled/mirroringPolicies/{polled['id']}"
+    wait_until(lambda: statuses_of(call(ann, "GET", f"{of_poll}/tags")) == {"mirrored"})
+    by_hand = f"{app}/tags/v1/pushMirroring"
+    keep(exposed, call(ann, "POST", by_hand, {**right, "remoteTag": "by-hand"})).expect(201)
+    keep(exposed, call(ann, "POST", by_hand, {**wrong, "remoteTag": "by-hand"})).expect(400)
+    exposed.server.cli("account", "passwd", "rem", "--password-stdin", stdin=f"{NEW_PASSWORD}\n")
+    keep(exposed, call(ann, "POST", f"{of_poll}/run")).expect(202)
+
+    def polled_in_vain() -> bool:
+        return bool(call(ann, "GET", f"{polls}/{polled['id']}").json["lastStatus"]["code"] not in {"", "SUCCESS"})
+
+    wait_until(polled_in_vain)
+    keep(exposed, call(ann, "GET", f"{polls}/{polled['id']}")).expect(200)
+
+
+def statuses_of(tags: Answer) -> set[str]:
+    return {one["status"] for one in tags.json}
 
 
 def use_api(exposed: Exposed) -> None:
