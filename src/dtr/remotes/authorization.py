@@ -2,8 +2,9 @@
 Being let in by another registry.
 
 "Docker Registry v2 authentication" of the distribution project: a registry names a token service in its challenge,
-which is asked with Basic credentials (GET), or with a token that stands for a log-in (POST, OAuth 2). Credentials
-go to the registry and to the service that it names, never in the clear when the registry itself is behind TLS.
+which is asked with Basic credentials (GET), or with a token that stands for a log-in (POST, OAuth 2). With a user
+name, a token is a password, and nothing else is tried: registries count wrong log-ins. Credentials go to the
+registry and to the service that it names, never in the clear when the registry itself is behind TLS.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LONGEST_TOKEN = 16 * 1024
 _LIFE_SECONDS = 60.0
 """Of a token of which nothing else is said: token authentication specification, `expires_in`."""
 _CLIENT = "dtr"
-_UNSUPPORTED = frozenset({400, 401, 403, 404, 405, 415, 501})
+_UNSUPPORTED = frozenset({404, 405, 415, 501})
 """So answer services that do not know tokens that stand for a log-in."""
 
 
@@ -115,7 +116,7 @@ class Authorization:
             raise RemoteBroken("the remote names no token service that credentials may be sent to")
         about = {"service": self._challenge.parameters.get("service", ""), "client_id": _CLIENT}
         document = None
-        if self._remote.token:
+        if self._remote.token and not self._remote.username:
             form = {
                 **about,
                 "grant_type": "refresh_token",

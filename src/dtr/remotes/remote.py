@@ -32,7 +32,7 @@ class Remote:
     username: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
-    """An access or identity token; it goes before the password."""
+    """With a user name an access token, which goes before the password; without one an identity token."""
     ca: str = ""
     """PEM: the server's certificate or an authority's; empty: the authorities of the system."""
     skip_tls_verification: bool = False

@@ -155,11 +155,11 @@ async def test_a_token_expires_in_the_middle_of_an_upload(remotes: Remotes):
 
 
 async def test_identity_tokens(remotes: Remotes):
-    """By OAuth; a service that does not know that is shown them as a password."""
+    """They are shown by OAuth, or, to a service that does not know that, as a password."""
     service = TokenService()
     async with scripted() as registry, scripted(service) as auth:
         registry.handler = with_tokens(registry, f"{auth.url}/token", refused=lambda _token: False)
-        async with remotes.connect(at(registry, username="ada", token=SECRET)) as there:
+        async with remotes.connect(at(registry, token=SECRET)) as there:
             assert await there.has_blob(DIGEST)
         method, form, authorization = service.asked[0]
         assert (method, authorization) == ("POST", None)
@@ -171,9 +171,20 @@ async def test_identity_tokens(remotes: Remotes):
             return await service(request) if request.method == "GET" else web.Response(status=405)
 
         auth.handler = gets_only
-        async with remotes.connect(at(registry, username="ada", token=SECRET)) as there:
+        async with remotes.connect(at(registry, token=SECRET)) as there:
             assert await there.has_blob(DIGEST)
-        assert service.asked[1][0::2] == ("GET", BASIC)
+        shown = base64.b64encode(f"<token>:{SECRET}".encode()).decode()
+        assert service.asked[1][0::2] == ("GET", f"Basic {shown}")
+
+
+async def test_access_tokens_are_passwords(remotes: Remotes):
+    """Nothing else is tried with them, which a registry could take for wrong log-ins."""
+    service = TokenService()
+    async with scripted() as registry, scripted(service) as auth:
+        registry.handler = with_tokens(registry, f"{auth.url}/token", refused=lambda _token: False)
+        async with remotes.connect(at(registry, username="ada", password="another", token=SECRET)) as there:
+            assert await there.has_blob(DIGEST)
+        assert [one[0::2] for one in service.asked] == [("GET", BASIC)]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
