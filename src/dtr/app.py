@@ -159,7 +159,7 @@ class Application:
             definitions=self.definitions,
             repositories=self.repositories,
             uploads=self.uploads,
-            manifests=Manifests(self.database, self.lifetimes, sparse_manifests=True),
+            manifests=Manifests(self.database, self.lifetimes, sparse_manifests=True, fills_caches=True),
             configs=self.image_configs,
             is_read_only=lambda: self.live.current.read_only_registry,
             directory=settings.data_dir,

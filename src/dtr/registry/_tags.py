@@ -11,14 +11,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, bindparam, delete, not_, or_, select, true, update
+from sqlalchemy import BigInteger, bindparam, delete, exists, not_, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each, in_list, now
-from dtr.db.schema import manifests, pulls, repositories, tags
+from dtr.db.schema import cached_repositories, manifests, pulls, repositories, tags
 from dtr.events import Actor, Event, Object
 from dtr.jobs import JobRequest, submit
-from dtr.registry.errors import RepositoryUnknown, TagImmutable
+from dtr.registry.errors import RepositoryUnknown, TagImmutable, TagOfCache
 from dtr.registry.repositories import immutable_pattern, read_patterns
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ _settings = select(
     repositories.c.tag_limit,
     repositories.c.immutable_patterns,
     repositories.c.has_policies,
+    exists().where(
+        cached_repositories.c.repository_id == repositories.c.id, cached_repositories.c.upstream_id.is_not(None)
+    ),
 ).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
 _REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
 _REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
@@ -174,11 +177,13 @@ def step(repository: int, tag: str) -> str:
     return f"{repository}:{tag}"
 
 
-async def claim_tags(tx: Transaction, repository: int, names: list[str], digest: str, by: Actor) -> Claim:
+async def claim_tags(
+    tx: Transaction, repository: int, names: list[str], digest: str, by: Actor, *, fills_caches: bool = False
+) -> Claim:
     """
     Lock the tags of these sorted names, which are to name `digest`; without names, the repository alone.
 
-    Raises RepositoryUnknown, TagImmutable.
+    Those of caches are for those who fill them. Raises RepositoryUnknown, TagImmutable, TagOfCache.
     """
     settings = await tx.fetch_one(_REPOSITORY, repository=repository)
     if settings is not None and settings[1] and names:
@@ -186,7 +191,9 @@ async def claim_tags(tx: Transaction, repository: int, names: list[str], digest:
         settings = await tx.fetch_one(_REPOSITORY_ALONE, repository=repository)
     if settings is None:
         raise RepositoryUnknown(str(repository))
-    immutable, tag_limit, patterns, has_policies = settings
+    immutable, tag_limit, patterns, has_policies, is_cache = settings
+    if is_cache and names and not fills_caches:
+        raise TagOfCache(names[0])
     found = await _claim(tx, repository, names, digest, by.name) if names else {}
     moved = [name for name, (before, _) in found.items() if before != digest]
     if moved:

@@ -104,6 +104,14 @@ class TagImmutable(RegistryError):
         self.pattern = pattern
 
 
+class TagOfCache(TagImmutable):
+    """The repository is a cache: its upstream says what its tags name."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tag)
+        self.args = (f"tag {tag} cannot be written: the repository is a cache of another registry",)
+
+
 class DigestMismatch(RegistryError):
     """The content is not what the digest says."""
 

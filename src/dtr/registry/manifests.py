@@ -273,11 +273,23 @@ class Referrer:
 class Manifests:
     """The manifests and tags of all repositories."""
 
-    def __init__(self, database: Database, lifetimes: Lifetimes, *, sparse_manifests: bool = False) -> None:
-        """With `sparse_manifests` a manifest may name blobs and manifests that are not here."""
+    def __init__(
+        self,
+        database: Database,
+        lifetimes: Lifetimes,
+        *,
+        sparse_manifests: bool = False,
+        fills_caches: bool = False,
+    ) -> None:
+        """
+        With `sparse_manifests` a manifest may name blobs and manifests that are not here.
+
+        With `fills_caches` tags of caches are written, which are nobody else's.
+        """
         self._database = database
         self._lifetimes = lifetimes
         self._sparse_manifests = sparse_manifests
+        self._fills_caches = fills_caches
 
     async def get(self, path: str, reference: str) -> StoredManifest:
         """
@@ -327,7 +339,7 @@ class Manifests:
         hold = self._lifetimes.hold_manifest
 
         async def work(tx: Transaction) -> None:
-            claim = await claim_tags(tx, repository, names, digest, by)
+            claim = await claim_tags(tx, repository, names, digest, by, fills_caches=self._fills_caches)
             # All manifests are locked in the order of their digests. This one, when it is new, by making it.
             others = sorted({*children, *claim.old} - {digest})
             here = bisect(others, digest)

@@ -16,7 +16,16 @@ from tests.support.upstream import Scripted
 from dtr.mirrors import Cache, Upstream, UpstreamFailed, UpstreamInvalid, Upstreams, UpstreamUnknown
 from dtr.oci import Digest, Tag, parse_reference
 from dtr.outbound import Addresses, Outside
-from dtr.registry import BlobUnknown, Manifests, ManifestUnknown
+from dtr.registry import (
+    BlobUnknown,
+    ManifestIncomplete,
+    Manifests,
+    ManifestUnknown,
+    Origin,
+    Promotion,
+    TagImmutable,
+    TagOfCache,
+)
 from dtr.remotes import Remote, Remotes
 from dtr.storage import FileSystem, Memory
 
@@ -40,7 +49,7 @@ class Caches:
             definitions=self,
             repositories=rooms.repositories,
             uploads=rooms.uploads,
-            manifests=Manifests(rooms.database, rooms.lifetimes, sparse_manifests=True),
+            manifests=Manifests(rooms.database, rooms.lifetimes, sparse_manifests=True, fills_caches=True),
             configs=rooms.image_configs,
             is_read_only=lambda: self.is_read_only,
         )
@@ -437,6 +446,32 @@ async def test_an_upstream_of_a_namespace_moves_with_its_repositories(caches: Ca
     await caches.upstreams.put(Upstream(namespace=owner.id, remote="r"))
     await caches.forget()
     assert await caches.get("app", "hub/app") == IMAGE.payload
+
+
+async def test_nobody_else_writes_tags_of_a_cache(caches: Caches):
+    rooms = caches.rooms
+    repository = await caches.make()
+    image = make_image()
+    with pytest.raises(TagOfCache, match="cache"):
+        await rooms.push(repository, image, "mine")
+    own = await rooms.make_repository("acme/own")
+    await rooms.push(own, image, "mine")
+    promotion = Promotion(rooms.database, rooms.lifetimes)
+    with pytest.raises(TagImmutable):
+        await promotion.promote(own, image.digest, repository, "mine", Origin("acme/own", "mine"))
+    assert await rooms.manifests.list_tags(repository, limit=10) == []
+    # What is fetched can be promoted elsewhere, when all of it is here.
+    caches.upstream.push("library/app", IMAGE, "latest")
+    await caches.get("latest")
+    with pytest.raises(ManifestIncomplete):
+        await promotion.promote(repository, IMAGE.digest, own, "theirs", Origin("acme/cache", "latest"))
+    for content in IMAGE.blobs:
+        download = await caches.cache.fetch_blob(await caches.cache.find_blob("acme/cache", Digest.of(content)))
+        assert download is not None
+        await download.wait()
+        download.leave()
+    await promotion.promote(repository, IMAGE.digest, own, "theirs", Origin("acme/cache", "latest"))
+    assert await rooms.manifests.list_tags(own, limit=10) == ["mine", "theirs"]
 
 
 async def test_what_no_upstream_can_be(caches: Caches):
