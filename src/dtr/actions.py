@@ -295,13 +295,14 @@ async def _mirror(work: Awaitable[None]) -> None:
     try:
         await work
     except MirroringFailed as error:
-        raise JobFailed(str(error)) from None
+        raise JobFailed(str(error), retry_after=error.retry_after, is_lasting=error.is_lasting) from None
 
 
 async def _sleep(run: Run) -> None:
     text = run.parameters.get("seconds", "60")
     if not text.isdecimal() or int(text) > 86_400:
         raise JobFailed("seconds is a whole number, a day at most")
+    run.log(f"sleeps for {text} seconds")
     for second in range(int(text)):
         run.progress(second, int(text), "seconds")
         await asyncio.sleep(1)

@@ -231,7 +231,16 @@ _WRITE_LINE = Statement(
 
 
 class JobFailed(Exception):
-    """The action could not do what it was asked; the message says why."""
+    """
+    The action could not do what it was asked; the message says why.
+
+    `retry_after`: seconds before which it is not tried again; `is_lasting`: another attempt would fail, too.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, is_lasting: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.is_lasting = is_lasting
 
 
 class Run:
@@ -273,6 +282,8 @@ class _Task:
     reason: str = ""
     outcome: Status | None = None
     """How it ended, as long as that is not written down."""
+    failure: JobFailed | None = None
+    """What its action said when it failed, and did say something."""
     stopping: asyncio.Task[None] | None = None
 
 
@@ -555,6 +566,7 @@ class Worker:
                 run.log("the action was cancelled from within", "error")
         except JobFailed as error:
             status = "errored"
+            one.failure = error
             run.log(str(error), "error")
         except Exception as error:  # noqa: BLE001 - whatever an action raises ends its job, not the worker
             status = "errored"
@@ -632,7 +644,7 @@ class Worker:
         ids = sorted(report.one.run.job for report in reports)
         mine = {row[0]: row[1] for row in await tx.fetch_all(_LOCK_MINE, ids=ids, mine=self._session)}
         ended: dict[str, list[str]] = {}
-        failed: list[str] = []
+        failed: list[tuple[str, JobFailed | None]] = []
         for report in reports:
             one, job = report.one, report.one.run.job
             if job not in mine:  # it was deleted, or is another's
@@ -647,13 +659,13 @@ class Worker:
             if report.outcome is not None:
                 wanted_gone = mine[job] == "cancel_request"
                 if report.outcome == "errored" and not wanted_gone:
-                    failed.append(job)
+                    failed.append((job, one.failure))
                 is_canceled = wanted_gone and report.outcome == "worker_shutdown"
                 ended.setdefault("canceled" if is_canceled else report.outcome, []).append(job)
         for status, those in ended.items():
             await tx.execute(_END, ids=sorted(those), ends_as=status)
-        for job in failed:
-            await _retry(tx, job)
+        for job, failure in failed:
+            await _retry(tx, job, failure)
         if "worker_shutdown" in ended:
             await tx.notify(CHANNEL)
 
@@ -673,13 +685,17 @@ async def _write_lines(tx: Transaction, job: str, first: int, lines: list[str]) 
     await tx.execute_many(_WRITE_LINE, rows)
 
 
-async def _retry(tx: Transaction, job: str) -> None:
-    """Queue a job that failed once more, if it has retries left: later each time."""
+async def _retry(tx: Transaction, job: str, failure: JobFailed | None = None) -> None:
+    """Queue a job that failed once more, if it has retries left: later each time, and as late as it wants."""
+    if failure is not None and failure.is_lasting:
+        return
     row = await tx.fetch_one(_RETRY_OF, id=job)
     if row is None or row[5] <= 0:
         return
     action, parameters, capacity, deadline, stop_timeout, left, total, retry_from, moment = row
     pause = min(2 ** min(total - left, 10), 600) * 1000
+    if failure is not None and failure.retry_after is not None:
+        pause = max(pause, round(failure.retry_after * 1000))
     await submit(
         tx,
         JobRequest(

@@ -20,6 +20,7 @@ from sqlalchemy import text
 from tests.docs.pages import DOCS, codes_in, tables_of
 from tests.support.images import Image, make_artifact, make_image
 from tests.support.keys import KeyPair
+from tests.support.registry_double import RegistryDouble
 from tests.support.rooms import Rooms, annotated
 
 import dtr
@@ -27,12 +28,20 @@ from dtr.accounts import Level
 from dtr.db import ConstraintViolated, Database, Statement
 from dtr.events import Actor, Events, Filter
 from dtr.jobs import Crons, JobRequest, Jobs, Workers
-from dtr.mirrors import Upstream, Upstreams
+from dtr.mirrors import (
+    Local,
+    MirroringPolicies,
+    MirroringPolicy,
+    Place,
+    Transfer,
+    Upstream,
+    Upstreams,
+)
 from dtr.oci import Digest, parse_manifest, parse_repository_name
 from dtr.outbound import Addresses, Outside
 from dtr.policies import PromotionPolicy, Promotions, Pruning, PruningPolicy, parse_rules
 from dtr.registry import Origin, Promotion, Settings
-from dtr.remotes import Definition, Definitions
+from dtr.remotes import Definition, Definitions, Remote
 from dtr.settings import LiveSettings
 from dtr.storage import Memory
 from dtr.vault import Vault
@@ -64,6 +73,10 @@ SILENT = {
     "Crons.ensure": "what the program comes with",
     "Crons.queue_due": "does what an event before said",
     "Jobs.prune": "forgets, by the settings",
+    "MirroringPolicies.queue_due": "does what an event before said",
+    "MirroringPolicies.queue_all": "the same",
+    "MirroringPolicies.forget_remotes": "forgets what was mirrored by hand",
+    "PushMirror.work": "each tag that is mirrored is an event",
     "Pruning.prune": "the deletion of each tag is the event",
     "Pushes.forget_gone": "forgets what is about tags that are gone",
     "Deliveries.forget": "forgets what was sent",
@@ -198,6 +211,7 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await did.does("Promotion.promote", promotion.promote, number, image.digest, target, "promoted", origin)
     await rooms.push(number, make_artifact("application/x.signature", b"signed", subject=image))
     await did.does("Promotion.carry", promotion.carry, number, image.digest, target, origin)
+    await _transfers(rooms, did, number, image)
     await did.does("Manifests.delete", rooms.manifests.delete, number, image.digest)
     await did.does("Blobs.delete", rooms.blobs.delete, number, spare)
     pruning = Pruning(database, rooms.tag_reader, rooms.manifests)
@@ -222,6 +236,7 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     upstream = Upstream(repository=cached, remote=remote.id, remote_path="library/app")
     upstream = await did.does("Upstreams.put", upstreams.put, upstream)
     await did.does("Upstreams.delete", upstreams.delete, upstream)
+    await _mirroring(rooms, did, number, remote.id)
     await did.does("Definitions.delete", definitions.delete, remote.id)
     webhooks, deliveries = (
         Webhooks(database, vault),
@@ -258,6 +273,42 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await did.does("Organizations.remove_member", organizations.remove_member, "acme", "ada")
     await did.does("Accounts.delete", accounts.delete, "bob")
     return [SECRET, hidden, one, another, session]
+
+
+async def _transfers(rooms: Rooms, did: Scenario, number: int, image: Image) -> None:
+    """Images that come from another registry."""
+    local = Local(
+        rooms.database, rooms.storage, blobs=rooms.blobs, uploads=rooms.uploads, manifests=rooms.manifests
+    )
+    place, registry = Place(number, "acme/tool"), RegistryDouble()
+    transfer = Transfer(local, rooms.manifests)
+    stored = (place, image.payload, image.media_type, ["stored"])
+    await did.does("Local.store_manifest", local.store_manifest, *stored)
+    await did.does("Local.delete_tags", local.delete_tags, place, {"stored": image.digest})
+    registry.push("registry.example/app", annotated(image, n="3"), "1")
+    digest = registry.push("registry.example/app", make_artifact("text/x-note", subject=image))
+    async with registry.connect(Remote(host="registry.example", repository="app")) as there:
+        await did.does("Transfer.fetch", transfer.fetch, there, place, "1", ["fetched"])
+        await did.does("Transfer.fetch_referrers", transfer.fetch_referrers, there, place, image.digest)
+    await rooms.manifests.delete(number, digest)
+
+
+async def _mirroring(rooms: Rooms, did: Scenario, number: int, remote: str) -> None:
+    """Policies of mirroring, and a tag that is mirrored by hand."""
+    policies = MirroringPolicies(rooms.database)
+
+    async def put(_tx: Any) -> str:
+        return remote
+
+    policy = MirroringPolicy(
+        direction="push", repository=number, path="acme/tool", remote="", remote_repository="a/b"
+    )
+    policy = await did.does("MirroringPolicies.create", policies.create, policy, put, evaluate=True)
+    await did.does("MirroringPolicies.change", policies.change, policy, put, evaluate=False)
+    await did.does("MirroringPolicies.start", policies.start, policy)
+    by_hand = (number, "v1", "sha256:0", put, "a/b", "v1")
+    await did.does("MirroringPolicies.push_by_hand", policies.push_by_hand, *by_hand)
+    await did.does("MirroringPolicies.delete", policies.delete, number, [policy.id])
 
 
 async def test_every_change_leaves_an_event_and_no_secret_in_it(rooms: Rooms, tmp_path: Path):
