@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import Cluster
 from tests.docs.pages import DOCS, codes_in, follow, tables_of
 from tests.support.client import Client
+from tests.support.distribution import DockerRegistry
 from tests.support.images import make_image
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server
@@ -18,6 +19,7 @@ from tests.support.server import PASSWORD, Server
 
 from dtr.cli.transfer.content import PLURALS
 from dtr.cli.transfer.files import COLUMNS
+from dtr.mirrors import STATUS_CODES
 from dtr.pki import ensure_certificate
 
 HOW_TO = DOCS / "how-to"
@@ -150,6 +152,34 @@ def test_the_pages_on_promotion_and_pruning_work(tmp_path: Path, make_server: Ca
     repository = server.do(lambda application: application.repositories.get("acme/app"))
     (policy,) = server.do(lambda application: application.pruning.list_policies(repository.id, limit=10))
     assert policy.keep == 5
+
+
+def test_the_page_on_mirroring_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    registry = DockerRegistry(tmp_path / "registry").start()
+    server = make_server({"mirroring.allowed_networks": "127.0.0.0/8"}, workers=1)
+    server.make_organization("acme")
+    server.make_repository("acme/app")
+    Client(server).push("acme/app", make_image(), "v1")
+    try:
+        output = follow(
+            HOW_TO / "mirror.md",
+            tmp_path / "page",
+            replaced={
+                "registry.example.org": server.address,
+                "https://mirror.example.net": registry.url,
+                '"docker.io"': f'"{registry.url}"',
+                "library/alpine": "acme/app",
+                '"username": "bot", "password": "…"': '"username": "", "password": ""',
+            },
+            answers=[PASSWORD],
+        )
+    finally:
+        registry.kill()
+    assert '"permissions":{"read":true,"write":true}' in output
+    assert '"mirror":true' in output
+    assert '"mirroringType":"poll"' in output
+    page = (HOW_TO / "mirror.md").read_text()
+    assert dict(re.findall(r"^\| `([A-Z_]+)` \| (.*) \|$", page, re.MULTILINE)) == STATUS_CODES
 
 
 def test_the_page_on_metrics_and_logs_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
