@@ -49,8 +49,8 @@ Kind: TypeAlias = Literal[
     "promotion_policy",
     "mirroring_policy",
     "upstream",
-    "webhook",
     "remote",
+    "webhook",
 ]
 """What can be an object. Later parts of the program add theirs."""
 
