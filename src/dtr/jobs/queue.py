@@ -23,6 +23,8 @@ from dtr.jobs.job import CLAIMABLE, RUNNING, Job, JobRequest, canonical, is_one_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sqlalchemy import ColumnElement
+
     from dtr.db import Database, Transaction
     from dtr.events import Actor
 
@@ -72,19 +74,37 @@ _INSERT = Statement(
 _GET = Statement(select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id")))
 _action = bindparam("action", type_=Text)
 _worker = bindparam("worker", type_=Text)
-_of_interest = and_(
-    or_(_action == "", jobs.c.action == _action),
-    or_(_worker == "", jobs.c.worker == _worker),
-    or_(bindparam("only_running", type_=Text) == "", is_one_of(RUNNING)),
-)
-_LIST = Statement(
-    select(*JOB_COLUMNS)
-    .where(_of_interest)
-    .order_by(jobs.c.scheduled_at.desc(), jobs.c.id.desc())
-    .offset(bindparam("start", type_=BigInteger))
-    .limit(bindparam("limit", type_=BigInteger))
-)
-_COUNT = Statement(select(func.count()).select_from(jobs).where(_of_interest))
+
+
+def _of_interest(*, of_action: bool, only_running: bool) -> ColumnElement[bool]:
+    """What is listed; conditions that are not asked for are not there, for the sake of the indexes."""
+    conditions: list[ColumnElement[bool]] = [or_(_worker == "", jobs.c.worker == _worker)]
+    if of_action:
+        conditions.append(jobs.c.action == _action)
+    if only_running:
+        conditions += [jobs.c.ended_at.is_(None), is_one_of(RUNNING)]
+    return and_(*conditions)
+
+
+_INTERESTS = {
+    (of_action, only_running): _of_interest(of_action=of_action, only_running=only_running)
+    for of_action in (False, True)
+    for only_running in (False, True)
+}
+_LIST = {
+    asked: Statement(
+        select(*JOB_COLUMNS)
+        .where(condition)
+        .order_by(jobs.c.scheduled_at.desc(), jobs.c.id.desc())
+        .offset(bindparam("start", type_=BigInteger))
+        .limit(bindparam("limit", type_=BigInteger))
+    )
+    for asked, condition in _INTERESTS.items()
+}
+_COUNT = {
+    asked: Statement(select(func.count()).select_from(jobs).where(condition))
+    for asked, condition in _INTERESTS.items()
+}
 _CANCEL = Statement(
     update(jobs)
     .where(jobs.c.id == bindparam("which"), jobs.c.ended_at.is_(None))
@@ -207,20 +227,13 @@ class Jobs:
     ) -> list[Job]:
         """At most `limit` jobs behind the first `start`, the latest first; empty: of every action and worker."""
         rows = await self._database.fetch_all(
-            _LIST,
-            action=action,
-            worker=worker,
-            only_running="yes" if only_running else "",
-            start=start,
-            limit=limit,
+            _LIST[bool(action), only_running], action=action, worker=worker, start=start, limit=limit
         )
         return [Job.of(row) for row in rows]
 
     async def count(self, *, action: str = "", worker: str = "", only_running: bool = False) -> int:
         """How many `list_jobs` lists in the end."""
-        row = await self._database.fetch_one(
-            _COUNT, action=action, worker=worker, only_running="yes" if only_running else ""
-        )
+        row = await self._database.fetch_one(_COUNT[bool(action), only_running], action=action, worker=worker)
         return int(row[0]) if row else 0
 
     async def state(self) -> dict[str, tuple[int, float, int]]:

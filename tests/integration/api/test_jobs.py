@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -108,6 +109,26 @@ def test_a_log_that_is_streamed_ends_with_a_job_that_is_deleted(api: Api, admin:
     admin.get(f"{JOBS}/{job}/logs", stream="true").expect(200)
     deletion.join()
     assert "Traceback" not in api.server.log
+
+
+def test_a_log_is_streamed_while_the_job_runs(admin: User):
+    job = submit(admin, "sleep", parameters={"seconds": "600"})["id"]
+    path = f"{JOBS}/{job}/logs?stream=true"
+    with closing(admin.client.connect()) as connection:
+        connection.request("GET", path, headers={"Authorization": admin.client.basic()})
+        answer = connection.getresponse()
+        first = json.loads(answer.readline())
+        assert (first["lineNum"], json.loads(first["data"])["msg"]) == (0, "sleeps for 600 seconds")
+        assert admin.get(f"{JOBS}/{job}").json["status"] == "running"
+        admin.post(f"{JOBS}/{job}/cancel").expect(204)
+        (last,) = map(json.loads, answer.read().splitlines())
+        assert (last["lineNum"], json.loads(last["data"])["level"]) == (1, "warning")
+
+
+def test_maps_without_entries_may_be_null(admin: User):
+    made = submit(admin, "sleep", parameters=None, capacityMap=None, scheduledAt=FUTURE)
+    assert (made["parameters"], made["capacityMap"]) == ({}, {})
+    admin.delete(f"{JOBS}/{made['id']}").expect(204)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dtr.accounts import Operation
 from dtr.durations import to_duration
@@ -202,6 +202,12 @@ class _Work(Form):
     capacity_map: _Capacity = Field(default_factory=dict)
     deadline: _Deadline = ""
     stop_timeout: _StopTimeout = ""
+
+    @field_validator("parameters", "capacity_map", mode="before")
+    @classmethod
+    def _none_are_empty(cls, given: object) -> object:
+        """Clients in Go send null for a map without entries."""
+        return {} if given is None else given
 
     def request(self, rooms: Rooms, scheduled_at: int | None = None) -> JobRequest:
         """What is asked for. Raises JobInvalid."""
