@@ -114,6 +114,16 @@ def test_a_new_repository_at_the_old_name_ends_the_redirect(api: Api):
     assert api.as_("reader").get(f"{REPOSITORIES}/acme/name").expect(200).json["name"] == "name"
 
 
+def test_a_name_that_looks_like_the_path_of_an_operation_leads_to_the_new_one_too(api: Api):
+    api.make_users("v0")
+    api.make_repository("v0/repositories")
+    rename(api, "v0", "v0/repositories", name="moved").expect(200)
+    for path in ("", "/tags"):
+        asked = f"{REPOSITORIES}/v0/repositories{path}"
+        answer = api.as_("v0").get(asked, pageStart="v0/repositories").expect(308)
+        assert answer.headers["location"] == f"{REPOSITORIES}/v0/moved{path}?pageStart=v0%2Frepositories"
+
+
 def test_the_api_sends_who_reads_to_the_new_name(api: Api):
     api.make_repository("acme/asked")
     api.admin.client.push("acme/asked", make_image(), "a b".replace(" ", "."))

@@ -172,8 +172,10 @@ class Moved(ApiError):
 
     def to(self, address: str) -> ApiError:
         """For a request that only reads: to ask again at the address (path and query) with the new name."""
+        path, mark, query = address.partition("?")
+        before, _, behind = path.rpartition(f"/{self.path}")  # the path of an operation may look like it, too
         return ApiError(
-            "REPOSITORY_MOVED", self.detail, {"Location": address.replace(f"/{self.path}", f"/{self.new_path}", 1)}
+            "REPOSITORY_MOVED", self.detail, {"Location": f"{before}/{self.new_path}{behind}{mark}{query}"}
         )
 
 
