@@ -210,6 +210,45 @@ def test_what_is_here_is_served_when_the_upstream_is_down(api: Api, tmp_path: Pa
     assert "tag not checked" in api.server.log
 
 
+def test_upstreams_are_set_looked_at_and_ended(api: Api, upstream: Scripted):
+    ada = api.as_("ada")
+    path = "/api/v0/repositories/hub/managed/upstream"
+    api.make_repository("hub/managed")
+    assert ada.get(path).expect(404).codes == ["NO_SUCH_UPSTREAM"]
+    remotes = {one["name"]: one["id"] for one in ada.get("/api/v0/remotes", namespace="hub").expect(200).json}
+    everywhere = api.admin.post("/api/v0/remotes", {"name": "all", "remoteHost": upstream.url}).expect(201)
+    elsewhere = ada.get("/api/v0/remotes", namespace="open").expect(200).json[0]["id"]
+    for remote in ("none", everywhere.json["id"], elsewhere):  # to use one is to act with its credentials
+        answer = ada.put(path, {"remoteID": remote, "remoteRepository": "a"}).expect(404)
+        assert answer.codes == ["NO_SUCH_REMOTE"]
+    form = {"remoteID": remotes["other"], "remoteRepository": "library/managed"}
+    for wrong in ({"remoteRepository": ""}, {"maxAge": -1}, {"tagPatterns": ["[a]"]}, {"keepFor": 10**6}):
+        assert ada.put(path, {**form, **wrong}).expect(400).codes == ["INVALID_UPSTREAM"]
+    defaults = {"tagPatterns": [], "maxAge": 3600, "keepFor": 30}
+    assert ada.put(path, form).expect(200).json == {**form, **defaults}
+    changed = {**form, "tagPatterns": ["v*"], "maxAge": 0, "keepFor": 0}
+    assert ada.put(path, changed).expect(200).json == changed
+    assert api.as_("rita").get(path).expect(200).json == changed
+    api.as_("rita").put(path, form).expect(403)
+    api.as_("eve").get(path).expect(404)
+    answer = ada.delete(f"/api/v0/remotes/{remotes['other']}").expect(409)
+    assert answer.codes == ["REMOTE_IN_USE"]
+    for _ in range(2):
+        ada.delete(path).expect(204)
+    assert ada.get(path).expect(404).codes == ["NO_SUCH_UPSTREAM"]
+    # What was promoted stays out of caches.
+    own = ada.post("/api/v0/repositories/hub", {"name": "promoted", "visibility": "private"}).expect(201)
+    assert own.json["name"] == "promoted"
+    ada.client.push("hub/promoted", IMAGE, "mine")
+    assert ada.put("/api/v0/repositories/hub/promoted/upstream", form).expect(400).codes == ["INVALID_UPSTREAM"]
+    upstream.push("library/target", IMAGE, "latest")
+    get(ada.client, "hub/target", "manifests", "latest").expect(200)
+    to = {"targetRepository": "hub/target", "targetTag": "mine"}
+    answer = ada.post("/api/v0/repositories/hub/promoted/tags/mine/promotion", to).expect(409)
+    assert answer.codes == ["TAG_IMMUTABLE"]
+    assert "cache" in answer.json["errors"][0]["detail"] + answer.json["errors"][0]["message"]
+
+
 def test_many_clients_cause_one_fetch(api: Api, upstream: Scripted):
     image = make_image(size=300_000)
     upstream.push("library/many", image, "latest")

@@ -91,7 +91,8 @@ class Access:
                 raise moved
             if operation is Operation.PUSH and self._settings.current.create_repository_on_push:
                 if may(standing.facts, Operation.CREATE_ON_PUSH):
-                    if self._upstreams.visibility_in(request.name.partition("/")[0]) is not None:
+                    may_be_cache = self._upstreams.visibility_in(request.name.partition("/")[0]) is not None
+                    if may_be_cache and await self._upstreams.source_for(request.name) is not None:
                         raise _of_cache(request)
                     return await self._create_repository(request)
             elif may(standing.facts, Operation.CREATE_REPOSITORY):
