@@ -33,6 +33,7 @@ _LARGEST_ANSWER = 64 * 1024
 _LONGEST_TOKEN = 16 * 1024
 _LIFE_SECONDS = 60.0
 """Of a token of which nothing else is said: token authentication specification, `expires_in`."""
+_LONGEST_LIFE = 86_400
 _CLIENT = "dtr"
 _UNSUPPORTED = frozenset({404, 405, 415, 501})
 """So answer services that do not know tokens that stand for a log-in."""
@@ -155,7 +156,7 @@ class Authorization:
         if response.status == 200:
             try:
                 document = json.loads(content)
-            except ValueError:
+            except (ValueError, RecursionError):
                 document = None
             if not isinstance(document, dict):
                 raise RemoteBroken("the token service of the remote does not answer with JSON")
@@ -177,6 +178,6 @@ def _read(document: dict[str, Any]) -> _Token:
     ):
         raise RemoteBroken("the token service of the remote gives no token")
     life = document.get("expires_in")
-    seconds = float(life) if isinstance(life, int | float) and life > 0 else _LIFE_SECONDS
+    seconds = float(min(life, _LONGEST_LIFE)) if isinstance(life, int | float) and life > 0 else _LIFE_SECONDS
     # It has to be good still when the request arrives, after it waited in line for others.
     return _Token(text, time.monotonic() + seconds - min(30.0, seconds / 4))

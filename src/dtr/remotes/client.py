@@ -17,7 +17,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from dtr.oci import Descriptor, Digest, OciError, Tag, media_types, parse_manifest, parse_reference
 from dtr.outbound import find_fault
@@ -175,7 +175,7 @@ class RemoteRepository:
             said = response.headers.get("Docker-Content-Digest", "")
         algorithm = said.partition(":")[0]
         if algorithm in Digest.ALGORITHMS and Digest.of(content, algorithm) != said:
-            raise RemoteBroken(f"the remote took {reference} for something else: {said}")
+            raise RemoteBroken(f"the remote took {reference} for something else: it tells another digest")
 
     async def delete_manifest(self, reference: str) -> bool:
         """Delete a tag, or a manifest by its digest; False: the remote cannot do that."""
@@ -332,8 +332,8 @@ class RemoteRepository:
             yield page
             if link is None:
                 return
-            url = urljoin(url, link[1])
-            if find_fault(url) or not self._session.is_own(url):
+            url = lead(url, link[1])
+            if not self._session.is_own(url):
                 raise RemoteBroken("a list of the remote goes on at another host")
             if url in seen:
                 break
@@ -391,7 +391,8 @@ class RemoteRepository:
         await self._session.greet()
         challenge = self._session.authorization.challenge
         realm = challenge.parameters.get("realm", "") if challenge else ""
-        return "dtr" if self._session.is_own(realm) and urlsplit(realm).path == "/auth/token" else "registry"
+        is_own = not find_fault(realm) and self._session.is_own(realm)
+        return "dtr" if is_own and urlsplit(realm).path == "/auth/token" else "registry"
 
     def _manifest(self, reference: str) -> str:
         return f"{self._base}manifests/{quote(reference, safe=':')}"

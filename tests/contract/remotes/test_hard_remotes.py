@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from dtr.remotes import (
     RemoteBroken,
     RemoteBusy,
     RemoteDenied,
+    RemoteError,
     RemoteRefused,
     RemoteRepository,
     Remotes,
@@ -205,6 +207,7 @@ async def test_credentials_that_the_token_service_refuses(remotes: Remotes, stat
     [
         b"",
         b"[]",
+        b"[" * 60_000,
         b"{}",
         b'{"token": 7}',
         b'{"token": "a\\nb"}',
@@ -382,6 +385,25 @@ async def test_neither_redirections_nor_challenges_nor_locations_lead_inside(rem
             ):
                 await there.has_blob(DIGEST)
         assert inside.asked == []
+
+
+async def test_through_a_proxy():
+    """It knows names that are unknown here; what is known here to lead inside is refused all the same."""
+
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=BLOB)
+
+    async with scripted(handler) as proxy:
+        remotes = Remotes(Outside(Addresses(), proxy_of=lambda _url: proxy.url), silence_seconds=1)
+        async with remotes.connect(Remote(host="http://registry.invalid:5000", repository="a/b")) as there:
+            assert await read_all(there) == BLOB
+        paths = ["/v2/", f"/v2/a/b/blobs/{DIGEST}"]
+        assert proxy.asked == [("GET", f"http://registry.invalid:5000{path}") for path in paths]
+        for host in ("127.0.0.1", "localhost", "10.0.0.1"):
+            async with remotes.connect(Remote(host=f"http://{host}:5000", repository="a/b")) as there:
+                with pytest.raises(RemoteUnreachable, match="none that may be reached"):
+                    await there.has_blob(DIGEST)
+        assert len(proxy.asked) == 2
 
 
 # --- busy -----------------------------------------------------------------------------------------------------
@@ -763,6 +785,63 @@ async def test_what_is_no_registry(remotes: Remotes, status: int, headers: dict[
     async with scripted(handler) as registry, remotes.connect(at(registry)) as there:
         with pytest.raises(RemoteBroken, match=text):
             await there.permissions()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"WWW-Authenticate": 'Bearer realm="https://[::1"'},
+        {"WWW-Authenticate": "Bearer"},
+        {"WWW-Authenticate": 'Bearer realm="file:///etc/passwd"'},
+        {"WWW-Authenticate": 'Bearer realm="http://a b/"'},
+    ],
+    ids=str,
+)
+async def test_challenges_that_lead_nowhere(remotes: Remotes, headers: dict[str, str]):
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=401, headers=headers)
+
+    async with scripted(handler) as registry, remotes.connect(at(registry)) as there:
+        assert await there.kind() == "registry"
+        with pytest.raises(RemoteBroken, match="no token service"):
+            await there.permissions()
+
+
+async def test_answers_that_lead_nowhere(remotes: Remotes):
+    """Whatever goes wrong by them is an error of the remote."""
+    odd = [
+        "https://[::1",
+        "//",
+        "http://:80/",
+        "\x00",
+        "x" * 5000,
+        "?" * 10,
+        "http://127.0.0.1:99999/",
+        "javascript:x",
+    ]
+    said: dict[str, str] = {}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("list"):
+            return web.json_response({"tags": []}, headers={"Link": f'<{said["place"]}>; rel="next"'})
+        status = 202 if request.method in {"POST", "PATCH"} else 307 if request.method == "GET" else 200
+        headers = {"Location": said["place"], "Docker-Content-Digest": said["place"]}
+        return web.Response(status=status, headers=headers)
+
+    async with scripted(open_to_all(handler)) as registry, remotes.connect(at(registry)) as there:
+        for said["place"] in odd:
+            for work in (
+                read_all(there),
+                there.get_manifest("v1"),
+                there.mount_blob(DIGEST, "a/c"),
+                there.write_blob(DIGEST, len(BLOB), pieces_of(BLOB)),
+                there.referrers(DIGEST),
+            ):
+                with contextlib.suppress(RemoteError):  # some are places here
+                    await work
+            with contextlib.suppress(RemoteError):
+                [tag async for tag in there.tags()]
+        assert len(registry.asked) > 6 * len(odd)
 
 
 async def test_what_does_not_speak_http(remotes: Remotes):

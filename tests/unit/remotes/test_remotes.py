@@ -138,3 +138,9 @@ def test_where_an_answer_may_lead():
     ):
         with pytest.raises(RemoteBroken):
             lead("https://a.example/x", place)
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_answer_of_who_is_busy_can_be_read(given_: str, left: str):
+    seconds = retry_after({"Retry-After": given_, "RateLimit-Remaining": left})
+    assert seconds is None or 0 <= seconds <= 86_400
