@@ -216,6 +216,11 @@ def test_a_target_has_to_be_administered(world: Api):
     will = world.as_("will")
     assert will.post(POLICIES, ANY).codes == ["NOT_AUTHORIZED"]
     assert will.post(POLICIES, {**ANY, "targetRepository": "acme/none"}).codes == ["NO_SUCH_REPOSITORY"]
+    world.grant("acme/writers", "admin", repository="acme/prod")  # no owner of the organization, of both no more
+    made = will.post(POLICIES, ANY).expect(201).json
+    wait_for_tags(world, "latest")
+    assert will.put(f"{POLICIES}/{made['id']}", {"tagTemplate": "%n-2"}).expect(200).json["tagTemplate"] == "%n-2"
+    wait_for_tags(world, "latest", "latest-2")
 
 
 @pytest.mark.parametrize(
