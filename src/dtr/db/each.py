@@ -70,7 +70,8 @@ def _pair_sqlite(element: _EachPair, compiler: SQLCompiler, **options: Any) -> s
     # The limit keeps it a table of its own: else SQLite looks for rows by the numbers alone, then at the texts.
     return (
         "(SELECT numbers.value AS number, texts.value AS text"  # noqa: S608 - compiled parts
-        f" FROM json_each({numbers}) AS numbers JOIN json_each({texts}) AS texts ON texts.key = numbers.key LIMIT -1)"
+        f" FROM json_each({numbers}) AS numbers JOIN json_each({texts}) AS texts ON texts.key = numbers.key"
+        " LIMIT -1)"
     )
 
 

@@ -237,18 +237,21 @@ class S3:
 
     async def list_uploads(self) -> AsyncGenerator[Stored, None]:
         """See `Driver`; how long a multipart upload is, the store does not say."""
-        markers: dict[str, str] = {}
+        after, after_upload = "", ""
         while True:
             async with self._requests("") as client:
                 page = await client.list_multipart_uploads(
-                    Bucket=self._settings.bucket, Prefix=self._prefix, **markers
+                    Bucket=self._settings.bucket,
+                    Prefix=self._prefix,
+                    KeyMarker=after,
+                    UploadIdMarker=after_upload,
                 )
             for upload in page.get("Uploads", ()):
                 location = upload["Key"].removeprefix(self._prefix)
                 yield Stored(location, 0, upload["Initiated"].astimezone(UTC))
             if not page.get("IsTruncated"):
                 break
-            markers = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            after, after_upload = page["NextKeyMarker"], page["NextUploadIdMarker"]
         async with aclosing(self._list_everything("")) as everything:
             async for stored in everything:
                 location, tail, _ = stored.location.partition(_TAIL)

@@ -62,7 +62,8 @@ async def _execute(url: str, *commands: str) -> None:
 def _seed(kind: str) -> str:
     if kind == "sqlite":
         before, after, payload = "PRAGMA synchronous = OFF; BEGIN;", "COMMIT; ANALYZE;", "X'78'"
-        numbers = f"(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) SELECT i FROM n) AS n"
+        counting = f"SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}"
+        numbers = f"(WITH RECURSIVE n(i) AS ({counting}) SELECT i FROM n) AS n"
 
         def padded(text: str, number: str = "n.i", width: int = 64) -> str:
             return f"printf('{text}%0{width}d', {number})"
@@ -81,7 +82,8 @@ def _seed(kind: str) -> str:
         VALUES ('a', 'acme', 'organization', false, true, false, 1);
         INSERT INTO repositories
             (id, namespace_id, path, visibility, scan_on_push, immutable_tags, tag_limit, created_at)
-        SELECT n.i, 'a', {padded("acme/r", width=7)}, 'public', false, false, 0, 1 FROM {numbers} WHERE n.i <= 1000;
+        SELECT n.i, 'a', {padded("acme/r", width=7)}, 'public', false, false, 0, 1 FROM {numbers}
+        WHERE n.i <= 1000;
         INSERT INTO blobs (digest, size, location, state, created_at)
         SELECT {padded("sha256:")}, 10, {padded("20200101/0000/", width=9)}, 'present', 1 FROM {numbers};
         INSERT INTO repository_blobs (repository_id, digest, review_at)
@@ -100,8 +102,10 @@ def _seed(kind: str) -> str:
         WHERE n.i % 2 = 0;
         INSERT INTO gc_objects (location, size, delete_after, attempts)
         SELECT {padded("20190101/0000/", width=9)}, 10, {later}, 0 FROM {numbers};
-        INSERT INTO uploads (id, repository_id, location, driver_state, "offset", algorithm, started_at, expires_at)
-        SELECT {padded("u", width=7)}, n.i % 1000 + 1, {padded("20210101/0000/", width=9)}, '', 0, 'sha256', 1, {later}
+        INSERT INTO uploads
+            (id, repository_id, location, driver_state, "offset", algorithm, started_at, expires_at)
+        SELECT {padded("u", width=7)}, n.i % 1000 + 1, {padded("20210101/0000/", width=9)}, '', 0, 'sha256', 1,
+            {later}
         FROM {numbers};
         INSERT INTO tokens (id, account_id, kind, label, is_active, created_at, expires_at)
         SELECT {padded("t", width=7)}, 'a', 'refresh', '', true, 1, CASE WHEN n.i % 3 = 0 THEN {later} END
