@@ -20,8 +20,6 @@ from tests.support.wire import wait_until
 
 from dtr.app import Application
 
-pytestmark = pytest.mark.alone
-
 MIB = 1024 * 1024
 STREAM = {"Content-Type": "application/octet-stream"}
 TOO_MUCH = random.Random(13).randbytes(30 * MIB)

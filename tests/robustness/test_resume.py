@@ -19,8 +19,6 @@ from tests.support.s3 import S3Server
 from tests.support.server import Server, wait_for_end
 from tests.support.wire import wait_until
 
-pytestmark = pytest.mark.alone
-
 FIRST = 300_000
 """Acknowledged before anything breaks."""
 SENT = 2_000_000

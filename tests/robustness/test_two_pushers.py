@@ -19,8 +19,6 @@ from tests.support.server import Server
 from dtr.app import Application
 from dtr.db import Statement
 
-pytestmark = pytest.mark.alone
-
 CLIENTS = 8
 PIECE = 100_000
 INLINE = 16 * 1024

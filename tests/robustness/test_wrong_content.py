@@ -20,8 +20,6 @@ from tests.support.wire import wait_until
 
 from dtr.app import Application
 
-pytestmark = pytest.mark.alone
-
 LARGE = random.Random(11).randbytes(3_000_000)
 OTHER = digest_of(b"something else")
 STREAM = {"Content-Type": "application/octet-stream"}
