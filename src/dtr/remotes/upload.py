@@ -13,6 +13,7 @@ from dtr.remotes.errors import (
     RemoteBusy,
     RemoteDenied,
     RemoteError,
+    RemoteRefused,
     RemoteUnknown,
     RemoteUnreachable,
 )
@@ -59,6 +60,7 @@ class Upload:
         self._read = read
         self._location = ""  # where it goes on; empty: nowhere yet
         self._offset = 0
+        self._is_known = True  # how far it has come
         self._is_again = False
 
     async def run(self) -> None:
@@ -71,12 +73,15 @@ class Upload:
         try:
             while True:
                 try:
+                    if self._location and not self._is_known:
+                        await self._look()
+                        if self._offset > reached:
+                            failures, reached = 0, self._offset
                     await self._attempt()
                 except (RemoteUnreachable, RemoteDenied, RemoteUnknown, RemoteBusy) as error:
+                    self._is_known = False
                     self._is_again = True
-                    await self._look()
-                    failures = 1 if self._offset > reached else failures + 1
-                    reached = max(reached, self._offset)
+                    failures += 1
                     pause = max(pause_after(failures), error.retry_after or 0)
                     # A token or the upload may have expired: that is healed by beginning anew, once.
                     lasts = isinstance(error, RemoteDenied | RemoteUnknown) and failures > 1
@@ -86,7 +91,8 @@ class Upload:
                 else:
                     return
         except Exception:
-            await self._give_up()
+            if self._location:
+                await cancel(self._session, self._location, self._scopes)
             raise
 
     async def _attempt(self) -> None:
@@ -176,23 +182,22 @@ class Upload:
         self._location = ""
 
     async def _look(self) -> None:
-        """Find out how far it has come; an upload that is not there any more begins anew."""
-        if not self._location:
-            return
-        location, self._location = self._location, ""
-        offset = 0
-        with contextlib.suppress(RemoteError):
-            async with self._session.ask("GET", location, self._scopes) as response:
+        """Find out how far it has come; an upload that is not there any more begins anew. Raises RemoteError."""
+        try:
+            async with self._session.ask("GET", self._location, self._scopes) as response:
                 await self._session.expect(response, 200, 204)
                 found = _OFFSET.fullmatch(response.headers.get("Range", ""))
                 # 0-0 is nothing, or one byte: some cannot say it better.
-                if found is not None and 0 < int(found[1]) < self._size:
-                    offset = int(found[1]) + 1
-                    self._location = location
+                offset = int(found[1]) + 1 if found is not None and 0 < int(found[1]) < self._size else 0
+                if offset:
                     self._go_on_at(response)
+        except (RemoteUnknown, RemoteRefused):
+            offset = 0
+        if not offset:
+            await cancel(self._session, self._location, self._scopes)
+            self._location = ""
         self._offset = offset
-        if not self._location:
-            await cancel(self._session, location, self._scopes)
+        self._is_known = True
 
     def _go_on_at(self, response: ClientResponse) -> None:
         place = response.headers.get("Location")
@@ -200,10 +205,6 @@ class Upload:
             self._location = lead(str(response.url), place)
         elif not self._location:
             raise RemoteBroken("the remote does not say where the upload goes on")
-
-    async def _give_up(self) -> None:
-        if self._location:
-            await cancel(self._session, self._location, self._scopes)
 
 
 def pause_after(failures: int) -> float:

@@ -138,7 +138,7 @@ async def test_a_registry_whose_authority_is_not_trusted(
 async def test_a_registry_that_dies_in_the_middle_of_a_layer(
     tmp_path: Path, remotes: Remotes, monkeypatch: pytest.MonkeyPatch
 ):
-    """It goes on where that was, when the registry is there again."""
+    """Reading goes on where it was, when the registry is there again; what was sent is sent anew."""
     registry = DockerRegistry(tmp_path / "registry").start()
     blob = os.urandom(6_000_000)
     asked: list[int] = []
@@ -155,7 +155,7 @@ async def test_a_registry_that_dies_in_the_middle_of_a_layer(
     try:
         async with remotes.connect(Remote(host=registry.url, repository="acme/app")) as there:
             await there.write_blob(digest_of(blob), len(blob), read)
-            assert len(asked) > 1
+            assert asked == [0, 0]  # it does not know such an upload any more
             received = bytearray()
             async for piece in there.read_blob(digest_of(blob), len(blob)):
                 if len(received) < 2_000_000 <= len(received) + len(piece):
