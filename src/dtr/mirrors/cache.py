@@ -293,8 +293,10 @@ class Cache:
             )
         except (UpstreamFailed, RemoteDenied, ManifestUnknown, TagImmutable) as error:
             self._believed.add(key, _BELIEVED_SECONDS)
-            extra = {"repository": found.repository, "reference": tag, "reason": str(error)}
-            _log.warning("tag not checked", extra=extra)
+            _log.warning(
+                "tag not checked",
+                extra={"repository": found.repository, "reference": tag, "reason": str(error)},
+            )
             return False
         return changed
 
@@ -382,8 +384,7 @@ class Cache:
         )
         if isinstance(reference, Tag):
             await self._note(repository, reference)
-        extra = {"repository": repository, "reference": reference, "digest": digest}
-        _log.info("manifest fetched", extra=extra)
+        _log.info("manifest fetched", extra={"repository": repository, "reference": reference, "digest": digest})
 
     async def _note(self, repository: int, tag: Tag) -> None:
         """The tag is known to be what it is at the upstream."""
@@ -449,13 +450,28 @@ class Cache:
             await download.run(store)
         finally:
             del self._downloads[wanted.repository, wanted.digest]
-        extra: dict[str, Any] = {"repository": wanted.repository, "digest": wanted.digest, "bytes": wanted.size}
         if download.failure is not None:
-            _log.warning("blob not fetched", extra={**extra, "reason": str(download.failure)})
+            _log.warning(
+                "blob not fetched",
+                extra={
+                    "repository": wanted.repository,
+                    "digest": wanted.digest,
+                    "bytes": wanted.size,
+                    "reason": str(download.failure),
+                },
+            )
             return
         if wanted.is_config:
             self._configs.note(wanted.digest)
-        _log.info("blob fetched", extra={**extra, "seconds": round(time.monotonic() - started, 3)})
+        _log.info(
+            "blob fetched",
+            extra={
+                "repository": wanted.repository,
+                "digest": wanted.digest,
+                "bytes": wanted.size,
+                "seconds": round(time.monotonic() - started, 3),
+            },
+        )
 
     # --- the upstream ---
 
