@@ -965,9 +965,7 @@ def upgrade() -> None:
         sa.Column("max_age", sa.BigInteger(), nullable=False),
         sa.Column("keep_for", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint(
-            "(repository_id IS NULL) <> (namespace_id IS NULL)", name=op.f("ck_upstreams_scope")
-        ),
+        sa.CheckConstraint("(repository_id IS NULL) <> (namespace_id IS NULL)", name=op.f("ck_upstreams_scope")),
         sa.CheckConstraint("visibility IN ('public', 'private')", name=op.f("ck_upstreams_visibility")),
         sa.ForeignKeyConstraint(
             ["repository_id"],
