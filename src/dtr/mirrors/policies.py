@@ -173,14 +173,13 @@ _MOUNTS = Statement(  # repositories of the same remote, to which one of ours wi
     .distinct()
     .limit(3)
 )
-_FORGET_REMOTES = Statement(
-    delete(remotes).where(
-        remotes.c.name.is_(None),
-        remotes.c.created_at < now() - _DAY,
-        ~exists().where(mirroring_policies.c.remote_id == remotes.c.id),
-        ~exists().where(upstreams.c.remote_id == remotes.c.id),
-    )
+_of_nobody = delete(remotes).where(
+    remotes.c.name.is_(None),
+    ~exists().where(mirroring_policies.c.remote_id == remotes.c.id),
+    ~exists().where(upstreams.c.remote_id == remotes.c.id),
 )
+_FORGET_REMOTE = Statement(_of_nobody.where(remotes.c.id == bindparam("which")))
+_FORGET_REMOTES = Statement(_of_nobody.where(remotes.c.created_at < now() - _DAY))
 
 # --- tags -----------------------------------------------------------------------------------------------------
 
@@ -594,6 +593,10 @@ class MirroringPolicies:
         """The moment, in milliseconds since 1970 UTC, as the database has it."""
         row = await self._database.fetch_one(_NOW)
         return int(row[0]) if row else 0
+
+    async def forget_remote(self, remote: str) -> None:
+        """Delete the remote of what was mirrored by hand, if nothing else has it."""
+        await self._database.unit(lambda tx: tx.execute(_FORGET_REMOTE, which=remote))
 
     async def forget_remotes(self) -> int:
         """Delete remotes of what was mirrored by hand, and was given up; how many."""

@@ -30,7 +30,6 @@ from dtr.mirrors.work import (
 from dtr.oci import companion_of
 from dtr.policies import Answer, decide_once
 from dtr.registry import ManifestUnknown
-from dtr.remotes import drop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -266,7 +265,7 @@ class PushMirror(Mirror):
                 await self._send(there, place, mirrored, Actor(*json.loads(given["by"])))
         except FAILURES as error:
             raise failure(error, f"tag {tag}") from None
-        await self._database.unit(lambda tx: drop(tx, given["remote"]))
+        await self._policies.forget_remote(given["remote"])
         run.log(f"tag {tag}: mirrored to {name}:{target}")
 
     async def _names(self, place: Place, tag: str, digest: str) -> bool:

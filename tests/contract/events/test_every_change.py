@@ -75,6 +75,7 @@ SILENT = {
     "Jobs.prune": "forgets, by the settings",
     "MirroringPolicies.queue_due": "does what an event before said",
     "MirroringPolicies.queue_all": "the same",
+    "MirroringPolicies.forget_remote": "what was mirrored by hand is the event",
     "MirroringPolicies.forget_remotes": "forgets what was mirrored by hand",
     "PushMirror.work": "each tag that is mirrored is an event",
     "Pruning.prune": "the deletion of each tag is the event",

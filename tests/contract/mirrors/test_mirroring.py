@@ -14,7 +14,7 @@ from tests.support.rooms import Rooms, annotated
 from dtr.mirrors import MirroringFailed, MirroringPolicyUnknown, Place
 from dtr.policies import PolicyInvalid
 from dtr.registry import Manifests, ManifestUnknown
-from dtr.remotes import Remote, RemoteBusy, RemoteDenied, RemoteUnreachable
+from dtr.remotes import Definition, Remote, RemoteBusy, RemoteDenied, RemoteUnreachable, add
 
 THERE = "registry.example/mirror/app"
 IMAGE = make_image(layers=2)
@@ -522,6 +522,41 @@ async def test_a_policy_that_was_switched_off_or_deleted_does_nothing(
     await mirrors.policies.start(off)
     assert await mirrors.work() == [f"policy {off.id} is switched off"]
     assert registry.repositories.get(THERE) is None
+
+
+async def test_a_tag_is_mirrored_by_hand_and_its_remote_is_forgotten(
+    rooms: Rooms, registry: RegistryDouble, mirrors: Mirrors
+):
+    app = await rooms.make_repository()
+    kept = await mirrors.make(app, "push", enabled=False)
+    prepared = await mirrors.definitions.prepare(Definition(host="https://registry.example", repository_id=app))
+    await rooms.push(app, IMAGE, "1")
+    await mirrors.work()
+
+    async def put(tx: Any) -> str:
+        await add(tx, prepared)
+        return prepared.id
+
+    async def of_policy(_tx: Any) -> str:
+        return kept.remote
+
+    for where, remote in (("by/hand", put), ("by/mistake", of_policy)):
+        await mirrors.policies.push_by_hand(app, "1", IMAGE.digest, remote, where, "2", by=ADA)
+    await mirrors.work()
+    assert registry.holds_whole("registry.example/by/hand", "2")
+    assert registry.holds_whole("registry.example/by/mistake", "2")
+    assert await rooms.query("SELECT id FROM remotes") == [(kept.remote,)]
+    assert (await mirrors.again(kept)).id == kept.id
+    (last,) = (await mirrors.policies.of_tags(app, {"1": IMAGE.digest})).values()
+    assert (last.policy, last.remote_tag) == ("", "2")
+    actors = await rooms.query("SELECT DISTINCT actor_name FROM events WHERE object_type = 'push_mirroring'")
+    assert actors == [("ada",)]
+    # One that never succeeds goes after a day.
+    prepared = await mirrors.definitions.prepare(Definition(host="https://registry.example", repository_id=app))
+    await mirrors.policies.push_by_hand(app, "1", IMAGE.digest, put, "by/hand", "3", by=ADA)
+    assert await mirrors.policies.forget_remotes() == 0
+    await rooms.change("UPDATE remotes SET created_at = 1")
+    assert await mirrors.policies.forget_remotes() == 1
 
 
 async def test_a_tag_that_is_gone_is_no_tag(rooms: Rooms, mirrors: Mirrors):
