@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sqlalchemy import or_
+from sqlalchemy import literal_column, or_
 
 from dtr.db.schema import jobs
 from dtr.durations import to_milliseconds
@@ -38,6 +38,11 @@ RUNNING: tuple[Status, ...] = ("running", "cancel_request", "worker_resurrection
 def is_one_of(states: tuple[Status, ...]) -> ColumnElement[bool]:
     """The condition that a job is in one of these states."""
     return or_(*(jobs.c.status == state for state in states))
+
+
+def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
+    """A column of jobs that are open: SQLite would choose its index, and walk through all that ever ended."""
+    return column.concat(literal_column("''"))
 
 
 _LONGEST = 365 * 24 * 3_600_000

@@ -18,7 +18,7 @@ from dtr.db import Statement, in_list, now
 from dtr.db.schema import action_configs, job_logs, jobs
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.jobs.errors import ActionConfigUnknown, JobUnknown
-from dtr.jobs.job import CLAIMABLE, RUNNING, Job, JobRequest, canonical, is_one_of
+from dtr.jobs.job import CLAIMABLE, RUNNING, Job, JobRequest, canonical, is_one_of, unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +80,7 @@ def _of_interest(*, of_action: bool, only_running: bool) -> ColumnElement[bool]:
     """What is listed; conditions that are not asked for are not there, for the sake of the indexes."""
     conditions: list[ColumnElement[bool]] = [or_(_worker == "", jobs.c.worker == _worker)]
     if of_action:
-        conditions.append(jobs.c.action == _action)
+        conditions.append((unindexed(jobs.c.action) if only_running else jobs.c.action) == _action)
     if only_running:
         conditions += [jobs.c.ended_at.is_(None), is_one_of(RUNNING)]
     return and_(*conditions)
@@ -119,13 +119,13 @@ _DELETE = Statement(delete(jobs).where(jobs.c.id == bindparam("which")))
 _waits = is_one_of(CLAIMABLE) & (jobs.c.scheduled_at <= now())
 _STATE = Statement(
     select(
-        jobs.c.action,
+        unindexed(jobs.c.action),
         func.count(case((_waits, 1))),
         func.coalesce(now() - func.min(case((_waits, jobs.c.scheduled_at))), 0),
         func.count(case((is_one_of(RUNNING), 1))),
     )
     .where(jobs.c.ended_at.is_(None))
-    .group_by(jobs.c.action)
+    .group_by(unindexed(jobs.c.action))
 )
 _LOGS = Statement(
     select(job_logs.c.line, job_logs.c.data)

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import DatabaseError, Statement, in_list, now
 from dtr.db.schema import action_configs, job_logs, jobs, workers
-from dtr.jobs.job import CLAIMABLE, RUNNING, JobRequest, is_one_of
+from dtr.jobs.job import CLAIMABLE, RUNNING, JobRequest, is_one_of, unindexed
 from dtr.jobs.queue import CHANNEL, forget, submit
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ _is_claimable = (
     jobs.c.ended_at.is_(None)
     & is_one_of(CLAIMABLE)
     & (jobs.c.scheduled_at <= now())
-    & in_list(jobs.c.action, "actions")
+    & in_list(unindexed(jobs.c.action), "actions")
 )
 _CLAIMABLE_JOBS = Statement(
     select(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from tests.support.jobs import change, ended, fails, has, until, waits, works
 
 from dtr.db import Database, DatabaseUnavailable, Statement
@@ -273,3 +274,15 @@ async def test_a_job_that_begins_while_its_worker_looks_after_others_is_left_alo
     assert [one.reason for one in worker._running.values()] == ["", ""]
     monkeypatch.undo()
     await worker._shut_down()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_is_asked_all_the_time_looks_at_open_jobs_alone(database: Database):
+    asked = [worker_module._IS_ANY_CLAIMABLE, worker_module._CLAIMABLE_JOBS, worker_module._IS_ANYTHING_LEFT]
+    asked += [queue_module._STATE, queue_module._LIST[False, True], queue_module._LIST[True, True]]
+    given = {"actions": ["works"], "too_large": [], "limit": 1, "start": 0, "worker": "", "action": "works"}
+    for statement in asked:
+        explained = Statement(text(f"EXPLAIN QUERY PLAN {statement.text('sqlite').replace('?', 'NULL')}"))
+        plan = [row[3] for row in await database.fetch_all(explained, **given)]
+        (how,) = [line for line in plan if "jobs USING" in line]
+        assert "INDEX ix_jobs_open" in how, plan
