@@ -120,7 +120,7 @@ class MirroringPolicyRecord(Record):
     id: str
     mirroring_type: Literal["push", "poll"] = Field(description="`push`: to the remote; `poll`: from there.")
     enabled: bool
-    local_repository: str
+    local_repository: str = Field(description="The repository here.")
     remote_id: _RemoteID
     remote_host: RemoteHost
     remote_repository: RemoteRepositoryName
@@ -203,7 +203,7 @@ class MirroringPolicyChanges(Form):
     tag_template: str | None = Field(None, description=_TEMPLATE)
     with_referrers: bool | None = None
     with_deletions: bool | None = None
-    schedule: str | None = None
+    schedule: str | None = Field(None, description="As crons have it; empty: with all others.")
 
 
 class MirroringPolicyID(Form):
@@ -215,7 +215,7 @@ class MirroringPolicyID(Form):
 class MirroredTagRecord(Record):
     """What became of a tag at the source of a policy."""
 
-    tag: str
+    tag: str = Field(description="At the source: here for a push, there for a poll.")
     target_tag: str = Field(description="What it is called at the target.")
     remote_repository: str = Field(description="With its registry.")
     digest: str = Field(description="What the tag named when it was tried last.")

@@ -193,18 +193,18 @@ class WaitingTag(Record):
     name: str
     digest: str
     waits_for: str = Field(description="`scan` or `signature`.")
-    since: dt.datetime
+    since: dt.datetime = Field(description="When it began to wait.")
 
 
 class PromotedRecord(Record):
     """A promotion that was done, or that failed."""
 
     id: str
-    at: dt.datetime
+    at: dt.datetime = Field(description="When.")
     actor: str = Field(description="Id of the account, or of the policy, that did it.")
     actor_name: str = Field(description="What it was called; empty: it was a policy.")
     promotion_policy_id: str = Field(alias="promotionPolicyID", description="Empty: somebody did it by hand.")
-    tag: str
+    tag: str = Field(description="In the source.")
     digest: str
     target: str = Field(
         description="The tag that it got, with its repository: `namespace/name:tag`; if it failed, the repository."

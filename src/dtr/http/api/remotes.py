@@ -152,8 +152,8 @@ class RemoteRegistryForm(Form):
 class RemotePermissions(Record):
     """What may be done in a repository of another registry."""
 
-    read: bool
-    write: bool
+    read: bool = Field(description="To pull from it.")
+    write: bool = Field(description="To push to it.")
 
 
 class RemoteCheckRecord(Record):
