@@ -33,6 +33,8 @@ class Server:
     """A registry with a plain and a TLS address. Both may be served by several processes."""
 
     name = ""
+    repository = REPOSITORY
+    """What tokens are for."""
 
     def __init__(self, directory: Path) -> None:
         """Everything it keeps goes to `directory`."""
@@ -88,6 +90,10 @@ class Server:
         """What every request carries."""
         return {}
 
+    def forget_token(self) -> None:
+        """Let the next request get a new one."""
+        self._token_until = 0.0
+
     def cpu_seconds(self) -> float:
         """User and system time of all its processes so far."""
         return sum(_cpu_seconds(one) for one in self._tree())
@@ -129,6 +135,7 @@ class Dtr(Server):
         super().__init__(directory)
         self._workers = workers
         self._database = database
+        self.more: dict[str, str] = {}
 
     def commands(self) -> list[list[str]]:
         """See `Server`."""
@@ -146,6 +153,7 @@ class Dtr(Server):
             "DTR_REGISTRY__PAGE_SIZE": "10000",  # the peer gives all tags at once
             **({"DTR_WORKERS": str(self._workers)} if self._workers else {}),
             **({"DTR_DATABASE__URL": self._database} if self._database else {}),
+            **self.more,
         }
         return {**{name: value for name, value in os.environ.items() if not name.startswith("DTR_")}, **given}
 
@@ -160,7 +168,7 @@ class Dtr(Server):
     def headers(self) -> dict[str, str]:
         """See `Server`; a new token in good time before the last one ends."""
         if time.time() > self._token_until:
-            query = urlencode({"service": "dtr", "scope": f"repository:{REPOSITORY}:pull,push,delete"})
+            query = urlencode({"service": "dtr", "scope": f"repository:{self.repository}:pull,push,delete"})
             request = urllib.request.Request(
                 f"{self.url}/auth/token?{query}", headers={"Authorization": f"Basic {self.basic}"}
             )

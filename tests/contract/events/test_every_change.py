@@ -88,6 +88,7 @@ SILENT = {
     "Follower.advance": "the same",
     "Follower.release": "the same",
     "Retention.compact": "forgets, by the settings",
+    "Retention.forget": "leaves an event of each token; sessions end by themselves",
 }
 
 
