@@ -478,7 +478,7 @@ async def test_no_meeting_breaks_a_rule(lab: Lab):
     thoroughly = bool(os.environ.get("DTR_ALL_SCHEDULES"))
     tried = {name: await lab.explore(one, thoroughly=thoroughly) for name, one in SCENARIOS.items()}
     print(f"{sum(tried.values())} schedules: {tried}")
-    assert all(number > 5 for number in tried.values()), tried
+    assert all(number >= 4 for number in tried.values()), tried
 
 
 async def test_no_death_breaks_a_rule(lab: Lab):
