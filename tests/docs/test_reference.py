@@ -58,7 +58,7 @@ def _requests() -> set[tuple[str, str]]:
 
 def _handlers() -> Mapping[str, Mapping[str, object]]:
     """Of the registry's API, by kind and method."""
-    nothing: Any = SimpleNamespace(service="")
+    nothing: Any = SimpleNamespace(service="", upstreams=None)
     return v2.RegistryAPI(
         tokens=nothing,
         accounts=nothing,
@@ -68,6 +68,7 @@ def _handlers() -> Mapping[str, Mapping[str, object]]:
         manifests=nothing,
         configs=nothing,
         pulls=nothing,
+        cache=nothing,
         storage=nothing,
         settings=nothing,
         options=nothing,
