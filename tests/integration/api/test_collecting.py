@@ -99,7 +99,7 @@ def contents(api: Api) -> dict[str, Any]:
     """Everything that a collection could delete."""
     queries = {
         table: f"SELECT * FROM {table} ORDER BY 1, 2"
-        for table in ("sessions", "tokens", "uploads", "gc_objects", "manifests", "repository_blobs", "blobs", "tags")
+        for table in ("sessions", "tokens", "uploads", "gc_objects", "manifests", "repository_blobs", "blobs")
     }
     queries["events"] = "SELECT id FROM events WHERE object_type <> 'job' ORDER BY id"
     queries["jobs"] = "SELECT count(*) FROM jobs WHERE parameters NOT LIKE '%dryRun%'"
