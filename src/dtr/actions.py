@@ -55,6 +55,8 @@ ACTIONS = {
 """What each does, and its parameters."""
 PASSING = frozenset({"promote", "push_mirror_tag", "poll_mirror", "webhook"})
 """What is queued by the thousand, and whose results are kept elsewhere: such jobs are forgotten a day later."""
+AT_MOST = {"webhook": 6, "push_mirror_tag": 4, "poll_mirror": 2}
+"""What waits for others, who may be slow: how much of it a worker does at once. Places are left for the rest."""
 
 PRUNING_SCHEDULE = "0 */15 * * * *"
 """When pruning policies are worked off, unless an administrator says otherwise."""

@@ -26,7 +26,7 @@ from dtr.accounts import (
     SigningKeys,
     Tokens,
 )
-from dtr.actions import ACTIONS, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHEDULE, Actions
+from dtr.actions import ACTIONS, AT_MOST, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHEDULE, Actions
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import DatabaseError, open_database
@@ -333,6 +333,7 @@ class Application:
             actions.by_name(),
             worker=own.id,
             node=own.node,
+            at_most=AT_MOST,
             passing=PASSING,
             observe=self._metrics.job_ended if self._metrics is not None else None,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 import pytest
 from tests.conftest import Cluster
 from tests.docs.pages import DOCS, codes_in, follow, tables_of
+from tests.support.api import Api
 from tests.support.client import Client
 from tests.support.distribution import DockerRegistry
 from tests.support.images import make_image
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server
 from tests.support.server import PASSWORD, Server
+from tests.support.wire import wait_until
 
 from dtr.cli.transfer.content import PLURALS
 from dtr.cli.transfer.files import COLUMNS
@@ -154,6 +158,14 @@ def test_the_pages_on_promotion_and_pruning_work(tmp_path: Path, make_server: Ca
     assert policy.keep == 5
 
 
+def is_there(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10):
+            return True
+    except urllib.error.HTTPError:
+        return False
+
+
 def test_the_page_on_mirroring_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
     registry = DockerRegistry(tmp_path / "registry").start()
     server = make_server({"mirroring.allowed_networks": "127.0.0.0/8"}, workers=1)
@@ -161,6 +173,11 @@ def test_the_page_on_mirroring_works(tmp_path: Path, make_server: Callable[..., 
     server.make_repository("acme/app")
     Client(server).push("acme/app", make_image(), "v1")
     try:
+        # What Docker Hub has, this registry has to be given.
+        given = {"remoteHost": registry.url, "remoteRepository": "library/alpine", "remoteTag": "v1"}
+        given |= {"username": "", "password": ""}
+        Api(server).admin.post("/api/v0/repositories/acme/app/tags/v1/pushMirroring", given).expect(200, 201, 202)
+        wait_until(lambda: is_there(f"{registry.url}/v2/library/alpine/tags/list"), 30)
         output = follow(
             HOW_TO / "mirror.md",
             tmp_path / "page",
@@ -168,7 +185,6 @@ def test_the_page_on_mirroring_works(tmp_path: Path, make_server: Callable[..., 
                 "registry.example.org": server.address,
                 "https://mirror.example.net": registry.url,
                 '"docker.io"': f'"{registry.url}"',
-                "library/alpine": "acme/app",
                 '"username": "bot", "password": "…"': '"username": "", "password": ""',
             },
             answers=[PASSWORD],

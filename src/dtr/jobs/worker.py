@@ -50,6 +50,8 @@ _WATCH = 1.0
 _PAGE = 50
 _LOG_SECONDS = 0.5
 _FORGET_SECONDS = 60.0
+_CROWDED_SECONDS = 0.2
+"""How often to look past the jobs of an action that runs as often as it may: there may be thousands of them."""
 _STOP_MS = 10_000
 """From asking a job to end to leaving it alone, when it does not say."""
 _MOST_DEATHS = 5
@@ -308,13 +310,15 @@ class Worker:
         *,
         worker: str,
         node: str,
-        concurrency: int = 8,
+        concurrency: int = 16,
+        at_most: Mapping[str, int] | None = None,
         passing: Collection[str] = (),
         observe: Callable[[str, str, float], None] | None = None,
     ) -> None:
         """
         `actions` by name are what it can do, `concurrency` how much at once.
 
+        `at_most` is how much of an action: those that wait for others, who may be slow, do not take all places.
         Jobs of the actions `passing` are forgotten a day later (`forget`). `observe` is called for each job that
         ended: action, status, seconds.
         """
@@ -325,12 +329,14 @@ class Worker:
         self._node = node
         self._session = uuid.uuid4().hex
         self._concurrency = concurrency
+        self._at_most = dict(at_most or {})
         self._passing = sorted(passing)
         self._observe = observe
         self._running: dict[str, _Task] = {}
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._beaten = 0.0
+        self._looked_past = 0.0
 
     async def run(self) -> None:
         """Work until cancelled; then the jobs that run are stopped, and left to others."""
@@ -486,7 +492,12 @@ class Worker:
         free = self._concurrency - len(self._running)
         if free <= 0 or self._is_fenced:
             return 0
-        if await self._database.fetch_one(_IS_ANY_CLAIMABLE, actions=sorted(self._actions)) is None:
+        actions = _with_room(self._actions, self._room())
+        if len(actions) < len(self._actions):
+            if time.monotonic() - self._looked_past < _CROWDED_SECONDS:
+                return 0
+            self._looked_past = time.monotonic()
+        if await self._database.fetch_one(_IS_ANY_CLAIMABLE, actions=actions) is None:
             return 0
 
         async def work(tx: Transaction) -> list[Row]:
@@ -509,25 +520,29 @@ class Worker:
         """The first jobs that wait, at most `free`, that fit together into the capacity that is `left`."""
         chosen: list[Row] = []
         too_large: list[str] = []
+        room = self._room()
         limit = free  # whatever is looked at is locked, and nobody else can claim it meanwhile
         while len(chosen) < free:
-            found = await tx.fetch_all(
-                _CLAIMABLE_JOBS, actions=sorted(self._actions), too_large=too_large, limit=limit
-            )
+            actions = _with_room(self._actions, room)
+            found = await tx.fetch_all(_CLAIMABLE_JOBS, actions=actions, too_large=too_large, limit=limit)
             # One that still runs here was taken from this worker, and has to stop first.
             known = {*self._running, *(one[0] for one in chosen)}
             refused = set()
             for one in found:
                 if one[0] in known:
                     continue
+                if room.get(one[1], 1) == 0:
+                    continue  # the next look leaves its action out
                 needed = json.loads(one[2])
                 if len(chosen) == free or any(left.get(name, 0) < number for name, number in needed.items()):
                     refused.add(one[2])
                     continue
                 for name, number in needed.items():
                     left[name] -= number
+                if one[1] in room:
+                    room[one[1]] -= 1
                 chosen.append(one)
-            if len(found) < limit or not refused:
+            if len(found) < limit or not (refused or len(_with_room(actions, room)) < len(actions)):
                 break
             too_large = sorted({*too_large, *refused})
             limit = _PAGE
@@ -539,6 +554,14 @@ class Worker:
             for name, number in one.capacity.items():
                 left[name] = left.get(name, 0) - number
         return left
+
+    def _room(self) -> dict[str, int]:
+        """How many more jobs may run, by the actions that are bounded."""
+        room = dict(self._at_most)
+        for one in self._running.values():
+            if one.run.action in room:
+                room[one.run.action] -= 1
+        return room
 
     # --- running ---
 
@@ -668,6 +691,11 @@ class Worker:
             await _retry(tx, job, failure)
         if "worker_shutdown" in ended:
             await tx.notify(CHANNEL)
+
+
+def _with_room(actions: Collection[str], room: Mapping[str, int]) -> list[str]:
+    """Those of which more may run, in order."""
+    return sorted(action for action in actions if room.get(action, 1) > 0)
 
 
 def _line(message: str, level: str) -> str:

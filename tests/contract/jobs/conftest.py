@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
@@ -21,8 +21,22 @@ async def start(database: Database) -> AsyncIterator[Callable[..., Worker]]:
     """A function that starts a worker with the actions that it is given."""
     tasks: list[asyncio.Task[None]] = []
 
-    def begin(name: str = "0123456789ab", *, concurrency: int = 8, **actions: Action) -> asyncio.Task[None]:
-        worker = Worker(database, Crons(database), actions, worker=name, node="here", concurrency=concurrency)
+    def begin(
+        name: str = "0123456789ab",
+        *,
+        concurrency: int = 8,
+        at_most: Mapping[str, int] | None = None,
+        **actions: Action,
+    ) -> asyncio.Task[None]:
+        worker = Worker(
+            database,
+            Crons(database),
+            actions,
+            worker=name,
+            node="here",
+            concurrency=concurrency,
+            at_most=at_most,
+        )
         task = asyncio.create_task(worker.run())
         tasks.append(task)
         return task

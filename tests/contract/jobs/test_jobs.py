@@ -321,6 +321,28 @@ async def test_a_worker_takes_no_more_than_its_capacity(
         await workers.set_capacity("nobody", {})
 
 
+async def test_what_waits_for_others_leaves_places_for_the_rest(jobs: Jobs, start: Callable[..., Worker]):
+    busy = peak = 0
+    gate = asyncio.Event()
+
+    async def calls(_run: Run) -> None:
+        nonlocal busy, peak
+        busy += 1
+        peak = max(peak, busy)
+        await gate.wait()
+        busy -= 1
+
+    made = [(await jobs.submit(JobRequest(action="calls"))).id for _ in range(60)]
+    start(concurrency=4, at_most={"calls": 3}, calls=calls, works=works)
+    quick = await jobs.submit(JobRequest(action="works"))  # behind all of them
+    assert (await ended(jobs, quick.id)).status == "done"
+    assert busy == 3
+    gate.set()
+    for one in made:
+        assert (await ended(jobs, one)).status == "done"
+    assert peak == 3
+
+
 # --- lists, parameters, schedules -----------------------------------------------------------------------------
 
 
