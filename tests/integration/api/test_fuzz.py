@@ -67,6 +67,13 @@ REFUSES = {
     "POST /api/v0/webhooks": "an endpoint is an address of TLS",
     "POST /api/v0/webhooks/test": "an endpoint is an address of TLS, where somebody is",
     "POST /api/v0/webhooks/update": "certificates are PEM",
+    "POST /api/v0/remotes": "a host is an address, certificates are PEM",
+    "POST /api/v0/remote/registry": "a host is an address, where a registry is",
+    "POST /api/v0/repositories/{namespace}/{reponame}/tags/{tag}/pushMirroring": "as for remotes",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies": "as for remotes; templates",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/test": "templates, schedules",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies": "as for remotes; templates",
+    "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/test": "as for remotes; templates",
     "POST /auth/login": "the body is JSON, whatever its type says",
 }
 """Operations that refuse some of what their schema allows with 400, and why."""

@@ -19,7 +19,7 @@ from pydantic import Field
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
-from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.models import Form, Record, RemoteRepositoryName, moment
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.policies import (
     RULES,
@@ -40,7 +40,6 @@ from dtr.http.api.remotes import (
     Password,
     RemoteCA,
     RemoteHost,
-    RemoteRepositoryName,
     SkipVerification,
     check_remote,
     remote_refusal,
@@ -263,7 +262,10 @@ class MirroringRecord(Record):
 class PushMirroringForm(_RemoteFields):
     """Where a tag is to be mirrored to."""
 
-    remote_tag: str = Field(description="What it is to be called there.")
+    remote_tag: str = Field(
+        description="What it is to be called there.",
+        json_schema_extra={"pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},
+    )
 
 
 class JudgedMirroringRecord(JudgedRecord):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_PARTS = f"^{_PART}(?:/{_PART})*$"
 
 NEVER = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 """How DTR writes a moment that has not come."""
@@ -22,10 +23,15 @@ NEVER = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 # What the rooms check and refuse with codes of their own is only described here.
 AccountName = Annotated[str, Field(json_schema_extra={"pattern": f"^{_PART}$", "minLength": 1, "maxLength": 100})]
 """Of an account or a team."""
-RepositoryName = Annotated[
-    str, Field(json_schema_extra={"pattern": f"^{_PART}(?:/{_PART})*$", "minLength": 1, "maxLength": 253})
-]
+RepositoryName = Annotated[str, Field(json_schema_extra={"pattern": _PARTS, "minLength": 1, "maxLength": 253})]
 """Within a namespace; with that it has at most 255 characters."""
+RemoteRepositoryName = Annotated[
+    str,
+    Field(
+        description="The repository there, as that registry calls it.",
+        json_schema_extra={"pattern": _PARTS, "minLength": 1, "maxLength": 255},
+    ),
+]
 Password = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1024})]
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from dtr.accounts import Operation, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
-from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.models import Form, Record, RemoteRepositoryName, moment
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.reach import with_setting
 from dtr.http.api.rooms import RoomsDep
@@ -64,8 +64,13 @@ AuthToken = Annotated[
     str,
     Field(description="An access or identity token, instead of a password. Never shown."),
 ]
-RemoteRepositoryName = Annotated[str, Field(description="The repository there, as that registry calls it.")]
-_Name = Annotated[str, Field(description="What people call it; once in its namespace.")]
+_Name = Annotated[
+    str,
+    Field(
+        description="What people call it; once in its namespace.",
+        json_schema_extra={"pattern": "^[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,98}[A-Za-z0-9])?$"},
+    ),
+]
 _Username = Annotated[str, Field(description="As whom it is asked; empty, and without a token: as nobody.")]
 
 
