@@ -1,7 +1,7 @@
 # `make help` lists what there is to do.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check format conformance bench docs lock clean
+.PHONY: help run dev test thorough check format conformance bench docs lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,14 +24,19 @@ test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path 
 ifeq ($(T),)
 	@# Those that measure, or take file descriptors over, run alone. Engines are few, so their tests run together.
 	@failed=; both="-n 2 --dist loadfile --no-loadscope-reorder"; \
-	$(BIN)/pytest $$both -m "not e2e and not alone" \
+	$(BIN)/pytest $$both -m "not e2e and not alone and not thorough" \
 	  tests/docs tests/contract tests/integration tests/robustness tests/unit || failed=1; \
 	$(BIN)/pytest $$both -m "e2e and not alone" tests/e2e || failed=1; \
-	$(BIN)/pytest -m alone tests || failed=1; \
+	$(BIN)/pytest -m "alone and not thorough" tests || failed=1; \
 	test -z "$$failed"
 else
 	$(BIN)/pytest $(T)
 endif
+
+thorough: $(VENV)/dev.stamp ## Run the long proofs as well: safeguards taken away one by one, processes killed for minutes
+	@scripts/prepare-tests
+	DTR_PROMOTIONS=40 $(BIN)/pytest -m thorough tests
+	DTR_GC_MINUTES=3 $(BIN)/pytest tests/robustness/test_collection.py
 
 check: $(VENV)/dev.stamp ## Check format, lint, types, import direction and documents
 	$(BIN)/ruff format --check .

@@ -23,7 +23,7 @@ from tests.support.server import Server
 from dtr.app import Application
 from dtr.db import Statement
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.thorough]
 
 PUSHES = int(os.environ.get("DTR_PROMOTIONS", "8"))
 DATABASES = ["postgresql", "sqlite"] if "DTR_PROMOTIONS" in os.environ else ["postgresql"]

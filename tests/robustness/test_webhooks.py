@@ -22,7 +22,7 @@ IMAGE = make_image()
 DELIVERIES = "SELECT id, event_id, status FROM webhook_deliveries"
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", [pytest.param("sqlite", marks=pytest.mark.thorough), "postgresql"])
 def test_each_push_is_one_delivery_whatever_is_killed(make_server: Callable[..., Server], database: str) -> None:
     server = make_server({"webhooks.allowed_networks": "127.0.0.1/32"}, database=database, workers=2)
     server.make_repository("admin/app")
