@@ -23,10 +23,11 @@ test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path 
 	@scripts/prepare-tests
 ifeq ($(T),)
 	@# Those that measure, or take file descriptors over, run alone. Engines are few, so their tests run together.
-	@failed=; both="-n 2 --dist loadfile --no-loadscope-reorder"; \
-	$(BIN)/pytest $$both -m "not e2e and not alone and not thorough" \
+	@# Three at a time on two cores: they wait for servers a quarter of their time.
+	@failed=; files="--dist loadfile --no-loadscope-reorder"; \
+	$(BIN)/pytest -n 3 $$files -m "not e2e and not alone and not thorough" \
 	  tests/docs tests/contract tests/integration tests/robustness tests/unit || failed=1; \
-	$(BIN)/pytest $$both -m "e2e and not alone" tests/e2e || failed=1; \
+	$(BIN)/pytest -n 2 $$files -m "e2e and not alone" tests/e2e || failed=1; \
 	$(BIN)/pytest -m "alone and not thorough" tests || failed=1; \
 	test -z "$$failed"
 else
