@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import json
 from bisect import bisect
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
+    String,
     and_,
     bindparam,
     case,
@@ -162,28 +164,23 @@ _tags_of = (
     .where(tags.c.repository_id == _repository, tags.c.manifest == bindparam("digest"))
     .order_by(tags.c.name)
 )
-_TAGS_OF = Statement(_tags_of)
 _LOCK_TAGS_OF = Statement(_tags_of.with_for_update())
-_RELATED = Statement(
-    select(manifest_references.c.target)
-    .where(
-        manifest_references.c.repository_id == _repository,
-        manifest_references.c.manifest == bindparam("digest"),
-        manifest_references.c.kind == "manifest",
-    )
-    .union(
-        select(manifests.c.digest).where(
-            manifests.c.repository_id == _repository, manifests.c.subject == bindparam("digest")
-        )
+_references_of = select(manifest_references.c.target).where(
+    manifest_references.c.repository_id == _repository, manifest_references.c.manifest == bindparam("digest")
+)
+_related = _references_of.where(manifest_references.c.kind == "manifest").union(
+    select(manifests.c.digest).where(
+        manifests.c.repository_id == _repository, manifests.c.subject == bindparam("digest")
     )
 )
+_RELATED = Statement(_related)
 _LOCK_RELATED = Statement(
     select(manifests.c.digest)
     .where(manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests"))
     .order_by(manifests.c.digest)
     .with_for_update()
 )
-_PARENT = Statement(
+_parents = (
     select(manifest_references.c.manifest)
     .where(
         manifest_references.c.repository_id == _repository,
@@ -192,11 +189,17 @@ _PARENT = Statement(
     )
     .limit(1)
 )
-_BLOBS_OF = Statement(
-    select(manifest_references.c.target).where(
-        manifest_references.c.repository_id == _repository,
-        manifest_references.c.manifest == bindparam("digest"),
-        manifest_references.c.kind == "blob",
+_AROUND = Statement(  # what each is, and its name or digest
+    union_all(
+        *(
+            select(literal(what, String), query.subquery().c[0])
+            for what, query in {
+                "tag": _tags_of.order_by(None),
+                "related": _related,
+                "parent": _parents,
+                "blob": _references_of.where(manifest_references.c.kind == "blob"),
+            }.items()
+        )
     )
 )
 _DELETE = Statement(
@@ -424,16 +427,15 @@ class Manifests:
             locked = {row[0] for row in rows}
             if digest not in locked:
                 raise ManifestUnknown(digest)
+            around: dict[str, set[str]] = defaultdict(set)
+            for what, name in await tx.fetch_all(_AROUND, repository=repository, digest=digest):
+                around[what].add(name)
             # What came before the lock is not locked; to wait for it now would be against the order of locks.
-            if len(await tx.fetch_all(_TAGS_OF, repository=repository, digest=digest)) != len(tagged):
+            if around["tag"] != set(tagged) or not around["related"] <= related:
                 return False
-            rows = await tx.fetch_all(_RELATED, repository=repository, digest=digest)
-            if not related.issuperset(row[0] for row in rows):
-                return False
-            parent = await tx.fetch_one(_PARENT, repository=repository, digest=digest)
-            if parent is not None:
-                raise ManifestReferenced(digest, parent[0])
-            targets = sorted(row[0] for row in await tx.fetch_all(_BLOBS_OF, repository=repository, digest=digest))
+            if around["parent"]:
+                raise ManifestReferenced(digest, around["parent"].pop())
+            targets = sorted(around["blob"])
             if tagged:
                 await tx.execute(DELETE_TAGS, repository=repository, names=tagged)
             await tx.execute(FORGET_PULLS, repository=repository, references=[*tagged, digest])

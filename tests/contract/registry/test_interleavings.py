@@ -640,31 +640,31 @@ def _tags_are_not_claimed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_tags.Claim, "settle", overwrite)
 
 
-def overlook(*names: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """Let who deletes a manifest see at the second of two looks what the first one saw."""
-    looks = {getattr(manifests, name) for name in names}
+def overlook(what: str, first_look: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Let who deletes a manifest see at the second of two looks no more than the first one saw."""
 
-    class Once:
+    class Overlooks:
         def __init__(self, tx: Any) -> None:
             self._tx = tx
-            self._seen: Any = None
+            self._seen: set[str] = set()
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._tx, name)
 
         async def fetch_all(self, statement: Statement, **given: Any) -> Any:
-            if statement not in looks:
-                return await self._tx.fetch_all(statement, **given)
-            if self._seen is None:
-                self._seen = await self._tx.fetch_all(statement, **given)
-            return self._seen
+            rows = await self._tx.fetch_all(statement, **given)
+            if statement is getattr(manifests, first_look):
+                self._seen = {row[0] for row in rows}
+            if statement is manifests._AROUND:
+                return [row for row in rows if row[0] != what or row[1] in self._seen]
+            return rows
 
     def broken(patch: pytest.MonkeyPatch) -> None:
         delete = manifests.Manifests.delete
 
         async def hasty(self: Any, *arguments: Any, **parameters: Any) -> None:
             unit = self._database.unit
-            patch.setattr(self._database, "unit", lambda work, **how: unit(lambda tx: work(Once(tx)), **how))
+            patch.setattr(self._database, "unit", lambda work, **how: unit(lambda tx: work(Overlooks(tx)), **how))
             try:
                 await delete(self, *arguments, **parameters)
             finally:
@@ -822,7 +822,7 @@ SAFEGUARDS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "who deletes a tag locks it": ("a tag is moved and deleted", unlock((manifests, "_LOCK_TAGS"))),
     "who deletes a manifest looks for new tags": (
         "a manifest gets a tag and is deleted",
-        overlook("_LOCK_TAGS_OF", "_TAGS_OF"),
+        overlook("tag", "_LOCK_TAGS_OF"),
     ),
     "who deletes a manifest locks it": (
         "an index comes while its child is deleted",
@@ -844,7 +844,7 @@ SAFEGUARDS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     ),
     "who deletes a subject looks for new referrers": (
         "a referrer is judged while its subject goes",
-        overlook("_RELATED"),
+        overlook("related", "_RELATED"),
     ),
     "a user of a link counts when it can be locked": (
         "a link is judged while its manifest is deleted",
