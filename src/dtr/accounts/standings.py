@@ -7,9 +7,9 @@ What `may` decides upon is read here, and what of a list somebody sees (`visibil
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Text, and_, bindparam, case, exists, func, literal_column, or_, select
 
 from dtr.accounts.access_tokens import opens
 from dtr.accounts.permissions import Facts, Level
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dtr.accounts.permissions import TokenScope
     from dtr.accounts.visibility import View
-    from dtr.db import Database
+    from dtr.db import Database, Row
 
 _HOLDERS_LOOKED_AT = 100
 _RENAMES_FOLLOWED = 4
@@ -46,7 +46,11 @@ _owner = accounts.alias("owner")
 
 
 def _level(column: ColumnElement[str]) -> ColumnElement[int]:
-    return case({level.label: int(level) for level in Level if level}, value=column, else_=0)
+    # Literals: this is asked with every push, and to bind two dozen values would take a tenth of it.
+    ranks: dict[Any, Any] = {
+        literal_column(f"'{level.label}'"): literal_column(str(int(level))) for level in Level if level
+    }
+    return case(ranks, value=column, else_=literal_column("0"))
 
 
 _repository_level = (
@@ -74,43 +78,50 @@ _own_namespace_level = (
     .where(namespace_user_grants.c.namespace_id == _owner.c.id, namespace_user_grants.c.user_id == _asker.c.id)
     .scalar_subquery()
 )
-_STANDINGS = Statement(
-    select(
-        _owner.c.name,
-        repositories.c.path,
-        repositories.c.id,
-        repositories.c.visibility,
-        _asker.c.id,
-        _asker.c.is_admin,
-        _asker.c.is_auditor,
-        or_(_owner.c.id == _asker.c.id, func.coalesce(organization_members.c.is_admin, False)),
-        organization_members.c.user_id.is_not(None),
-        _repository_level,
-        _own_repository_level,
-        _namespace_level,
-        _own_namespace_level,
-    )
-    .select_from(_owner)
-    .outerjoin(
-        repositories,
-        and_(
-            in_list(repositories.c.path, "paths"),
-            # No index serves this form: the one over paths is to be used, whatever the size of the namespace.
-            repositories.c.namespace_id.concat("") == _owner.c.id,
-            repositories.c.deleted_at.is_(None),
-        ),
-    )
-    .outerjoin(_asker, and_(_asker.c.id == _me, _asker.c.is_active.is_(True), opens("token")))
-    .outerjoin(
-        organization_members,
-        and_(
-            organization_members.c.organization_id == _owner.c.id,
-            organization_members.c.user_id == _asker.c.id,
-        ),
-    )
-    .where(in_list(_owner.c.name, "namespaces"), _owner.c.kind != "robot")
-)
 
+
+def _standings(has_path: ColumnElement[bool], has_namespace: ColumnElement[bool]) -> Statement:
+    """How `account` stands to the repositories and the namespaces that the conditions choose."""
+    return Statement(
+        select(
+            _owner.c.name,
+            repositories.c.path,
+            repositories.c.id,
+            repositories.c.visibility,
+            _asker.c.id,
+            _asker.c.is_admin,
+            _asker.c.is_auditor,
+            or_(_owner.c.id == _asker.c.id, func.coalesce(organization_members.c.is_admin, False)),
+            organization_members.c.user_id.is_not(None),
+            _repository_level,
+            _own_repository_level,
+            _namespace_level,
+            _own_namespace_level,
+        )
+        .select_from(_owner)
+        .outerjoin(
+            repositories,
+            and_(
+                has_path,
+                # No index serves this form: the one over paths is to be used, whatever the size of the namespace.
+                repositories.c.namespace_id.concat("") == _owner.c.id,
+                repositories.c.deleted_at.is_(None),
+            ),
+        )
+        .outerjoin(_asker, and_(_asker.c.id == _me, _asker.c.is_active.is_(True), opens("token")))
+        .outerjoin(
+            organization_members,
+            and_(
+                organization_members.c.organization_id == _owner.c.id,
+                organization_members.c.user_id == _asker.c.id,
+            ),
+        )
+        .where(has_namespace, _owner.c.kind != "robot")
+    )
+
+
+_STANDINGS = _standings(in_list(repositories.c.path, "paths"), in_list(_owner.c.name, "namespaces"))
+_STANDING = _standings(repositories.c.path == bindparam("path"), _owner.c.name == bindparam("namespace"))
 _NAMES = Statement(  # of what was renamed: names that lead to a repository, and its own
     select(repository_redirects.c.path, repositories.c.path)
     .join(repositories, repositories.c.id == repository_redirects.c.repository_id)
@@ -171,6 +182,12 @@ class Standings:
         `token` is the id of an access or refresh token by which the account is known: when that opens nothing any
         more, whoever asks is anonymous.
         """
+        namespace = path.partition("/")[0]
+        row = await self._database.fetch_one(
+            _STANDING, account=account or "", token=token, path=path, namespace=namespace
+        )
+        if row is not None and row[1] is not None:
+            return _standing(row, scope)
         return (await self.find_all(account, [path], scope=scope, token=token))[path]
 
     async def find_all(
@@ -225,38 +242,8 @@ class Standings:
             paths=paths,
             namespaces=sorted({path.partition("/")[0] for path in paths}),
         )
-        found: dict[str, Standing] = {}
-        namespaces: dict[str, Facts] = {}
-        for (
-            namespace,
-            path,
-            repository,
-            visibility,
-            asker,
-            is_admin,
-            is_auditor,
-            owns,
-            is_member,
-            *granted,
-        ) in rows:
-            levels = [Level(level or 0) for level in granted]
-            facts = Facts(
-                is_user=asker is not None,
-                is_system_admin=bool(is_admin),
-                is_auditor=bool(is_auditor),
-                owns_namespace=asker is not None and bool(owns),
-                is_member=bool(is_member),
-                namespace_level=max(levels[2:]),
-            )
-            namespaces[namespace] = facts
-            if path is not None:
-                facts = replace(
-                    facts,
-                    repository_level=max(levels[:2]),
-                    is_public=visibility == "public",
-                    actions=scope.on(path) if scope else None,
-                )
-                found[path] = Standing(repository, facts)
+        found = {row[1]: _standing(row, scope) for row in rows if row[1] is not None}
+        namespaces = {row[0]: _facts(row) for row in rows}
         return found, namespaces
 
     async def list_visible(
@@ -311,3 +298,31 @@ class Standings:
         """Path and id of a repository with this blob that the account may pull from, if one is found quickly."""
         row = await self._database.fetch_one(_PULLABLE_HOLDER, digest=digest, **asking(account, scope))
         return (row[0], row[1]) if row else None
+
+
+def _standing(row: Row, scope: TokenScope | None) -> Standing:
+    """What a row says of its repository."""
+    _, path, repository, visibility, *_ = row
+    return Standing(
+        repository,
+        _facts(
+            row,
+            repository_level=Level(max(row[9] or 0, row[10] or 0)),
+            is_public=visibility == "public",
+            actions=scope.on(path) if scope else None,
+        ),
+    )
+
+
+def _facts(row: Row, **of_repository: Any) -> Facts:
+    """What a row says of its namespace, with what is known `of_repository`."""
+    asker, is_admin, is_auditor, owns, is_member, _, _, of_teams, own = row[4:]
+    return Facts(
+        is_user=asker is not None,
+        is_system_admin=bool(is_admin),
+        is_auditor=bool(is_auditor),
+        owns_namespace=asker is not None and bool(owns),
+        is_member=bool(is_member),
+        namespace_level=Level(max(of_teams or 0, own or 0)),
+        **of_repository,
+    )

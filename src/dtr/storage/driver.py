@@ -18,10 +18,11 @@ A driver knows locations and bytes; it knows nothing of repositories, digests or
 from __future__ import annotations
 
 import io
+import time
 import uuid
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import msgspec
@@ -30,6 +31,7 @@ from dtr.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from datetime import datetime
 
 PIECE_SIZE = 1024 * 1024
 """`Driver.open` yields at most so many bytes at once."""
@@ -174,7 +176,12 @@ class LocalFiles(Protocol):
 
 def new_location() -> str:
     """A location that was never used: ``YYYYMMDD/HHMM/<32 hexadecimal digits>``, in UTC."""
-    return f"{datetime.now(UTC):%Y%m%d/%H%M}/{uuid.uuid4().hex}"
+    return f"{_minute(int(time.time()) // 60)}/{uuid.uuid4().hex}"
+
+
+@lru_cache(maxsize=2)
+def _minute(number: int) -> str:
+    return time.strftime("%Y%m%d/%H%M", time.gmtime(number * 60))
 
 
 def check_location(location: str) -> None:
