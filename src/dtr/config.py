@@ -263,6 +263,47 @@ class Secrets(_Section):
     )
 
 
+class Trust(_Section):
+    """Content trust: the notary server, on the registry's own address."""
+
+    enabled: bool = Field(True, description="Serve content trust (`docker trust`, `notary`).")
+    names: tuple[str, ...] = Field(
+        (),
+        description="`HOST[:PORT]` that collections may begin with, beside the address that the client uses: "
+        "names that this server had before, or has for others.",
+    )
+    key_algorithm: Literal["ecdsa", "ed25519"] = Field(
+        "ecdsa", description="The kind of keys that are made for timestamps and snapshots."
+    )
+    current_age: int = Field(
+        300,
+        ge=0,
+        le=31_536_000,
+        description="How long caches may keep metadata that is asked for by its role, in seconds; 0: not at all.",
+    )
+    consistent_age: int = Field(
+        2_592_000,
+        ge=0,
+        le=31_536_000,
+        description="How long caches may keep metadata that is asked for by its hash or version, in seconds.",
+    )
+    update_limit: int = Field(
+        16 * 1024 * 1024, ge=1024, description="Largest update of a collection, with all its files, in bytes."
+    )
+    changes_after_seconds: int = Field(
+        60, ge=0, description="How old changes of collections are when the changefeed lists them."
+    )
+
+    @field_validator("names")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            match = _EXTERNAL.fullmatch(one)
+            if match is None or int(match[3] or 0) > 65535:
+                raise ValueError("are HOST or HOST:PORT, without https://")
+        return value
+
+
 class Log(_Section):
     """The log."""
 
@@ -301,6 +342,7 @@ class Settings(_Section):
     webhooks: Webhooks = Webhooks()
     mirroring: Mirroring = Mirroring()
     secrets: Secrets = Secrets()
+    trust: Trust = Trust()
     log: Log = Log()
 
     @field_validator("https_address", "http_address")
