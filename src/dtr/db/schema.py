@@ -187,6 +187,29 @@ signing_keys = Table(  # of the token service
     Column("expires_at", BigInteger, nullable=False),  # when nothing signed with it is accepted any more
 )
 
+signer_keys = Table(  # of the signer: private keys of timestamps and snapshots
+    "signer_keys",
+    metadata,
+    Column("key_id", _text, primary_key=True),  # SHA-256 of the public key object, in hexadecimal digits
+    Column("gun", _text, nullable=False),
+    Column("role", _text, nullable=False),
+    Column("algorithm", _text, nullable=False),
+    Column("public", LargeBinary, nullable=False),  # SubjectPublicKeyInfo in DER, or 32 bytes (Ed25519)
+    Column("private", _text, nullable=False),  # compact JWE
+    Column("alias", _text, nullable=False, index=True),  # which passphrase opens it
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),  # NULL: a pending key
+)
+Index(  # one pending key
+    "uq_signer_keys_pending",
+    signer_keys.c.gun,
+    signer_keys.c.role,
+    signer_keys.c.algorithm,
+    unique=True,
+    sqlite_where=signer_keys.c.last_used_at.is_(None),
+    postgresql_where=signer_keys.c.last_used_at.is_(None),
+)
+
 login_failures = Table(
     "login_failures",
     metadata,
@@ -665,6 +688,71 @@ Index(
     postgresql_where=remotes.c.namespace_id.is_(None),
 )
 
+signing_identities = Table(  # whose signatures count
+    "signing_identities",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid; another one when it is replaced
+    # Whose repositories it is for; NULL: all.
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE")),
+    Column("name", _text, nullable=False),
+    Column("kind", _text, nullable=False),
+    CheckConstraint("kind IN ('key', 'certificate', 'keyless')", "kind"),
+    Column("content", _text, nullable=False),  # PEM, or of a keyless one the issuer of its tokens
+    Column("subject", _text, nullable=False),  # whom the certificate has to be of; empty: anybody
+    Column("fingerprint", _text, nullable=False),  # SHA-256 of the key or the first certificate; empty: keyless
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("namespace_id", "name"),
+)
+Index(
+    "uq_signing_identities_name",
+    signing_identities.c.name,
+    unique=True,
+    sqlite_where=signing_identities.c.namespace_id.is_(None),
+    postgresql_where=signing_identities.c.namespace_id.is_(None),
+)
+
+signatures = Table(  # what the signatures in manifests say, read once
+    "signatures",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("subject", _text, nullable=False),  # digest of what was signed
+    Column("manifest", _text, nullable=False),  # digest of the manifest with the signature
+    Column("number", Integer, nullable=False),  # of the layer in it
+    Column("tag", _text),  # it counts as long as this tag names the manifest; NULL: it is a referrer
+    Column("kind", _text, nullable=False),
+    CheckConstraint("kind IN ('signature', 'attestation')", "kind"),
+    Column("format", _text, nullable=False),
+    Column("predicate_type", _text, nullable=False),  # of an attestation
+    Column("signer", _text, nullable=False),  # who it says it is of; nobody has checked that
+    Column("signed_at", BigInteger),  # when it says it was made
+    Column("problem", _text, nullable=False),  # why it cannot count for anybody; empty: it can
+    Column("checked_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "subject", "manifest", "number"),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], [manifests.c.repository_id, manifests.c.digest], ondelete="CASCADE"
+    ),
+    Index(None, "repository_id", "manifest"),
+    sqlite_with_rowid=False,
+)
+
+signature_proofs = Table(  # signatures that are those of an identity
+    "signature_proofs",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("subject", _text, nullable=False),
+    Column("manifest", _text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("identity_id", ForeignKey(signing_identities.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("valid_until", BigInteger),  # NULL: for ever
+    PrimaryKeyConstraint("repository_id", "subject", "manifest", "number", "identity_id"),
+    ForeignKeyConstraint(
+        ["repository_id", "subject", "manifest", "number"],
+        [signatures.c.repository_id, signatures.c.subject, signatures.c.manifest, signatures.c.number],
+        ondelete="CASCADE",
+    ),
+    sqlite_with_rowid=False,
+)
+
 upstreams = Table(  # what repositories are caches of
     "upstreams",
     metadata,
@@ -807,6 +895,94 @@ webhook_deliveries = Table(
     Column("duration", Integer),  # milliseconds that the last attempt took
     Index("ix_webhook_deliveries_webhook_id_created_at", "webhook_id", "created_at", "id"),
     Index("ix_webhook_deliveries_created_at", "created_at"),
+)
+
+# --- content trust ------------------------------------------------------------------------------------------
+
+# A collection is a repository under a name of the server, its GUN: a repository that takes a name which another one
+# had finds nothing of that one's.
+
+trust_files = Table(  # every version of the signed files of a collection
+    "trust_files",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False),
+    Column("gun", _text, nullable=False),
+    Column("role", _text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("sha256", _text, nullable=False),  # of the content, hexadecimal
+    Column("content", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "gun", "role", "version"),
+    Index(None, "repository_id", "gun", "sha256"),
+)
+
+trust_roles = Table(  # the current file of each role: what the timestamp leads to
+    "trust_roles",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("gun", _text, nullable=False),
+    Column("role", _text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "gun", "role"),
+    ForeignKeyConstraint(
+        ["repository_id", "gun", "role", "version"],
+        [trust_files.c.repository_id, trust_files.c.gun, trust_files.c.role, trust_files.c.version],
+        name="fk_trust_roles_version_trust_files",
+        ondelete="CASCADE",
+    ),
+    sqlite_with_rowid=False,
+)
+
+trust_targets = Table(  # what the current files sign, as a client finds it
+    "trust_targets",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("name", _text, nullable=False),  # of a tag
+    Column("gun", _text, nullable=False),
+    Column("role", _text, nullable=False),
+    Column("digest", _text, nullable=False),  # of the manifest
+    Column("length", BigInteger, nullable=False),  # bytes of it
+    Column("signed_at", BigInteger, nullable=False),  # when the role began to sign this digest under this name
+    Column("forgotten_at", BigInteger),  # from then on it does not count: an administrator said so
+    PrimaryKeyConstraint("repository_id", "name", "gun", "role"),
+    ForeignKeyConstraint(
+        ["repository_id", "gun", "role"],
+        [trust_roles.c.repository_id, trust_roles.c.gun, trust_roles.c.role],
+        name="fk_trust_targets_role_trust_roles",
+        ondelete="CASCADE",
+    ),
+    Index(None, "repository_id", "digest"),
+    Index(None, "repository_id", "gun", "role"),
+    sqlite_with_rowid=False,
+)
+
+trust_delegations = Table(  # which keys may sign for a role
+    "trust_delegations",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False),
+    Column("gun", _text, nullable=False),
+    Column("role", _text, nullable=False),
+    Column("key_id", _text, nullable=False),  # as the files have it
+    Column("public_key_id", _text, nullable=False),  # as `public_keys` has it
+    Column("has_signed", Boolean, nullable=False),  # the role's current file
+    PrimaryKeyConstraint("repository_id", "gun", "role", "key_id"),
+    sqlite_with_rowid=False,
+)
+
+trust_changes = Table(  # what happened to collections, in turn
+    "trust_changes",
+    metadata,
+    Column("id", _counted, Identity(), primary_key=True),
+    Column("repository_id", BigInteger, nullable=False),  # which may be gone
+    Column("gun", _text, nullable=False),
+    Column("version", BigInteger, nullable=False),  # of the timestamp; 0 for a deletion
+    Column("sha256", _text, nullable=False),  # of the timestamp; empty for a deletion
+    Column("category", _text, nullable=False),
+    CheckConstraint("category IN ('update', 'deletion')", "category"),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "repository_id", "gun", "id"),
+    sqlite_autoincrement=True,
 )
 
 workers = Table(  # those that run jobs

@@ -621,6 +621,23 @@ CREATE TABLE settings (
     CONSTRAINT pk_settings PRIMARY KEY (name)
 );
 
+CREATE TABLE signer_keys (
+    key_id TEXT NOT NULL,
+    gun TEXT NOT NULL,
+    role TEXT NOT NULL,
+    algorithm TEXT NOT NULL,
+    public BLOB NOT NULL,
+    private TEXT NOT NULL,
+    alias TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    last_used_at BIGINT,
+    CONSTRAINT pk_signer_keys PRIMARY KEY (key_id)
+);
+
+CREATE INDEX ix_signer_keys_alias ON signer_keys (alias);
+
+CREATE UNIQUE INDEX uq_signer_keys_pending ON signer_keys (gun, role, algorithm) WHERE last_used_at IS NULL;
+
 CREATE TABLE signing_keys (
     id TEXT NOT NULL,
     private_key TEXT NOT NULL,
@@ -711,6 +728,78 @@ CREATE INDEX ix_tokens_expires_at ON tokens (expires_at) WHERE expires_at IS NOT
 CREATE INDEX ix_tokens_inactive ON tokens (created_at) WHERE is_active IS 0;
 
 CREATE INDEX ix_tokens_parent_id ON tokens (parent_id);
+
+CREATE TABLE trust_changes (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    repository_id BIGINT NOT NULL,
+    gun TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    sha256 TEXT NOT NULL,
+    category TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT ck_trust_changes_category CHECK (category IN ('update', 'deletion'))
+);
+
+CREATE INDEX ix_trust_changes_repository_id_gun_id ON trust_changes (repository_id, gun, id);
+
+CREATE TABLE trust_delegations (
+    repository_id INTEGER NOT NULL,
+    gun TEXT NOT NULL,
+    role TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    public_key_id TEXT NOT NULL,
+    has_signed BOOLEAN NOT NULL,
+    CONSTRAINT pk_trust_delegations PRIMARY KEY (repository_id, gun, role, key_id),
+    CONSTRAINT fk_trust_delegations_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE trust_files (
+    repository_id INTEGER NOT NULL,
+    gun TEXT NOT NULL,
+    role TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    sha256 TEXT NOT NULL,
+    content BLOB NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_trust_files PRIMARY KEY (repository_id, gun, role, version),
+    CONSTRAINT fk_trust_files_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_trust_files_repository_id_gun_sha256 ON trust_files (repository_id, gun, sha256);
+
+CREATE TABLE trust_roles (
+    repository_id BIGINT NOT NULL,
+    gun TEXT NOT NULL,
+    role TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    CONSTRAINT pk_trust_roles PRIMARY KEY (repository_id, gun, role),
+    CONSTRAINT fk_trust_roles_version_trust_files FOREIGN KEY(repository_id, gun, role, version) REFERENCES trust_files (repository_id, gun, role, version) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE trust_targets (
+    repository_id BIGINT NOT NULL,
+    name TEXT NOT NULL,
+    gun TEXT NOT NULL,
+    role TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    length BIGINT NOT NULL,
+    CONSTRAINT pk_trust_targets PRIMARY KEY (repository_id, name, gun, role),
+    CONSTRAINT fk_trust_targets_role_trust_roles FOREIGN KEY(repository_id, gun, role) REFERENCES trust_roles (repository_id, gun, role) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_trust_targets_repository_id_digest ON trust_targets (repository_id, digest);
+
+CREATE INDEX ix_trust_targets_repository_id_gun_role ON trust_targets (repository_id, gun, role);
 
 CREATE TABLE uploads (
     id TEXT NOT NULL,

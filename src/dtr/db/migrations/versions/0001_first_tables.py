@@ -132,6 +132,28 @@ def upgrade() -> None:
     op.create_index(op.f("ix_login_failures_expires_at"), "login_failures", ["expires_at"], unique=False)
 
     op.create_table(
+        "signer_keys",
+        sa.Column("key_id", text, nullable=False),
+        sa.Column("gun", text, nullable=False),
+        sa.Column("role", text, nullable=False),
+        sa.Column("algorithm", text, nullable=False),
+        sa.Column("public", sa.LargeBinary(), nullable=False),
+        sa.Column("private", text, nullable=False),
+        sa.Column("alias", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_used_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_signer_keys")),
+    )
+    op.create_index(op.f("ix_signer_keys_alias"), "signer_keys", ["alias"])
+    op.create_index(
+        "uq_signer_keys_pending",
+        "signer_keys",
+        ["gun", "role", "algorithm"],
+        unique=True,
+        sqlite_where=sa.text("last_used_at IS NULL"),
+        postgresql_where=sa.text("last_used_at IS NULL"),
+    )
+    op.create_table(
         "signing_keys",
         sa.Column("id", text, nullable=False),
         sa.Column("private_key", text, nullable=False),
@@ -954,6 +976,91 @@ def upgrade() -> None:
         postgresql_where=sa.text("namespace_id IS NULL"),
     )
     op.create_table(
+        "signing_identities",
+        sa.Column("id", text, nullable=False),
+        sa.Column("namespace_id", text, nullable=True),
+        sa.Column("name", text, nullable=False),
+        sa.Column("kind", text, nullable=False),
+        sa.Column("content", text, nullable=False),
+        sa.Column("subject", text, nullable=False),
+        sa.Column("fingerprint", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "kind IN ('key', 'certificate', 'keyless')", name=op.f("ck_signing_identities_kind")
+        ),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["accounts.id"],
+            name=op.f("fk_signing_identities_namespace_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_signing_identities")),
+        sa.UniqueConstraint("namespace_id", "name", name=op.f("uq_signing_identities_namespace_id_name")),
+    )
+    op.create_index(
+        "uq_signing_identities_name",
+        "signing_identities",
+        ["name"],
+        unique=True,
+        sqlite_where=sa.text("namespace_id IS NULL"),
+        postgresql_where=sa.text("namespace_id IS NULL"),
+    )
+    op.create_table(
+        "signatures",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("subject", text, nullable=False),
+        sa.Column("manifest", text, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("tag", text, nullable=True),
+        sa.Column("kind", text, nullable=False),
+        sa.Column("format", text, nullable=False),
+        sa.Column("predicate_type", text, nullable=False),
+        sa.Column("signer", text, nullable=False),
+        sa.Column("signed_at", sa.BigInteger(), nullable=True),
+        sa.Column("problem", text, nullable=False),
+        sa.Column("checked_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("kind IN ('signature', 'attestation')", name=op.f("ck_signatures_kind")),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "manifest"],
+            ["manifests.repository_id", "manifests.digest"],
+            name=op.f("fk_signatures_repository_id_manifest_manifests"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "subject", "manifest", "number", name=op.f("pk_signatures")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("ix_signatures_repository_id_manifest"), "signatures", ["repository_id", "manifest"], unique=False
+    )
+    op.create_table(
+        "signature_proofs",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("subject", text, nullable=False),
+        sa.Column("manifest", text, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("identity_id", text, nullable=False),
+        sa.Column("valid_until", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "subject", "manifest", "number"],
+            ["signatures.repository_id", "signatures.subject", "signatures.manifest", "signatures.number"],
+            name=op.f("fk_signature_proofs_repository_id_subject_manifest_number_signatures"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["identity_id"],
+            ["signing_identities.id"],
+            name=op.f("fk_signature_proofs_identity_id_signing_identities"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint(
+            "repository_id", "subject", "manifest", "number", "identity_id", name=op.f("pk_signature_proofs")
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        op.f("ix_signature_proofs_identity_id"), "signature_proofs", ["identity_id"], unique=False
+    )
+    op.create_table(
         "upstreams",
         sa.Column("id", text, nullable=False),
         sa.Column("repository_id", counted, nullable=True),
@@ -1168,14 +1275,116 @@ def upgrade() -> None:
         ["webhook_id", "created_at", "id"],
         unique=False,
     )
+    op.create_table(
+        "trust_files",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("gun", text, nullable=False),
+        sa.Column("role", text, nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", text, nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_trust_files_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "gun", "role", "version", name=op.f("pk_trust_files")),
+    )
+    op.create_index(
+        "ix_trust_files_repository_id_gun_sha256", "trust_files", ["repository_id", "gun", "sha256"], unique=False
+    )
+    op.create_table(
+        "trust_roles",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("gun", text, nullable=False),
+        sa.Column("role", text, nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "gun", "role", "version"],
+            ["trust_files.repository_id", "trust_files.gun", "trust_files.role", "trust_files.version"],
+            name="fk_trust_roles_version_trust_files",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "gun", "role", name=op.f("pk_trust_roles")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "trust_targets",
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("name", text, nullable=False),
+        sa.Column("gun", text, nullable=False),
+        sa.Column("role", text, nullable=False),
+        sa.Column("digest", text, nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
+        sa.Column("signed_at", sa.BigInteger(), nullable=False),
+        sa.Column("forgotten_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "gun", "role"],
+            ["trust_roles.repository_id", "trust_roles.gun", "trust_roles.role"],
+            name="fk_trust_targets_role_trust_roles",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "name", "gun", "role", name=op.f("pk_trust_targets")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ix_trust_targets_repository_id_digest", "trust_targets", ["repository_id", "digest"], unique=False
+    )
+    op.create_index(
+        "ix_trust_targets_repository_id_gun_role", "trust_targets", ["repository_id", "gun", "role"], unique=False
+    )
+    op.create_table(
+        "trust_delegations",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("gun", text, nullable=False),
+        sa.Column("role", text, nullable=False),
+        sa.Column("key_id", text, nullable=False),
+        sa.Column("public_key_id", text, nullable=False),
+        sa.Column("has_signed", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_trust_delegations_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "gun", "role", "key_id", name=op.f("pk_trust_delegations")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "trust_changes",
+        sa.Column("id", counted, sa.Identity(always=False), nullable=False),
+        sa.Column("repository_id", sa.BigInteger(), nullable=False),
+        sa.Column("gun", text, nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", text, nullable=False),
+        sa.Column("category", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("category IN ('update', 'deletion')", name=op.f("ck_trust_changes_category")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trust_changes")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "ix_trust_changes_repository_id_gun_id", "trust_changes", ["repository_id", "gun", "id"], unique=False
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("trust_changes")
+    op.drop_table("trust_delegations")
+    op.drop_table("trust_targets")
+    op.drop_table("trust_roles")
+    op.drop_table("trust_files")
     op.drop_table("mirrored_tags")
     op.drop_table("mirroring_policies")
     op.drop_table("webhook_deliveries")
     op.drop_table("cached_tags")
     op.drop_table("cached_repositories")
+    op.drop_table("signature_proofs")
+    op.drop_table("signatures")
+    op.drop_table("signing_identities")
     op.drop_table("upstreams")
     op.drop_table("remotes")
     op.drop_table("webhooks")
@@ -1217,6 +1426,7 @@ def downgrade() -> None:
     op.drop_table("usage_deltas")
     op.drop_table("usage")
     op.drop_table("signing_keys")
+    op.drop_table("signer_keys")
     op.drop_table("login_failures")
     op.drop_table("gc_objects")
     op.drop_table("blobs")
