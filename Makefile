@@ -1,7 +1,7 @@
 # `make help` lists what there is to do.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dev test thorough check format conformance bench docs lock clean
+.PHONY: help run dev test thorough check format conformance bench docs lock protocol clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -66,6 +66,9 @@ lock: $(VENV)/dev.stamp ## Bring the locked dependencies up to date
 	  $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q \
 	    requirements/$$one.in -o requirements/$$one.txt; \
 	done
+
+protocol: $(VENV)/dev.stamp ## Compile the protocol of the signer after a change
+	@scripts/make-protocol
 
 clean: ## Remove what was made here, but not data
 	rm -rf $(VENV) dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache
