@@ -577,6 +577,40 @@ CREATE TABLE settings (
     CONSTRAINT pk_settings PRIMARY KEY (name)
 );
 
+CREATE TABLE signature_proofs (
+    repository_id bigint NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    manifest text COLLATE "C" NOT NULL,
+    number integer NOT NULL,
+    identity_id text COLLATE "C" NOT NULL,
+    valid_until bigint,
+    CONSTRAINT pk_signature_proofs PRIMARY KEY (repository_id, subject, manifest, number, identity_id),
+    CONSTRAINT fk_signature_proofs_identity_id_signing_identities FOREIGN KEY (identity_id) REFERENCES signing_identities(id) ON DELETE CASCADE,
+    CONSTRAINT fk_signature_proofs_repository_id_subject_manifest_numb_c86b FOREIGN KEY (repository_id, subject, manifest, number) REFERENCES signatures(repository_id, subject, manifest, number) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_signature_proofs_identity_id ON public.signature_proofs USING btree (identity_id);
+
+CREATE TABLE signatures (
+    repository_id bigint NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    manifest text COLLATE "C" NOT NULL,
+    number integer NOT NULL,
+    tag text COLLATE "C",
+    kind text COLLATE "C" NOT NULL,
+    format text COLLATE "C" NOT NULL,
+    predicate_type text COLLATE "C" NOT NULL,
+    signer text COLLATE "C" NOT NULL,
+    signed_at bigint,
+    problem text COLLATE "C" NOT NULL,
+    checked_at bigint NOT NULL,
+    CONSTRAINT pk_signatures PRIMARY KEY (repository_id, subject, manifest, number),
+    CONSTRAINT ck_signatures_kind CHECK ((kind = ANY (ARRAY['signature'::text, 'attestation'::text]))),
+    CONSTRAINT fk_signatures_repository_id_manifest_manifests FOREIGN KEY (repository_id, manifest) REFERENCES manifests(repository_id, digest) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_signatures_repository_id_manifest ON public.signatures USING btree (repository_id, manifest);
+
 CREATE TABLE signer_keys (
     key_id text COLLATE "C" NOT NULL,
     gun text COLLATE "C" NOT NULL,
@@ -593,6 +627,23 @@ CREATE TABLE signer_keys (
 CREATE INDEX ix_signer_keys_alias ON public.signer_keys USING btree (alias);
 
 CREATE UNIQUE INDEX uq_signer_keys_pending ON public.signer_keys USING btree (gun, role, algorithm) WHERE (last_used_at IS NULL);
+
+CREATE TABLE signing_identities (
+    id text COLLATE "C" NOT NULL,
+    namespace_id text COLLATE "C",
+    name text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    content text COLLATE "C" NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    fingerprint text COLLATE "C" NOT NULL,
+    created_at bigint NOT NULL,
+    CONSTRAINT pk_signing_identities PRIMARY KEY (id),
+    CONSTRAINT uq_signing_identities_namespace_id_name UNIQUE (namespace_id, name),
+    CONSTRAINT ck_signing_identities_kind CHECK ((kind = ANY (ARRAY['key'::text, 'certificate'::text, 'keyless'::text]))),
+    CONSTRAINT fk_signing_identities_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE
+);
+
+CREATE UNIQUE INDEX uq_signing_identities_name ON public.signing_identities USING btree (name) WHERE (namespace_id IS NULL);
 
 CREATE TABLE signing_keys (
     id text COLLATE "C" NOT NULL,
@@ -733,6 +784,8 @@ CREATE TABLE trust_targets (
     role text COLLATE "C" NOT NULL,
     digest text COLLATE "C" NOT NULL,
     length bigint NOT NULL,
+    signed_at bigint NOT NULL,
+    forgotten_at bigint,
     CONSTRAINT pk_trust_targets PRIMARY KEY (repository_id, name, gun, role),
     CONSTRAINT fk_trust_targets_role_trust_roles FOREIGN KEY (repository_id, gun, role) REFERENCES trust_roles(repository_id, gun, role) ON DELETE CASCADE
 );

@@ -621,6 +621,46 @@ CREATE TABLE settings (
     CONSTRAINT pk_settings PRIMARY KEY (name)
 );
 
+CREATE TABLE signature_proofs (
+    repository_id BIGINT NOT NULL,
+    subject TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    identity_id TEXT NOT NULL,
+    valid_until BIGINT,
+    CONSTRAINT pk_signature_proofs PRIMARY KEY (repository_id, subject, manifest, number, identity_id),
+    CONSTRAINT fk_signature_proofs_repository_id_subject_manifest_number_signatures FOREIGN KEY(repository_id, subject, manifest, number) REFERENCES signatures (repository_id, subject, manifest, number) ON DELETE CASCADE,
+    CONSTRAINT fk_signature_proofs_identity_id_signing_identities FOREIGN KEY(identity_id) REFERENCES signing_identities (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_signature_proofs_identity_id ON signature_proofs (identity_id);
+
+CREATE TABLE signatures (
+    repository_id BIGINT NOT NULL,
+    subject TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    tag TEXT,
+    kind TEXT NOT NULL,
+    format TEXT NOT NULL,
+    predicate_type TEXT NOT NULL,
+    signer TEXT NOT NULL,
+    signed_at BIGINT,
+    problem TEXT NOT NULL,
+    checked_at BIGINT NOT NULL,
+    CONSTRAINT pk_signatures PRIMARY KEY (repository_id, subject, manifest, number),
+    CONSTRAINT ck_signatures_kind CHECK (kind IN ('signature', 'attestation')),
+    CONSTRAINT fk_signatures_repository_id_manifest_manifests FOREIGN KEY(repository_id, manifest) REFERENCES manifests (repository_id, digest) ON DELETE CASCADE
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_signatures_repository_id_manifest ON signatures (repository_id, manifest);
+
 CREATE TABLE signer_keys (
     key_id TEXT NOT NULL,
     gun TEXT NOT NULL,
@@ -637,6 +677,23 @@ CREATE TABLE signer_keys (
 CREATE INDEX ix_signer_keys_alias ON signer_keys (alias);
 
 CREATE UNIQUE INDEX uq_signer_keys_pending ON signer_keys (gun, role, algorithm) WHERE last_used_at IS NULL;
+
+CREATE TABLE signing_identities (
+    id TEXT NOT NULL,
+    namespace_id TEXT,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    content TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_signing_identities PRIMARY KEY (id),
+    CONSTRAINT ck_signing_identities_kind CHECK (kind IN ('key', 'certificate', 'keyless')),
+    CONSTRAINT fk_signing_identities_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT uq_signing_identities_namespace_id_name UNIQUE (namespace_id, name)
+);
+
+CREATE UNIQUE INDEX uq_signing_identities_name ON signing_identities (name) WHERE namespace_id IS NULL;
 
 CREATE TABLE signing_keys (
     id TEXT NOT NULL,
@@ -790,6 +847,8 @@ CREATE TABLE trust_targets (
     role TEXT NOT NULL,
     digest TEXT NOT NULL,
     length BIGINT NOT NULL,
+    signed_at BIGINT NOT NULL,
+    forgotten_at BIGINT,
     CONSTRAINT pk_trust_targets PRIMARY KEY (repository_id, name, gun, role),
     CONSTRAINT fk_trust_targets_role_trust_roles FOREIGN KEY(repository_id, gun, role) REFERENCES trust_roles (repository_id, gun, role) ON DELETE CASCADE
 )
