@@ -12,14 +12,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dtr.accounts import Operation, TokenExpired, TokenInvalid, may
+from dtr.accounts import Operation, may
+from dtr.http.bearer import Bearer, Unverified
 from dtr.http.v2.errors import Refused
 from dtr.oci import NameInvalid, parse_repository_name
 from dtr.registry import NamespaceUnknown, RepositoryExists, RepositoryUnknown, Settings
 
 if TYPE_CHECKING:
     from dtr.accounts import Accounts, Standing, Tokens
-    from dtr.http.front import Facts
     from dtr.http.v2.request import Request
     from dtr.mirrors import Upstreams
     from dtr.registry import Repositories
@@ -41,27 +41,18 @@ class Access:
         *,
         service: str,
     ) -> None:
-        self._tokens = tokens
+        self._bearer = Bearer(tokens, service=service)
         self._accounts = accounts
         self._repositories = repositories
         self._upstreams = upstreams
-        self._service = service
         self._settings = settings
 
     async def authenticate(self, request: Request) -> None:
         """Verify the token, and note in the request what it says. Raises Refused, NameInvalid."""
-        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise self._challenge(request, "UNAUTHORIZED", "authentication required")
         try:
-            request.claims = await self._tokens.verify(token.strip().decode("ascii", "replace"))
-        except TokenExpired:
-            raise self._challenge(request, "UNAUTHORIZED", "the token has expired", "invalid_token") from None
-        except TokenInvalid:
-            raise self._challenge(request, "UNAUTHORIZED", "the token is not valid", "invalid_token") from None
-        facts: Facts | None = request.scope.get("dtr.facts")
-        if facts is not None:
-            facts.actor = request.claims.account_name
+            request.claims = await self._bearer.verify(request.scope, request.headers)
+        except Unverified as error:
+            raise self._challenge(request, "UNAUTHORIZED", str(error), error.reason) from None
 
     def require(self, request: Request, action: str) -> None:
         """Let through whose token grants the action on the repository."""
@@ -197,17 +188,15 @@ class Access:
         )
 
     def _challenge(self, request: Request, code: str, message: str, reason: str | None = None) -> Refused:
-        """Where to get a token, and for what (RFC 6750, section 3; the token specification of distribution)."""
-        scheme = request.scope.get("scheme", "https")
-        parts = [f'Bearer realm="{scheme}://{request.host}/auth/token"', f'service="{self._service}"']
+        """Where to get a token, and for what."""
+        wanted = None
         if request.name:
             parse_repository_name(request.name)  # nothing else goes into the header
-            parts.append(f'scope="repository:{request.name}:{_actions(request)}"')
+            wanted = f"repository:{request.name}:{_actions(request)}"
         elif request.kind == "catalog":
-            parts.append('scope="registry:catalog:*"')
-        if reason:
-            parts.append(f'error="{reason}"')
-        return Refused(401, code, message, headers=((b"www-authenticate", ",".join(parts).encode()),))
+            wanted = "registry:catalog:*"
+        header = self._bearer.challenge(request.scope, request.headers, wanted, reason)
+        return Refused(401, code, message, headers=(header,))
 
 
 def _of_cache(request: Request) -> Refused:

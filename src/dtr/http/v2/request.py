@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from dtr.events import Actor
+from dtr.http.bearer import actor_of, host_of
 from dtr.http.v2.errors import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dtr.accounts import Claims
+    from dtr.events import Actor
     from dtr.http.types import Header, Receive, Scope, Send
 
-_HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 _WITH_ARGUMENT = frozenset({"manifests", "blobs", "referrers"})
 _VERSION: Header = (b"docker-distribution-api-version", b"registry/2.0")
 
@@ -43,19 +42,13 @@ class Request:
 
     @property
     def host(self) -> str:
-        """The registry's address as the client uses it; what could break out of a header is not repeated."""
-        host = self.headers.get(b"host", b"").decode("latin-1")
-        return host if _HOST.fullmatch(host) else "localhost"
+        """The registry's address as the client uses it."""
+        return host_of(self.headers)
 
     @property
     def actor(self) -> Actor:
         """Who sent it, for events, once its token was verified."""
-        client = self.scope.get("client")
-        address = client[0] if client else ""
-        account_id, name = self.claims.account_id, self.claims.account_name
-        if account_id is None:
-            return Actor("anonymous", address=address)
-        return Actor("robot" if "+" in name else "user", account_id, name, address)
+        return actor_of(self.claims, self.scope)
 
     @property
     def query(self) -> dict[str, list[str]]:
