@@ -167,6 +167,7 @@ public_keys = Table(  # of users, for content trust
     Column("certificates", _text, nullable=False, server_default="[]"),  # JSON: label and PEM of each
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("account_id", "id"),
+    Index(None, "id", "account_id"),
 )
 
 user_settings = Table(
@@ -751,6 +752,35 @@ signature_proofs = Table(  # signatures that are those of an identity
         ondelete="CASCADE",
     ),
     sqlite_with_rowid=False,
+)
+
+enforcement_policies = Table(  # what has to be signed to be pulled
+    "enforcement_policies",
+    metadata,
+    Column("scope", _text, primary_key=True),  # "repository:ID", "namespace:ID" or "registry"
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), index=True),
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), index=True),
+    CheckConstraint("repository_id IS NULL OR namespace_id IS NULL", "scope"),
+    Column("mode", _text, nullable=False),
+    CheckConstraint("mode IN ('off', 'report', 'enforce')", "mode"),
+    Column("signers", _text, nullable=False),  # JSON
+    Column("teams", _text, nullable=False),  # JSON: ids, of teams that may be gone
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+enforcement_exceptions = Table(
+    "enforcement_exceptions",
+    metadata,
+    Column("id", _text, primary_key=True),  # uuid
+    Column("scope", ForeignKey(enforcement_policies.c.scope, ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", _text, nullable=False),
+    CheckConstraint("kind IN ('tag', 'digest', 'account')", "kind"),
+    Column("value", _text, nullable=False),  # a pattern of tags, a digest, or the id of an account
+    Column("reason", _text, nullable=False),
+    Column("author", _text, nullable=False),  # name of the account
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),  # NULL: it does not end
 )
 
 upstreams = Table(  # what repositories are caches of

@@ -89,6 +89,42 @@ CREATE TABLE crons (
 
 CREATE INDEX ix_crons_next_run ON public.crons USING btree (next_run);
 
+CREATE TABLE enforcement_exceptions (
+    id text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    value text COLLATE "C" NOT NULL,
+    reason text COLLATE "C" NOT NULL,
+    author text COLLATE "C" NOT NULL,
+    created_at bigint NOT NULL,
+    expires_at bigint,
+    CONSTRAINT pk_enforcement_exceptions PRIMARY KEY (id),
+    CONSTRAINT ck_enforcement_exceptions_kind CHECK ((kind = ANY (ARRAY['tag'::text, 'digest'::text, 'account'::text]))),
+    CONSTRAINT fk_enforcement_exceptions_scope_enforcement_policies FOREIGN KEY (scope) REFERENCES enforcement_policies(scope) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_enforcement_exceptions_scope ON public.enforcement_exceptions USING btree (scope);
+
+CREATE TABLE enforcement_policies (
+    scope text COLLATE "C" NOT NULL,
+    repository_id bigint,
+    namespace_id text COLLATE "C",
+    mode text COLLATE "C" NOT NULL,
+    signers text COLLATE "C" NOT NULL,
+    teams text COLLATE "C" NOT NULL,
+    created_at bigint NOT NULL,
+    updated_at bigint NOT NULL,
+    CONSTRAINT pk_enforcement_policies PRIMARY KEY (scope),
+    CONSTRAINT ck_enforcement_policies_mode CHECK ((mode = ANY (ARRAY['off'::text, 'report'::text, 'enforce'::text]))),
+    CONSTRAINT ck_enforcement_policies_scope CHECK (((repository_id IS NULL) OR (namespace_id IS NULL))),
+    CONSTRAINT fk_enforcement_policies_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE,
+    CONSTRAINT fk_enforcement_policies_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_enforcement_policies_namespace_id ON public.enforcement_policies USING btree (namespace_id);
+
+CREATE INDEX ix_enforcement_policies_repository_id ON public.enforcement_policies USING btree (repository_id);
+
 CREATE TABLE event_cursors (
     name text COLLATE "C" NOT NULL,
     "position" bigint NOT NULL,
@@ -414,6 +450,8 @@ CREATE TABLE public_keys (
     CONSTRAINT pk_public_keys PRIMARY KEY (account_id, id),
     CONSTRAINT fk_public_keys_account_id_accounts FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_public_keys_id_account_id ON public.public_keys USING btree (id, account_id);
 
 CREATE TABLE pulls (
     repository_id bigint NOT NULL,

@@ -90,6 +90,42 @@ CREATE TABLE crons (
 
 CREATE INDEX ix_crons_next_run ON crons (next_run);
 
+CREATE TABLE enforcement_exceptions (
+    id TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    author TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    CONSTRAINT pk_enforcement_exceptions PRIMARY KEY (id),
+    CONSTRAINT ck_enforcement_exceptions_kind CHECK (kind IN ('tag', 'digest', 'account')),
+    CONSTRAINT fk_enforcement_exceptions_scope_enforcement_policies FOREIGN KEY(scope) REFERENCES enforcement_policies (scope) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_enforcement_exceptions_scope ON enforcement_exceptions (scope);
+
+CREATE TABLE enforcement_policies (
+    scope TEXT NOT NULL,
+    repository_id INTEGER,
+    namespace_id TEXT,
+    mode TEXT NOT NULL,
+    signers TEXT NOT NULL,
+    teams TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT pk_enforcement_policies PRIMARY KEY (scope),
+    CONSTRAINT ck_enforcement_policies_scope CHECK (repository_id IS NULL OR namespace_id IS NULL),
+    CONSTRAINT ck_enforcement_policies_mode CHECK (mode IN ('off', 'report', 'enforce')),
+    CONSTRAINT fk_enforcement_policies_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_enforcement_policies_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_enforcement_policies_namespace_id ON enforcement_policies (namespace_id);
+
+CREATE INDEX ix_enforcement_policies_repository_id ON enforcement_policies (repository_id);
+
 CREATE TABLE event_cursors (
     name TEXT NOT NULL,
     position BIGINT NOT NULL,
@@ -427,6 +463,8 @@ CREATE TABLE public_keys (
     CONSTRAINT pk_public_keys PRIMARY KEY (account_id, id),
     CONSTRAINT fk_public_keys_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_public_keys_id_account_id ON public_keys (id, account_id);
 
 CREATE TABLE pulls (
     repository_id INTEGER NOT NULL,

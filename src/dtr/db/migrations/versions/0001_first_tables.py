@@ -684,6 +684,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("account_id", "id", name=op.f("pk_public_keys")),
     )
+    op.create_index(op.f("ix_public_keys_id_account_id"), "public_keys", ["id", "account_id"], unique=False)
     op.create_table(
         "sessions",
         sa.Column("id", text, nullable=False),
@@ -1061,6 +1062,60 @@ def upgrade() -> None:
         op.f("ix_signature_proofs_identity_id"), "signature_proofs", ["identity_id"], unique=False
     )
     op.create_table(
+        "enforcement_policies",
+        sa.Column("scope", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=True),
+        sa.Column("namespace_id", text, nullable=True),
+        sa.Column("mode", text, nullable=False),
+        sa.Column("signers", text, nullable=False),
+        sa.Column("teams", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "repository_id IS NULL OR namespace_id IS NULL", name=op.f("ck_enforcement_policies_scope")
+        ),
+        sa.CheckConstraint("mode IN ('off', 'report', 'enforce')", name=op.f("ck_enforcement_policies_mode")),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["accounts.id"],
+            name=op.f("fk_enforcement_policies_namespace_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_enforcement_policies_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_enforcement_policies")),
+    )
+    op.create_index(
+        op.f("ix_enforcement_policies_repository_id"), "enforcement_policies", ["repository_id"], unique=False
+    )
+    op.create_index(
+        op.f("ix_enforcement_policies_namespace_id"), "enforcement_policies", ["namespace_id"], unique=False
+    )
+    op.create_table(
+        "enforcement_exceptions",
+        sa.Column("id", text, nullable=False),
+        sa.Column("scope", text, nullable=False),
+        sa.Column("kind", text, nullable=False),
+        sa.Column("value", text, nullable=False),
+        sa.Column("reason", text, nullable=False),
+        sa.Column("author", text, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("kind IN ('tag', 'digest', 'account')", name=op.f("ck_enforcement_exceptions_kind")),
+        sa.ForeignKeyConstraint(
+            ["scope"],
+            ["enforcement_policies.scope"],
+            name=op.f("fk_enforcement_exceptions_scope_enforcement_policies"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_enforcement_exceptions")),
+    )
+    op.create_index(op.f("ix_enforcement_exceptions_scope"), "enforcement_exceptions", ["scope"], unique=False)
+    op.create_table(
         "upstreams",
         sa.Column("id", text, nullable=False),
         sa.Column("repository_id", counted, nullable=True),
@@ -1386,6 +1441,8 @@ def downgrade() -> None:
     op.drop_table("signatures")
     op.drop_table("signing_identities")
     op.drop_table("upstreams")
+    op.drop_table("enforcement_exceptions")
+    op.drop_table("enforcement_policies")
     op.drop_table("remotes")
     op.drop_table("webhooks")
     op.drop_table("policy_tags")
