@@ -1,0 +1,62 @@
+"""What the room of content trust is asked about, and what it gives: collections, their files and their history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """
+    The trust data of a repository under one name of the server.
+
+    `gun` is ``<host[:port]>/<path>`` (notary-v1, section 1.1). The number of the repository is part of what a
+    collection is known by: one that takes a name that another repository had finds nothing there.
+    """
+
+    repository: int
+    gun: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A signed file, byte for byte as it was stored; `created_at` in milliseconds since 1970 UTC."""
+
+    role: str
+    version: int
+    sha256: str
+    """Hexadecimal."""
+    content: bytes
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """
+    What happened to a collection (section 2.6).
+
+    `version` and `sha256` are those of the timestamp that was stored; 0 and empty for a deletion.
+    """
+
+    id: int
+    created_at: int
+    """Milliseconds since 1970 UTC."""
+    gun: str
+    version: int
+    sha256: str
+    category: Literal["update", "deletion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What an update did. Tags by name, each once, whichever role they are of."""
+
+    version: int
+    """Of the timestamp."""
+    roles: tuple[str, ...]
+    """Whose files were given and stored."""
+    signed: tuple[str, ...]
+    """Tags that are signed now and were not, or for another digest."""
+    revoked: tuple[str, ...]
+    """Tags that no role signs any more."""
