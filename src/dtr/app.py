@@ -32,6 +32,7 @@ from dtr.config import split_address
 from dtr.db import DatabaseError, open_database
 from dtr.events import Bounds, Events
 from dtr.http.front import Front
+from dtr.http.hosts import Hosts
 from dtr.http.operations import Operations
 from dtr.jobs import Crons, JobRequest, Jobs, Worker, Workers
 from dtr.mirrors import SCHEDULE, Cache, Local, MirroringPolicies, PollMirror, PushMirror, Transfer, Upstreams
@@ -57,6 +58,7 @@ from dtr.registry.lifetimes import DAY
 from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
 from dtr.storage import Observed
+from dtr.trust.index import TrustIndex
 from dtr.vault import Vault
 from dtr.webhooks import Deliveries, Dispatcher, Sender, Webhooks
 
@@ -102,6 +104,7 @@ class Application:
             self.database,
             Values(create_repository_on_push=registry.create_on_push, dtr_host=settings.external_address or ""),
         )
+        self.hosts = Hosts(self.live, settings.trust.names)
         self.accounts = Accounts(
             self.database,
             Passwords(memory_kib=settings.auth.hash_memory_kib, passes=settings.auth.hash_passes),
@@ -128,8 +131,9 @@ class Application:
         self.events = Events(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
-        # Scanning and content trust will be its sources of what it does not know by itself.
-        self.tag_reader = TagReader(self.database, self.images)
+        self.signed = TrustIndex(self.database)
+        # Scanning will be another source of what it does not know by itself.
+        self.tag_reader = TagReader(self.database, self.images, trust=self.signed.signed)
         self.pruning = Pruning(self.database, self.tag_reader, self.manifests)
         self.promotions = Promotions(self.database, self.tag_reader, self.promotion)
         vault = Vault(settings.secret_key_file)
@@ -203,6 +207,7 @@ class Application:
                 self.tokens,
                 self.upstreams,
                 self.live,
+                self.hosts,
                 service=settings.auth.service,
             )
         if "api" in settings.components:
@@ -404,6 +409,7 @@ class Application:
                 manifests=self.manifests,
                 blobs=self.blobs,
                 images=self.images,
+                signed=self.signed,
                 promotion=self.promotion,
                 usage=self.usage,
                 live=self.live,

@@ -28,7 +28,9 @@ Where DTR's documents are silent or disagree:
 * with create-on-push, whoever may make a repository in the namespace may do so by pushing, hence also a team with
   the grant `admin` on it: pushing is another way to do the same, and must need neither more nor less;
 * the scan mode is one of the repository's settings and needs `admin`, as in DTR's API; `read-write` starts scans;
-* deleting a manifest needs what deleting a tag does, as the clients of the registry do either.
+* deleting a manifest needs what deleting a tag does, as the clients of the registry do either;
+* signing with content trust needs what pushing does; keys of the server are made anew, and collections deleted, by
+  who administers the repository.
 """
 
 from __future__ import annotations
@@ -159,6 +161,8 @@ class Operation(enum.Enum):
     SEE_ALL_EVENTS = enum.auto()
     """Pull, promotion, mirroring, too."""
     SEE_GLOBAL_EVENTS = enum.auto()
+    MANAGE_TRUST = enum.auto()
+    """Ask for new keys of the server for a collection of content trust, and delete it; to sign is to push."""
     SEE_TRUST_CHANGES = enum.auto()
     SEE_GLOBAL_TRUST_CHANGES = enum.auto()
     MANAGE_OWN_TOKENS = enum.auto()
@@ -282,6 +286,7 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.SEE_EVENTS: _sees_as_user,
     Operation.SEE_ALL_EVENTS: _administers_or_audits,
     Operation.SEE_GLOBAL_EVENTS: _audits,
+    Operation.MANAGE_TRUST: _administers,
     Operation.SEE_TRUST_CHANGES: _sees_as_user,
     Operation.SEE_GLOBAL_TRUST_CHANGES: _audits,
     Operation.MANAGE_OWN_TOKENS: _is_user,
@@ -323,6 +328,7 @@ _ACTIONS = {
     Operation.DELETE_REPOSITORY: Action.ADMIN,
     Operation.CREATE_REPOSITORY: Action.ADMIN,
     Operation.EDIT_POLICIES: Action.ADMIN,
+    Operation.MANAGE_TRUST: Action.ADMIN,
     Operation.MANAGE_REPOSITORY_WEBHOOKS: Action.ADMIN,
     Operation.SEE_ALL_EVENTS: Action.ADMIN,
 }

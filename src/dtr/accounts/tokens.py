@@ -84,6 +84,8 @@ class Claims:
     """The id of the access or refresh token of the log-in; empty: it was a password, or none."""
     repositories: Mapping[str, int] = field(default_factory=dict)
     """Which repository had the name that `access` has; missing: there was none."""
+    collections: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Actions on collections of content trust, by their whole name, which begins with the registry's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,11 +286,13 @@ class Tokens:
             raise TokenInvalid("a token for later")
         access: dict[str, frozenset[str]] = {}
         repositories: dict[str, int] = {}
+        collections: dict[str, frozenset[str]] = {}
         catalog = False
         for entry in claims["access"]:
             if entry["type"] == "repository":
                 # An alias may look like the name of another repository, on which it grants nothing.
                 if "repository" in entry:
+                    collections[entry["name"]] = frozenset(entry["actions"])
                     continue
                 access[entry["name"]] = frozenset(entry["actions"])
                 if "id" in entry:
@@ -304,6 +308,7 @@ class Tokens:
             TokenScope.of(claims["login_scope"]) if "login_scope" in claims else None,
             claims.get("login_token", ""),
             repositories,
+            collections,
         )
 
 

@@ -140,6 +140,7 @@ async def test_a_name_with_the_registrys_address_grants_nothing_here(host: Host)
     )
     claims = await host.tokens.verify(token)
     assert claims.access == {"org/app": frozenset({"push"})}
+    assert claims.collections == {"localhost:5000/org/app": frozenset({"pull"}), "x": frozenset({"pull"})}
     entries = {entry["name"]: entry for entry in unpack(token.split(".")[1])["access"]}
     assert entries["localhost:5000/org/app"] == {
         "type": "repository",

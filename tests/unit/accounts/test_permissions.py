@@ -55,6 +55,7 @@ MATRIX = """
 | Events: push, scan, tag delete, repo create    |     | pub | pub | x   | x | x  | x | x  | x | x |
 | Events: pull, promotion, mirror                |     |     |     | x   |   |    | x | x  | x | x |
 | Global events                                  |     |     |     | x   |   |    |   |    |   | x |
+| Trust: new keys, delete the collection         |     |     |     |     |   |    | x | x  | x | x |
 | Trust changes of one repository                |     | pub | pub | x   | x | x  | x | x  | x | x |
 | Trust changes of all repositories              |     |     |     | x   |   |    |   |    |   | x |
 | Own access tokens                              |     | x   | x   | x   | x | x  | x | x  | x | x |
@@ -107,6 +108,7 @@ OPERATIONS = {
     "Events: push, scan, tag delete, repo create": Operation.SEE_EVENTS,
     "Events: pull, promotion, mirror": Operation.SEE_ALL_EVENTS,
     "Global events": Operation.SEE_GLOBAL_EVENTS,
+    "Trust: new keys, delete the collection": Operation.MANAGE_TRUST,
     "Trust changes of one repository": Operation.SEE_TRUST_CHANGES,
     "Trust changes of all repositories": Operation.SEE_GLOBAL_TRUST_CHANGES,
     "Own access tokens": Operation.MANAGE_OWN_TOKENS,
@@ -276,6 +278,7 @@ GOOD_FOR = {
         Operation.SEE_NAMESPACE_ACCESS,
         Operation.DELETE_REPOSITORY,
         Operation.CREATE_REPOSITORY,
+        Operation.MANAGE_TRUST,
         Operation.EDIT_POLICIES,
         Operation.MANAGE_REPOSITORY_WEBHOOKS,
         Operation.SEE_ALL_EVENTS,

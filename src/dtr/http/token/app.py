@@ -21,6 +21,7 @@ import msgspec
 
 from dtr.accounts import AccountUnknown, Action, BadCredentials, Facts, Operation, TooManyAttempts, may
 from dtr.db import DatabaseError, DatabaseFull
+from dtr.http.bearer import host_of
 from dtr.http.bodies import BodyError, BodyTooLarge, read_body
 from dtr.oci import NameInvalid, parse_repository_name
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dtr.accounts import Accounts, Login, Standing, Tokens
+    from dtr.http.hosts import Hosts
     from dtr.http.types import Receive, Scope, Send
     from dtr.mirrors import Upstreams
     from dtr.settings import LiveSettings
@@ -39,6 +41,8 @@ _LONGEST_TOKEN = 7 * 1024
 """Proxies take no longer line in a header: nginx has 8 KiB for it."""
 _CATALOG = "registry:catalog:*"
 _ALL = frozenset({"pull", "push", "delete"})
+_EVERYTHING = "*"
+"""What clients of content trust ask for to delete a collection, or to get new keys of the server."""
 
 
 class _Refused(Exception):
@@ -57,18 +61,31 @@ class _Wanted:
     path: str
     actions: frozenset[str]
 
+    @property
+    def is_collection(self) -> bool:
+        """Whether it is asked for under the registry's address, as content trust does."""
+        return self.name != self.path
+
 
 class TokenService:
     """The ASGI application of ``/auth/token`` and ``/auth/jwks.json``."""
 
     def __init__(
-        self, accounts: Accounts, tokens: Tokens, upstreams: Upstreams, settings: LiveSettings, *, service: str
+        self,
+        accounts: Accounts,
+        tokens: Tokens,
+        upstreams: Upstreams,
+        settings: LiveSettings,
+        hosts: Hosts,
+        *,
+        service: str,
     ) -> None:
         self._accounts = accounts
         self._tokens = tokens
         self._service = service
         self._upstreams = upstreams
         self._settings = settings
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -203,8 +220,8 @@ class TokenService:
             raise self._unauthorized(str(BadCredentials())) from None
 
     async def _issue(self, scope: Scope, login: Login | None, texts: list[str]) -> dict[str, Any]:
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        wanted, catalog = _parse(texts, host)
+        host = host_of(dict(scope["headers"]))
+        wanted, catalog = _parse(texts, lambda name: self._path(name, host))
         account = login.account if login else None
         account_id = account.id if account else None
         limits = login.scope if login else None
@@ -212,7 +229,10 @@ class TokenService:
         standings = await self._accounts.standings.find_all(account_id, paths, scope=limits) if paths else {}
         access: dict[str, frozenset[str]] = {}
         for one in wanted:
-            granted = one.actions & self._actions(one.path, standings[one.path])
+            standing = standings[one.path]
+            granted = one.actions & self._actions(one.path, standing)
+            if one.is_collection:
+                granted |= one.actions & self._of_collections(standing)
             if granted:
                 access[one.name] = access.get(one.name, frozenset()) | granted
         may_list = catalog and account is not None
@@ -224,9 +244,9 @@ class TokenService:
             repositories={
                 one.name: number
                 for one in wanted
-                if one.name == one.path and (number := standings[one.path].repository_id) is not None
+                if not one.is_collection and (number := standings[one.path].repository_id) is not None
             },
-            aliases={one.name: one.path for one in wanted if one.path != one.name},
+            aliases={one.name: one.path for one in wanted if one.is_collection},
             catalog=may_list,
             scope=limits,
             shown=login.token if login else "",
@@ -272,6 +292,29 @@ class TokenService:
             granted.add("delete")
         return frozenset(granted)
 
+    @staticmethod
+    def _of_collections(standing: Standing) -> frozenset[str]:
+        """What a token may grant besides on the collection of content trust of a repository, there or not."""
+        if standing.repository_id is None:
+            return frozenset({_EVERYTHING}) if may(standing.facts, Operation.CREATE_REPOSITORY) else frozenset()
+        granted = set()
+        if may(standing.facts, Operation.SEE_TAGS):  # it is a list of tags, which auditors see
+            granted.add("pull")
+        if may(standing.facts, Operation.MANAGE_TRUST):
+            granted.add(_EVERYTHING)
+        return frozenset(granted)
+
+    def _path(self, name: str, host: str) -> str:
+        """
+        The path that a name means.
+
+        Content trust puts the registry's address before it: one of this server, or one with a port, which no
+        namespace looks like.
+        """
+        server, path = self._hosts.split(name, host)
+        first, _, rest = name.partition("/")
+        return rest if not server and ":" in first else path
+
 
 def _is_good_for(facts: Facts, action: str) -> bool:
     """Whether the token that was shown is good for an action."""
@@ -310,8 +353,12 @@ def _scopes(form: dict[str, list[str]]) -> list[str]:
     return found
 
 
-def _parse(texts: list[str], host: str) -> tuple[list[_Wanted], bool]:
-    """The scopes of repositories, and whether the catalog is among them. What else there is grants nothing."""
+def _parse(texts: list[str], path_of: Callable[[str], str]) -> tuple[list[_Wanted], bool]:
+    """
+    The scopes of repositories, and whether the catalog is among them. What else there is grants nothing.
+
+    `path_of` says which path a name means.
+    """
     wanted = []
     catalog = False
     for text in texts:
@@ -320,23 +367,13 @@ def _parse(texts: list[str], host: str) -> tuple[list[_Wanted], bool]:
             continue
         name, actions = match["name"], frozenset(match["actions"].split(","))
         if match["type"] == "registry" and name == "catalog":
-            catalog = catalog or "*" in actions
+            catalog = catalog or _EVERYTHING in actions
         elif match["type"] == "repository":
             with contextlib.suppress(NameInvalid):
-                path = parse_repository_name(_without_host(name, host))
-                wanted.append(_Wanted(name, path, _ALL if "*" in actions else actions & _ALL))
+                path = parse_repository_name(path_of(name))
+                all_of_them = _ALL | {_EVERYTHING}
+                wanted.append(_Wanted(name, path, all_of_them if _EVERYTHING in actions else actions & _ALL))
     return wanted, catalog
-
-
-def _without_host(name: str, host: str) -> str:
-    """
-    The path that a name means.
-
-    Content trust puts the registry's address before it: the one that the client uses, or one with a port, which
-    no namespace looks like.
-    """
-    first, _, rest = name.partition("/")
-    return rest if first == host or ":" in first else name
 
 
 def _printable(text: str) -> str:
