@@ -28,10 +28,11 @@ class Engine:
     of a registry on the loopback interface.
     """
 
-    def __init__(self, directory: Path, mirrors: tuple[str, ...] = ()) -> None:
-        """`mirrors` are asked before Docker Hub."""
+    def __init__(self, directory: Path, mirrors: tuple[str, ...] = (), prefix: tuple[str, ...] = ()) -> None:
+        """`mirrors` are asked before Docker Hub; `prefix` runs it, and the docker command, through other programs."""
         self._directory = directory
         self._mirrors = mirrors
+        self.prefix = prefix
         self.log_file = directory / "log"
         self.host = f"unix://{directory}/socket"
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,7 +52,7 @@ class Engine:
         with self.log_file.open("a") as log:
             self._process = subprocess.Popen(
                 [
-                    "dockerd", "--host", self.host, "--config-file", at / "daemon.json",
+                    *self.prefix, "dockerd", "--host", self.host, "--config-file", at / "daemon.json",
                     "--data-root", at / "data", "--exec-root", at / "exec",
                     "--pidfile", at / "pid", "--storage-driver", driver,
                     "--containerd-namespace", f"dtr-tests-{os.getpid()}",
@@ -83,11 +84,11 @@ class Engine:
 
 
 @contextmanager
-def run_engine(*mirrors: str) -> Iterator[Engine]:
-    """A running engine, maybe with mirrors of Docker Hub. What it made is removed at the end, as it is large."""
+def run_engine(*mirrors: str, prefix: tuple[str, ...] = ()) -> Iterator[Engine]:
+    """A running engine, maybe with mirrors of Docker Hub or behind a prefix. What it made is removed at the end, as it is large."""
     # A short name: the paths of its sockets are limited.
     directory = Path(tempfile.mkdtemp(prefix="dtr-engine-"))
-    engine = Engine(directory, mirrors)
+    engine = Engine(directory, mirrors, prefix)
     try:
         yield engine.start()
     finally:
@@ -101,6 +102,7 @@ class Docker:
     def __init__(self, engine: Engine, directory: Path) -> None:
         self.directory = directory
         directory.mkdir()
+        self._prefix = engine.prefix
         self.environment = {
             "DOCKER_HOST": engine.host,
             "DOCKER_CONFIG": str(directory / "config"),
@@ -113,7 +115,7 @@ class Docker:
 
     def __call__(self, *words: str | Path, stdin: str = "", fails: bool = False) -> Finished:
         """Run one command; with `fails` it has to fail."""
-        return run("docker", *words, stdin=stdin, environment=self.environment, fails=fails)
+        return run(*self._prefix, "docker", *words, stdin=stdin, environment=self.environment, fails=fails)
 
     def login(self, address: str, user: str, password: str) -> None:
         self("login", address, "--username", user, "--password-stdin", stdin=password)
