@@ -1,10 +1,10 @@
 """
-The certificates that dtr makes itself: an authority of its own, and a server certificate by it.
+The certificates that dtr makes itself: an authority of its own, and certificates by it for servers and clients.
 
-Both are made once and kept in a directory; the server certificate is renewed when it gets old or a name is
-missing. The authority outlives every certificate that it signs: it is renewed in time, with the same name and key,
-so that whoever trusts the old one trusts the new certificates as well until the old one ends. A start that needs
-neither loads no cryptography.
+They are made once and kept in a directory; a certificate is renewed when it gets old or a name is missing. The
+authority outlives every certificate that it signs: it is renewed in time, with the same name and key, so that
+whoever trusts the old one trusts the new certificates as well until the old one ends. A start that needs none of
+them loads no cryptography.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 T = TypeVar("T")
+Use: TypeAlias = Literal["server", "client"]
+"""What a certificate is good for, and the name of its files."""
 
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 397  # browsers refuse more
 _RENEW_DAYS = 30
-_NOTE = "server.json"
-"""What the server certificate is good for, names and end, and the digest of its authority."""
 _DAMAGED = (
     "damaged ({}): restore it, or remove ca.pem and ca-key.pem for a new authority, which clients have to trust"
 )
@@ -65,16 +65,33 @@ def ensure_certificate(directory: Path, names: Iterable[str]) -> Certificate:
 
     Safe when several processes do it at once. Raises OSError.
     """
-    wanted = sorted({_normal(name) for name in ("localhost", "127.0.0.1", "::1", *_own_names(), *names)})
-    made = Certificate(directory / "server.pem", directory / "server-key.pem", directory / "ca.pem")
+    return _ensure(directory, "server", ("localhost", "127.0.0.1", "::1", *_own_names(), *names))
+
+
+def ensure_client_certificate(directory: Path) -> Certificate:
+    """
+    A client's certificate by the authority in `directory`; made or renewed when necessary.
+
+    It is for those who are let in because of the authority alone: it names nobody. Raises OSError.
+    """
+    return _ensure(directory, "client", ())
+
+
+def _ensure(directory: Path, use: Use, names: Iterable[str]) -> Certificate:
+    wanted = sorted({_normal(name) for name in names})
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(directory):
-        if not _is_good(directory, wanted):
+        if not _is_good(directory, use, wanted):
             # Without the note, whatever a crash leaves behind is made anew.
-            (directory / _NOTE).unlink(missing_ok=True)
+            _note(directory, use).unlink(missing_ok=True)
             authority, authority_key = _authority(directory)
-            _issue(directory, wanted, authority, authority_key)
-    return made
+            _issue(directory, use, wanted, authority, authority_key)
+    return Certificate(directory / f"{use}.pem", directory / f"{use}-key.pem", directory / "ca.pem")
+
+
+def _note(directory: Path, use: Use) -> Path:
+    """The file that says what a certificate is good for, names and end, and the digest of its authority."""
+    return directory / f"{use}.json"
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
@@ -188,13 +205,13 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _is_good(directory: Path, wanted: Sequence[str]) -> bool:
+def _is_good(directory: Path, use: Use, wanted: Sequence[str]) -> bool:
     """Whether the note beside the certificate says that it is for these names and for long enough."""
     try:
-        note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))
+        note = json.loads(_note(directory, use).read_text(encoding="utf-8"))
         until = dt.datetime.fromisoformat(note["until"])
         return (
-            all((directory / name).exists() for name in ("server.pem", "server-key.pem"))
+            all((directory / name).exists() for name in (f"{use}.pem", f"{use}-key.pem"))
             and set(wanted) <= set(note["names"])
             and until - dt.datetime.now(dt.UTC) > dt.timedelta(days=_RENEW_DAYS)
             and note["authority"] == _digest(directory / "ca.pem")
@@ -261,7 +278,11 @@ def _load(file: Path, parse: Callable[[bytes], T]) -> T:
 
 
 def _issue(
-    directory: Path, names: Sequence[str], authority: x509.Certificate, authority_key: EllipticCurvePrivateKey
+    directory: Path,
+    use: Use,
+    names: Sequence[str],
+    authority: x509.Certificate,
+    authority_key: EllipticCurvePrivateKey,
 ) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -271,7 +292,8 @@ def _issue(
     key = ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.UTC)
     until = now + dt.timedelta(days=_SERVER_DAYS)
-    certificate = (
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH if use == "server" else ExtendedKeyUsageOID.CLIENT_AUTH
+    builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dtr")]))
         .issuer_name(authority.subject)
@@ -281,19 +303,21 @@ def _issue(
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general_name(one) for one in names]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
         )
-        .sign(authority_key, hashes.SHA256())
     )
-    _write(directory / "server-key.pem", _pem_of_key(key), 0o600)
-    _write(directory / "server.pem", _pem(certificate) + _pem(authority), 0o644)
+    if names:
+        alternatives = x509.SubjectAlternativeName([_general_name(one) for one in names])
+        builder = builder.add_extension(alternatives, critical=False)
+    certificate = builder.sign(authority_key, hashes.SHA256())
+    _write(directory / f"{use}-key.pem", _pem_of_key(key), 0o600)
+    _write(directory / f"{use}.pem", _pem(certificate) + _pem(authority), 0o644)
     note = json.dumps(
         {"names": list(names), "until": until.isoformat(), "authority": _digest(directory / "ca.pem")}
     )
-    _write(directory / _NOTE, note.encode(), 0o644)
+    _write(_note(directory, use), note.encode(), 0o644)
 
 
 def _general_name(name: str) -> x509.GeneralName:

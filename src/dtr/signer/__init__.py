@@ -14,13 +14,18 @@ from dtr.signer.errors import (
     SignerFailed,
     SignerUnavailable,
 )
+from dtr.signer.local import LocalSigner, Rotation
+from dtr.signer.remote import RemoteSigner
 from dtr.signer.signer import ALGORITHMS, Signature, Signer
 
 __all__ = [
     "ALGORITHMS",
     "AlgorithmUnsupported",
     "KeyUnknown",
+    "LocalSigner",
+    "RemoteSigner",
     "RequestRefused",
+    "Rotation",
     "Signature",
     "Signer",
     "SignerError",

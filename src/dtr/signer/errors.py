@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_SHOWN = 64
+"""Characters of what was asked for that a message repeats."""
+
 
 class SignerError(Exception):
     """Base of this package's errors. No message of them holds anything secret."""
@@ -11,7 +14,7 @@ class KeyUnknown(SignerError):
     """The signer has no key of this id."""
 
     def __init__(self, key_id: str) -> None:
-        super().__init__(f"the signer has no key {key_id}")
+        super().__init__(f"the signer has no key {key_id[:_SHOWN]}")
         self.key_id = key_id
 
 
@@ -19,12 +22,12 @@ class AlgorithmUnsupported(SignerError):
     """The signer makes no keys of this algorithm."""
 
     def __init__(self, algorithm: str) -> None:
-        super().__init__(f"the signer makes no keys of the algorithm {algorithm}")
+        super().__init__(f"the signer makes no keys of the algorithm {algorithm[:_SHOWN]}")
         self.algorithm = algorithm
 
 
 class RequestRefused(SignerError):
-    """The signer will not do this: a key for a role that is the client's, or a text that is not of the key's role."""
+    """The signer will not do this: a key of a client's role, or a text that is not of the key's."""
 
 
 class SignerFailed(SignerError):

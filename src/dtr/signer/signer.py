@@ -19,7 +19,7 @@ ALGORITHMS = ("ecdsa", "ed25519")
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature by the key `key_id`; `content` in the encoding of `method` (section 3.4): r || s, or 64 bytes."""
+    """A signature by the key `key_id`; `content` is encoded as `method` wants it (section 3.4)."""
 
     key_id: str
     method: str
