@@ -78,10 +78,7 @@ class TLS(_Section):
     @field_validator("names")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for one in value:
-            if not _is_host(one):
-                raise ValueError("are DNS names (international ones as xn--…, *. for a label) and IP addresses")
-        return value
+        return _checked_hosts(value)
 
 
 class Database(_Section):
@@ -263,6 +260,30 @@ class Secrets(_Section):
     )
 
 
+class RemoteSigner(_Section):
+    """A signer of its own, which `dtr signer serve` runs somewhere, or a stock notary-signer."""
+
+    address: str | None = Field(
+        None, description="`HOST:PORT` of the signer; by default the server itself keeps the keys and signs."
+    )
+    ca: Path | None = Field(None, description="The authority that signed the signer's certificate (PEM).")
+    certificate: Path | None = Field(None, description="The certificate that is shown to the signer (PEM).")
+    key: Path | None = Field(None, description="The private key of that certificate (PEM).")
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _mutual(self) -> RemoteSigner:
+        if self.address is not None and None in {self.ca, self.certificate, self.key}:
+            raise ValueError("trust.signer.ca, trust.signer.certificate and trust.signer.key are needed")
+        return self
+
+
 class Trust(_Section):
     """Content trust: the notary server, on the registry's own address."""
 
@@ -293,6 +314,7 @@ class Trust(_Section):
     changes_after_seconds: int = Field(
         60, ge=0, description="How old changes of collections are when the changefeed lists them."
     )
+    signer: RemoteSigner = RemoteSigner()
 
     @field_validator("names")
     @classmethod
@@ -302,6 +324,43 @@ class Trust(_Section):
             if match is None or int(match[3] or 0) > 65535:
                 raise ValueError("are HOST or HOST:PORT, without https://")
         return value
+
+
+class Signer(_Section):
+    """The keys of timestamps and snapshots, where they are kept: with the server, or with `dtr signer serve`."""
+
+    passphrase_file: Path | None = Field(
+        None,
+        description="The passphrases that encrypt the keys in the database, made when it is missing; "
+        "by default `signer.passphrases` in the data directory.",
+    )
+    address: str = Field("0.0.0.0:7899", description="Where `dtr signer serve` answers, `HOST:PORT`.")
+    certificate: Path | None = Field(
+        None,
+        description="The certificate of `dtr signer serve` with its chain (PEM); by default it makes its own.",
+    )
+    key: Path | None = Field(None, description="The private key of that certificate (PEM).")
+    client_ca: Path | None = Field(None, description="The authority of those who may have something signed (PEM).")
+    names: tuple[str, ...] = Field(
+        (), description="Further DNS names and IP addresses for the certificate that the signer makes itself."
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @field_validator("names")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_hosts(value)
+
+    @model_validator(mode="after")
+    def _together(self) -> Signer:
+        if len({one is None for one in (self.certificate, self.key, self.client_ca)}) != 1:
+            raise ValueError("signer.certificate, signer.key and signer.client_ca belong together")
+        return self
 
 
 class Log(_Section):
@@ -343,6 +402,7 @@ class Settings(_Section):
     mirroring: Mirroring = Mirroring()
     secrets: Secrets = Secrets()
     trust: Trust = Trust()
+    signer: Signer = Signer()
     log: Log = Log()
 
     @field_validator("https_address", "http_address")
@@ -380,6 +440,11 @@ class Settings(_Section):
     def secret_key_file(self) -> Path:
         """The key of the vault, with its default."""
         return (self.secrets.key_file or self.data_dir / "secret.key").absolute()
+
+    @property
+    def passphrase_file(self) -> Path:
+        """The passphrases of the signer, with their default."""
+        return (self.signer.passphrase_file or self.data_dir / "signer.passphrases").absolute()
 
     @property
     def external_host(self) -> str | None:
@@ -444,6 +509,13 @@ def names() -> dict[str, tuple[Any, str]]:
         name: (info.default if info.default_factory is None else None, info.description or "")
         for name, info in _fields().items()
     }
+
+
+def _checked_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    for one in value:
+        if not _is_host(one):
+            raise ValueError("are DNS names (international ones as xn--…, *. for a label) and IP addresses")
+    return value
 
 
 def _checked_networks(value: tuple[str, ...]) -> tuple[str, ...]:
