@@ -66,8 +66,9 @@ class Key:
         if kind == "ed25519":
             private: Any = ed25519.Ed25519PrivateKey.generate()
             return cls(kind, private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), private)
-        private = _rsa(bits) if kind == "rsa" else ec.generate_private_key(curve or ec.SECP256R1()) return
-        cls(kind, private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), private)
+        private = _rsa(bits) if kind == "rsa" else ec.generate_private_key(curve or ec.SECP256R1())
+        public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return cls(kind, public, private)
 
     @classmethod
     def certified(
@@ -101,8 +102,10 @@ class Key:
     @property
     def json(self) -> Json:
         """As files hold it."""
-        return {"keytype": self.type, "keyval": {"private": None, "public":
-        base64.b64encode(self.public).decode()}}
+        return {
+            "keytype": self.type,
+            "keyval": {"private": None, "public": base64.b64encode(self.public).decode()},
+        }
 
     @cached_property
     def id(self) -> str:
@@ -173,8 +176,10 @@ def meta_of(content: bytes) -> Json:
 
 def target(digest: str, length: int) -> Json:
     """What docker says of a manifest; `digest` as ``sha256:hex``."""
-    return {"hashes": {"sha256": base64.b64encode(bytes.fromhex(digest.partition(":")[2])).decode()}, "length":
-    length}
+    return {
+        "hashes": {"sha256": base64.b64encode(bytes.fromhex(digest.partition(":")[2])).decode()},
+        "length": length,
+    }
 
 
 def moment(when: dt.datetime) -> str:
@@ -439,8 +444,11 @@ def _check(content: bytes, keys: Mapping[str, Json], threshold: int) -> None:
     file = json.loads(content)
     message = canonical(file["signed"])
     valid = {
-        one["keyid"] for one in file["signatures"] if one["keyid"] in keys and id_of(keys[one["keyid"]]) ==
-        one["keyid"] and verifies(keys[one["keyid"]], one, message)
+        one["keyid"]
+        for one in file["signatures"]
+        if one["keyid"] in keys
+        and id_of(keys[one["keyid"]]) == one["keyid"]
+        and verifies(keys[one["keyid"]], one, message)
     }
     if threshold < 1 or len(valid) < threshold:
         raise ClientRefuses(f"{file['signed']['_type']} has {len(valid)} signatures of {threshold}")
