@@ -30,6 +30,7 @@ from dtr.actions import ACTIONS, AT_MOST, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHE
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import DatabaseError, open_database
+from dtr.enforcement import Enforcement
 from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.hosts import Hosts
@@ -57,6 +58,7 @@ from dtr.registry.fsck import Fsck
 from dtr.registry.lifetimes import DAY
 from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
+from dtr.signer import LocalSigner, RemoteSigner
 from dtr.storage import Observed
 from dtr.trust.index import TrustIndex
 from dtr.vault import Vault
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from dtr.http.types import ASGIApp, Scope
     from dtr.metrics import Metrics
     from dtr.pki import Certificate
+    from dtr.signer import Signer
     from dtr.storage import Driver
 
 _log = logging.getLogger("dtr.app")
@@ -168,6 +171,8 @@ class Application:
             is_read_only=lambda: self.live.current.read_only_registry,
             directory=settings.data_dir,
         )
+        self.enforcement = Enforcement(self.database)
+        self.signer = open_signer(settings, self.database)
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
         self.jobs = Jobs(self.database)
@@ -196,6 +201,7 @@ class Application:
             metrics.queue = self._queue
         self.database.observe = metrics.database_used
         self.storage.observe = metrics.storage_used
+        self.enforcement.observe = metrics.pull_objected
         routes: dict[str, ASGIApp] = {}
         if "registry" in settings.components:
             routes["v2"] = self._registry_api()
@@ -354,7 +360,9 @@ class Application:
         """Give back connections, files and threads; what waits to be written is written."""
         await self.cache.close()
         await self.pulls.close()
+        await self.enforcement.refusals.close()
         await self.image_configs.close()
+        await self.signer.close()
         await self.storage.close()
         await self.database.close()
 
@@ -372,6 +380,7 @@ class Application:
             configs=self.image_configs,
             pulls=self.pulls,
             cache=self.cache,
+            enforcement=self.enforcement,
             storage=self.storage,
             settings=self.live,
             options=Options(
@@ -423,6 +432,7 @@ class Application:
                 remotes=self.remotes,
                 definitions=self.definitions,
                 upstreams=self.upstreams,
+                enforcement=self.enforcement,
                 webhooks=self.webhooks,
                 deliveries=self.deliveries,
                 jobs=self.jobs,
@@ -517,6 +527,14 @@ def open_storage(settings: Settings) -> Driver:
     if settings.storage.filesystem.root is None:  # one that was named may be a mount that is not there now
         root.mkdir(mode=0o750, parents=True, exist_ok=True)
     return FileSystem(root)
+
+
+def open_signer(settings: Settings, database: Database) -> Signer:
+    """The signer that the settings name: a remote one, or one in this process over the database."""
+    given = settings.trust.signer
+    if given.address is not None and given.ca and given.certificate and given.key:
+        return RemoteSigner(given.address, ca=given.ca, certificate=given.certificate, key=given.key)
+    return LocalSigner(database, settings.passphrase_file)
 
 
 def preload(components: Sequence[str]) -> None:

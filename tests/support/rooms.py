@@ -36,6 +36,10 @@ from dtr.registry import (
 from dtr.registry.collector import Collected
 from dtr.registry.fsck import Fsck
 from dtr.storage import Driver
+from dtr.trust.index import TrustIndex
+
+GUN = "dtr.test/acme/app"
+"""The name of a collection of content trust."""
 
 
 class Rooms:
@@ -69,7 +73,8 @@ class Rooms:
         self.usage_counts = Usage(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
-        self.tag_reader = TagReader(self.database, self.images)
+        self.signed = TrustIndex(self.database)
+        self.tag_reader = TagReader(self.database, self.images, trust=self.signed.signed)
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
         self.fsck = Fsck(self.database, self.storage)
@@ -118,6 +123,31 @@ class Rooms:
             repository, manifest, image.payload, digest, tags, by=Actor("user", f"id of {author}", author)
         )
         return digest
+
+    async def sign(self, repository: int, tag: str, digest: str, *, role: str = "targets", gun: str = GUN) -> None:
+        """Let the index of content trust have a tag, as a publication of the role would write it down."""
+        place = {"repository": repository, "gun": gun, "role": role}
+        of_role = "(repository_id, gun, role, version"
+        await self.change(
+            f"INSERT INTO trust_files {of_role}, sha256, content, created_at)"
+            " VALUES (:repository, :gun, :role, 1, :sha256, :content, 1) ON CONFLICT DO NOTHING",
+            **place,
+            sha256="0" * 64,
+            content=b"{}",
+        )
+        await self.change(
+            f"INSERT INTO trust_roles {of_role}, expires_at)"
+            " VALUES (:repository, :gun, :role, 1, 4000000000000) ON CONFLICT DO NOTHING",
+            **place,
+        )
+        await self.change(
+            "INSERT INTO trust_targets (repository_id, gun, role, name, digest, length, signed_at)"
+            " VALUES (:repository, :gun, :role, :tag, :digest, 1, 2)"
+            " ON CONFLICT (repository_id, name, gun, role) DO UPDATE SET digest = excluded.digest",
+            **place,
+            tag=tag,
+            digest=digest,
+        )
 
     # --- looking ---
 

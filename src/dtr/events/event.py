@@ -51,6 +51,12 @@ Kind: TypeAlias = Literal[
     "upstream",
     "remote",
     "webhook",
+    "signing_identity",
+    "enforcement_policy",
+    "enforcement_exception",
+    "pull",
+    "trust_collection",
+    "trust_tag",
 ]
 """What can be an object. Later parts of the program add theirs."""
 

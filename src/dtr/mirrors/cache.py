@@ -512,7 +512,7 @@ class Cache:
 
     # --- what is used no longer ---
 
-    async def expire(self) -> AsyncGenerator[tuple[str, set[str]], None]:
+    async def expire(self) -> AsyncGenerator[tuple[str, frozenset[str]], None]:
         """Delete tags that nobody pulled for as long as their upstreams keep them: by repository, which."""
         place: tuple[int, str] = (0, "")
         while rows := await self._database.fetch_all(_UNUSED, repository=place[0], tag=place[1]):
@@ -522,7 +522,7 @@ class Cache:
                 found.setdefault((repository, path, upstream), {})[tag] = digest
             for (repository, path, upstream), named in found.items():
                 by = Actor("policy", upstream, "cache")
-                yield path, await self._manifests.delete_tags(repository, named, by=by, unless_moved=named)
+                yield path, (await self._manifests.delete_tags(repository, named, by=by, unless_moved=named)).gone
 
 
 class _Connections:

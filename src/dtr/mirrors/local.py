@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from dtr.db import Database, Transaction
     from dtr.events import Actor
     from dtr.oci import Manifest
-    from dtr.registry import Blob, Blobs, Hasher, Manifests, StoredManifest, Upload, Uploads
+    from dtr.registry import Blob, Blobs, DeletedTags, Hasher, Manifests, StoredManifest, Upload, Uploads
     from dtr.storage import Driver
 
     Reading: TypeAlias = Callable[[int], AsyncIterator[bytes]]
@@ -193,8 +193,8 @@ class Local:
         await self._manifests.put(place.id, manifest, content, digest, tuple(tags), chain=tuple(chain), by=by)
         return digest
 
-    async def delete_tags(self, place: Place, named: dict[str, str], *, by: Actor = SYSTEM) -> set[str]:
-        """Delete those tags that name still what is given for them; which."""
+    async def delete_tags(self, place: Place, named: dict[str, str], *, by: Actor = SYSTEM) -> DeletedTags:
+        """Delete those tags that name still what is given for them, and are not signed in content trust."""
         return await self._manifests.delete_tags(place.id, named, by=by, unless_moved=named)
 
 

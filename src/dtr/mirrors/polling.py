@@ -191,7 +191,10 @@ class PollMirror(Mirror):
             poll.run.log(text, "error")
             return text
         named = {one.target_tag: one.digest for one in mirrored}
-        for tag in sorted(await self._local.delete_tags(place_of(policy), named, by=policy.actor)):
+        deleted = await self._local.delete_tags(place_of(policy), named, by=policy.actor)
+        for tag in sorted(deleted.gone):
             poll.log(tag, "deleted, as it was there")
+        for tag in sorted(deleted.signed):
+            poll.log(tag, "stays, though it is gone there: it is signed in content trust")
         await self._forget(policy, mirrored)
         return ""

@@ -7,7 +7,8 @@ then, and when one was made or changed; those of a repository together, each as 
 that was moved between the decision and the deletion stays.
 
 Some stay whatever the rules say, and do not count among the newest: those that an immutable pattern of the
-repository matches, and those that are signed, unless a rule of the policy is about signatures.
+repository matches, those that content trust names, and those that are signed otherwise, unless a rule of the
+policy is about signatures.
 """
 
 from __future__ import annotations
@@ -324,10 +325,11 @@ class Pruning:
         names = list(done.doomed)
         for start in range(0, len(names), _BATCH):
             batch = {name: done.doomed[name] for name in names[start : start + _BATCH]}
-            gone = await self._manifests.delete_tags(
+            deleted = await self._manifests.delete_tags(
                 done.policy.repository, batch, by=done.policy.actor, unless_moved=batch
             )
-            done.deleted += len(gone)
+            done.deleted += len(deleted.gone)
+            done.signed += len(deleted.signed)  # since the page was read
         done.doomed.clear()
 
     async def _write_down(self, done: Pruned) -> None:
@@ -368,7 +370,9 @@ def _judge(
         return Judged(tag, decision)
     if immutable_pattern(patterns, tag.name) is not None:
         return Judged(tag, decision, "protected")
-    return Judged(tag, decision, "signed" if facts.is_signed and not asks_for(policy.rules, "signed") else "")
+    # Tags in content trust cannot be deleted, whatever the rules say of signatures.
+    is_kept = facts.in_trust or (facts.is_signed and not asks_for(policy.rules, "signed"))
+    return Judged(tag, decision, "signed" if is_kept else "")
 
 
 async def _clock(tx: Transaction) -> int:

@@ -76,6 +76,8 @@ class TagFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
     is_signed: bool | None = False
     """None: not known yet."""
+    in_trust: bool = False
+    """Content trust has a tag of this name, for what it names or for something else: so it cannot be deleted."""
     findings: Findings | None = None
     """None: not scanned yet."""
 

@@ -23,7 +23,6 @@ from dtr.policies.rules import TagFacts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
     from dtr.db import Database
     from dtr.policies.rules import Findings
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
 Scans: TypeAlias = "Callable[[int, Sequence[str]], Awaitable[Mapping[str, Findings]]]"
 """Asked with a repository and digests: what was found, by digest; those that were not scanned yet are missing."""
-Trust: TypeAlias = "Callable[[int, Mapping[str, str]], Awaitable[AbstractSet[str]]]"
-"""Asked with a repository and tags, with what each names: which of the tags are signed for that."""
+Trust: TypeAlias = "Callable[[int, Mapping[str, str]], Awaitable[Mapping[str, bool]]]"
+"""Asked with a repository and tags, with what each names: which tags are in content trust, and signed for that."""
 
 PAGE = 500
 """Tags that are read at once."""
@@ -104,11 +103,12 @@ class TagReader:
         signed = await self._signed(repository, digests)
         findings = await self._scans(repository, digests) if self._scans else {}
         named = {tag.name: tag.manifest.digest for tag in page}
-        trusted = await self._trust(repository, named) if self._trust else frozenset()
+        trusted = await self._trust(repository, named) if self._trust else {}
         return [
             facts_of(
                 tag,
-                is_signed=tag.manifest.digest in signed or tag.name in trusted,
+                is_signed=tag.manifest.digest in signed or trusted.get(tag.name, False),
+                in_trust=tag.name in trusted,
                 findings=findings.get(tag.manifest.digest),
             )
             for tag in page
@@ -132,7 +132,7 @@ def _is_signature(media_type: str, artifact_type: str, annotations: Mapping[str,
     return kind == "signature"
 
 
-def facts_of(tag: TagRecord, *, is_signed: bool, findings: Findings | None) -> TagFacts:
+def facts_of(tag: TagRecord, *, is_signed: bool, findings: Findings | None, in_trust: bool = False) -> TagFacts:
     """What rules ask about a tag."""
     manifest = tag.manifest
     platforms = (
@@ -149,5 +149,6 @@ def facts_of(tag: TagRecord, *, is_signed: bool, findings: Findings | None) -> T
         platforms=frozenset(platforms - {""}),
         labels=manifest.config.labels,
         is_signed=is_signed,
+        in_trust=in_trust,
         findings=findings,
     )

@@ -7,7 +7,8 @@ caller has just asked whether that is allowed) and by path where it reads.
 
 from __future__ import annotations
 
-from dtr.registry._tags import PROMOTE, show_again, step
+from dtr.registry._tags import PROMOTE, show_again, show_signed, step
+from dtr.registry._verification import VERIFY
 from dtr.registry.blobs import Blob, Blobs
 from dtr.registry.collector import Collector
 from dtr.registry.errors import (
@@ -23,9 +24,11 @@ from dtr.registry.errors import (
     NamespaceUnknown,
     RegistryError,
     RepositoryExists,
+    RepositorySigned,
     RepositoryUnknown,
     TagImmutable,
     TagOfCache,
+    TagSigned,
     TooManyManifests,
     UploadOccupied,
     UploadOutOfOrder,
@@ -35,7 +38,7 @@ from dtr.registry.errors import (
 from dtr.registry.image_configs import ImageConfigs
 from dtr.registry.images import Images
 from dtr.registry.lifetimes import Lifetimes
-from dtr.registry.manifests import Manifests, Referrer, StoredManifest
+from dtr.registry.manifests import DeletedTags, Manifests, Referrer, StoredManifest
 from dtr.registry.promote import Origin, Promotion
 from dtr.registry.pulls import Pulls
 from dtr.registry.repositories import Repositories, Repository, Settings, immutable_pattern, read_patterns
@@ -48,6 +51,7 @@ __all__ = [
     "ALERT_AFTER",
     "PROMOTE",
     "SMALL",
+    "VERIFY",
     "Blob",
     "BlobReferenced",
     "BlobTooLarge",
@@ -57,6 +61,7 @@ __all__ = [
     "BodyFailed",
     "Collector",
     "Counts",
+    "DeletedTags",
     "DigestMismatch",
     "Hasher",
     "ImageConfigs",
@@ -76,6 +81,7 @@ __all__ = [
     "Repositories",
     "Repository",
     "RepositoryExists",
+    "RepositorySigned",
     "RepositoryUnknown",
     "Search",
     "Settings",
@@ -84,6 +90,7 @@ __all__ = [
     "Swept",
     "TagImmutable",
     "TagOfCache",
+    "TagSigned",
     "TooManyManifests",
     "Upload",
     "UploadOccupied",
@@ -95,5 +102,6 @@ __all__ = [
     "immutable_pattern",
     "read_patterns",
     "show_again",
+    "show_signed",
     "step",
 ]

@@ -15,9 +15,11 @@ from sqlalchemy import BigInteger, bindparam, delete, exists, not_, or_, select,
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each, in_list, now
-from dtr.db.schema import cached_repositories, manifests, pulls, repositories, tags
+from dtr.db.schema import cached_repositories, manifests, pulls, repositories, tags, trust_targets
 from dtr.events import Actor, Event, Object
 from dtr.jobs import JobRequest, submit
+from dtr.oci import is_signature_tag
+from dtr.registry._verification import verify_soon
 from dtr.registry.errors import RepositoryUnknown, TagImmutable, TagOfCache
 from dtr.registry.repositories import immutable_pattern, read_patterns
 
@@ -71,7 +73,15 @@ _MOVE_TAGS = Statement(
 )
 _SURPLUS_TAGS = Statement(
     select(tags.c.name)
-    .where(tags.c.repository_id == _repository, not_(in_list(tags.c.name, "names")))
+    .where(
+        tags.c.repository_id == _repository,
+        not_(in_list(tags.c.name, "names")),
+        ~exists().where(  # those stay, and do not count
+            trust_targets.c.repository_id == _repository,
+            trust_targets.c.name == tags.c.name,
+            trust_targets.c.forgotten_at.is_(None),
+        ),
+    )
     .order_by(tags.c.created_at.desc(), tags.c.name.desc())
     .offset(bindparam("kept", type_=BigInteger))
     .limit(1000)
@@ -134,13 +144,20 @@ class Claim:
         ]
 
     async def settle(
-        self, tx: Transaction, *, hold: int, chain: Sequence[str] = (), subject: str | None = None
+        self,
+        tx: Transaction,
+        *,
+        hold: int,
+        chain: Sequence[str] = (),
+        subject: str | None = None,
+        has_signatures: bool = False,
     ) -> None:
         """
         Let the tags name the manifest, which is there, remove the surplus, and queue what policies have to see.
 
         The locks on `old` are held; what nothing else holds stays for `hold` milliseconds. `chain` is what the
-        image came through by promotion (`step`), `subject` the digest of what the manifest refers to.
+        image came through by promotion (`step`), `subject` the digest of what the manifest refers to;
+        `has_signatures`: of that.
         """
         moved, old = self.moved, self.old
         if moved:
@@ -164,12 +181,22 @@ class Claim:
                 await submit(tx, JobRequest(action=PROMOTE, parameters=parameters))
             if subject is not None:
                 await show_again(tx, self.repository, subject)
+        if has_signatures or any(map(is_signature_tag, self.found)):
+            await verify_soon(tx, self.repository, self.digest)
 
 
 async def show_again(tx: Transaction, repository: int, digest: str) -> None:
     """Queue the job that goes on where policies waited for what is known now about a manifest."""
     parameters = {"repository": str(repository), "known": digest}
     await submit(tx, JobRequest(action=PROMOTE, parameters=parameters))
+
+
+async def show_signed(tx: Transaction, repository: int, digests: Iterable[str]) -> None:
+    """In the unit that signs manifests in content trust: tell the policies, when the repository has any."""
+    settings = await tx.fetch_one(_REPOSITORY, repository=repository)
+    if settings is not None and settings[3]:
+        for digest in sorted(set(digests)):
+            await show_again(tx, repository, digest)
 
 
 def step(repository: int, tag: str) -> str:
@@ -241,7 +268,7 @@ def _check_immutability(moved: Iterable[str], immutable: bool, patterns: str) ->
 
 async def _surplus(tx: Transaction, repository: int, names: list[str], tag_limit: int) -> dict[str, str]:
     """
-    The oldest tags beyond the limit, locked, and what they name; never one of `names`.
+    The oldest tags beyond the limit, locked, and what they name; never one of `names`, nor one that is signed.
 
     Others have locked a tag to delete it; to wait for them would be against the order of locks.
     """

@@ -112,6 +112,22 @@ class TagOfCache(TagImmutable):
         self.args = (f"tag {tag} cannot be written: the repository is a cache of another registry",)
 
 
+class TagSigned(RegistryError):
+    """Content trust names the tag, or what it names: it stays until that is taken back, or forgotten."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"tag {tag} is signed in content trust")
+        self.tag = tag
+
+
+class RepositorySigned(RegistryError):
+    """Content trust names tags of the repository, which stays until that is taken back."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"tags of repository {path} are signed in content trust")
+        self.path = path
+
+
 class DigestMismatch(RegistryError):
     """The content is not what the digest says."""
 

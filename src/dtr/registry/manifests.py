@@ -35,11 +35,27 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each, in_list, now
-from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tags
+from dtr.db.schema import (
+    blobs,
+    manifest_references,
+    manifests,
+    repositories,
+    repository_blobs,
+    tags,
+    trust_targets,
+)
 from dtr.events import SYSTEM, Actor, Event, Object, record
+from dtr.oci import may_hold_signatures
 from dtr.registry._tags import DELETE_TAGS, FORGET_PULLS, claim_tags, let_go, remove_tags, tags_by_name
-from dtr.registry.errors import ManifestIncomplete, ManifestReferenced, ManifestUnknown, RepositoryUnknown
+from dtr.registry.errors import (
+    ManifestIncomplete,
+    ManifestReferenced,
+    ManifestUnknown,
+    RepositoryUnknown,
+    TagSigned,
+)
 from dtr.registry.usage import count_push
+from dtr.trust.index import signed_among
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,6 +74,7 @@ _columns = (
     manifests.c.digest,
     manifests.c.media_type,
     manifests.c.payload,
+    repositories.c.namespace_id,
 )
 
 _BY_TAG = Statement(
@@ -189,6 +206,18 @@ _parents = (
     )
     .limit(1)
 )
+_signed = (  # names of tags under which content trust has the manifest, or which lead to it here
+    select(trust_targets.c.name)
+    .where(
+        trust_targets.c.repository_id == _repository,
+        trust_targets.c.forgotten_at.is_(None),
+        or_(
+            trust_targets.c.digest == bindparam("digest"),
+            trust_targets.c.name.in_(_tags_of.order_by(None)),
+        ),
+    )
+    .limit(1)
+)
 _AROUND = Statement(  # what each is, and its name or digest
     union_all(
         *(
@@ -197,6 +226,7 @@ _AROUND = Statement(  # what each is, and its name or digest
                 "tag": _tags_of.order_by(None),
                 "related": _related,
                 "parent": _parents,
+                "signed": _signed,
                 "blob": _references_of.where(manifest_references.c.kind == "blob"),
             }.items()
         )
@@ -260,6 +290,8 @@ class StoredManifest:
     digest: str
     media_type: str
     payload: bytes
+    namespace: str | None
+    """Id of the account that owns the repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +303,15 @@ class Referrer:
     size: int
     artifact_type: str | None
     annotations: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedTags:
+    """What became of tags that were to be deleted."""
+
+    gone: frozenset[str]
+    signed: frozenset[str]
+    """They stay: content trust names them."""
 
 
 class Manifests:
@@ -339,6 +380,7 @@ class Manifests:
         children = sorted({child.digest for child in manifest.children})
         needed = sorted({blob.digest for blob in manifest.blobs})
         subject = manifest.subject.digest if manifest.subject else None
+        has_signatures = subject is not None and may_hold_signatures(manifest.artifact_type)
         hold = self._lifetimes.hold_manifest
 
         async def work(tx: Transaction) -> None:
@@ -371,7 +413,7 @@ class Manifests:
             await tx.execute(
                 _PUT_REFERENCES, repository=repository, digest=digest, blobs=needed, children=children
             )
-            await claim.settle(tx, hold=hold, chain=chain, subject=subject)
+            await claim.settle(tx, hold=hold, chain=chain, subject=subject, has_signatures=has_signatures)
             happened = [made(repository, digest, manifest.media_type, by)] if row and row[0] else []
             await record(tx, *happened, *claim.events)
             if names:
@@ -380,8 +422,11 @@ class Manifests:
         await self._database.unit(work)
 
     async def delete_tag(self, repository: int, tag: str, *, by: Actor = SYSTEM) -> None:
-        """Remove a tag; what it named stays until nothing holds it. Raises ManifestUnknown."""
-        if not await self.delete_tags(repository, [tag], by=by):
+        """Remove a tag; what it named stays until nothing holds it. Raises ManifestUnknown, TagSigned."""
+        deleted = await self.delete_tags(repository, [tag], by=by)
+        if deleted.signed:
+            raise TagSigned(tag)
+        if not deleted.gone:
             raise ManifestUnknown(tag)
 
     async def delete_tags(
@@ -391,20 +436,21 @@ class Manifests:
         *,
         by: Actor = SYSTEM,
         unless_moved: Mapping[str, str] | None = None,
-    ) -> set[str]:
+    ) -> DeletedTags:
         """
-        Remove those of the tags that are there, all together; which.
+        Remove those of the tags that are there, all together, but for those that are signed in content trust.
 
-        `unless_moved` says what each named when it was decided upon: one that names something else now stays. Here
-        content trust will have its say, for all ways to delete a tag alone.
+        `unless_moved` says what each named when it was decided upon: one that names something else now stays.
         """
         wanted = sorted(set(names))
 
-        async def work(tx: Transaction) -> set[str]:
+        async def work(tx: Transaction) -> DeletedTags:
             rows = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=wanted)
             found = {row[0]: row[1] for row in rows}
             if unless_moved is not None:
                 found = {name: digest for name, digest in found.items() if unless_moved.get(name) == digest}
+            signed = await signed_among(tx, repository, sorted(found)) if found else set()
+            found = {name: digest for name, digest in found.items() if name not in signed}
             if found:
                 digests = sorted(set(found.values()))
                 await tx.fetch_all(_LOCK_MANIFESTS, repository=repository, digests=digests)
@@ -413,12 +459,16 @@ class Manifests:
                 await record(
                     tx, *(_gone(repository, Object("tag", tag, tag, found[tag]), by) for tag in sorted(found))
                 )
-            return set(found)
+            return DeletedTags(frozenset(found), frozenset(signed))
 
         return await self._database.unit(work)
 
     async def delete(self, repository: int, digest: str, *, by: Actor = SYSTEM) -> None:
-        """Remove a manifest and the tags that name it. Raises ManifestUnknown, ManifestReferenced."""
+        """
+        Remove a manifest and the tags that name it.
+
+        Raises ManifestUnknown, ManifestReferenced, TagSigned: content trust has one of the tags, or the manifest.
+        """
 
         async def work(tx: Transaction) -> bool:
             tagged = [row[0] for row in await tx.fetch_all(_LOCK_TAGS_OF, repository=repository, digest=digest)]
@@ -435,6 +485,8 @@ class Manifests:
                 return False
             if around["parent"]:
                 raise ManifestReferenced(digest, around["parent"].pop())
+            if around["signed"]:
+                raise TagSigned(around["signed"].pop())
             targets = sorted(around["blob"])
             if tagged:
                 await tx.execute(DELETE_TAGS, repository=repository, names=tagged)

@@ -43,13 +43,17 @@ from dtr.db.schema import (
 )
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.oci import NameInvalid
+from dtr.registry._verification import verify_soon
 from dtr.registry.errors import (
     InvalidSettings,
     NamespaceUnknown,
     RepositoryExists,
+    RepositorySigned,
     RepositoryUnknown,
     VisibilityInvalid,
 )
+from dtr.trust import end
+from dtr.trust.index import first_signed, first_signed_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -402,6 +406,8 @@ class Repositories:
             await tx.execute(_MOVE, repository=repository, new_path=str(name), new_namespace=namespace[0])
             await tx.execute(_END_REDIRECT, path=str(name))
             await tx.execute(_REDIRECT, path=path, repository=repository)
+            if leaves:  # there, the signatures of others count
+                await verify_soon(tx, repository)
             await record(tx, _event("UPDATE", by, repository, path, "", new_path=name))
             return True
 
@@ -416,7 +422,7 @@ class Repositories:
         """
         Delete a repository. Its name is free at once, its content is collected later.
 
-        Raises RepositoryUnknown.
+        Raises RepositoryUnknown, RepositorySigned.
         """
 
         async def work(tx: Transaction) -> None:
@@ -427,12 +433,22 @@ class Repositories:
         await self._database.unit(work)
 
     async def delete_all(self, namespace: str, *, by: Actor = SYSTEM) -> int:
-        """Delete the repositories of an account, by its id; how many. Each goes with its event, or stays."""
+        """
+        Delete the repositories of an account, by its id; how many. Each goes with its event, or stays.
+
+        Raises RepositorySigned, and deletes none when one of them is signed already.
+        """
+
+        async def look(tx: Transaction) -> None:
+            signed = await first_signed_of(tx, namespace)
+            if signed is not None:
+                raise RepositorySigned(signed)
 
         async def work(tx: Transaction) -> int:
             rows = await tx.fetch_all(_SOME_OF_NAMESPACE, namespace=namespace)
             return await _delete(tx, [row[0] for row in rows], by) if rows else 0
 
+        await self._database.unit(look)
         total = 0
         while done := await self._database.unit(work):
             total += done
@@ -450,8 +466,17 @@ def read_patterns(text: str) -> tuple[str, ...]:
 
 
 async def _delete(tx: Transaction, ids: list[int], by: Actor) -> int:
-    """Mark repositories as deleted; how many. Here content trust will have its say, for all ways to delete one."""
+    """
+    Mark repositories as deleted; how many.
+
+    Whoever publishes signatures shares the row, which is changed here before the look for them. Raises
+    RepositorySigned.
+    """
     gone = await tx.fetch_all(_DELETE, ids=ids)
+    signed = await first_signed(tx, [row[0] for row in gone])
+    if signed is not None:
+        raise RepositorySigned(next(path for number, path in gone if number == signed))
+    await end(tx, [row[0] for row in gone], by)  # collections without tags, or whose tags are forgotten
     await tx.execute(_END_REDIRECTS_TO, ids=[row[0] for row in gone])
     await record(tx, *(_event("DELETE", by, number, path, "") for number, path in gone))
     return len(gone)

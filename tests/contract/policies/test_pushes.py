@@ -17,7 +17,7 @@ from tests.support.schedules import Actor, Schedules
 from dtr.db import Statement
 from dtr.oci import companions
 from dtr.policies import Findings, Outcome, PromotionPolicy, Promotions, TagReader, parse_rules, promotion, pushes
-from dtr.registry import ManifestUnknown, Origin, Promotion, show_again
+from dtr.registry import ManifestUnknown, Origin, Promotion, show_again, show_signed
 from dtr.storage import Memory
 
 IMAGE = make_image()
@@ -331,14 +331,26 @@ async def test_who_wants_a_scan_waits_for_it_and_a_tag_that_moved_is_forgotten(r
 async def test_content_trust_says_which_tags_are_signed(rooms: Rooms):
     dev, prod = await rooms.make_repository("acme/dev"), await rooms.make_repository("acme/prod")
 
-    async def trust(_repository: int, tags: Any) -> set[str]:
-        return {tag for tag, digest in tags.items() if (tag, digest) == ("v1", IMAGE.digest)}
-
-    promotions = promotions_of(rooms, TagReader(rooms.database, rooms.images, trust=trust))
+    promotions = promotions_of(rooms, rooms.tag_reader)
     await make(promotions, dev, prod, SIGNED)
-    await rooms.push(dev, IMAGE, "v1", "v2")
+    await rooms.sign(dev, "before", IMAGE.digest)
+    await rooms.sign(dev, "moved", OTHER.digest)
+    await rooms.push(dev, IMAGE, "before", "later", "moved", "never")
     await work(rooms, promotions)
-    assert await names(rooms, prod) == ["v1"]
+    assert await names(rooms, prod) == ["before"]
+    # What waits goes on when it is signed, which is told in the unit of work that signs.
+    await rooms.sign(dev, "later", IMAGE.digest)
+    await rooms.database.unit(lambda tx: show_signed(tx, dev, [IMAGE.digest, OTHER.digest]))
+    await work(rooms, promotions)
+    assert await names(rooms, prod) == ["before", "later"]
+
+
+async def test_nobody_is_told_of_signatures_where_there_are_no_policies(rooms: Rooms):
+    repository = await rooms.make_repository("acme/dev")
+    await rooms.push(repository, IMAGE, "v1")
+    await rooms.database.unit(lambda tx: show_signed(tx, repository, [IMAGE.digest]))
+    await rooms.database.unit(lambda tx: show_signed(tx, repository + 1000, [IMAGE.digest]))
+    assert await rooms.count("jobs") == 0
 
 
 # --- what belongs to an image ---------------------------------------------------------------------------------

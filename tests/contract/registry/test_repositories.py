@@ -280,7 +280,8 @@ async def test_tags_that_a_pattern_matches_are_not_overwritten_but_may_be_delete
         assert (caught.value.tag, caught.value.pattern) == (tag, pattern)
     assert (await rooms.manifests.get("acme/app", "latest")).digest == first.digest
     await rooms.put(repository, second, "latest", "release-10")
-    assert await rooms.manifests.delete_tags(repository, ["v1", "nothing"]) == {"v1"}
+    deleted = await rooms.manifests.delete_tags(repository, ["v1", "nothing"])
+    assert (deleted.gone, deleted.signed) == ({"v1"}, frozenset())
     await rooms.put(repository, second, "v1")
     assert (await rooms.manifests.get("acme/app", "v1")).digest == second.digest
     await assert_invariants(rooms)
@@ -297,8 +298,8 @@ async def test_many_tags_are_deleted_together_with_what_was_counted_of_them(room
             tag=reference,
         )
     counter = Counter().watch(rooms.database)
-    gone = await rooms.manifests.delete_tags(repository, [f"v{n}" for n in range(200)])
-    assert gone == {f"v{n}" for n in range(100)}
+    deleted = await rooms.manifests.delete_tags(repository, [f"v{n}" for n in range(200)])
+    assert deleted.gone == {f"v{n}" for n in range(100)}
     assert counter.units == 1
     assert counter.statements - 100 <= 6  # an event for each
     assert await rooms.query("SELECT reference FROM pulls") == [(digest,)]

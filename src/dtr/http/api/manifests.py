@@ -148,13 +148,16 @@ async def list_repo_manifests(
     "/{reference}",
     summary="Delete a manifest",
     status_code=204,
-    responses=errors("INVALID_DIGEST", *ON_REPOSITORY, "NO_SUCH_REF", "MANIFEST_REFERENCED", "READ_ONLY"),
+    responses=errors(
+        "INVALID_DIGEST", *ON_REPOSITORY, "NO_SUCH_REF", "MANIFEST_REFERENCED", "TAG_IN_NOTARY", "READ_ONLY"
+    ),
 )
 async def delete_repo_manifest(path: PathDep, reference: str, caller: CallerDep, rooms: RoomsDep) -> None:
     """
     For those who may push. One that an index names stays as long as the index.
 
-    All tags that name it go with it; its layers are collected later, when nothing else needs them.
+    All tags that name it go with it; its layers are collected later, when nothing else needs them. One to which
+    content trust leads stays.
     """
     repository = await caller.require_on(path, Operation.DELETE_MANIFEST)
     require_writable(rooms)

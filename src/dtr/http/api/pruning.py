@@ -93,8 +93,8 @@ class JudgedTag(JudgedRecord):
 
     prune: bool = Field(description="It would go.")
     kept_by: Literal["", "newest", "signed", "protected"] = Field(
-        description="Why it stays though all rules hold: it is among the newest, it is signed and no rule asks for"
-        " that, or a pattern of immutable tags protects it. Empty: nothing keeps it."
+        description="Why it stays though all rules hold: it is among the newest, it is signed, in content trust or"
+        " without a rule that asks for that, or a pattern of immutable tags protects it. Empty: nothing keeps it."
     )
 
     @classmethod

@@ -44,14 +44,20 @@ _INVALID = ("INVALID_SETTINGS", "INVALID_REPOSITORY_VISIBILITY")
 
 
 def _domain(
-    domain: Annotated[
-        str, Query(description="The registry's address in the names of signed images; nothing is signed yet.")
-    ] = "",
+    domain: Annotated[str, Query(description="Changes nothing: signatures under all addresses count.")] = "",
 ) -> None:
     """Take what DTR's clients send."""
 
 
 TakesDomain = Depends(_domain)
+DomainDep = Annotated[
+    str,
+    Query(
+        description="Content trust is asked for this address of the registry, `HOST[:PORT]`; missing: for all of"
+        " its addresses."
+    ),
+]
+"""The address in the names of signed images that is asked for; empty: any."""
 
 
 async def _path(namespace: str, reponame: str, caller: CallerDep) -> str:
@@ -302,10 +308,14 @@ async def patch_repository(
     summary="Delete a repository",
     status_code=204,
     dependencies=[TakesDomain],
-    responses=errors(*ON_REPOSITORY, "READ_ONLY"),
+    responses=errors(*ON_REPOSITORY, "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "READ_ONLY"),
 )
 async def delete_repository(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
-    """For those who administer it. Its tags are gone and its name is free at once; content is collected later."""
+    """
+    For those who administer it. Its tags are gone and its name is free at once; content is collected later.
+
+    As long as one of its tags is signed in content trust, it stays.
+    """
     number = await caller.require_on(path, Operation.DELETE_REPOSITORY)
     require_writable(rooms)
     await rooms.repositories.delete(path, number=number, by=caller.actor)
@@ -367,10 +377,10 @@ async def _record(caller: Caller, rooms: Rooms, path: str, number: int | None = 
     "/{namespace}/repositories",
     summary="Delete all repositories of an account",
     status_code=204,
-    responses=errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT", "READ_ONLY"),
+    responses=errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT", "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "READ_ONLY"),
 )
 async def delete_namespace_repositories(namespace: str, caller: CallerDep, rooms: RoomsDep) -> None:
-    """For the user or the owners of the organization."""
+    """For the user or the owners of the organization. None goes when tags of one are signed in content trust."""
     owner = await caller.require_in(namespace, Operation.MANAGE_ORGANIZATION)
     require_writable(rooms)
     await rooms.repositories.delete_all(owner.id, by=caller.actor)
@@ -380,10 +390,17 @@ async def delete_namespace_repositories(namespace: str, caller: CallerDep, rooms
     "/{namespace}",
     summary="Delete an account with all its repositories",
     status_code=204,
-    responses=errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT", "ACCOUNT_IN_USE", "LAST_ADMINISTRATOR", "READ_ONLY"),
+    responses=errors(
+        "NOT_AUTHORIZED",
+        "NO_SUCH_ACCOUNT",
+        "REPOSITORY_CONTAINS_TAGS_IN_NOTARY",
+        "ACCOUNT_IN_USE",
+        "LAST_ADMINISTRATOR",
+        "READ_ONLY",
+    ),
 )
 async def delete_namespace(namespace: str, caller: CallerDep, rooms: RoomsDep) -> None:
-    """For system administrators."""
+    """For system administrators. It stays, with its repositories, when one has tags that are signed."""
     caller.require(Operation.ADMINISTER)
     account = await rooms.accounts.get(namespace)
     if account.kind == "robot":  # no namespace: its organization ends it

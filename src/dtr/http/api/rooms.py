@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dtr.accounts import Accounts, Tokens
     from dtr.cluster import Alerts, Replicas
     from dtr.db import Database
+    from dtr.enforcement import Enforcement
     from dtr.events import Events
     from dtr.jobs import Crons, Jobs, Workers
     from dtr.mirrors import MirroringPolicies, Upstreams
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from dtr.remotes import Definitions, Remotes
     from dtr.settings import LiveSettings
     from dtr.storage import Driver
+    from dtr.trust.index import TrustIndex
     from dtr.webhooks import Deliveries, Webhooks
 
 
@@ -49,6 +51,7 @@ class Rooms:
     manifests: Manifests
     blobs: Blobs
     images: Images
+    signed: TrustIndex
     promotion: Promotion
     usage: Usage
     live: LiveSettings
@@ -62,6 +65,7 @@ class Rooms:
     remotes: Remotes
     definitions: Definitions
     upstreams: Upstreams
+    enforcement: Enforcement
     webhooks: Webhooks
     deliveries: Deliveries
     jobs: Jobs

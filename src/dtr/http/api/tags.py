@@ -16,9 +16,18 @@ from dtr.http.api.mirroring import MirroringRecord
 from dtr.http.api.models import Form, Record, moment
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.promotion import PromotionRecord
-from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, PathDep, TakesDomain, require_writable
+from dtr.http.api.repositories import (
+    FROM_REPOSITORY,
+    ON_REPOSITORY,
+    DomainDep,
+    PathDep,
+    TakesDomain,
+    require_writable,
+)
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import Digest, OciError, Tag, parse_reference
+from dtr.registry import ManifestUnknown
+from dtr.trust.index import is_signed_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +35,30 @@ if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
     from dtr.oci import Reference
     from dtr.registry.images import ManifestRecord, TagRecord
+    from dtr.trust.index import TargetSignature
 
 router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/tags", tags=["repositories"])
+
+
+class TrustSignature(Record):
+    """That a role of a collection of content trust signs something under the name of a tag."""
+
+    gun: str = Field(description="The collection: an address of the registry, and the repository's name there.")
+    role: str = Field(description="`targets`, `targets/releases`, or that of one who signs: `targets/NAME`.")
+    signer: str = Field(description="The name in the role; empty: it is no single one's.")
+    digest: str
+    signed_at: dt.datetime = Field(description="Since when the role signs this digest under this name.")
+
+    @classmethod
+    def of(cls, signature: TargetSignature) -> TrustSignature:
+        """The record of a signature."""
+        return cls(
+            gun=signature.gun,
+            role=signature.role,
+            signer=signature.signer,
+            digest=signature.digest,
+            signed_at=moment(signature.signed_at),
+        )
 
 
 class TagView(Record):
@@ -38,8 +69,11 @@ class TagView(Record):
     author: str = Field(description="Name of the account that pushed it last; empty: not known.")
     created_at: dt.datetime = Field(description="When the tag came to be.")
     updated_at: dt.datetime = Field(description="When it was made to name what it names now.")
-    in_notary: bool = Field(False, description="It is signed. There are no signatures yet.")
-    hash_mismatch: bool = Field(False, description="It is signed as something else. There are no signatures yet.")
+    in_notary: bool = Field(description="Content trust has a tag of this name. So it cannot be deleted.")
+    hash_mismatch: bool = Field(description="Content trust has it for something else than it names here.")
+    trust: list[TrustSignature] | None = Field(
+        None, description="Who signed what under this name in content trust. Missing: nobody."
+    )
     pulls: int = Field(description="How often it was pulled by this name.")
     last_pulled_at: dt.datetime = Field(description="By this name; the year 1: never.")
     manifest: ManifestView
@@ -59,11 +93,12 @@ class TagView(Record):
         manifest: ManifestRecord | None = None,
         *,
         dockerfile: bool = True,
+        signatures: Sequence[TargetSignature] = (),
         origin: bool,
         mirroring: MirroringRecord | None,
     ) -> TagView:
         """
-        The record of a tag, with `manifest` of the index that it names.
+        The record of a tag, with `manifest` of the index that it names, and its `signatures` in content trust.
 
         `origin` says whether the caller may know where it comes from; `mirroring` of whoever may.
         """
@@ -73,6 +108,9 @@ class TagView(Record):
             author=tag.author,
             created_at=moment(tag.created_at),
             updated_at=moment(tag.updated_at),
+            in_notary=bool(signatures),
+            hash_mismatch=bool(signatures) and not is_signed_as(signatures, tag.manifest.digest),
+            trust=[TrustSignature.of(one) for one in signatures] or None,
             pulls=tag.pulls,
             last_pulled_at=moment(tag.last_pulled_at),
             manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
@@ -91,14 +129,14 @@ class DeletedTag(Record):
     """What became of a tag."""
 
     name: str
-    deleted: bool = Field(description="False: there was no such tag.")
+    deleted: bool = Field(description="False: there was no such tag, or it is signed.")
+    in_notary: bool = Field(description="It stays: it is signed in content trust.")
 
 
 @router.get(
     "",
     summary="Tags of a repository",
     response_model_exclude_none=True,
-    dependencies=[TakesDomain],
     responses=errors(*FROM_REPOSITORY),
 )
 async def list_repo_tags(
@@ -107,6 +145,7 @@ async def list_repo_tags(
     rooms: RoomsDep,
     page: PageDep,
     response: Response,
+    domain: DomainDep,
     include_manifests: Annotated[
         bool, Query(alias="includeManifests", description="Say of each manifest how it was built, too.")
     ] = False,
@@ -120,8 +159,15 @@ async def list_repo_tags(
     shown = page.cut(response, found, lambda one: one.name)
     origin = may(facts, Operation.LIST_POLICIES)
     mirrored = await _mirrored(rooms, repository, shown) if origin else {}
+    signed = await _signatures(rooms, repository, shown, domain)
     return [
-        TagView.of(one, dockerfile=include_manifests, origin=origin, mirroring=mirrored.get(one.name))
+        TagView.of(
+            one,
+            dockerfile=include_manifests,
+            signatures=signed.get(one.name, ()),
+            origin=origin,
+            mirroring=mirrored.get(one.name),
+        )
         for one in shown
     ]
 
@@ -130,7 +176,6 @@ async def list_repo_tags(
     "/{reference}",
     summary="A tag, with all its manifests",
     response_model_exclude_none=True,
-    dependencies=[TakesDomain],
     responses=errors(*FROM_REPOSITORY, "NO_SUCH_REF"),
 )
 async def list_repo_tag(
@@ -138,6 +183,7 @@ async def list_repo_tag(
     reference: str,
     caller: CallerDep,
     rooms: RoomsDep,
+    domain: DomainDep,
     os: Annotated[str | None, Query(description="Only what is for this operating system.")] = None,
     arch: Annotated[str | None, Query(description="Only what is for this architecture.")] = None,
 ) -> list[TagView]:
@@ -155,8 +201,15 @@ async def list_repo_tag(
     parts = await images.list_children(repository, manifest) if manifest.is_index else [manifest]
     origin = may(facts, Operation.LIST_POLICIES)
     mirrored = await _mirrored(rooms, repository, tags) if origin else {}
+    signed = await _signatures(rooms, repository, tags, domain)
     return [
-        TagView.of(tag, part, origin=origin, mirroring=mirrored.get(tag.name))
+        TagView.of(
+            tag,
+            part,
+            signatures=signed.get(tag.name, ()),
+            origin=origin,
+            mirroring=mirrored.get(tag.name),
+        )
         for tag in tags
         for part in parts
         if os in {None, part.config.os} and arch in {None, part.config.architecture}
@@ -168,24 +221,37 @@ async def list_repo_tag(
     summary="Delete a tag",
     status_code=204,
     dependencies=[TakesDomain],
-    responses=errors(*ON_REPOSITORY, "NO_SUCH_TAG", "READ_ONLY"),
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_TAG", "TAG_IN_NOTARY", "READ_ONLY"),
 )
 async def delete_repo_tag(path: PathDep, tag: str, caller: CallerDep, rooms: RoomsDep) -> None:
-    """For those who may push. What it named stays until nothing names it any more, and a while after that."""
+    """
+    For those who may push. What it named stays until nothing names it any more, and a while after that.
+
+    One that is signed in content trust stays until its signers remove it there, or an administrator of the
+    repository has its signatures forgotten.
+    """
     repository = await caller.require_on(path, Operation.DELETE_TAG)
     require_writable(rooms)
-    if not (_is_tag(tag) and await rooms.manifests.delete_tags(repository, [tag], by=caller.actor)):
+    if not is_tag(tag):
         raise ApiError("NO_SUCH_TAG", tag[:255])
+    try:
+        await rooms.manifests.delete_tag(repository, tag, by=caller.actor)
+    except ManifestUnknown:
+        raise ApiError("NO_SUCH_TAG", tag[:255]) from None
 
 
 @router.post("/delete", summary="Delete many tags", responses=errors(*ON_REPOSITORY, "READ_ONLY"))
 async def delete_repo_tags(path: PathDep, form: TagNames, caller: CallerDep, rooms: RoomsDep) -> list[DeletedTag]:
-    """For those who may push. All together or, when something fails, none; the answer tells of each."""
+    """
+    For those who may push. All together or, when something fails, none; the answer tells of each.
+
+    Those that are signed in content trust stay.
+    """
     repository = await caller.require_on(path, Operation.DELETE_TAG)
     require_writable(rooms)
     wanted = dict.fromkeys(form.tags)
-    gone = await rooms.manifests.delete_tags(repository, filter(_is_tag, wanted), by=caller.actor)
-    return [DeletedTag(name=name, deleted=name in gone) for name in wanted]
+    done = await rooms.manifests.delete_tags(repository, filter(is_tag, wanted), by=caller.actor)
+    return [DeletedTag(name=name, deleted=name in done.gone, in_notary=name in done.signed) for name in wanted]
 
 
 # The path of the operation above is also that of a tag, when one is called `delete`.
@@ -193,10 +259,15 @@ async def delete_repo_tags(path: PathDep, form: TagNames, caller: CallerDep, roo
 
 @router.get("/delete", include_in_schema=False)
 async def list_tag_delete(
-    path: PathDep, caller: CallerDep, rooms: RoomsDep, os: str | None = None, arch: str | None = None
+    path: PathDep,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    domain: DomainDep,
+    os: str | None = None,
+    arch: str | None = None,
 ) -> list[TagView]:
     """The tag of this name."""
-    return await list_repo_tag(path, "delete", caller, rooms, os, arch)
+    return await list_repo_tag(path, "delete", caller, rooms, domain, os, arch)
 
 
 @router.delete("/delete", include_in_schema=False, status_code=204)
@@ -211,6 +282,16 @@ async def _mirrored(rooms: Rooms, repository: int, tags: Sequence[TagRecord]) ->
     return {name: MirroringRecord.of(one) for name, one in found.items()}
 
 
+async def _signatures(
+    rooms: Rooms, repository: int, tags: Sequence[TagRecord], domain: str
+) -> dict[str, list[TargetSignature]]:
+    """Who signed tags in content trust, by name; one query. With `domain` only what is signed for that address."""
+    found = await rooms.signed.signatures(repository, (one.name for one in tags))
+    if not domain:
+        return found
+    return {name: [one for one in given if one.host == domain] for name, given in found.items()}
+
+
 def _reference(text: str) -> Reference:
     try:
         return parse_reference(text)
@@ -218,7 +299,7 @@ def _reference(text: str) -> Reference:
         raise ApiError("NO_SUCH_REF", text[:255]) from None
 
 
-def _is_tag(text: str) -> bool:
+def is_tag(text: str) -> bool:
     """Whether a tag may be called so; nothing else can be looked for."""
     try:
         return isinstance(parse_reference(text), Tag)

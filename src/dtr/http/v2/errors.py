@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dtr.db import DatabaseBusy, DatabaseFull, DatabaseRefused, DatabaseUnavailable
+from dtr.enforcement import PullRefused
 from dtr.mirrors import UpstreamFailed
 from dtr.oci import (
     ContentRangeInvalid,
@@ -34,6 +35,7 @@ from dtr.registry import (
     ManifestUnknown,
     RepositoryUnknown,
     TagImmutable,
+    TagSigned,
     UploadOccupied,
     UploadOutOfOrder,
     UploadUnknown,
@@ -109,8 +111,12 @@ _TABLE: dict[type[Exception], Callable[[Any], Answer]] = {
     ManifestUnsupported: lambda e: Answer(400, "MANIFEST_INVALID", str(e)),
     ManifestIncomplete: _incomplete,
     ManifestUnknown: lambda e: Answer(404, "MANIFEST_UNKNOWN", "manifest unknown", {"reference": e.reference}),
+    PullRefused: lambda e: Answer(403, "DENIED", str(e), {"reference": e.reference, "digest": e.digest}),
     ManifestReferenced: lambda e: Answer(
         405, "UNSUPPORTED", f"manifest is part of the index {e.index}; delete that first", {"index": e.index}
+    ),
+    TagSigned: lambda e: Answer(
+        409, "TAG_IN_NOTARY", f"{e}: its signatures have to be removed before", {"tag": e.tag}
     ),
     # In words of its own: with the specification's alone, docker tries again for a minute.
     RepositoryUnknown: lambda e: Answer(
