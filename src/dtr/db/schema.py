@@ -692,7 +692,7 @@ Index(
 signing_identities = Table(  # whose signatures count
     "signing_identities",
     metadata,
-    Column("id", _text, primary_key=True),  # uuid; another one when it is replaced
+    Column("id", _text, primary_key=True),  # uuid
     # Whose repositories it is for; NULL: all.
     Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE")),
     Column("name", _text, nullable=False),
@@ -727,6 +727,7 @@ signatures = Table(  # what the signatures in manifests say, read once
     Column("signer", _text, nullable=False),  # who it says it is of; nobody has checked that
     Column("signed_at", BigInteger),  # when it says it was made
     Column("problem", _text, nullable=False),  # why it cannot count for anybody; empty: it can
+    Column("objection", _text, nullable=False),  # why it does not for whom it seems to be of
     Column("checked_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("repository_id", "subject", "manifest", "number"),
     ForeignKeyConstraint(
@@ -997,6 +998,7 @@ trust_delegations = Table(  # which keys may sign for a role
     Column("public_key_id", _text, nullable=False),  # as `public_keys` has it
     Column("has_signed", Boolean, nullable=False),  # the role's current file
     PrimaryKeyConstraint("repository_id", "gun", "role", "key_id"),
+    Index(None, "key_id"),
     sqlite_with_rowid=False,
 )
 

@@ -8,14 +8,14 @@ whole or not at all.
 
 A repository that is renamed keeps its collections under the GUNs that they have: those are part of what was
 signed. They are found as long as the old name leads to the repository, and protect its tags; under the new name
-trust begins anew. Deleting a repository ends its collections (`end`). One that takes its name finds nothing of them.
+trust begins anew. Deleting a repository ends its collections (`end`): who takes its name finds nothing of them.
 """
 
 from __future__ import annotations
 
 from dtr.trust.errors import CannotSign, FileUnknown, RepositoryGone, TrustError, VersionConflict
 from dtr.trust.files import Change, Collection, File, Published
-from dtr.trust.room import Trust
+from dtr.trust.room import Trust, end
 
 __all__ = [
     "CannotSign",
@@ -28,4 +28,5 @@ __all__ = [
     "Trust",
     "TrustError",
     "VersionConflict",
+    "end",
 ]

@@ -67,10 +67,8 @@ _FORGET = Statement(
     .values(forgotten_at=now())
     .returning(trust_targets.c.gun, trust_targets.c.digest)
 )
-_SHARE = Statement(
-    select(repositories.c.id)
-    .where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
-    .with_for_update(read=True)
+_LOCK = Statement(
+    select(repositories.c.id).where(repositories.c.id == _repository).with_for_update(key_share=True)
 )
 _COLLECTIONS = Statement(
     select(
@@ -117,7 +115,7 @@ class TargetSignature:
 
     @property
     def host(self) -> str:
-        """The name of the server in that of the collection."""
+        """The address of the server in the name of the collection."""
         return self.gun.partition("/")[0]
 
 
@@ -140,6 +138,11 @@ class CollectionRecord:
 
     gun: str
     roles: tuple[CollectionRole, ...]
+
+    @property
+    def host(self) -> str:
+        """The address of the server in its name."""
+        return self.gun.partition("/")[0]
 
 
 def is_signed_as(signatures: Sequence[TargetSignature], digest: str) -> bool:
@@ -178,16 +181,6 @@ async def first_signed_of(tx: Transaction, namespace: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-async def hold_repository(tx: Transaction, repository: int) -> bool:
-    """
-    First in a unit that signs something: keep the repository from being deleted or renamed; whether it is there.
-
-    Whoever deletes one changes its row before looking for signatures (`first_signed`): so either sees the other.
-    Pushes go on.
-    """
-    return await tx.fetch_one(_SHARE, repository=repository) is not None
-
-
 # --- for everybody --------------------------------------------------------------------------------------------
 
 
@@ -222,6 +215,7 @@ class TrustIndex:
         """
 
         async def work(tx: Transaction) -> bool:
+            await tx.fetch_one(_LOCK, repository=repository)  # as publications do: one after the other
             rows = await tx.fetch_all(_FORGET, repository=repository, which=tag)
             digests = {row[1] for row in rows}
             await record(tx, *(_forgotten(repository, tag, digest, by) for digest in sorted(digests)))

@@ -641,6 +641,7 @@ CREATE TABLE signatures (
     signer text COLLATE "C" NOT NULL,
     signed_at bigint,
     problem text COLLATE "C" NOT NULL,
+    objection text COLLATE "C" NOT NULL,
     checked_at bigint NOT NULL,
     CONSTRAINT pk_signatures PRIMARY KEY (repository_id, subject, manifest, number),
     CONSTRAINT ck_signatures_kind CHECK ((kind = ANY (ARRAY['signature'::text, 'attestation'::text]))),
@@ -790,6 +791,8 @@ CREATE TABLE trust_delegations (
     CONSTRAINT pk_trust_delegations PRIMARY KEY (repository_id, gun, role, key_id),
     CONSTRAINT fk_trust_delegations_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_trust_delegations_key_id ON public.trust_delegations USING btree (key_id);
 
 CREATE TABLE trust_files (
     repository_id bigint NOT NULL,

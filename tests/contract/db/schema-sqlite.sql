@@ -688,6 +688,7 @@ CREATE TABLE signatures (
     signer TEXT NOT NULL,
     signed_at BIGINT,
     problem TEXT NOT NULL,
+    objection TEXT NOT NULL,
     checked_at BIGINT NOT NULL,
     CONSTRAINT pk_signatures PRIMARY KEY (repository_id, subject, manifest, number),
     CONSTRAINT ck_signatures_kind CHECK (kind IN ('signature', 'attestation')),
@@ -850,6 +851,8 @@ CREATE TABLE trust_delegations (
  WITHOUT ROWID
 
 ;
+
+CREATE INDEX ix_trust_delegations_key_id ON trust_delegations (key_id);
 
 CREATE TABLE trust_files (
     repository_id INTEGER NOT NULL,

@@ -1019,6 +1019,7 @@ def upgrade() -> None:
         sa.Column("signer", text, nullable=False),
         sa.Column("signed_at", sa.BigInteger(), nullable=True),
         sa.Column("problem", text, nullable=False),
+        sa.Column("objection", text, nullable=False),
         sa.Column("checked_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("kind IN ('signature', 'attestation')", name=op.f("ck_signatures_kind")),
         sa.ForeignKeyConstraint(
@@ -1408,6 +1409,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("repository_id", "gun", "role", "key_id", name=op.f("pk_trust_delegations")),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_trust_delegations_key_id", "trust_delegations", ["key_id"], unique=False)
     op.create_table(
         "trust_changes",
         sa.Column("id", counted, sa.Identity(always=False), nullable=False),
