@@ -53,6 +53,7 @@ from dtr.registry import (
     Sweeper,
     Uploads,
     Usage,
+    show_signed,
 )
 from dtr.registry.fsck import Fsck
 from dtr.registry.lifetimes import DAY
@@ -60,6 +61,7 @@ from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
 from dtr.signer import LocalSigner, RemoteSigner
 from dtr.storage import Observed
+from dtr.trust import Trust
 from dtr.trust.index import TrustIndex
 from dtr.vault import Vault
 from dtr.webhooks import Deliveries, Dispatcher, Sender, Webhooks
@@ -102,7 +104,6 @@ class Application:
             delete_delay=registry.delete_delay_seconds * 1000,
             upload_ttl=registry.upload_seconds * 1000,
         )
-        self.health = Health(self.database, self.storage)
         self.live = LiveSettings(
             self.database,
             Values(create_repository_on_push=registry.create_on_push, dtr_host=settings.external_address or ""),
@@ -173,6 +174,10 @@ class Application:
         )
         self.enforcement = Enforcement(self.database)
         self.signer = open_signer(settings, self.database)
+        self.health = Health(self.database, self.storage, self.signer)
+        self.trust = Trust(
+            self.database, self.signer, key_algorithm=settings.trust.key_algorithm, signed=show_signed
+        )
         self.sweeper = Sweeper(self.database, self.storage)
         self.collector = Collector(self.database, self.lifetimes)
         self.jobs = Jobs(self.database)
@@ -203,8 +208,14 @@ class Application:
         self.storage.observe = metrics.storage_used
         self.enforcement.observe = metrics.pull_objected
         routes: dict[str, ASGIApp] = {}
+        within: dict[str, tuple[str, ASGIApp]] = {}
         if "registry" in settings.components:
             routes["v2"] = self._registry_api()
+            if settings.trust.enabled:
+                from dtr.http.trust.routes import HEALTH, MARK
+
+                routes[HEALTH] = self._trust_api()
+                within["v2"] = (MARK, routes[HEALTH])
         if "garant" in settings.components:
             from dtr.http.token import TokenService
 
@@ -237,6 +248,7 @@ class Application:
             operations,
             finished=self._observer(metrics),
             started=metrics.request_started,
+            within=within,
             https_port=https_port,
             trusted_proxies=settings.trusted_proxies,
             plain=("_ping", "health", "ca"),
@@ -393,6 +405,26 @@ class Application:
             ),
         )
 
+    def _trust_api(self) -> ASGIApp:
+        from dtr.http.trust import Options, TrustAPI
+
+        settings = self.settings
+        return TrustAPI(
+            trust=self.trust,
+            tokens=self.tokens,
+            accounts=self.accounts,
+            settings=self.live,
+            hosts=self.hosts,
+            health=self.health,
+            options=Options(
+                service=settings.auth.service,
+                current_age=settings.trust.current_age,
+                consistent_age=settings.trust.consistent_age,
+                update_limit=settings.trust.update_limit,
+                changes_after=settings.trust.changes_after_seconds,
+            ),
+        )
+
     @cached_property
     def replicas(self) -> Replicas:
         """The process trees of this installation, this one among them. Raises OSError."""
@@ -419,6 +451,7 @@ class Application:
                 blobs=self.blobs,
                 images=self.images,
                 signed=self.signed,
+                trust=self.trust,
                 promotion=self.promotion,
                 usage=self.usage,
                 live=self.live,
@@ -543,6 +576,7 @@ def preload(components: Sequence[str]) -> None:
     import joserfc.jwt  # noqa: F401 - imported for those who import it later
 
     if "registry" in components:
+        import dtr.http.trust
         import dtr.http.v2
     if "garant" in components:
         import dtr.http.token  # noqa: F401 - the same

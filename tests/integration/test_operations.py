@@ -40,7 +40,7 @@ def until(server: Server, path: str, status: int) -> Answer:
 def test_a_healthy_registry_says_so_in_dtrs_words(server: Server) -> None:
     assert ask(server, "/_ping").expect(200).body == b'{"Error":"","Healthy":true}'
     health = ask(server, "/health").expect(200)
-    assert health.json == {"Error": "", "Healthy": True, "Checks": {"metadata": "", "storage": ""}}
+    assert health.json == {"Error": "", "Healthy": True, "Checks": {"metadata": "", "storage": "", "trust": ""}}
     for answer in (ask(server, "/_ping"), health):
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["cache-control"] == "no-store"
@@ -52,7 +52,7 @@ def test_a_storage_that_is_away_is_named_and_comes_back(make_server: Callable[..
     blobs.rename(server.directory / "away")
     health = until(server, "/health", 503)
     assert not health.json["Healthy"]
-    assert health.json["Checks"] == {"metadata": "", "storage": "the storage does not answer"}
+    assert health.json["Checks"] == {"metadata": "", "storage": "the storage does not answer", "trust": ""}
     assert ask(server, "/_ping").expect(503).json == {"Error": "the storage does not answer", "Healthy": False}
     assert str(server.directory) not in health.body.decode()
     (server.directory / "away").rename(blobs)
@@ -74,7 +74,11 @@ def test_a_database_that_is_away_is_named_and_comes_back(
     client.push("admin/r", image, "v1")
     own_postgresql.stop()
     health = until(server, "/health", 503)
-    assert health.json["Checks"] == {"metadata": "the metadata database does not answer", "storage": ""}
+    assert health.json["Checks"] == {
+        "metadata": "the metadata database does not answer",
+        "storage": "",
+        "trust": "",
+    }
     refused = client.get_manifest("admin/r", "v1").expect(503)
     assert refused.codes == ["UNAVAILABLE"]
     assert int(refused.headers["retry-after"]) > 0

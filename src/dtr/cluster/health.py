@@ -1,4 +1,4 @@
-"""Health: whether database and storage answer this process."""
+"""Health: whether database, storage and signer answer this process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from dtr.db import DatabaseError, Statement, now
+from dtr.signer import SignerError
 from dtr.storage import StorageError
 
 if TYPE_CHECKING:
     from dtr.db import Database
+    from dtr.signer import Signer
     from dtr.storage import Driver
 
 _ASK = Statement(select(now()))
@@ -24,24 +26,29 @@ _GOOD_FOR_SECONDS = 5.0
 class Health:
     """Looks when it is asked, and not too often."""
 
-    def __init__(self, database: Database, storage: Driver) -> None:
+    def __init__(self, database: Database, storage: Driver, signer: Signer) -> None:
         self._database = database
         self._storage = storage
+        self._signer = signer
         self._looking = asyncio.Lock()
         self._looked_at = -_GOOD_FOR_SECONDS
         self._wrong: dict[str, str] = {}
 
     async def look(self) -> dict[str, str]:
-        """What is wrong, by what it concerns (`metadata`, `storage`), in words that give nothing away."""
+        """What is wrong, by what it concerns (`metadata`, `storage`, `trust`), in words that give nothing away."""
         async with self._looking:
             if time.monotonic() - self._looked_at < _GOOD_FOR_SECONDS:
                 return self._wrong
-            database, storage = await asyncio.gather(self._has_database(), self._has_storage())
+            database, storage, signer = await asyncio.gather(
+                self._has_database(), self._has_storage(), self._has_signer()
+            )
             wrong = {}
             if not database:
                 wrong["metadata"] = "the metadata database does not answer"
             if not storage:
                 wrong["storage"] = "the storage does not answer"
+            if not signer:
+                wrong["trust"] = "the signer of content trust does not sign"
             self._wrong = wrong
             self._looked_at = time.monotonic()
             return wrong
@@ -52,6 +59,16 @@ class Health:
                 await self._database.fetch_one(_ASK)
         except (DatabaseError, TimeoutError):
             return False
+        return True
+
+    async def _has_signer(self) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._signer.check()
+        except (SignerError, TimeoutError):
+            return False
+        except DatabaseError:  # that of the signer in this process, of which `_has_database` speaks
+            return True
         return True
 
     async def _has_storage(self) -> bool:

@@ -72,6 +72,7 @@ class Front:
         *,
         finished: Finished,
         started: Callable[[], None],
+        within: Mapping[str, tuple[str, ASGIApp]] | None = None,
         https_port: int | None = None,
         trusted_proxies: Sequence[str] = (),
         plain: Sequence[str] = (),
@@ -79,11 +80,13 @@ class Front:
         """
         `routes` are applications by the first part of the path; `others` gets what they do not answer.
 
-        A key that begins with a slash is a whole path, which goes before.
+        A key that begins with a slash is a whole path, which goes before. `within`, by the first part of the path,
+        has a text and an application for the paths with that text anywhere.
 
         Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served.
         """
         self._routes = routes
+        self._within = within or {}
         self._others = others
         self._started = started
         self._finished = finished
@@ -134,8 +137,7 @@ class Front:
             elif not secure and self._https_port is not None and first not in self._plain:
                 await self._redirect(scope, observed, self._https_port)
             else:
-                application = self._routes.get(scope["path"]) or self._routes.get(first, self._others)
-                await application(scope, counted, observed)
+                await self._find(scope["path"], first)(scope, counted, observed)
         except ClientGone:
             pass
         except asyncio.CancelledError:
@@ -153,6 +155,13 @@ class Front:
         finally:
             facts.seconds = perf_counter() - started
             self._finished(scope, facts)
+
+    def _find(self, path: str, first: str) -> ASGIApp:
+        """What answers a path with this first part."""
+        within = self._within.get(first)
+        if within is not None and within[0] in path:
+            return within[1]
+        return self._routes.get(path) or self._routes.get(first, self._others)
 
     @staticmethod
     async def _redirect(scope: Scope, send: Send, https_port: int | None) -> None:

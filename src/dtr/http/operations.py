@@ -2,7 +2,8 @@
 What operators and their tools ask for: ``/_ping``, ``/health``, ``/metrics``, ``/ca``.
 
 ``/_ping`` and ``/health`` are DTR's: 200 and ``{"Error":"","Healthy":true}``, or 503 and what is wrong, in words
-that give nothing away.
+that give nothing away. Without the signer of content trust, images still come and go: that is told, and no reason
+for a balancer to send requests elsewhere.
 """
 
 from __future__ import annotations
@@ -59,14 +60,14 @@ class Operations:
 
     async def _ping(self, scope: Scope, send: Send) -> None:
         wrong = await self._health.look()
-        document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong}
-        await _answer(scope, send, 503 if wrong else 200, document)
+        document, status = _document(wrong)
+        await _answer(scope, send, status, document)
 
     async def _report(self, scope: Scope, send: Send) -> None:
         wrong = await self._health.look()
-        checks = {name: wrong.get(name, "") for name in ("metadata", "storage")}
-        document = {"Error": ", ".join(wrong.values()), "Healthy": not wrong, "Checks": checks}
-        await _answer(scope, send, 503 if wrong else 200, document)
+        document, status = _document(wrong)
+        checks = {name: wrong.get(name, "") for name in ("metadata", "storage", "trust")}
+        await _answer(scope, send, status, {**document, "Checks": checks})
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         # They tell who uses the registry how much; whoever scrapes them is on the inside.
@@ -82,6 +83,12 @@ class Operations:
             return
         body = await asyncio.to_thread(self._authority.read_bytes)
         await _answer(scope, send, 200, body, b"application/x-pem-file")
+
+
+def _document(wrong: dict[str, str]) -> tuple[dict[str, Any], int]:
+    """DTR's document about health, and its status."""
+    is_healthy = not wrong.keys() & {"metadata", "storage"}
+    return {"Error": ", ".join(wrong.values()), "Healthy": is_healthy}, 200 if is_healthy else 503
 
 
 def _is_inside(scope: Scope) -> bool:
