@@ -25,10 +25,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def encode(value: Any) -> bytes:
     """The canonical form of what `decode` gave, or of anything like it. Raises NotCanonical."""
-    parts: list[str] = []
     try:
-        _write(value, parts)
-        return "".join(parts).encode()
+        return _written(value).encode()
     except UnicodeEncodeError:
         return encode(_repaired(value))
     except RecursionError:
@@ -57,36 +55,21 @@ def decode(content: bytes, *, unique: bool = False) -> Any:
     return value
 
 
-def _write(value: Any, parts: list[str]) -> None:
+def _written(value: Any) -> str:
     kind = type(value)
     if kind is str:
-        parts.append(_text(value))
-    elif kind is dict:
-        mark = "{"
-        for name in sorted(value):
-            parts.append(f"{mark}{_text(name)}:")
-            _write(value[name], parts)
-            mark = ","
-        parts.append("{}" if mark == "{" else "}")
-    elif value is None or kind is bool:
-        parts.append({None: "null", True: "true", False: "false"}[value])
-    elif kind is int or kind is float:
-        parts.append(_number(value))
-    elif kind is list or kind is tuple:
-        mark = "["
-        for one in value:
-            parts.append(mark)
-            _write(one, parts)
-            mark = ","
-        parts.append("[]" if mark == "[" else "]")
-    else:
-        raise NotCanonical(f"{kind.__name__} is no type of JSON")
-
-
-def _text(value: str) -> str:
-    if "\\" in value or '"' in value:
-        value = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{value}"'
+        if "\\" in value or '"' in value:
+            value = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{value}"'
+    if kind is dict:
+        return f"{{{','.join([f'{_written(name)}:{_written(value[name])}' for name in sorted(value)])}}}"
+    if kind is list or kind is tuple:
+        return f"[{','.join([_written(one) for one in value])}]"
+    if value is None or kind is bool:
+        return {None: "null", True: "true", False: "false"}[value]
+    if kind is int or kind is float:
+        return _number(value)
+    raise NotCanonical(f"{kind.__name__} is no type of JSON")
 
 
 def _number(value: float) -> str:
@@ -122,12 +105,8 @@ def _check_depth(value: Any) -> None:
     """Those who read it later may have less room to recurse than we had."""
     level = [value]
     for _ in range(_DEEPEST + 1):
-        level = [
-            child
-            for one in level
-            if isinstance(one, dict | list)
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
+        level = [one for one in level if isinstance(one, dict | list)]
         if not level:
             return
+        level = [child for one in level for child in (one.values() if isinstance(one, dict) else one)]
     raise Malformed("the file is nested too deeply")
