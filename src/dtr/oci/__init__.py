@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from dtr.oci.artifacts import SIGNATURES, ArtifactKind, artifact_kind, companion_of, companions
+from dtr.oci.artifacts import (
+    ATTESTATIONS,
+    SIGNATURES,
+    ArtifactKind,
+    artifact_kind,
+    companion_of,
+    companions,
+    is_signature_tag,
+    may_hold_signatures,
+)
 from dtr.oci.digest import Digest
 from dtr.oci.errors import (
     ContentRangeInvalid,
@@ -20,6 +29,7 @@ from dtr.oci.ranges import parse_content_range, parse_range
 from dtr.oci.reference import Reference, RepositoryName, Tag, parse_reference, parse_repository_name
 
 __all__ = [
+    "ATTESTATIONS",
     "SIGNATURES",
     "ArtifactKind",
     "ContentRangeInvalid",
@@ -40,6 +50,8 @@ __all__ = [
     "artifact_kind",
     "companion_of",
     "companions",
+    "is_signature_tag",
+    "may_hold_signatures",
     "parse_content_range",
     "parse_manifest",
     "parse_range",

@@ -46,6 +46,7 @@ _BEGINNINGS: tuple[tuple[str, ArtifactKind], ...] = (
 """How the media types begin that tell."""
 SIGNATURES = tuple(beginning for beginning, kind in _BEGINNINGS if kind == "signature")
 """Those of signatures; a bundle may be an attestation instead."""
+ATTESTATIONS = tuple(beginning for beginning, kind in _BEGINNINGS if kind == "attestation")
 _COSIGN_SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 """Since its version 3, cosign signs an image by a statement, too: that it was signed."""
 
@@ -95,6 +96,16 @@ def companions(digest: str) -> tuple[str, ...]:
     """
     stem = digest.replace(":", "-", 1)
     return (stem, f"{stem}.sig", f"{stem}.att", f"{stem}.sbom")
+
+
+def may_hold_signatures(artifact_type: str | None) -> bool:
+    """Whether a manifest of this type holds signatures, of an image or of what is attested of it."""
+    return artifact_type is not None and artifact_type.startswith(SIGNATURES + ATTESTATIONS)
+
+
+def is_signature_tag(tag: str) -> bool:
+    """Whether cosign gives this tag to what holds signatures, or attestations, of a manifest."""
+    return tag.endswith((".sig", ".att")) and _COMPANION.fullmatch(tag) is not None
 
 
 def companion_of(tag: str) -> str | None:

@@ -20,9 +20,10 @@ from sqlalchemy.dialects.postgresql import insert
 from dtr.db import Statement, in_list, now
 from dtr.db.schema import blobs, manifest_references, manifests, repositories, repository_blobs, tag_origins, tags
 from dtr.events import SYSTEM, Actor, Event, Object, record
-from dtr.oci import companions
+from dtr.oci import companions, may_hold_signatures
 from dtr.registry._links import link_all
 from dtr.registry._tags import claim_tags, show_again, tags_by_name
+from dtr.registry._verification import verify_soon
 from dtr.registry.errors import ManifestIncomplete, ManifestUnknown, TagImmutable, TooManyManifests
 from dtr.registry.manifests import made
 from dtr.registry.usage import count_push
@@ -111,7 +112,9 @@ _COPY = Statement(
             _new.excluded.review_at.is_not(None),
             manifests.c.review_at < _new.excluded.review_at,
         ),
-    ).returning(manifests.c.digest, manifests.c.media_type, manifests.c.created_at == now())
+    ).returning(
+        manifests.c.digest, manifests.c.media_type, manifests.c.created_at == now(), manifests.c.artifact_type
+    )
 )
 _REFERENCES = Statement(
     select(manifest_references.c.kind, manifest_references.c.target)
@@ -243,7 +246,7 @@ class Promotion:
         async def work(tx: Transaction) -> int:
             claim = await claim_tags(tx, target, [], digest, by)
             rows = await self._copy(tx, source, target, digest, tagged=False, old=set(), by=by)
-            new = sorted((made_digest, media_type) for made_digest, media_type, is_new in rows if is_new)
+            new = sorted((made_digest, media_type) for made_digest, media_type, is_new, _ in rows if is_new)
             if any(made_digest == digest for made_digest, _ in new):
                 raise ManifestUnknown(digest)
             await record(tx, *(made(target, *one, by) for one in new))
@@ -317,7 +320,7 @@ class Promotion:
                 source_tag=origin.tag,
                 policy_id=origin.policy,
             )
-            new = sorted((made_digest, media_type) for made_digest, media_type, is_new in rows if is_new)
+            new = sorted((made_digest, media_type) for made_digest, media_type, is_new, _ in rows if is_new)
             row = await tx.fetch_one(_PATH, target=target)
             promoted = [_promoted(source, origin, digest, tag, row[0] if row else "", by)] if told else []
             await record(tx, *(made(target, *one, by) for one in new), *claim.events, *promoted)
@@ -338,7 +341,8 @@ class Promotion:
         """
         Let the target have a manifest (with `tagged`, a tag holds it) and what belongs to it, blobs included.
 
-        Returns a row for each that is new or stays longer: its digest, its media type, whether it is new. Those of
+        Returns a row for each that is new or stays longer: its digest, its media type, whether it is new (its
+        signatures are verified soon), its artifact type. Those of
         the target that are `old`, for they lose a tag, are locked, too.
         """
         digests = await _reachable(tx.fetch_all, source, digest)
@@ -358,6 +362,9 @@ class Promotion:
         if source >= target:
             await _lock_source(tx, source, digest, digests)
         await self._copy_references(tx, source, target, digests)
+        for copied, _, is_new, artifact_type in sorted(rows, key=lambda row: row[0]):
+            if is_new and may_hold_signatures(artifact_type):
+                await verify_soon(tx, target, copied)
         return rows
 
     async def _copy_references(self, tx: Transaction, source: int, target: int, digests: list[str]) -> None:
