@@ -32,6 +32,17 @@ _BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600)
 _LABELS = [*map(str, _BOUNDS), "+Inf"]
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 _SAVE_SECONDS = 1.0
+_NOTARY = {
+    "trust_update": "UpdateTUF",
+    "trust_by_hash": "GetRoleByHash",
+    "trust_by_version": "GetRoleByVersion",
+    "trust_role": "GetRole",
+    "trust_key": "GetKey",
+    "trust_new_key": "RotateKey",
+    "trust_delete": "DeleteTUF",
+    "trust_changes": "Changefeed",
+}
+"""Routes of content trust, and what a notary server calls them (notary-v1, section 2.1)."""
 
 
 class Times(msgspec.Struct):
@@ -51,6 +62,13 @@ class Times(msgspec.Struct):
         self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
 
 
+class Transfer(msgspec.Struct):
+    """Bytes of bodies."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
 class Counted(msgspec.Struct):
     """What a process counted."""
 
@@ -64,24 +82,30 @@ class Counted(msgspec.Struct):
     """By operation of the driver."""
     jobs: dict[str, Times] = {}
     """By action and how they ended, separated by a space."""
-    bytes_in: int = 0
-    bytes_out: int = 0
+    objections: dict[str, int] = {}
+    """By what became of the pull."""
+    transfers: dict[str, Transfer] = {}
+    """By route."""
     running: int = 0
 
     def join(self, other: Counted) -> None:
         """Add what another process counted."""
         for key, count in other.requests.items():
             self.requests[key] = self.requests.get(key, 0) + count
-        for mine, its in (
+        for key, count in other.objections.items():
+            self.objections[key] = self.objections.get(key, 0) + count
+        for known, given in (
             (self.seconds, other.seconds),
             (self.database, other.database),
             (self.storage, other.storage),
             (self.jobs, other.jobs),
         ):
-            for key, times in its.items():
-                mine.setdefault(key, Times()).join(times)
-        self.bytes_in += other.bytes_in
-        self.bytes_out += other.bytes_out
+            for key, times in given.items():
+                known.setdefault(key, Times()).join(times)
+        for key, its in other.transfers.items():
+            mine = self.transfers.setdefault(key, Transfer())
+            mine.bytes_in += its.bytes_in
+            mine.bytes_out += its.bytes_out
         self.running += other.running
 
 
@@ -121,8 +145,11 @@ class Metrics:
         name = self._names.get(key) or self._name(key)
         counted.requests[name] = counted.requests.get(name, 0) + 1
         _add(counted.seconds, facts.route, facts.seconds)
-        counted.bytes_in += facts.bytes_in
-        counted.bytes_out += facts.bytes_out
+        transfer = counted.transfers.get(facts.route)
+        if transfer is None:
+            transfer = counted.transfers[facts.route] = Transfer()
+        transfer.bytes_in += facts.bytes_in
+        transfer.bytes_out += facts.bytes_out
         counted.running -= 1
 
     def database_used(self, operation: str, seconds: float) -> None:
@@ -136,6 +163,10 @@ class Metrics:
     def job_ended(self, action: str, outcome: str, seconds: float) -> None:
         """A job of this process ended."""
         _add(self._counted.jobs, f"{action} {outcome}", seconds)
+
+    def pull_objected(self, mode: str) -> None:
+        """A policy of enforcement objected to a pull, which was refused (``enforce``) or not (``report``)."""
+        self._counted.objections[mode] = self._counted.objections.get(mode, 0) + 1
 
     async def keep_saved(self) -> None:
         """Save every second, until cancelled."""
@@ -207,9 +238,16 @@ class _Sum:
             requests.add_metric(name.rsplit(" ", 2), count)
         yield requests
         transfers = CounterMetricFamily("dtr_transfer_bytes", "Bytes of bodies.", labels=["direction"])
-        transfers.add_metric(["in"], total.bytes_in)
-        transfers.add_metric(["out"], total.bytes_out)
+        transfers.add_metric(["in"], sum(one.bytes_in for one in total.transfers.values()))
+        transfers.add_metric(["out"], sum(one.bytes_out for one in total.transfers.values()))
         yield transfers
+        yield from _of_notary(total)
+        objections = CounterMetricFamily(
+            "dtr_pulls_objected", "Pulls of what is not signed as policies want it.", labels=["mode"]
+        )
+        for mode, count in total.objections.items():
+            objections.add_metric([mode], count)
+        yield objections
         yield GaugeMetricFamily("dtr_requests_running", "Requests under way.", value=total.running)
         for number, name, text in (
             (0, "dtr_jobs_waiting", "Jobs whose time has come, and that nobody runs."),
@@ -236,6 +274,37 @@ class _Sum:
                 values = key.rsplit(" ", len(labels) - 1)
                 family.add_metric(values, list(zip(_LABELS, _accumulated(times.counts), strict=True)), times.total)
             yield family
+
+
+def _of_notary(total: Counted) -> Iterable[Metric]:
+    """The requests of content trust under the names of a notary server, which others watch already."""
+    from prometheus_client.core import CounterMetricFamily, SummaryMetricFamily
+
+    requests = CounterMetricFamily(
+        "notary_server_http_requests", "Requests answered.", labels=["operation", "method", "code"]
+    )
+    for name, count in total.requests.items():
+        route, method, status = name.rsplit(" ", 2)
+        if route in _NOTARY:
+            requests.add_metric([_NOTARY[route], method.lower(), status], count)
+    yield requests
+    durations, sizes, answers = (
+        SummaryMetricFamily(f"notary_server_http_{name}", text, labels=["operation"])
+        for name, text in (
+            ("request_duration_microseconds", "Time to answer."),
+            ("request_size_bytes", "Bytes of the bodies of requests."),
+            ("response_size_bytes", "Bytes of the bodies of answers."),
+        )
+    )
+    for route, operation in _NOTARY.items():
+        if route not in total.seconds:
+            continue
+        times, transfer = total.seconds[route], total.transfers.get(route, Transfer())
+        count = sum(times.counts)
+        durations.add_metric([operation], count, times.total * 1_000_000)
+        sizes.add_metric([operation], count, transfer.bytes_in)
+        answers.add_metric([operation], count, transfer.bytes_out)
+    yield from (durations, sizes, answers)
 
 
 def _add(times: dict[str, Times], key: str, seconds: float) -> None:

@@ -207,12 +207,15 @@ def _run(
         await application.tokens.keys.refresh()
         await application.live.refresh()
         await application.upstreams.refresh()
+        await application.enforcement.refresh()
         beside = [
             asyncio.create_task(work)
             for work in (
                 counted.keep_saved(),
                 application.live.keep_fresh(),
                 application.upstreams.keep_fresh(),
+                application.enforcement.keep_fresh(),
+                application.enforcement.refusals.run(),
                 application.pulls.run(),
                 application.warm_up(),
             )

@@ -69,6 +69,7 @@ def _handlers() -> Mapping[str, Mapping[str, object]]:
         configs=nothing,
         pulls=nothing,
         cache=nothing,
+        enforcement=nothing,
         storage=nothing,
         settings=nothing,
         options=nothing,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dtr.accounts import Accounts, Tokens
+    from dtr.enforcement import Enforcement
     from dtr.http.front import Facts
     from dtr.http.types import Header, Receive, Scope, Send
     from dtr.http.v2.errors import Answer
@@ -102,6 +103,7 @@ class RegistryAPI:
         configs: ImageConfigs,
         pulls: Pulls,
         cache: Cache,
+        enforcement: Enforcement,
         storage: Driver,
         settings: LiveSettings,
         options: Options,
@@ -114,6 +116,7 @@ class RegistryAPI:
         self._configs = configs
         self._pulls = pulls
         self._cache = cache
+        self._enforcement = enforcement
         self._storage = storage
         self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
         self._options = options
@@ -264,6 +267,8 @@ class RegistryAPI:
     async def _get_manifest(self, request: Request) -> None:
         self._access.require(request, "pull")
         found = await self._find_manifest(request, parse_reference(request.argument))
+        if self._enforcement.concerns(found.repository, found.namespace):
+            await self._enforce(request, found)
         digest = found.digest.encode()
         headers = (
             (b"content-type", found.media_type.encode()),
@@ -276,6 +281,14 @@ class RegistryAPI:
         await respond(request, 200, found.payload, headers)
         if request.method == "GET":
             self._pulls.add(found.repository, request.argument, found.digest, by=request.actor)
+
+    async def _enforce(self, request: Request, found: StoredManifest) -> None:
+        """Let only what is signed be pulled, where that is enforced. Raises PullRefused."""
+        if "push" in request.claims.access[request.name]:
+            return  # a push, or the making of a signature: both look for what is there
+        await self._enforcement.check(
+            found.repository, found.namespace, request.argument, found.digest, by=request.actor
+        )
 
     async def _find_manifest(self, request: Request, reference: Tag | Digest) -> StoredManifest:
         """The manifest of a tag or digest; one of a cache is fetched, or asked for again at the upstream."""
