@@ -178,7 +178,8 @@ class Envelope:
             raise Malformed("the file has no object that is signed")
         if not isinstance(signed.get("_type"), str | None):
             raise Malformed("_type is not a text")
-        if type(signed.get("version") or 0) is not int:
+        version = signed.get("version")
+        if version is not None and type(version) is not int:
             raise Malformed("version is not an integer")
         try:
             if signed.get("expires") is not None:
@@ -200,8 +201,8 @@ class Envelope:
     @property
     def version(self) -> int:
         """The version, 0 when there is none."""
-        found: int = self.signed.get("version") or 0
-        return found
+        found: int | None = self.signed.get("version")
+        return found or 0
 
     def signers(self, authority: Authority) -> frozenset[str]:
         """
@@ -323,9 +324,10 @@ def _signatures(value: Any) -> tuple[Signature, ...]:
 def _signature(value: Any) -> Signature:
     if not isinstance(value, dict):
         raise Malformed("a signature is not an object")
-    key_id, method, content = (value.get(name) or "" for name in ("keyid", "method", "sig"))
-    if not (isinstance(key_id, str) and isinstance(method, str) and isinstance(content, str)):
+    texts = [value.get(name) for name in ("keyid", "method", "sig")]
+    if not all(isinstance(one, str | None) for one in texts):
         raise Malformed("a signature is not made of texts")
+    key_id, method, content = (one or "" for one in texts)
     try:
         return Signature(key_id, method.lower(), base64.b64decode(content, validate=True))
     except (binascii.Error, ValueError):

@@ -45,4 +45,4 @@ def read_moment(text: str) -> Nanoseconds:
 
 def write_moment(moment: dt.datetime) -> str:
     """A moment in UTC, to the second."""
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
