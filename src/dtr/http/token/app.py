@@ -230,9 +230,9 @@ class TokenService:
         access: dict[str, frozenset[str]] = {}
         for one in wanted:
             standing = standings[one.path]
-            granted = one.actions & self._actions(one.path, standing)
-            if one.is_collection:
-                granted |= one.actions & self._of_collections(standing)
+            granted = one.actions & (
+                _of_collection(standing) if one.is_collection else self._actions(one.path, standing)
+            )
             if granted:
                 access[one.name] = access.get(one.name, frozenset()) | granted
         may_list = catalog and account is not None
@@ -292,18 +292,6 @@ class TokenService:
             granted.add("delete")
         return frozenset(granted)
 
-    @staticmethod
-    def _of_collections(standing: Standing) -> frozenset[str]:
-        """What a token may grant besides on the collection of content trust of a repository, there or not."""
-        if standing.repository_id is None:
-            return frozenset({_EVERYTHING}) if may(standing.facts, Operation.CREATE_REPOSITORY) else frozenset()
-        granted = set()
-        if may(standing.facts, Operation.SEE_TAGS):  # it is a list of tags, which auditors see
-            granted.add("pull")
-        if may(standing.facts, Operation.MANAGE_TRUST):
-            granted.add(_EVERYTHING)
-        return frozenset(granted)
-
     def _path(self, name: str, host: str) -> str:
         """
         The path that a name means.
@@ -314,6 +302,21 @@ class TokenService:
         server, path = self._hosts.split(name, host)
         first, _, rest = name.partition("/")
         return rest if not server and ":" in first else path
+
+
+def _of_collection(standing: Standing) -> frozenset[str]:
+    """
+    What a token may grant on the collection of content trust of a repository, there or not.
+
+    A collection keeps its name when the repository gets another one. It is a list of tags: auditors see it.
+    """
+    if standing.repository_id is None and standing.redirect is not None:
+        standing = standing.redirect.standing
+    if standing.repository_id is None:  # who may make it is told that it is missing
+        everything = frozenset({"pull", "push", _EVERYTHING})
+        return everything if may(standing.facts, Operation.CREATE_REPOSITORY) else frozenset()
+    rights = {"pull": Operation.SEE_TAGS, "push": Operation.PUSH, _EVERYTHING: Operation.MANAGE_TRUST}
+    return frozenset(action for action, operation in rights.items() if may(standing.facts, operation))
 
 
 def _is_good_for(facts: Facts, action: str) -> bool:
