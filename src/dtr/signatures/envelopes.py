@@ -1,9 +1,9 @@
 """
 How signatures are written: cosign's payloads, DSSE, sigstore's bundles, Notation's JWS and COSE. No I/O.
 
-What is read is what somebody pushed. A layer gives one `Signature`, which says what it is about, with which
-XX
-is about another manifest than the one that it refers to, it is of no use: somebody copied it.
+What is read is what somebody pushed. A layer gives one `Signature`, which says what it is about, which
+certificates it comes with, and whether it was made with a key; whose that is, is decided elsewhere (`judging`).
+Where it is about another manifest than the one that it refers to, it is of no use: somebody copied it.
 
 Sources: cosign's specifications SIGNATURE_SPEC.md and BUNDLE_SPEC.md; DSSE 1.0 ("protocol"); the in-toto statement
 1.0; sigstore's bundle 0.1 to 0.3 (protobuf-specs, `sigstore_bundle.proto`); Notary Project, "Signature

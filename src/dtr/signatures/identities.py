@@ -115,7 +115,7 @@ class Identity:
     name: str
     kind: IdentityKind
     content: str
-    """PEM of a key, PEM of certificates; of a keyless one the issuer of the tokens that its certificates tell of."""
+    """PEM of a key, PEM of certificates; of a keyless one the issuer of the tokens that certificates tell of."""
     subject: str = ""
     """
     Whom certificates have to be of: attributes as RFC 4514 writes them, others may be there, too; empty: anybody.
@@ -168,7 +168,7 @@ class Identities:
         self._takes_keyless = takes_keyless
 
     async def list_identities(self, namespace: str | None, *, start: str = "", limit: int) -> list[Identity]:
-        """At most `limit` from the name `start` on, by name, of an account's namespace (its id; None: registry)."""
+        """At most `limit` from the name `start` on, by name, of a namespace (its account's id; None: registry)."""
         rows = await self._database.fetch_all(
             _LIST[namespace is None], **_of(namespace), start=start, limit=limit
         )  # fmt: skip

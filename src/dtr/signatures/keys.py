@@ -2,8 +2,8 @@
 Keys and certificates: what is accepted, and whether a signature is one of theirs. No I/O.
 
 A key decides with which algorithms it is used: nothing that a signature says of itself chooses another one. For
-cosign and DSSE that is ECDSA with SHA-256 or the hash that belongs to the curve (RFC 5656, section 6.2.1), RSA with
-PKCS #1 v1.5 and SHA-256, and Ed25519; for Notation the one algorithm that the Notary Project's signature
+cosign and DSSE that is ECDSA with SHA-256 or the hash that belongs to the curve (RFC 5656, section 6.2.1), RSA
+with PKCS #1 v1.5 and SHA-256, and Ed25519; for Notation the one algorithm that the Notary Project's signature
 specification has for a key ("Signature Algorithm Requirements").
 
 A chain of certificates is ordered, the signer's first. It is trusted when one in it, or what issued its last, is a
@@ -104,8 +104,8 @@ def is_signed(key: PublicKey, signature: bytes, message: bytes) -> bool:
     """Whether `signature` (of ECDSA in DER) is the key's over `message`, as cosign and DSSE sign."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return any(
-            _holds(partial(key.verify, signature, message, ec.ECDSA(hash_)))
-            for hash_ in dict.fromkeys((_CURVES["secp256r1"], _CURVES[key.curve.name]))
+            _holds(partial(key.verify, signature, message, ec.ECDSA(_CURVES[curve])))
+            for curve in {"secp256r1", key.curve.name}
         )
     if isinstance(key, rsa.RSAPublicKey):
         return _holds(partial(key.verify, signature, message, padding.PKCS1v15(), hashes.SHA256()))
