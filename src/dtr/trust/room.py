@@ -54,7 +54,6 @@ _MOST_KEYS = 20
 _MOST_TAGS_TOLD = 100
 """In an event."""
 _LARGEST_VERSION = 2**53
-_MILLISECOND = dt.timedelta(milliseconds=1)
 
 
 class Trust:
@@ -319,7 +318,7 @@ class Trust:
         row = await self._fetch_one(store.CURRENT, collection, role=role)
         if row is None:
             raise FileUnknown(role)
-        is_due = role in {TIMESTAMP, SNAPSHOT} and row[-1] < _EARLY / _MILLISECOND
+        is_due = role in {TIMESTAMP, SNAPSHOT} and row[-1] < _milliseconds(self._clock() + _EARLY)
         return _file(row[:-1]), is_due
 
     async def _after(
@@ -464,8 +463,13 @@ def _expiry(envelope: Envelope) -> int:
     return read_moment(envelope.signed["expires"]) // 10**6
 
 
+def _milliseconds(moment: dt.datetime) -> int:
+    """Since 1970 UTC."""
+    return int(moment.timestamp() * 1000)
+
+
 def _new(role: str, content: bytes, version: int) -> File:
-    moment = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
+    moment = _milliseconds(dt.datetime.now(dt.UTC))
     return File(role, version, hashlib.sha256(content).hexdigest(), content, moment)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    or_,
     select,
     true,
 )
@@ -79,12 +80,11 @@ CURRENT_OF = Statement(_current.where(in_list(trust_roles.c.role, "roles")))
 CURRENT = Statement(
     _current.add_columns(
         select(func.min(_ends.c.expires_at))
-        .where(_its(_ends), _ends.c.role.in_((TIMESTAMP, SNAPSHOT)))  # type: ignore[arg-type]  # an alias has columns, too
+        .where(_its(_ends), or_(_ends.c.role == TIMESTAMP, _ends.c.role == SNAPSHOT))
         .scalar_subquery()
-        - now()
     ).where(trust_roles.c.role == bindparam("role"))
 )
-"""The current file of a role, and the milliseconds until the timestamp or the snapshot expires."""
+"""The current file of a role, and when the timestamp or the snapshot expires, whichever is first."""
 BY_HASH = Statement(
     select(*_FILE).where(_its(trust_files), trust_files.c.sha256 == bindparam("sha256"), _ROLE).limit(1)
 )
@@ -102,7 +102,7 @@ FOREIGN_KEYS = Statement(
     select(trust_delegations.c.key_id).where(
         in_list(trust_delegations.c.key_id, "keys"),
         trust_delegations.c.gun != _gun,
-        trust_delegations.c.role.in_((TIMESTAMP, SNAPSHOT)),
+        or_(trust_delegations.c.role == TIMESTAMP, trust_delegations.c.role == SNAPSHOT),
     )
 )
 """Those of the keys with which the server signs for collections of other GUNs."""
