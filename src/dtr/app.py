@@ -59,6 +59,7 @@ from dtr.registry.fsck import Fsck
 from dtr.registry.lifetimes import DAY
 from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
+from dtr.signatures import Identities, Signatures
 from dtr.signer import LocalSigner, RemoteSigner
 from dtr.storage import Observed
 from dtr.trust import Trust
@@ -137,7 +138,11 @@ class Application:
         self.images = Images(self.database, self.image_configs)
         self.signed = TrustIndex(self.database)
         # Scanning will be another source of what it does not know by itself.
-        self.tag_reader = TagReader(self.database, self.images, trust=self.signed.signed)
+        self.identities = Identities(self.database)
+        self.signatures = Signatures(self.database, self.storage)
+        self.tag_reader = TagReader(
+            self.database, self.images, trust=self.signed.signed, signers=self.signatures.verified_by
+        )
         self.pruning = Pruning(self.database, self.tag_reader, self.manifests)
         self.promotions = Promotions(self.database, self.tag_reader, self.promotion)
         vault = Vault(settings.secret_key_file)
@@ -337,6 +342,7 @@ class Application:
             sweeper=self.sweeper,
             pruning=self.pruning,
             promotions=self.promotions,
+            signatures=self.signatures,
             push_mirror=PushMirror(*mirror, tags=self.tag_reader, repositories=self.repositories),
             poll_mirror=PollMirror(*mirror),
             cache=self.cache,
@@ -461,6 +467,8 @@ class Application:
                 pruning=self.pruning,
                 promotions=self.promotions,
                 tag_reader=self.tag_reader,
+                identities=self.identities,
+                signatures=self.signatures,
                 mirroring=self.mirroring,
                 remotes=self.remotes,
                 definitions=self.definitions,

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import text
 from tests.support.client import Answer, Client
+from tests.support.rooms import sign
 from tests.support.server import PASSWORD, Server
 
 from dtr.accounts import NameTaken
@@ -129,6 +130,15 @@ class Api:
     def grant(self, team: str, level: str, *, repository: str | None = None) -> None:
         """Give the team ``organization/team`` a level on a repository; None: on the namespace."""
         self.server.grant(team, level, repository=repository)
+
+    def sign(self, path: str, tag: str, digest: str, **how: str) -> None:
+        """Let content trust name a tag of the repository at a path (`rooms.sign`)."""
+
+        async def work(application: Application) -> None:
+            number = (await application.repositories.get(path)).id
+            await sign(application.database, number, tag, digest, **how)
+
+        self.server.do(work)
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """What a question to the database gives."""

@@ -126,28 +126,7 @@ class Rooms:
 
     async def sign(self, repository: int, tag: str, digest: str, *, role: str = "targets", gun: str = GUN) -> None:
         """Let the index of content trust have a tag, as a publication of the role would write it down."""
-        place = {"repository": repository, "gun": gun, "role": role}
-        of_role = "(repository_id, gun, role, version"
-        await self.change(
-            f"INSERT INTO trust_files {of_role}, sha256, content, created_at)"
-            " VALUES (:repository, :gun, :role, 1, :sha256, :content, 1) ON CONFLICT DO NOTHING",
-            **place,
-            sha256="0" * 64,
-            content=b"{}",
-        )
-        await self.change(
-            f"INSERT INTO trust_roles {of_role}, expires_at)"
-            " VALUES (:repository, :gun, :role, 1, 4000000000000) ON CONFLICT DO NOTHING",
-            **place,
-        )
-        await self.change(
-            "INSERT INTO trust_targets (repository_id, gun, role, name, digest, length, signed_at)"
-            " VALUES (:repository, :gun, :role, :tag, :digest, 1, 2)"
-            " ON CONFLICT (repository_id, name, gun, role) DO UPDATE SET digest = excluded.digest",
-            **place,
-            tag=tag,
-            digest=digest,
-        )
+        await sign(self.database, repository, tag, digest, role=role, gun=gun)
 
     # --- looking ---
 
@@ -226,6 +205,36 @@ class Rooms:
     async def upload_again(self, upload: Upload) -> Upload:
         """The session as another request sees it."""
         return await self.uploads.get(upload.repository, upload.id)
+
+
+async def sign(
+    database: Database, repository: int, tag: str, digest: str, *, role: str = "targets", gun: str = GUN
+) -> None:
+    """Let the index of content trust have a tag, without the files that sign it."""
+
+    async def work(tx: Any) -> None:
+        for statement in _SIGN:
+            await tx.execute(
+                statement, repository=repository, gun=gun, role=role, tag=tag, digest=digest, content=b"{}"
+            )
+
+    await database.unit(work)
+
+
+_SIGN = [
+    Statement(text(f"INSERT INTO {one}"))
+    for one in (
+        """trust_files (repository_id, gun, role, version, sha256, content, created_at)
+        VALUES (:repository, :gun, :role, 1, 'none', :content, 1000),
+        (:repository, :gun, 'timestamp', 1, 'none', :content, 1000) ON CONFLICT DO NOTHING""",
+        """trust_roles (repository_id, gun, role, version, expires_at)
+        VALUES (:repository, :gun, :role, 1, 4000000000000), (:repository, :gun, 'timestamp', 1, 4000000000000)
+        ON CONFLICT DO NOTHING""",
+        """trust_targets (repository_id, gun, role, name, digest, length, signed_at)
+        VALUES (:repository, :gun, :role, :tag, :digest, 1, 2000) ON CONFLICT (repository_id, name, gun, role)
+        DO UPDATE SET digest = excluded.digest, forgotten_at = NULL""",
+    )
+]
 
 
 @dataclass

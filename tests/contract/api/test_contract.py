@@ -37,8 +37,6 @@ OPEN = {
 
 OPEN_PROPERTIES = {f"answer[].{name} is missing" for name in ("components", "licenses", "vuln_summary")}
 """What is not said of a tag before the engine is there that knows it."""
-OPEN_CODES = {"TAG_IN_NOTARY"}
-"""What is not refused before there is content trust."""
 
 
 NEVER = {
@@ -138,9 +136,6 @@ def test_statuses_of_refusals_are_those_of_dtr(name: str):
     for status, described in theirs.items():
         if status[0] == "4" and status != "405":
             problems += sorted(
-                set(described.get("codes", ()))
-                - set(codes(mine.get(status)))
-                - OPEN_CODES
-                - NEVER.get(name, set())
+                set(described.get("codes", ())) - set(codes(mine.get(status))) - NEVER.get(name, set())
             )
     assert problems == []

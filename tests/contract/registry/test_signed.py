@@ -8,7 +8,7 @@ from tests.support.rooms import GUN, Counter, Rooms, annotated
 
 from dtr.events import Actor, Events, Filter
 from dtr.registry import ManifestUnknown, RepositorySigned, TagSigned
-from dtr.trust.index import TargetSignature, hold_repository, is_signed_as
+from dtr.trust.index import TargetSignature, is_signed_as
 
 IMAGE, OTHER = make_image(), make_image()
 ADA = Actor("user", "id of an administrator", "ada")
@@ -127,16 +127,10 @@ async def test_collections_are_listed_with_their_roles(rooms: Rooms, app: int):
     } == {
         (GUN, "targets", 1, 1, 1),
         (GUN, "targets/alice", 1, 1, 0),
+        (GUN, "timestamp", 1, 0, 0),
         (ELSEWHERE, "targets/releases", 1, 1, 0),
+        (ELSEWHERE, "timestamp", 1, 0, 0),
     }
-
-
-async def test_who_publishes_and_who_deletes_the_repository_see_each_other(rooms: Rooms, app: int):
-    assert await rooms.database.unit(lambda tx: hold_repository(tx, app))
-    for tag in ("signed", "moved"):
-        await rooms.signed.forget(app, tag)
-    await rooms.repositories.delete("acme/app")
-    assert not await rooms.database.unit(lambda tx: hold_repository(tx, app))
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,9 @@ class World:
         api.admin.client.push("acme/app", image, "v1")
         api.admin.client.push("acme/app", image, "v2")
         self.digest = image.digest
+        api.make_repository("acme/signed")
+        api.admin.client.push("acme/signed", image, "v1")
+        api.sign("acme/signed", "v1", image.digest)
         made = api.as_("ada").post("/api/v0/api_tokens", {"tokenLabel": "hers"}).expect(200)
         scope = {"repositories": ["acme/*"], "actions": ["pull"]}
         scoped = api.as_("ada").post("/api/v0/api_tokens", {"scope": scope}).expect(200)
@@ -408,9 +411,10 @@ BODIES = {
 }
 OPEN_CODES = {
     "SCANNING_NOT_ENABLED", "SCANNING_DB_NOT_READY", "NO_SUCH_LAYER", "NO_SUCH_CONTENT_CACHE",
-    "REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY",
 }  # fmt: skip
-"""Codes of what waits for its engine: of open operations, and of content trust."""
+"""Codes of what waits for its engine: of open operations."""
+SIGNED = {"REPOSITORY_CONTAINS_TAGS_IN_NOTARY", "TAG_IN_NOTARY"}
+"""Codes of what is signed in content trust."""
 OF_ANY_USER = {"GET /api/v0/webhooks", "POST /api/v0/webhooks/test"}
 REFUSALS = [
     (name, code)
@@ -454,6 +458,8 @@ def test_every_documented_refusal_can_be_had(fresh: World, elsewhere: dict[str, 
         path = fresh.path(name, {**given, "reference": "sha256:short"})
     elif code == "REMOTE_REGISTRY_INVALID_PERMISSIONS":
         body = {**REMOTE, "username": "carl"}  # who was granted nothing there
+    elif code in SIGNED:
+        path = fresh.path(name, {**given, "reponame": "signed"})
     elif code in BODIES:
         body = BODIES[code]
     else:

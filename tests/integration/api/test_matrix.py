@@ -251,6 +251,10 @@ def _tag(world: World, target: str) -> None:
     world.admin.client.put_manifest(target, world.image, "gone").expect(201)
 
 
+def _signed(world: World, target: str) -> None:
+    world.api.sign(target, "gone", world.image.digest)
+
+
 def _manifest(world: World, target: str) -> None:
     world.admin.client.put_manifest(target, world.other).expect(201)
 
@@ -375,6 +379,22 @@ def _upstream(world: World, target: str) -> None:
     (remote,) = [one for one in world.admin.get("/api/v0/remotes").expect(200).json if one["name"] == form["name"]]
     path = f"/api/v0/repositories/{target}/upstream"
     world.admin.put(path, {**UPSTREAM, "remoteID": remote["id"]}).expect(200)
+
+
+EXCEPTION = {"kind": "tag", "value": "dev-*", "reason": "for developers"}
+
+
+def _enforcement_of(place: str) -> Callable[[World, str], None]:
+    """A policy that is switched off, with one exception."""
+
+    def before(world: World, target: str) -> None:
+        namespace, _, name = target.partition("/")
+        path = place.replace("{namespace}", namespace or "acme").replace("{reponame}", name) + "/enforcement"
+        world.admin.delete(path).expect(204)
+        world.admin.put(path, {"mode": "off"}).expect(200)
+        world.ids["exceptionid"] = world.admin.post(f"{path}/exceptions", EXCEPTION).expect(201).json["id"]
+
+    return before
 
 
 def _namespace_upstream(world: World, target: str) -> None:
@@ -511,6 +531,9 @@ MATRIX = {
     f"POST {REPOSITORY}/tags/{{tag}}/promotion": Row(
         "write", {"targetRepository": "acme/public", "targetTag": "promoted"}, in_organization=True
     ),
+    f"GET {REPOSITORY}/trustData": Row("see"),
+    f"DELETE {REPOSITORY}/trustData": Row("manage", before=_signed, destroys=True),
+    f"DELETE {REPOSITORY}/trustData/{{tag}}": Row("manage", path={"tag": "gone"}, before=_signed, destroys=True),
     f"GET {REPOSITORY}/manifests": Row("see"),
     f"DELETE {REPOSITORY}/manifests/{{reference}}": Row("write", path={"reference": "OTHER"}, before=_manifest),
     # --- what was granted
@@ -589,6 +612,22 @@ MATRIX = {
         "cache", UPSTREAM, before=_remote_of_caches, destroys=True, in_organization=True
     ),
     f"DELETE {REPOSITORY}/upstream": Row("manage", before=_upstream, destroys=True),
+    **{
+        f"{method} {place}/enforcement{rest}": Row(right, body, before=_enforcement_of(place))
+        for place, see, edit in (
+            (REPOSITORY, "policies", "manage"),
+            (NAMESPACE, "member", "namespace"),
+            ("/api/v0", "auditor", "administrator"),
+        )
+        for method, rest, right, body in (
+            ("GET", "", see, None),
+            ("PUT", "", edit, {"mode": "off"}),
+            ("DELETE", "", edit, None),
+            ("POST", "/exceptions", edit, EXCEPTION),
+            ("DELETE", "/exceptions/{exceptionid}", edit, None),
+            ("POST", "/report", edit, {"mode": "report"}),
+        )
+    },
     f"GET {NAMESPACE}/upstream": Row("member", before=_namespace_upstream),
     f"PUT {NAMESPACE}/upstream": Row("namespace", UPSTREAM, before=_remote_of_caches),
     f"DELETE {NAMESPACE}/upstream": Row("namespace", before=_namespace_upstream),

@@ -53,8 +53,9 @@ TakesDomain = Depends(_domain)
 DomainDep = Annotated[
     str,
     Query(
+        max_length=1024,
         description="Content trust is asked for this address of the registry, `HOST[:PORT]`; missing: for all of"
-        " its addresses."
+        " its addresses.",
     ),
 ]
 """The address in the names of signed images that is asked for; empty: any."""

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Usage
     from dtr.remotes import Definitions, Remotes
     from dtr.settings import LiveSettings
+    from dtr.signatures import Identities, Signatures
     from dtr.storage import Driver
+    from dtr.trust import Trust
     from dtr.trust.index import TrustIndex
     from dtr.webhooks import Deliveries, Webhooks
 
@@ -52,6 +54,8 @@ class Rooms:
     blobs: Blobs
     images: Images
     signed: TrustIndex
+    """What of it is signed in content trust."""
+    trust: Trust
     promotion: Promotion
     usage: Usage
     live: LiveSettings
@@ -61,6 +65,8 @@ class Rooms:
     pruning: Pruning
     promotions: Promotions
     tag_reader: TagReader
+    identities: Identities
+    signatures: Signatures
     mirroring: MirroringPolicies
     remotes: Remotes
     definitions: Definitions

@@ -145,7 +145,7 @@ async def list_repo_tags(
     rooms: RoomsDep,
     page: PageDep,
     response: Response,
-    domain: DomainDep,
+    domain: DomainDep = "",
     include_manifests: Annotated[
         bool, Query(alias="includeManifests", description="Say of each manifest how it was built, too.")
     ] = False,
@@ -183,7 +183,7 @@ async def list_repo_tag(
     reference: str,
     caller: CallerDep,
     rooms: RoomsDep,
-    domain: DomainDep,
+    domain: DomainDep = "",
     os: Annotated[str | None, Query(description="Only what is for this operating system.")] = None,
     arch: Annotated[str | None, Query(description="Only what is for this architecture.")] = None,
 ) -> list[TagView]:
@@ -262,7 +262,7 @@ async def list_tag_delete(
     path: PathDep,
     caller: CallerDep,
     rooms: RoomsDep,
-    domain: DomainDep,
+    domain: DomainDep = "",
     os: str | None = None,
     arch: str | None = None,
 ) -> list[TagView]:
