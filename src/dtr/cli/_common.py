@@ -46,7 +46,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
     """
     Give a command the options ``--config`` and ``--data-dir``; it gets what is loaded as its first argument.
 
-    `names` are parameters of the command that are settings, too.
+    `names` are parameters of the command that are settings, too; two underscores stand for a dot.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +63,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         def command(config_file: Path | None, data_dir: str | None, **parameters: Any) -> None:
             from dtr.config import ConfigError, load  # what asks a server does without
 
-            options = {"data_dir": data_dir} | {name: parameters.pop(name) for name in names}
+            options = {"data_dir": data_dir} | {name.replace("__", "."): parameters.pop(name) for name in names}
             try:
                 loaded = load(config_file, os.environ, options)
             except ConfigError as error:

@@ -11,8 +11,9 @@ from dtr.cli.remote import COMMANDS as REMOTE
 from dtr.cli.remote import completion
 from dtr.cli.repository import repository
 from dtr.cli.server import doctor, fsck, migrate, serve
+from dtr.cli.signer import signer
 
-LOCAL = (serve, migrate, doctor, fsck, config, account, repository)
+LOCAL = (serve, migrate, doctor, fsck, config, account, repository, signer)
 
 
 class _Sections(click.Group):
