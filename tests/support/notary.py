@@ -39,6 +39,24 @@ YEAR = dt.timedelta(days=365)
 _BARE = {"ecdsa-x509": "ecdsa", "rsa-x509": "rsa"}
 _PSS = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
 
+SHA1_CERTIFICATE = b"""-----BEGIN CERTIFICATE-----
+MIIBgzCCASmgAwIBAgIUSyhJwDNtevdI/zK3yUWcMmtgUDwwCQYHKoZIzj0EATAY
+MRYwFAYDVQQDDA1kdHIuZXhhbXBsZS8qMCAXDTI2MTEyODAxNDAzMloYDzIxMjYx
+MTA0MDE0MDMyWjAYMRYwFAYDVQQDDA1kdHIuZXhhbXBsZS8qMFkwEwYHKoZIzj0C
+AQYIKoZIzj0DAQcDQgAERiBBGDbMKxI/Toh11bt5ajM2JfCeR497fM0mmqbgBYVT
+Q0v2vc/lNYEVUQsl0CS8E4ExSNsy0PSXJ+KKXUr0NKNQME4wHQYDVR0OBBYEFCSI
+te1eR4S0edxjNC9DULJN7FxaMB8GA1UdIwQYMBaAFCSIte1eR4S0edxjNC9DULJN
+7FxaMAwGA1UdEwEB/wQCMAAwCQYHKoZIzj0EAQNJADBGAiEAsVHCA0HZUskoZqOq
+Hs3eR6SZiDVLMSIRBY0I5ighjNoCIQDuSy2IX6+uKuMt3JEAIOJr4JHDtbRN5UuP
+0LsIB0IA0Q==
+-----END CERTIFICATE-----
+"""
+"""
+Of the collections whose names begin with dtr.example/, valid for a hundred years, signed with SHA-1.
+
+Today's libraries do not make such: openssl req -x509 -sha1 -newkey ec -pkeyopt ec_paramgen_curve:P-256 ...
+"""
+
 
 class ClientRefuses(Exception):
     """A client would not take this collection."""

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.support.notary import Json, Key, now
+from tests.support.notary import SHA1_CERTIFICATE, Json, Key, now
 
 from dtr.tuf import Authority, CertificateInvalid, Envelope, MetadataInvalid, PublicKey, SignaturesMissing
 from dtr.tuf.certificates import check_root_certificate, check_validity, root_certificate
@@ -25,19 +25,6 @@ METHODS = {
     "rsa": ("rsapss", "rsapkcs1v15"),
     "ed25519": ("eddsa",),
 }
-# Made with SHA-1 by OpenSSL, which refuses to do so by default: openssl req -x509 -sha1 -newkey ec …
-SHA1 = b"""-----BEGIN CERTIFICATE-----
-MIIBhTCCAS2gAwIBAgIUOLGznaER8JD0J3Gssvz8DEDItAMwCQYHKoZIzj0EATAa
-MRgwFgYDVQQDDA9kdHIuZXhhbXBsZS9hL2IwIBcNMjYxMTI4MDEzMzE0WhgPMjEy
-NjExMDQwMTMzMTRaMBoxGDAWBgNVBAMMD2R0ci5leGFtcGxlL2EvYjBZMBMGByqG
-SM49AgEGCCqGSM49AwEHA0IABF+lLxFPSLx/S+h0xU/5fFO1ooF9f7coGVCGMwqy
-pMaRkBdMxg+BXDVigvM5Uh2vgSJz/VgRcCtz/YkW63j1cUujUDBOMB0GA1UdDgQW
-BBQiTQA1sDlW9v6A4cCqveVl0ynCkTAfBgNVHSMEGDAWgBQiTQA1sDlW9v6A4cCq
-veVl0ynCkTAMBgNVHRMBAf8EAjAAMAkGByqGSM49BAEDRwAwRAIgQG7CzdxBEFYL
-3WMYyShOhAkDc/cDTRYMM4quu3pkMsgCID5S5xIv52LUk1JIgR3NvsNC3PUhKK8C
-UtyLyB4B1VjO
------END CERTIFICATE-----
-"""
 TIMESTAMP = (
     b'{"signed":{"_type":"Timestamp","expires":"2026-12-08T08:24:23.90040679Z","meta":{"snapshot":{"hashes":{'
     b'"sha256":"F3Ru0FhPDXSgp1aiie8Eh7XeICNJj0QF4SqcPCVg818=","sha512":"ZuS2Pr4iEGsj7klIT42ojI+U8PFBj65i6rrsMutz'
@@ -258,8 +245,8 @@ def test_a_certificate_is_valid_from_the_day_before_it_begins_to_its_end() -> No
 
 def test_certificates_signed_with_sha1_or_with_short_keys_do_not_count() -> None:
     with pytest.raises(CertificateInvalid, match="sha1"):
-        check_root_certificate(root_certificate(SHA1), "dtr.example/a/b")
-    assert PublicKey("ecdsa-x509", SHA1)._loaded is None
+        check_root_certificate(root_certificate(SHA1_CERTIFICATE), "dtr.example/a/b")
+    assert PublicKey("ecdsa-x509", SHA1_CERTIFICATE)._loaded is None
     small = Key.certified("dtr.example/a/b", "rsa", bits=1024)
     with pytest.raises(CertificateInvalid, match="2048"):
         check_root_certificate(root_certificate(small.public), "dtr.example/a/b")
