@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from dtr.durations import to_milliseconds
 from dtr.jobs import JobFailed
 from dtr.mirrors import POLL, PUSH, MirroringFailed
-from dtr.registry import PROMOTE
+from dtr.registry import PROMOTE, VERIFY
 from dtr.registry.collector import Collected
 from dtr.registry.sweeper import Swept
+from dtr.storage import StorageError
 from dtr.webhooks import DeliveryFailed
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.registry.fsck import Fsck
     from dtr.settings import LiveSettings
+    from dtr.signatures import Signatures
     from dtr.webhooks import Deliveries
 
 ACTIONS = {
@@ -42,6 +44,8 @@ ACTIONS = {
     "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
     "promote": "shows a push, or what has become known of one, to the promotion policies of its repository, or all"
     " tags to one policy",
+    "verify_signatures": "finds out whose signatures are: those in the manifest `manifest` of the repository with the"
+    " id `repository`, in all of that, in the namespace of the account with the id `namespace`, or everywhere",
     "push_mirror_tag": "mirrors a tag to another registry, or shows all tags to the policy with the id `policy`",
     "poll_mirror": "brings tags from another registry by the policy with the id `policy`, or queues this for each;"
     " `everything`: also what has not changed; `anyDeletions`: however many are gone there",
@@ -53,7 +57,7 @@ ACTIONS = {
     "false": "fails, to try the queue",
 }
 """What each does, and its parameters."""
-PASSING = frozenset({"promote", "push_mirror_tag", "poll_mirror", "webhook"})
+PASSING = frozenset({"promote", "verify_signatures", "push_mirror_tag", "poll_mirror", "webhook"})
 """What is queued by the thousand, and whose results are kept elsewhere: such jobs are forgotten a day later."""
 AT_MOST = {"webhook": 6, "push_mirror_tag": 4, "poll_mirror": 2}
 """What waits for others, who may be slow: how much of it a worker does at once. Places are left for the rest."""
@@ -77,6 +81,7 @@ class Actions:
         sweeper: Sweeper,
         pruning: Pruning,
         promotions: Promotions,
+        signatures: Signatures,
         push_mirror: PushMirror,
         poll_mirror: PollMirror,
         cache: Cache,
@@ -93,6 +98,7 @@ class Actions:
         self._sweeper = sweeper
         self._pruning = pruning
         self._promotions = promotions
+        self._signatures = signatures
         self._push_mirror = push_mirror
         self._poll_mirror = poll_mirror
         self._cache = cache
@@ -116,6 +122,7 @@ class Actions:
             "tag_prune": self._prune,
             "tag_pruning": self._prune,
             PROMOTE: self._promote,
+            VERIFY: self._verify,
             PUSH: self._push,
             POLL: self._poll,
             "cache_expire": self._expire,
@@ -241,6 +248,24 @@ class Actions:
             failed += outcome.failed
         if failed:
             raise JobFailed(f"{failed} tags could not be promoted")
+
+    async def _verify(self, run: Run) -> None:
+        repository, manifest = run.parameters.get("repository", ""), run.parameters.get("manifest", "")
+        if (repository or manifest) and not repository.isdecimal():
+            raise JobFailed("repository is the id of a repository")
+        try:
+            if manifest:
+                await self._signatures.verify(int(repository), manifest)
+                return
+            total = 0
+            async for count in self._signatures.verify_all(
+                namespace=run.parameters.get("namespace"), repository=int(repository) if repository else None
+            ):
+                total += count
+                run.progress(total, None, "manifests")
+        except StorageError as error:
+            raise JobFailed(f"a signature cannot be read: {error}") from None
+        run.log(f"looked at {total} manifests with signatures")
 
     async def _push(self, run: Run) -> None:
         await _mirror(self._push_mirror.work(run))

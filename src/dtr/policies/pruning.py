@@ -371,7 +371,7 @@ def _judge(
     if immutable_pattern(patterns, tag.name) is not None:
         return Judged(tag, decision, "protected")
     # Tags in content trust cannot be deleted, whatever the rules say of signatures.
-    is_kept = facts.in_trust or (facts.is_signed and not asks_for(policy.rules, "signed"))
+    is_kept = facts.in_trust or (facts.is_signed and not asks_for(policy.rules, "signed", "signed_by"))
     return Judged(tag, decision, "signed" if is_kept else "")
 
 

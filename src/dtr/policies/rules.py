@@ -78,6 +78,10 @@ class TagFacts:
     """None: not known yet."""
     in_trust: bool = False
     """Content trust has a tag of this name, for what it names or for something else: so it cannot be deleted."""
+    signed_by: frozenset[str] = frozenset()
+    """Names of the identities of which a signature was verified."""
+    more_may_sign: bool = False
+    """Who has not signed yet may do so."""
     findings: Findings | None = None
     """None: not scanned yet."""
 
@@ -182,9 +186,9 @@ def _refusal(number: int) -> Decision:
 def decide_once(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
     """The same for what happens once for a push: a no that a signature would change waits for it."""
     decision = decide(rules, tag, now)
-    if decision.answer is not Answer.NO or tag.is_signed:
+    if decision.answer is not Answer.NO:
         return decision
-    later = decide(rules, replace(tag, is_signed=None), now)
+    later = decide(rules, replace(tag, is_signed=tag.is_signed or None, more_may_sign=True), now)
     return later if later.answer is Answer.WAITS else decision
 
 
@@ -195,9 +199,9 @@ def needs_scan(rules: Iterable[Rule]) -> bool:
     )
 
 
-def asks_for(rules: Iterable[Rule], name: str) -> bool:
-    """Whether a rule is about the field of this name."""
-    return any(asks_for(rule.rules, name) if isinstance(rule, Group) else rule.field == name for rule in rules)
+def asks_for(rules: Iterable[Rule], *names: str) -> bool:
+    """Whether a rule is about one of the fields of these names."""
+    return any(asks_for(rule.rules, *names) if isinstance(rule, Group) else rule.field in names for rule in rules)
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -377,6 +381,22 @@ def _signed() -> _Field:
     return _Field(("eq",), test, _truth)
 
 
+def _signers() -> _Field:
+    """Who signed: who did has done so, who did not may do it later."""
+    known = _texts(lambda tag: tag.signed_by)
+
+    def test(operator: str, values: tuple[str, ...]) -> _Test:
+        holds, settled = known.test(operator, values), operator != "noo"
+
+        def asked(tag: TagFacts, now: int) -> bool | None:
+            answer = holds(tag, now)
+            return None if tag.more_may_sign and answer is not settled else answer
+
+        return asked
+
+    return _Field(known.operators, test)
+
+
 def _whole_number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 15:
         raise ValueError(f"{text!r} is no whole number")
@@ -418,6 +438,7 @@ _FIELDS: dict[str, _Field] = {
     "platform": _texts(lambda tag: tag.platforms),
     "label": _texts(lambda tag: (f"{name}={value}" for name, value in tag.labels.items())),
     "signed": _signed(),
+    "signed_by": _signers(),
 }
 FIELDS = {name: known.operators for name, known in _FIELDS.items()}
 """The operators of every field."""

@@ -4,7 +4,7 @@ Tags with all that rules ask about.
 The registry knows most of it. What scans found and what is signed in content trust comes from sources that are
 given, asked once for each page; without a source nothing is scanned, and nothing is signed in that way. A tag is
 signed, too, when a signature (cosign's, Notation's) refers to what it names, as a referrer or by cosign's tag.
-That somebody signed is all that this says: who it was, clients check.
+That somebody signed is all that this says; whose signatures were verified is a fact of its own (`signed_by`).
 
 Tags of what refers to an image of the repository (`companions`) are no images of their own, and are left out.
 """
@@ -33,6 +33,8 @@ Scans: TypeAlias = "Callable[[int, Sequence[str]], Awaitable[Mapping[str, Findin
 """Asked with a repository and digests: what was found, by digest; those that were not scanned yet are missing."""
 Trust: TypeAlias = "Callable[[int, Mapping[str, str]], Awaitable[Mapping[str, bool]]]"
 """Asked with a repository and tags, with what each names: which tags are in content trust, and signed for that."""
+Signers: TypeAlias = "Callable[[int, Sequence[str]], Awaitable[Mapping[str, frozenset[str]]]]"
+"""Asked with a repository and digests: the identities of which a signature was verified, by digest."""
 
 PAGE = 500
 """Tags that are read at once."""
@@ -59,12 +61,19 @@ class TagReader:
     """Reads tags of all repositories, for rules to decide on."""
 
     def __init__(
-        self, database: Database, images: Images, *, scans: Scans | None = None, trust: Trust | None = None
+        self,
+        database: Database,
+        images: Images,
+        *,
+        scans: Scans | None = None,
+        trust: Trust | None = None,
+        signers: Signers | None = None,
     ) -> None:
         self._database = database
         self._images = images
         self._scans = scans
         self._trust = trust
+        self._signers = signers
 
     async def pages(self, repository: int) -> AsyncIterator[list[tuple[TagRecord, TagFacts]]]:
         """All tags of a repository, by name, in pages."""
@@ -101,6 +110,7 @@ class TagReader:
         if not digests:
             return []
         signed = await self._signed(repository, digests)
+        signers = await self._signers(repository, digests) if self._signers else {}
         findings = await self._scans(repository, digests) if self._scans else {}
         named = {tag.name: tag.manifest.digest for tag in page}
         trusted = await self._trust(repository, named) if self._trust else {}
@@ -109,6 +119,7 @@ class TagReader:
                 tag,
                 is_signed=tag.manifest.digest in signed or trusted.get(tag.name, False),
                 in_trust=tag.name in trusted,
+                signed_by=signers.get(tag.manifest.digest, frozenset()),
                 findings=findings.get(tag.manifest.digest),
             )
             for tag in page
@@ -132,7 +143,14 @@ def _is_signature(media_type: str, artifact_type: str, annotations: Mapping[str,
     return kind == "signature"
 
 
-def facts_of(tag: TagRecord, *, is_signed: bool, findings: Findings | None, in_trust: bool = False) -> TagFacts:
+def facts_of(
+    tag: TagRecord,
+    *,
+    is_signed: bool,
+    findings: Findings | None,
+    in_trust: bool = False,
+    signed_by: frozenset[str] = frozenset(),
+) -> TagFacts:
     """What rules ask about a tag."""
     manifest = tag.manifest
     platforms = (
@@ -150,5 +168,6 @@ def facts_of(tag: TagRecord, *, is_signed: bool, findings: Findings | None, in_t
         labels=manifest.config.labels,
         is_signed=is_signed,
         in_trust=in_trust,
+        signed_by=signed_by,
         findings=findings,
     )

@@ -35,6 +35,7 @@ TAG = TagFacts(
     platforms=frozenset({"linux/amd64", "linux/arm/v7"}),
     labels={"stage": "production"},
     is_signed=True,
+    signed_by=frozenset({"acme/release"}),
     findings=Findings(1, 2, 3, frozenset({"MIT", "GPL-3.0"}), frozenset({"openssl", "zlib"})),
 )
 UNKNOWN = replace(TAG, findings=None)
@@ -81,6 +82,7 @@ YES = [
     rule("platform", "noo", "windows/amd64"),
     rule("label", "eq", "stage=production"),
     rule("label", "sw", "stage="),
+    rule("signed_by", "eq", "acme/release"),
     rule("signed", "eq", "true"),
 ]
 NO = [
@@ -101,6 +103,7 @@ NO = [
     rule("platform", "oo", "windows/amd64"),
     rule("label", "eq", "stage=test"),
     rule("signed", "eq", "false"),
+    rule("signed_by", "eq", "release"),
 ]
 
 
@@ -257,6 +260,25 @@ def test_a_signature_is_waited_for_where_it_decides():
     assert decide_once(other, unsigned, NOW).answer is Answer.NO  # a signature would not help
     assert (asks_for(other, "signed"), asks_for(other, "size")) == (True, False)
     assert asks_for(parse_rules([{"not": rule("size", "gt", "1")}]), "size")
+
+
+def test_whose_signature_it_is_is_waited_for_as_long_as_more_may_sign():
+    by_ada = replace(TAG, signed_by=frozenset({"acme/ada"}))
+    for wanted, once, always in (
+        (rule("signed_by", "eq", "acme/ada"), Answer.YES, Answer.YES),
+        (rule("signed_by", "oo", "acme/eve", "acme/ada"), Answer.YES, Answer.YES),
+        (rule("signed_by", "sw", "acme/"), Answer.YES, Answer.YES),
+        (rule("signed_by", "eq", "acme/eve"), Answer.WAITS, Answer.NO),
+        (rule("signed_by", "noo", "acme/eve"), Answer.YES, Answer.YES),
+        (rule("signed_by", "noo", "acme/ada"), Answer.NO, Answer.NO),  # nothing takes that away
+        ({"not": rule("signed_by", "eq", "acme/ada")}, Answer.NO, Answer.NO),
+        ({"all": [rule("signed_by", "eq", "acme/ada"), rule("signed_by", "eq", "eve")]}, Answer.WAITS, Answer.NO),
+    ):
+        rules = parse_rules([wanted])
+        assert (decide_once(rules, by_ada, NOW).answer, decide(rules, by_ada, NOW).answer) == (once, always), wanted
+    waiting = decide_once(parse_rules([rule("signed_by", "eq", "acme/eve")]), by_ada, NOW)
+    assert (waiting.decided_by, waiting.waits_for) == (0, "signature")
+    assert asks_for(parse_rules([rule("signed_by", "eq", "x")]), "signed", "signed_by")
 
 
 # --- what is no rule ------------------------------------------------------------------------------------------
