@@ -409,9 +409,8 @@ class Enforcement:
         Asked are the policies that are switched on, and that of the scope, or `proposed` in its place, as if it
         were enforced. Nothing is refused or told. Five queries at most, whatever the limit.
         """
-        kind = "registry" if scope == REGISTRY else scope.key.partition(":")[0]
         rows = await self._database.fetch_all(
-            _PAGES[kind],
+            _PAGES[scope.kind],
             path=start[0],
             tag=start[1],
             limit=limit,

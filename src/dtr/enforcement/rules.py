@@ -65,14 +65,15 @@ class Scope:
     @property
     def key(self) -> str:
         """The scope as one text, by which its policy is kept."""
-        if self.repository is not None:
-            return f"repository:{self.repository}"
-        return f"namespace:{self.namespace}" if self.namespace is not None else "registry"
+        number = self.namespace if self.repository is None else self.repository
+        return self.kind if number is None else f"{self.kind}:{number}"
 
     @property
-    def text(self) -> str:
-        """For people."""
-        return self.key.partition(":")[0]
+    def kind(self) -> Literal["repository", "namespace", "registry"]:
+        """What it is the scope of."""
+        if self.repository is not None:
+            return "repository"
+        return "namespace" if self.namespace is not None else "registry"
 
 
 REGISTRY = Scope()
@@ -195,7 +196,7 @@ class Objection:
     @property
     def text(self) -> str:
         """For whoever pulls."""
-        return f"the policy of the {self.policy.scope.text} wants {' and '.join(self.missing)}"
+        return f"the policy of the {self.policy.scope.kind} wants {' and '.join(self.missing)}"
 
 
 @dataclass(frozen=True, slots=True)

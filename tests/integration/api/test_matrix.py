@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -384,15 +385,15 @@ def _upstream(world: World, target: str) -> None:
 EXCEPTION = {"kind": "tag", "value": "dev-*", "reason": "for developers"}
 
 
-def _enforcement_of(place: str) -> Callable[[World, str], None]:
-    """A policy that is switched off, with one exception."""
+def _enforcement_of(place: str, *, excepts: bool) -> Callable[[World, str], None]:
+    """A policy that is switched off, with one more exception or not."""
 
     def before(world: World, target: str) -> None:
         namespace, _, name = target.partition("/")
         path = place.replace("{namespace}", namespace or "acme").replace("{reponame}", name) + "/enforcement"
-        world.admin.delete(path).expect(204)
         world.admin.put(path, {"mode": "off"}).expect(200)
-        world.ids["exceptionid"] = world.admin.post(f"{path}/exceptions", EXCEPTION).expect(201).json["id"]
+        if excepts:
+            world.ids["exceptionid"] = world.admin.post(f"{path}/exceptions", EXCEPTION).expect(201).json["id"]
 
     return before
 
@@ -613,19 +614,19 @@ MATRIX = {
     ),
     f"DELETE {REPOSITORY}/upstream": Row("manage", before=_upstream, destroys=True),
     **{
-        f"{method} {place}/enforcement{rest}": Row(right, body, before=_enforcement_of(place))
+        f"{method} {place}/enforcement{rest}": Row(right, body, before=make(place) if make else None)
         for place, see, edit in (
             (REPOSITORY, "policies", "manage"),
             (NAMESPACE, "member", "namespace"),
             ("/api/v0", "auditor", "administrator"),
         )
-        for method, rest, right, body in (
-            ("GET", "", see, None),
-            ("PUT", "", edit, {"mode": "off"}),
-            ("DELETE", "", edit, None),
-            ("POST", "/exceptions", edit, EXCEPTION),
-            ("DELETE", "/exceptions/{exceptionid}", edit, None),
-            ("POST", "/report", edit, {"mode": "report"}),
+        for method, rest, right, body, make in (
+            ("GET", "", see, None, partial(_enforcement_of, excepts=False)),
+            ("PUT", "", edit, {"mode": "off"}, None),
+            ("POST", "/exceptions", edit, EXCEPTION, partial(_enforcement_of, excepts=False)),
+            ("DELETE", "/exceptions/{exceptionid}", edit, None, partial(_enforcement_of, excepts=True)),
+            ("POST", "/report", edit, {"mode": "report"}, None),
+            ("DELETE", "", edit, None, None),
         )
     },
     f"GET {NAMESPACE}/upstream": Row("member", before=_namespace_upstream),

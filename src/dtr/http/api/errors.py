@@ -40,6 +40,7 @@ from dtr.accounts import (
     UserUnknown,
 )
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
+from dtr.enforcement import EnforcementExceptionUnknown, EnforcementPolicyInvalid, EnforcementPolicyUnknown
 from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
 from dtr.mirrors import MirroringPolicyUnknown, UpstreamUnknown
 from dtr.oci import DigestInvalid, NameInvalid
@@ -84,6 +85,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "INVALID_PROMOTION_POLICY": (400, "A promotion policy cannot be like that."),
     "INVALID_WEBHOOK": (400, "A webhook cannot be like that."),
     "WEBHOOK_TEST_FAILED": (400, "The receiver did not take it."),
+    "INVALID_ENFORCEMENT_POLICY": (400, "What has to be signed cannot be said so."),
     "INVALID_UPSTREAM": (400, "An upstream cannot be like that."),
     "INVALID_REMOTE": (400, "A remote cannot be like that."),
     "REMOTE_EXISTS": (400, "There is a remote of this name."),
@@ -117,6 +119,8 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_PRUNING_POLICY": (404, "The repository has no such pruning policy."),
     "NO_SUCH_PROMOTION_POLICY": (404, "The repository has no such promotion policy."),
     "NO_SUCH_SIGNATURE": (404, "Content trust has nothing of this name in the repository."),
+    "NO_SUCH_ENFORCEMENT_POLICY": (404, "It wants nothing signed: there is no policy of its own."),
+    "NO_SUCH_ENFORCEMENT_EXCEPTION": (404, "Its policy has no such exception."),
     "NO_SUCH_UPSTREAM": (404, "It has no upstream."),
     "NO_SUCH_MIRRORING_POLICY": (404, "The repository has no such mirroring policy."),
     "NO_SUCH_PUSH_MIRRORING_POLICY": (404, "The repository has no such push mirroring policy."),
@@ -226,6 +230,9 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     BadCredentials: _code("NOT_AUTHENTICATED"),
     SessionUnknown: _code("NOT_AUTHENTICATED"),
     TooManyAttempts: lambda error: ApiError("TOO_MANY_REQUESTS", None, {"Retry-After": str(error.retry_after)}),
+    EnforcementPolicyInvalid: _code("INVALID_ENFORCEMENT_POLICY"),
+    EnforcementPolicyUnknown: _code("NO_SUCH_ENFORCEMENT_POLICY"),
+    EnforcementExceptionUnknown: _code("NO_SUCH_ENFORCEMENT_EXCEPTION"),
     UpstreamUnknown: _code("NO_SUCH_UPSTREAM"),
     MirroringPolicyUnknown: _code("NO_SUCH_MIRRORING_POLICY"),
     DefinitionUnknown: _code("NO_SUCH_REMOTE"),

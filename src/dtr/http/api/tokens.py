@@ -222,7 +222,7 @@ async def make_token(
         account.name,
         form.token_label,
         scope=form.scope.scope if form.scope else None,
-        expires_at=_milliseconds(form.expires_at) if form.expires_at else None,
+        expires_at=milliseconds(form.expires_at) if form.expires_at else None,
         user_agent="".join(char for char in user_agent if char.isprintable()),
         by=caller.actor,
     )
@@ -282,7 +282,7 @@ _FOREVER = 1 << 62
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def _milliseconds(when: dt.datetime) -> int:
+def milliseconds(when: dt.datetime) -> int:
     """Milliseconds since 1970; a moment without a zone is one of UTC."""
     when = when if when.tzinfo else when.replace(tzinfo=dt.UTC)
     return (when - _EPOCH) // dt.timedelta(milliseconds=1)
@@ -291,7 +291,7 @@ def _milliseconds(when: dt.datetime) -> int:
 def _moment(text: str) -> int:
     """A date or moment in milliseconds since 1970. Raises ApiError: INVALID_PARAMETERS."""
     try:
-        return _milliseconds(dt.datetime.fromisoformat(text))
+        return milliseconds(dt.datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         problem = {"field": "usedbefore", "message": "neither a date nor a moment (RFC 3339)"}
         raise ApiError("INVALID_PARAMETERS", [problem]) from None
