@@ -185,6 +185,7 @@ tags = st.builds(
     st.sampled_from([TAG, UNTOUCHED]),
     findings=st.sampled_from([None, TAG.findings, Findings()]),
     is_signed=st.sampled_from([None, False, True]),
+    signed_by=st.sampled_from([frozenset(), TAG.signed_by]),
 )
 
 
@@ -241,12 +242,12 @@ def test_once_is_a_no_only_where_no_signature_would_help(inner: list[dict[str, A
     rules, now = parse_rules(inner), decide(parse_rules(inner), tag, NOW)
     once = decide_once(rules, tag, NOW)
     if once.answer is not now.answer:
-        assert (now.answer, once.answer, tag.is_signed) == (Answer.NO, Answer.WAITS, False)
-        assert decide(rules, replace(tag, is_signed=True), NOW).answer is not Answer.NO or asks_for(
-            rules, "signed"
-        )
-    if once.answer is Answer.NO and tag.findings is not None and not tag.is_signed:
-        assert decide(rules, replace(tag, is_signed=True), NOW).answer is Answer.NO
+        assert (now.answer, once.answer) == (Answer.NO, Answer.WAITS)
+        assert asks_for(rules, "signed_by") or (asks_for(rules, "signed") and not tag.is_signed)
+    if once.answer is Answer.NO and tag.findings is not None:
+        for more in (frozenset(), {"release"}, {"acme/release"}, {"release", "acme/release"}):
+            signed = replace(tag, is_signed=True, signed_by=tag.signed_by | more)
+            assert decide(rules, signed, NOW).answer is Answer.NO
 
 
 def test_a_signature_is_waited_for_where_it_decides():
