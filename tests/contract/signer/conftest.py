@@ -30,13 +30,13 @@ def stock(tmp_path_factory, pair: Pair) -> Iterator[int]:
 
 
 @asynccontextmanager
-async def serving(signer: LocalSigner, pair: Pair) -> AsyncIterator[int]:
+async def serving(signer: LocalSigner, pair: Pair, port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[int]:
     """The port of our service over a signer."""
     from dtr.signer.service import Credentials, Service
 
     assert pair.client.authority is not None
     credentials = Credentials(pair.server.chain, pair.server.key, pair.client.authority)
-    service = Service(signer, "127.0.0.1:0", credentials)
+    service = Service(signer, f"{host}:{port}", credentials)
     await service.start()
     try:
         yield service.port
