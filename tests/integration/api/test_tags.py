@@ -234,10 +234,10 @@ def test_many_tags_are_deleted_at_once_and_the_answer_tells_of_each(api: Api):
         writer.client.push("acme/deletable", image, tag)
     answer = writer.post(f"{where}/delete", {"tags": ["a", "b", "c", "no tag", "a"]}).expect(200)
     assert answer.json == [
-        {"name": "a", "deleted": True},
-        {"name": "b", "deleted": True},
-        {"name": "c", "deleted": False},
-        {"name": "no tag", "deleted": False},
+        {"name": "a", "deleted": True, "inNotary": False},
+        {"name": "b", "deleted": True, "inNotary": False},
+        {"name": "c", "deleted": False, "inNotary": False},
+        {"name": "no tag", "deleted": False, "inNotary": False},
     ]
     # A tag of this name is one like others.
     assert writer.get(f"{where}/delete").expect(200).json[0]["name"] == "delete"

@@ -10,6 +10,7 @@ from tests.support.api import Api
 from tests.support.client import Client
 from tests.support.commands import RemoteCommands
 from tests.support.images import make_image, make_index
+from tests.support.rooms import GUN
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,41 @@ def test_tags_are_listed_shown_and_deleted(boss: RemoteCommands, api: Api) -> No
     assert boss("tag", "list", "boss/tagged", "-q") == "all\n"
     assert boss.fail("tag", "delete", "boss/tagged", "9", "--yes") == "boss/tagged has no tag 9"
     assert boss.fail("tag", "show", "boss/tagged", "9") == "boss/tagged has no tag or digest 9"
+
+
+def test_what_content_trust_has_is_shown_forgotten_and_deleted(boss: RemoteCommands, api: Api) -> None:
+    api.make_repository("boss/signed")
+    client = Client(api.server, "boss")
+    image = make_image()
+    for tag in ("1.0", "2.0", "3.0", "4.0"):
+        client.push("boss/signed", image, tag)
+    for role in ("targets/bob", "targets/alice", "targets/releases"):
+        api.sign("boss/signed", "1.0", image.digest, role=role)
+    api.sign("boss/signed", "2.0", image.digest)
+    api.sign("boss/signed", "3.0", make_image().digest)
+    rows = boss.rows("tag", "list", "boss/signed")
+    assert [row[7] for row in rows] == ["alice, bob", "yes", "for another image", ""]
+    assert "Signed:     alice, bob\n" in boss("tag", "show", "boss/signed", "1.0")
+    said = boss.fail("tag", "delete", "boss/signed", "1.0", "--yes")
+    assert said.startswith("boss/signed:1.0 is signed in content trust")
+    assert "dtr trust forget boss/signed 1.0" in said
+    said = boss.fail("tag", "delete", "boss/signed", "1.0", "2.0", "4.0", "9", "--yes")
+    assert said == "boss/signed has no tag 9; signed in content trust: 1.0, 2.0; the others are deleted"
+    assert "dtr trust delete boss/signed" in boss.fail("repo", "delete", "boss/signed", "--yes")
+    boss("trust", "forget", "boss/signed", "2.0", "--yes")
+    assert boss.fail("trust", "forget", "boss/signed", "2.0", "--yes") == (
+        "content trust has no tag 2.0 of boss/signed"
+    )
+    boss("tag", "delete", "boss/signed", "2.0", "--yes")
+    roles = {row[1]: row[5:] for row in boss.rows("trust", "list", "boss/signed")}
+    assert roles["targets"] == ["2", "1"]
+    assert roles["targets/alice"] == ["1", "0"]
+    assert [one["gun"] for one in boss.json("trust", "list", "boss/signed")] == [GUN]
+    boss("trust", "delete", "boss/signed", "--domain", "other.example.org", "--yes")
+    assert boss.rows("trust", "list", "boss/signed")
+    boss("trust", "delete", "boss/signed", "--yes")
+    assert boss.rows("trust", "list", "boss/signed") == []
+    boss("repo", "delete", "boss/signed", "--yes")
 
 
 def test_what_is_visible_is_found(boss: RemoteCommands, guest: RemoteCommands, api: Api) -> None:

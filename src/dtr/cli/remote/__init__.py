@@ -14,7 +14,8 @@ from dtr.cli.remote.repositories import repo, tag
 from dtr.cli.remote.robots import robot
 from dtr.cli.remote.system import search, settings, status
 from dtr.cli.remote.tokens import token
+from dtr.cli.remote.trust import trust
 
-COMMANDS = (login, logout, repo, tag, user, org, team, token, robot, event, search, settings, status)
+COMMANDS = (login, logout, repo, tag, trust, user, org, team, token, robot, event, search, settings, status)
 
 __all__ = ["COMMANDS", "completion"]

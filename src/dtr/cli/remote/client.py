@@ -31,6 +31,15 @@ _SAYINGS: dict[str, tuple[str, ...]] = {
     "NO_SUCH_REPOSITORY": ("there is no repository {repository}, or you may not see it",),
     "NO_SUCH_TAG": ("{repository} has no tag {tag}",),
     "NO_SUCH_REF": ("{repository} has no tag or digest {tag}",),
+    "NO_SUCH_SIGNATURE": ("content trust has no tag {tag} of {repository}",),
+    "TAG_IN_NOTARY": (
+        "{repository}:{tag} is signed in content trust: `dtr trust forget {repository} {tag}` lets it go",
+        "the image is signed in content trust: `dtr trust forget` lets it go",
+    ),
+    "REPOSITORY_CONTAINS_TAGS_IN_NOTARY": (
+        "tags of {repository} are signed in content trust: `dtr trust delete {repository}` ends that",
+        "tags of repositories of {account} are signed in content trust: `dtr trust delete` ends that",
+    ),
     "NO_SUCH_TEAM": ("{organization} has no team {team}",),
     "NO_SUCH_OPERATION": ("{server} cannot do that: its version is another one than that of this command",),
     "REPOSITORY_EXISTS": ("there is a repository {namespace}/{name} already",),

@@ -299,6 +299,14 @@ def _named(platform: Record) -> str:
     return "/".join(filter(None, (platform.get(part) for part in ("os", "architecture", "variant"))))
 
 
+def _signed(record: Record) -> str:
+    """By whom in content trust; empty: by nobody."""
+    if record.get("hashMismatch"):
+        return "for another image"
+    names = {one["signer"] for one in record.get("trust") or () if one["digest"] == record.get("digest")} - {""}
+    return ", ".join(sorted(names)) or ("yes" if record.get("inNotary") else "")
+
+
 _TAG_COLUMNS = (
     Column("TAG", "name"),
     Column("TYPE", _manifest("type")),
@@ -307,6 +315,7 @@ _TAG_COLUMNS = (
     Column("PUSHED", "updatedAt", "time"),
     Column("BY", "author"),
     Column("PULLS", "pulls", "number"),
+    Column("SIGNED", _signed),
     Column("PLATFORM", _platform),
 )
 _TAG_DETAILS = (
@@ -319,6 +328,7 @@ _TAG_DETAILS = (
     Column("MADE", "createdAt", "time"),
     Column("PUSHED", "updatedAt", "time"),
     Column("BY", "author"),
+    Column("SIGNED", _signed),
 )
 
 
@@ -365,10 +375,13 @@ def delete_tags(remote: Remote, repository: str, tags: tuple[str, ...], yes: boo
     if len(tags) == 1:
         remote.call("DELETE", f"{_TAGS}/{{tag}}", {"repository": repository, "tag": tags[0]})
         return
-    missing = []
+    missing, signed = [], []
     for begin in range(0, len(tags), _AT_ONCE):
         body = {"tags": list(tags[begin : begin + _AT_ONCE])}
         answer = remote.call("POST", f"{_TAGS}/delete", {"repository": repository}, body=body)
-        missing += [one["name"] for one in answer if not one["deleted"]]
-    if missing:
-        raise Failure(f"{repository} has no tag {', '.join(missing)}; the others are deleted")
+        signed += [one["name"] for one in answer if one["inNotary"]]
+        missing += [one["name"] for one in answer if not one["deleted"] and not one["inNotary"]]
+    said = [f"{repository} has no tag {', '.join(missing)}"] if missing else []
+    said += [f"signed in content trust: {', '.join(signed)}"] if signed else []
+    if said:
+        raise Failure(f"{'; '.join(said)}; the others are deleted")
