@@ -1,0 +1,219 @@
+"""Enforcement on a running server: policies by the API, pulls by the registry's, and what is told of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.support.api import Api, User
+from tests.support.client import Answer
+from tests.support.images import Image, make_artifact, make_image, make_index
+from tests.support.rooms import annotated
+
+IMAGE = make_image()
+REPOSITORY = "/api/v0/repositories/acme/app/enforcement"
+NAMESPACE = "/api/v0/repositoryNamespaces/acme/enforcement"
+REGISTRY = "/api/v0/enforcement"
+ENFORCED = {"mode": "enforce"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def people(api: Api) -> None:
+    api.make_users("olga", "will", "rita")
+    api.make_organization("acme", owners=("olga",), members=("will", "rita"))
+    for team, user, level in (("writers", "will", "read-write"), ("readers", "rita", "read-only")):
+        api.make_team(f"acme/{team}", user)
+        api.grant(f"acme/{team}", level)
+    api.make_repository("acme/app")
+    api.make_repository("acme/open", visibility="public")
+
+
+@pytest.fixture(autouse=True)
+def nothing_enforced(api: Api) -> Iterator[None]:
+    yield
+    for place in (REPOSITORY, NAMESPACE, REGISTRY):
+        api.admin.delete(place).expect(204)
+
+
+def enforce(api: Api, place: str, **policy: Any) -> Any:
+    """Set a policy; as soon as this returns, each of the processes knows it."""
+    answer = api.admin.put(place, {**ENFORCED, **policy}).expect(200).json
+    time.sleep(1.3)
+    return answer
+
+
+def pull(user: User, reference: str, path: str = "acme/app", method: str = "GET", **headers: str) -> Answer:
+    """A request with a token that is good for pulling, as clients get one for a pull."""
+    where = f"/v2/{path}/manifests/{reference}"
+    return user.client.call(method, where, headers=headers, scope=f"repository:{path}:pull")
+
+
+def push(api: Api, tag: str, image: Image | None = None, path: str = "acme/app") -> str:
+    return api.as_("will").client.push(path, image or annotated(IMAGE, tag=tag), tag)
+
+
+def test_only_what_is_signed_is_pulled_and_the_error_says_why(api: Api):
+    unsigned, signed = push(api, "unsigned"), push(api, "signed")
+    api.sign("acme/app", "signed", signed)
+    rita = api.as_("rita")
+    pull(rita, "unsigned").expect(200)
+    enforce(api, REPOSITORY)
+    for reference in ("signed", signed):
+        pull(rita, reference).expect(200)
+        pull(rita, reference, method="HEAD").expect(200)
+    for reference in ("unsigned", unsigned):
+        answer = pull(rita, reference).expect(403)
+        assert answer.json["errors"] == [
+            {
+                "code": "DENIED",
+                "message": f"{reference} must not be pulled: the policy of the repository wants a signature of the"
+                " image",
+                "detail": {"reference": reference, "digest": unsigned},
+            }
+        ]
+        pull(rita, reference, method="HEAD").expect(403)
+        pull(rita, reference, **{"If-None-Match": f'"{unsigned}"'}).expect(403)
+    # Rights come first: who may not know of the repository does not learn of its policy.
+    pull(api.anonymous, "unsigned").expect(401)
+    assert "policy" not in pull(api.anonymous, "unsigned").body.decode()
+
+
+def test_whoever_pushes_and_signs_is_not_hindered(api: Api):
+    enforce(api, NAMESPACE)
+    digest = push(api, "fresh", make_image(layers=2))
+    will, rita = api.as_("will"), api.as_("rita")
+    will.client.get_manifest("acme/app", "fresh").expect(200)
+    pull(will, "fresh").expect(403)
+    signature = make_artifact("application/vnd.cncf.notary.signature", b"{}", subject=annotated(IMAGE, tag="x"))
+    pushed = will.client.push("acme/app", signature)
+    pull(rita, pushed).expect(200)
+    referrers = f"/v2/acme/app/referrers/{digest}"
+    rita.client.call("GET", referrers, scope="repository:acme/app:pull").expect(200)
+    pull(rita, "fresh").expect(403)
+    api.sign("acme/app", "fresh", digest)
+    pull(rita, "fresh").expect(200)
+
+
+def test_the_strictest_policy_wins_and_each_has_its_exceptions(api: Api):
+    image = make_image()
+    index = make_index(image)
+    digest = push(api, "candidate", index)
+    rita = api.as_("rita")
+    enforce(api, REGISTRY)
+    made = enforce(api, REPOSITORY, signers=["role:targets/releases"])
+    assert (made["mode"], made["signers"], made["teams"], made["exceptions"]) == (
+        "enforce", ["role:targets/releases"], [], [],
+    )  # fmt: skip
+    api.sign("acme/app", "candidate", digest)
+    message = pull(rita, "candidate").expect(403).json["errors"][0]["message"]
+    assert message.endswith("the policy of the repository wants a signature by role:targets/releases")
+    form = {"kind": "tag", "value": "cand*", "reason": "to be tried", "expiresAt": "2100-01-01T00:00:00Z"}
+    exception = api.as_("olga").post(f"{REPOSITORY}/exceptions", form).expect(201).json
+    assert exception["author"] == "olga"
+    assert api.as_("olga").get(REPOSITORY).expect(200).json["exceptions"] == [exception]
+    time.sleep(1.3)
+    pull(rita, "candidate").expect(200)
+    pull(rita, image.digest).expect(200)
+    api.change("DELETE FROM trust_targets")
+    message = pull(rita, "candidate").expect(403).json["errors"][0]["message"]
+    assert message.endswith("the policy of the registry wants a signature of the image")
+    form = {"kind": "account", "value": "rita", "reason": "she looks for holes"}
+    excepted = api.admin.post(f"{REGISTRY}/exceptions", form).expect(201).json
+    assert excepted["value"] == "rita"
+    time.sleep(1.3)
+    pull(rita, "candidate").expect(200)
+    api.admin.delete(f"{REGISTRY}/exceptions/{excepted['id']}").expect(204)
+    time.sleep(1.3)
+    pull(rita, "candidate").expect(403)
+
+
+def test_a_renamed_repository_takes_its_namespaces_policy_along_with_its_old_name(api: Api):
+    api.make_repository("admin/moved", visibility="public")
+    api.admin.client.push("admin/moved", IMAGE, "v1")
+    rita = api.as_("rita")
+    enforce(api, NAMESPACE)
+    pull(rita, "v1", "admin/moved").expect(200)
+    api.change("UPDATE repositories SET path = 'acme/moved' WHERE path = 'admin/moved'")
+    api.change(
+        "UPDATE repositories SET namespace_id = (SELECT id FROM accounts WHERE name = 'acme')"
+        " WHERE path = 'acme/moved'"
+    )
+    api.change(
+        "INSERT INTO repository_redirects (path, repository_id, created_at)"
+        " SELECT 'admin/moved', id, 1 FROM repositories WHERE path = 'acme/moved'"
+    )
+    pull(rita, "v1", "acme/moved").expect(403)
+    pull(rita, "v1", "admin/moved").expect(403)
+
+
+def test_what_would_be_refused_is_told_before_it_is(api: Api):
+    push(api, "signed", path="acme/open")
+    push(api, "unsigned", path="acme/open")
+    api.sign(
+        "acme/open",
+        "signed",
+        api.admin.client.get_manifest("acme/open", "signed").headers["docker-content-digest"],
+    )
+    place = "/api/v0/repositories/acme/open/enforcement/report"
+    olga = api.as_("olga")
+
+    def report(place: str, body: Any) -> dict[str, bool]:
+        found = {}
+        start = None
+        while True:
+            answer = olga.post(place, body, pageSize=1, pageStart=start).expect(200)
+            found |= {f"{one['repository']}:{one['tag']}": one["refused"] for one in answer.json}
+            start = answer.headers.get("x-next-page-start")
+            if start is None:
+                return found
+
+    assert report(place, None) == {"acme/open:signed": False, "acme/open:unsigned": False}
+    assert report(place, {"mode": "report"}) == {"acme/open:signed": False, "acme/open:unsigned": True}
+    whole = report(f"{NAMESPACE}/report", {"mode": "report"})
+    assert whole["acme/open:unsigned"]
+    assert any(one.startswith("acme/app:") for one in whole)
+    (one, _) = olga.post(place, {"mode": "enforce", "signers": [f"key:{'1' * 64}"]}).expect(200).json
+    assert one["objections"] == [
+        {"scope": "repository", "mode": "enforce", "missing": [f"a signature by key:{'1' * 64}"]}
+    ]
+    pull(api.anonymous, "unsigned", "acme/open").expect(200)
+    # The same of real pulls.
+    enforce(api, REGISTRY, mode="report")
+    pull(api.anonymous, "unsigned", "acme/open").expect(200)
+    pull(api.anonymous, "signed", "acme/open").expect(200)
+    time.sleep(1.3)
+    told = olga.get("/api/v0/repositories/acme/open/events", eventType="FAIL").expect(200)
+    (event,) = [one for one in told.json["events"] if one["object"]["type"] == "pull"]
+    assert json.loads(event["object"]["content"]) == {
+        "mode": "report",
+        "missing": ["a signature of the image"],
+    }
+    assert event["object"]["name"] == "unsigned"
+    metrics = api.admin.client.send("GET", "/metrics").body.decode()
+    assert 'dtr_pulls_objected_total{mode="report"} 1.0' in metrics
+    assert 'dtr_pulls_objected_total{mode="enforce"}' in metrics
+
+
+def test_what_cannot_be_is_refused(api: Api):
+    olga = api.as_("olga")
+    assert olga.get(REPOSITORY).expect(404).codes == ["NO_SUCH_ENFORCEMENT_POLICY"]
+    form = {"kind": "tag", "value": "*", "reason": "none"}
+    assert olga.post(f"{REPOSITORY}/exceptions", form).expect(404).codes == ["NO_SUCH_ENFORCEMENT_POLICY"]
+    for body in (
+        {"mode": "enforce", "signers": ["somebody"]},
+        {"mode": "enforce", "teams": ["acme/nobody"]},
+        {"mode": "enforce", "teams": ["nobody"]},
+    ):
+        assert olga.put(REPOSITORY, body).expect(400).codes == ["INVALID_ENFORCEMENT_POLICY"]
+        assert olga.post(f"{REPOSITORY}/report", body).expect(400).codes == ["INVALID_ENFORCEMENT_POLICY"]
+    assert olga.put(REPOSITORY, {"mode": "sometimes"}).expect(400).codes == ["INVALID_JSON"]
+    olga.put(REPOSITORY, {"mode": "off", "teams": ["acme/readers"]}).expect(200)
+    assert olga.post(f"{REPOSITORY}/exceptions", {**form, "reason": ""}).expect(400).codes == [
+        "INVALID_ENFORCEMENT_POLICY"
+    ]
+    account = {"kind": "account", "value": "nobody", "reason": "none"}
+    assert olga.post(f"{REPOSITORY}/exceptions", account).expect(404).codes == ["NO_SUCH_ACCOUNT"]
+    assert olga.delete(f"{REPOSITORY}/exceptions/none").expect(404).codes == ["NO_SUCH_ENFORCEMENT_EXCEPTION"]
