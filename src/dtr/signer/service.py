@@ -14,7 +14,9 @@ gets further than the handshake of TLS. Certificates that are renewed on disk ar
 
 from __future__ import annotations
 
+import errno
 import logging
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,7 @@ class Service:
         self._signer = signer
         self._credentials = credentials
         self._loaded = self._read()
+        self._check()
         self._server = aio.server(options=(("grpc.so_reuseport", 0),), maximum_concurrent_rpcs=_AT_ONCE)
         self._server.add_generic_rpc_handlers(
             (
@@ -107,10 +110,11 @@ class Service:
             """Called for each handshake, by a thread of the library."""
             try:
                 found = self._read()
-            except OSError as error:
+                if found == self._loaded:
+                    return None
+                self._check()
+            except OSError as error:  # when half of it is there, the one in use stays
                 _log.error("certificate not reloaded", extra={"reason": str(error)})
-                return None
-            if found == self._loaded:
                 return None
             self._loaded = found
             _log.info("certificate reloaded", extra={"file": str(self._credentials.certificate)})
@@ -123,6 +127,16 @@ class Service:
     def _read(self) -> tuple[bytes, bytes, bytes]:
         files = self._credentials
         return files.certificate.read_bytes(), files.key.read_bytes(), files.client_ca.read_bytes()
+
+    def _check(self) -> None:
+        """Whether the library will be able to use the files. Raises OSError."""
+        context, files = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._credentials
+        try:
+            context.load_cert_chain(files.certificate, files.key)
+            context.load_verify_locations(files.client_ca)
+        except ssl.SSLError as error:
+            what = f"with key {files.key} and authority {files.client_ca}: {error.reason or error}"
+            raise OSError(errno.EINVAL, what, str(files.certificate)) from None
 
     async def _create(self, request: CreateKeyRequest) -> PublicKey:
         key = await self._signer.create_key(request.gun, request.role, request.algorithm)

@@ -9,6 +9,7 @@ import signal
 import ssl
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -246,12 +247,13 @@ async def test_it_does_not_start_on_what_it_cannot_use(pair: Pair, tmp_path: Pat
     directory = tmp_path / "signer"
     directory.mkdir()
     (directory / "signer.passphrases").write_text("broken\n")
-    for environment, reason in (
-        ({}, "line 1"),
-        ({"DTR_SIGNER__PASSPHRASE_FILE": "/proc/none"}, "/proc/none"),
-        ({"DTR_DATABASE__URL": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}, "database"),
+    wrong = Pair(replace(pair.server, key=pair.client.key), pair.client)
+    for shown, environment, reason in (
+        (pair, {}, "line 1"),
+        (pair, {"DTR_DATABASE__URL": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}, "database"),
+        (wrong, {"DTR_SIGNER__PASSPHRASE_FILE": str(directory / "other")}, "KEY_VALUES_MISMATCH"),
     ):
-        one = dtr_signer(directory, pair, **environment)
+        one = dtr_signer(directory, shown, **environment)
         with pytest.raises(AssertionError, match="did not start"):
             one.start()
         assert one.process is not None
