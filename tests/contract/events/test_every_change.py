@@ -26,6 +26,8 @@ from tests.support.rooms import Rooms, annotated
 import dtr
 from dtr.accounts import Level
 from dtr.db import ConstraintViolated, Database, Statement
+from dtr.enforcement import Enforcement, PolicyException, Scope
+from dtr.enforcement import Policy as EnforcementPolicy
 from dtr.events import Actor, Events, Filter
 from dtr.jobs import Crons, JobRequest, Jobs, Workers
 from dtr.mirrors import (
@@ -65,6 +67,7 @@ SILENT = {
     "Uploads.store": "the same",
     "Uploads.cancel": "nothing had come of it",
     "Pulls.flush": "writes events",
+    "Refusals.flush": "the same",
     "Usage.fold": "adds up what is counted",
     "Sweeper.sweep": "deletes what nobody sees any more",
     "Collector.collect": "leaves events of its own: see test_pushes.py",
@@ -207,6 +210,8 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await put(annotated(image, n="2"), "v1", "v2", "v3")
     await did.does("Manifests.delete_tag", rooms.manifests.delete_tag, number, "v1")
     await did.does("Manifests.delete_tags", rooms.manifests.delete_tags, number, ["v2", "none"])
+    await rooms.sign(number, "v3", image.digest)
+    await did.does("TrustIndex.forget", rooms.signed.forget, number, "v3")
     promotion = Promotion(database, rooms.lifetimes)
     target = await rooms.make_repository("acme/promoted")
     origin = Origin("acme/tool", "v1")
@@ -238,6 +243,12 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     upstream = Upstream(repository=cached, remote=remote.id, remote_path="library/app")
     upstream = await did.does("Upstreams.put", upstreams.put, upstream)
     await did.does("Upstreams.delete", upstreams.delete, upstream)
+    enforcement, scope = Enforcement(database), Scope(repository=cached)
+    await did.does("Enforcement.put", enforcement.put, EnforcementPolicy(scope=scope, mode="report"))
+    exception = PolicyException(kind="tag", value="dev-*", reason="for developers")
+    exception = await did.does("Enforcement.add_exception", enforcement.add_exception, scope, exception)
+    await did.does("Enforcement.delete_exception", enforcement.delete_exception, scope, exception.id)
+    await did.does("Enforcement.delete", enforcement.delete, scope)
     await _mirroring(rooms, did, number, remote.id)
     await did.does("Definitions.delete", definitions.delete, remote.id)
     webhooks, deliveries = (
