@@ -214,21 +214,21 @@ class Enforcement:
         return bool(self._active) and bool(self._policies(repository, namespace))
 
     async def check(
-        self, repository: int, namespace: str | None, reference: str, digest: str, *, by: Actor
+        self, repository: int, namespace: str | None, reference: str, digest: str, *, who: Actor
     ) -> None:
         """
-        Let a manifest be pulled that was asked for as `reference`, or not; objections are told. One query.
+        Let `who` pull a manifest that was asked for as `reference`, or not; objections are told. One query.
 
         Raises PullRefused, DatabaseError: then nobody knows, and it is not handed out.
         """
         policies = self._policies(repository, namespace)
         if not policies:
             return
-        pull = Pull(digest=digest, account=by.id or None, moment=round(time.time() * 1000))
+        pull = Pull(digest=digest, account=who.id or None, moment=round(time.time() * 1000))
         verdicts = await self._decide([(repository, policies, pull)])
         verdict = verdicts[0]
         if verdict.objections:
-            self.refusals.add(repository, reference, digest, verdict, by=by)
+            self.refusals.add(repository, reference, digest, verdict, by=who)
             if self.observe is not None:
                 self.observe("enforce" if verdict.refuses else "report")
         if verdict.refuses:

@@ -54,7 +54,7 @@ class Place:
 
     async def may_pull(self, digest: str, reference: str = "latest", by: Actor = ADA) -> bool:
         try:
-            await self.enforcement.check(self.repository, self.namespace, reference, digest, by=by)
+            await self.enforcement.check(self.repository, self.namespace, reference, digest, who=by)
         except PullRefused:
             return False
         return True

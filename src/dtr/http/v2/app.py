@@ -287,7 +287,7 @@ class RegistryAPI:
         if "push" in request.claims.access[request.name]:
             return  # a push, or the making of a signature: both look for what is there
         await self._enforcement.check(
-            found.repository, found.namespace, request.argument, found.digest, by=request.actor
+            found.repository, found.namespace, request.argument, found.digest, who=request.actor
         )
 
     async def _find_manifest(self, request: Request, reference: Tag | Digest) -> StoredManifest:
