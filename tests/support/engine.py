@@ -29,7 +29,7 @@ class Engine:
     """
 
     def __init__(self, directory: Path, mirrors: tuple[str, ...] = (), prefix: tuple[str, ...] = ()) -> None:
-        """`mirrors` are asked before Docker Hub; `prefix` runs it, and the docker command, through other programs."""
+        """`mirrors` are asked before Docker Hub; `prefix` runs it, and the docker command, on another host."""
         self._directory = directory
         self._mirrors = mirrors
         self.prefix = prefix
@@ -85,7 +85,7 @@ class Engine:
 
 @contextmanager
 def run_engine(*mirrors: str, prefix: tuple[str, ...] = ()) -> Iterator[Engine]:
-    """A running engine, maybe with mirrors of Docker Hub or behind a prefix. What it made is removed at the end, as it is large."""
+    """A running engine, as `Engine` says. What it made is removed at the end, as it is large."""
     # A short name: the paths of its sockets are limited.
     directory = Path(tempfile.mkdtemp(prefix="dtr-engine-"))
     engine = Engine(directory, mirrors, prefix)

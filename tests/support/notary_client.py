@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +61,7 @@ class Notary:
         )  # fmt: skip
 
     def list(self, gun: str, *roles: str) -> dict[str, Target]:
-        """What `notary list` shows, verified by it: the targets by name."""
+        """What `notary list` shows, verified by it: the targets by name; of some roles, or of all."""
         options = [word for role in roles for word in ("--roles", role)]
         # Two lines of heading; without targets a sentence.
         lines = [line.split() for line in self("list", gun, *options).stdout.splitlines()]
@@ -67,14 +69,33 @@ class Notary:
         return {name: Target(digest, int(length), role) for name, digest, length, role in rows}
 
     def init(self, gun: str) -> None:
-        """Begin a collection of which the server keeps the key for snapshots, as docker does, and publish it."""
-        self("init", gun)
+        """Begin a collection and publish it, empty; its owner keeps the key for snapshots."""
+        self("init", gun, "--publish")
+
+    def give_snapshots(self, gun: str) -> None:
+        """Let the server make the snapshots from now on, as docker does: others may publish then."""
         self("key", "rotate", gun, "snapshot", "--server-managed")
 
-    def sign(self, gun: str, name: str, content: bytes, *roles: str) -> str:
-        """Sign content as a target, and publish it; its digest in hexadecimal."""
-        import hashlib
+    def make_key(self, name: str) -> Path:
+        """Make a key for delegations of which this user is a holder; the file of its certificate."""
+        key, certificate = self.directory / f"{name}.key", self.directory / f"{name}.crt"
+        run(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc",
+            "-subj", f"/CN={name}", "-days", "400", "-keyout", key, "-out", certificate,
+        )  # fmt: skip
+        self("key", "import", key, "--role", f"targets/{name}")
+        return certificate
 
+    def take_keys(self, other: Notary) -> None:
+        """Have all keys that another user has now, as well."""
+        shutil.copytree(other.directory / "trust" / "private", self.directory / "trust" / "private")
+
+    def delegate(self, gun: str, role: str, *keys: Path) -> None:
+        """Let the holders of these keys sign everything in a role."""
+        self("delegation", "add", gun, role, *keys, "--all-paths", "--publish")
+
+    def sign(self, gun: str, name: str, content: bytes, *roles: str) -> str:
+        """Sign content as a target, in `targets` or in these roles, and publish it; its digest in hexadecimal."""
         file = self.directory / "content"
         file.write_bytes(content)
         options = [word for role in roles for word in ("--roles", role)]
