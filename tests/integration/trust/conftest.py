@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.support.backends import BACKENDS, run_server
+from tests.support.backends import run_server
 from tests.support.server import PASSWORD, Server
 from tests.support.trust import Trust
 
@@ -24,10 +24,10 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session", params=BACKENDS[:2])
+@pytest.fixture(scope="session")
 def notary(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """
-    A server with two workers.
+    A server with two workers, over the database that the parameter names: each module says which.
 
     Of the organisation `org`, owner owns all, and reader, writer and keeper read, write and administer the
     repositories that tests make with `make_path`. The auditor sees everything, the stranger what everybody does.

@@ -22,6 +22,8 @@ from dtr.http.trust.errors import Refused, body_of, refusal
 from dtr.http.trust.request import Request, respond
 from dtr.http.trust.routes import Route, clean, find_route
 from dtr.http.trust.upload import read_update
+from dtr.signer import SignerError
+from dtr.tuf import is_role
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -119,7 +121,7 @@ class TrustAPI:
             refused = refusal(error, request.route.operation)
             if refused is None or request.is_answered:
                 raise
-            if refused.status >= 500 and facts is not None:
+            if facts is not None and (refused.status >= 500 or isinstance(error, SignerError)):
                 facts.reason = str(error)
             await respond(request, refused.status, body_of(refused), (*refused.headers, _ERROR))
 
@@ -146,7 +148,7 @@ class TrustAPI:
 
     async def _get(self, request: Request) -> None:
         collection, is_public = await self._access.collection(request, READ)
-        found = await self._trust.get(collection, request.route.arguments["role"])
+        found = await self._trust.get(collection, _role(request))
         await self._serve(request, found, is_public=is_public, age=self._options.current_age, is_current=True)
 
     async def _get_by_hash(self, request: Request) -> None:
@@ -154,7 +156,7 @@ class TrustAPI:
         arguments = request.route.arguments
         if len(arguments["hash"]) != _INDEXED_DIGITS:
             raise _missing()
-        found = await self._trust.get_by_hash(collection, arguments["role"], arguments["hash"].lower())
+        found = await self._trust.get_by_hash(collection, _role(request), arguments["hash"].lower())
         await self._serve(request, found, is_public=is_public, age=self._options.consistent_age)
 
     async def _get_by_version(self, request: Request) -> None:
@@ -163,7 +165,7 @@ class TrustAPI:
         version = int(arguments["version"])
         if version > _LARGEST_VERSION:
             raise _missing()
-        found = await self._trust.get_by_version(collection, arguments["role"], version)
+        found = await self._trust.get_by_version(collection, _role(request), version)
         await self._serve(request, found, is_public=is_public, age=self._options.consistent_age)
 
     @staticmethod
@@ -234,6 +236,14 @@ ROUTES: dict[str, str] = {
     "Health": "trust_health",
     "Other": "other",
 }
+
+
+def _role(request: Request) -> str:
+    """The role in the path, which may also be what no role is called. Raises Refused."""
+    role = request.route.arguments["role"]
+    if not is_role(role):
+        raise _missing()
+    return role
 
 
 def _missing() -> Refused:
