@@ -297,7 +297,8 @@ _HOLDERS = Statement(
     .union(
         select(tags.c.manifest).where(
             tags.c.repository_id == _repository,
-            tags.c.name.between("sha256-", "sha256."),
+            tags.c.name > "sha256-",
+            tags.c.name < "sha256.",
             _has_tag_of_cosign,
             tags.c.manifest > _behind,
         )
