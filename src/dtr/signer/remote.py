@@ -29,7 +29,7 @@ _METHODS = {
 }
 HEALTH_NAMES = ("grpc.health.v1.Health.KeyManagement", "grpc.health.v1.Health.Signer")
 """What the health service calls the two services (section 5.1)."""
-_DEADLINE_SECONDS = 10.0
+_DEADLINE_SECONDS = 5.0
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
