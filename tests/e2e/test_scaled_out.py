@@ -22,10 +22,8 @@ def servers(
     tmp_path_factory: pytest.TempPathFactory, postgresql_cluster: Cluster, s3_server: S3Server
 ) -> Iterator[tuple[Server, Server]]:
     """Two hosts with two workers each."""
-    settings = {**s3_server.settings, "database.url": postgresql_cluster.create()}
+    settings = {**s3_server.settings, "database.url": postgresql_cluster.create(tables=True)}
     both = [Server(tmp_path_factory.mktemp("host") / "dtr", settings, workers=2) for _ in range(2)]
-    both[0].directory.mkdir()
-    both[0].cli("migrate")
     for one in both:
         one.start()
     yield both[0], both[1]

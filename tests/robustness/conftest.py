@@ -13,8 +13,7 @@ def two_workers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     """A server with two workers, on both databases."""
     settings = {}
     if request.param == "postgresql":
-        settings["database.url"] = request.getfixturevalue("postgresql_cluster").create()
+        settings["database.url"] = request.getfixturevalue("postgresql_cluster").create(tables=True)
     server = Server(tmp_path_factory.mktemp("two_workers") / "dtr", settings, workers=2)
-    server.cli("migrate")
     yield server.start()
     server.close()

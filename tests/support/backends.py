@@ -29,13 +29,12 @@ def run_server(
     """A running server of this kind, with databases and buckets of the session's servers."""
     given = dict(settings or {})
     if kind == "postgresql":
-        given["database.url"] = request.getfixturevalue("postgresql_cluster").create()
+        given["database.url"] = request.getfixturevalue("postgresql_cluster").create(tables=True)
     if kind == "s3":
         given |= request.getfixturevalue("s3_server").settings | {"storage.s3.prefix": f"{uuid.uuid4().hex}/"}
     server = Server(tmp_path_factory.mktemp(kind) / "dtr", given, workers=workers)
     if kind == "postgresql":
         server.directory.mkdir()
-        server.cli("migrate")
     try:
         yield server.start()
     finally:

@@ -218,9 +218,8 @@ class Pushed:
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {}
     if request.param == "postgresql":
-        settings["database.url"] = request.getfixturevalue("postgresql_cluster").create()
+        settings["database.url"] = request.getfixturevalue("postgresql_cluster").create(tables=True)
     server = Server(tmp_path_factory.mktemp("fsck") / "dtr", settings, workers=1)
-    server.cli("migrate")
     server.start().make_repository("admin/app")
     yield server
     server.close()

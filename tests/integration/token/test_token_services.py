@@ -30,10 +30,8 @@ def pair(
     request: pytest.FixtureRequest, make_server: Callable[..., Server], postgresql_cluster: Cluster
 ) -> Iterator[tuple[Server, Server]]:
     """Two process trees over the same data, the second not started yet."""
-    settings = {"database.url": postgresql_cluster.create()} if request.param == "postgresql" else {}
+    settings = {"database.url": postgresql_cluster.create(tables=True)} if request.param == "postgresql" else {}
     first = make_server(settings, start=False)
-    first.directory.mkdir()
-    first.cli("migrate")
     first.start()
     first.make_repository("admin/shared")
     shared = {
