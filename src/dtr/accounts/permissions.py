@@ -153,6 +153,8 @@ class Operation(enum.Enum):
     USE_REMOTES = enum.auto()
     SEE_REMOTES = enum.auto()
     """Never their secrets."""
+    MANAGE_SIGNING_IDENTITIES = enum.auto()
+    """Whose signatures count in the repositories of a namespace."""
     MANAGE_REPOSITORY_WEBHOOKS = enum.auto()
     MANAGE_NAMESPACE_WEBHOOKS = enum.auto()
     MANAGE_GLOBAL_WEBHOOKS = enum.auto()
@@ -280,6 +282,7 @@ _RULES: dict[Operation, Callable[[Facts], bool]] = {
     Operation.MANAGE_REMOTES: _owns_namespace,
     Operation.USE_REMOTES: _manages_namespace,
     Operation.SEE_REMOTES: _manages_namespace_or_audits,
+    Operation.MANAGE_SIGNING_IDENTITIES: _owns_namespace,
     Operation.MANAGE_REPOSITORY_WEBHOOKS: _administers,
     Operation.MANAGE_NAMESPACE_WEBHOOKS: _manages_namespace,
     Operation.MANAGE_GLOBAL_WEBHOOKS: _is_system_admin,

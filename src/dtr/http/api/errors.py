@@ -58,6 +58,7 @@ from dtr.registry import (
 )
 from dtr.remotes import DefinitionInUse, DefinitionInvalid, DefinitionTaken, DefinitionUnknown
 from dtr.settings import SettingsInvalid
+from dtr.signatures import IdentityInvalid, IdentityUnknown
 from dtr.webhooks import DeliveryUnknown, WebhookInvalid, WebhookUnknown
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "WEBHOOK_TEST_FAILED": (400, "The receiver did not take it."),
     "INVALID_ENFORCEMENT_POLICY": (400, "What has to be signed cannot be said so."),
     "INVALID_UPSTREAM": (400, "An upstream cannot be like that."),
+    "INVALID_SIGNING_IDENTITY": (400, "A signing identity cannot be like that."),
     "INVALID_REMOTE": (400, "A remote cannot be like that."),
     "REMOTE_EXISTS": (400, "There is a remote of this name."),
     "REMOTE_REGISTRY_INVALID_PERMISSIONS": (400, "The remote registry does not let its user do that."),
@@ -125,6 +127,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_MIRRORING_POLICY": (404, "The repository has no such mirroring policy."),
     "NO_SUCH_PUSH_MIRRORING_POLICY": (404, "The repository has no such push mirroring policy."),
     "NO_SUCH_POLL_MIRRORING_POLICY": (404, "The repository has no such poll mirroring policy."),
+    "NO_SUCH_SIGNING_IDENTITY": (404, "There is no such signing identity."),
     "NO_SUCH_REMOTE": (404, "There is no such remote."),
     "NO_SUCH_WEBHOOK": (404, "There is no such webhook."),
     "NO_SUCH_WEBHOOK_DELIVERY": (404, "The webhook has no such delivery."),
@@ -235,6 +238,8 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     EnforcementExceptionUnknown: _code("NO_SUCH_ENFORCEMENT_EXCEPTION"),
     UpstreamUnknown: _code("NO_SUCH_UPSTREAM"),
     MirroringPolicyUnknown: _code("NO_SUCH_MIRRORING_POLICY"),
+    IdentityUnknown: _code("NO_SUCH_SIGNING_IDENTITY"),
+    IdentityInvalid: _code("INVALID_SIGNING_IDENTITY"),
     DefinitionUnknown: _code("NO_SUCH_REMOTE"),
     DefinitionInvalid: _code("INVALID_REMOTE"),
     DefinitionTaken: _code("REMOTE_EXISTS"),

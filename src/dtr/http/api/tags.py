@@ -25,6 +25,7 @@ from dtr.http.api.repositories import (
     require_writable,
 )
 from dtr.http.api.rooms import RoomsDep
+from dtr.http.api.signatures import SignaturesOfTag
 from dtr.oci import Digest, OciError, Tag, parse_reference
 from dtr.registry import ManifestUnknown
 from dtr.trust.index import is_signed_as
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
     from dtr.oci import Reference
     from dtr.registry.images import ManifestRecord, TagRecord
+    from dtr.signatures import Summary
     from dtr.trust.index import TargetSignature
 
 router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/tags", tags=["repositories"])
@@ -74,6 +76,9 @@ class TagView(Record):
     trust: list[TrustSignature] | None = Field(
         None, description="Who signed what under this name in content trust. Missing: nobody."
     )
+    signatures: SignaturesOfTag | None = Field(
+        None, description="Of what it names, as artifacts: cosign's and Notation's. Missing: there are none."
+    )
     pulls: int = Field(description="How often it was pulled by this name.")
     last_pulled_at: dt.datetime = Field(description="By this name; the year 1: never.")
     manifest: ManifestView
@@ -94,12 +99,14 @@ class TagView(Record):
         *,
         dockerfile: bool = True,
         signatures: Sequence[TargetSignature] = (),
+        artifacts: Summary | None = None,
         origin: bool,
         mirroring: MirroringRecord | None,
     ) -> TagView:
         """
-        The record of a tag, with `manifest` of the index that it names, and its `signatures` in content trust.
+        The record of a tag, with `manifest` of the index that it names.
 
+        `signatures` are those of its name in content trust, `artifacts` those of what it names.
         `origin` says whether the caller may know where it comes from; `mirroring` of whoever may.
         """
         return cls(
@@ -111,6 +118,7 @@ class TagView(Record):
             in_notary=bool(signatures),
             hash_mismatch=bool(signatures) and not is_signed_as(signatures, tag.manifest.digest),
             trust=[TrustSignature.of(one) for one in signatures] or None,
+            signatures=SignaturesOfTag.of(artifacts) if artifacts else None,
             pulls=tag.pulls,
             last_pulled_at=moment(tag.last_pulled_at),
             manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
@@ -160,11 +168,13 @@ async def list_repo_tags(
     origin = may(facts, Operation.LIST_POLICIES)
     mirrored = await _mirrored(rooms, repository, shown) if origin else {}
     signed = await _signatures(rooms, repository, shown, domain)
+    artifacts = await rooms.signatures.summaries(repository, (one.manifest.digest for one in shown))
     return [
         TagView.of(
             one,
             dockerfile=include_manifests,
             signatures=signed.get(one.name, ()),
+            artifacts=artifacts.get(one.manifest.digest),
             origin=origin,
             mirroring=mirrored.get(one.name),
         )
@@ -202,11 +212,13 @@ async def list_repo_tag(
     origin = may(facts, Operation.LIST_POLICIES)
     mirrored = await _mirrored(rooms, repository, tags) if origin else {}
     signed = await _signatures(rooms, repository, tags, domain)
+    artifacts = await rooms.signatures.summaries(repository, [manifest.digest])
     return [
         TagView.of(
             tag,
             part,
             signatures=signed.get(tag.name, ()),
+            artifacts=artifacts.get(manifest.digest),
             origin=origin,
             mirroring=mirrored.get(tag.name),
         )
