@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dtr.cli.remote.accounts import org, team, user
 from dtr.cli.remote.completion import completion
+from dtr.cli.remote.enforcement import enforce
 from dtr.cli.remote.events import event
 from dtr.cli.remote.login import login, logout
 from dtr.cli.remote.repositories import repo, tag
@@ -16,6 +17,22 @@ from dtr.cli.remote.system import search, settings, status
 from dtr.cli.remote.tokens import token
 from dtr.cli.remote.trust import trust
 
-COMMANDS = (login, logout, repo, tag, trust, user, org, team, token, robot, event, search, settings, status)
+COMMANDS = (
+    login,
+    logout,
+    repo,
+    tag,
+    trust,
+    enforce,
+    user,
+    org,
+    team,
+    token,
+    robot,
+    event,
+    search,
+    settings,
+    status,
+)
 
 __all__ = ["COMMANDS", "completion"]

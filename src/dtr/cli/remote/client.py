@@ -40,6 +40,11 @@ _SAYINGS: dict[str, tuple[str, ...]] = {
         "tags of {repository} are signed in content trust: `dtr trust delete {repository}` ends that",
         "tags of repositories of {account} are signed in content trust: `dtr trust delete` ends that",
     ),
+    "NO_SUCH_ENFORCEMENT_POLICY": (
+        "{repository} wants nothing signed",
+        "{account} wants nothing signed",
+        "{server} wants nothing signed",
+    ),
     "NO_SUCH_TEAM": ("{organization} has no team {team}",),
     "NO_SUCH_OPERATION": ("{server} cannot do that: its version is another one than that of this command",),
     "REPOSITORY_EXISTS": ("there is a repository {namespace}/{name} already",),
@@ -187,6 +192,8 @@ class Remote:
         limit: int | None = None,
         page_size: int = LARGEST_PAGE,
         query: Mapping[str, Any] | None = None,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """
         The records of a list, page by page, as they are asked for.
@@ -194,7 +201,8 @@ class Remote:
         `key` is where the answer has them; None: it is the list itself. Raises Refused, Failure.
         """
         size = min(limit or page_size, page_size)
-        return islice(self._pages(path, names or {}, key, size, dict(query or {})), limit)
+        pages = self._pages(path, names or {}, key, size, dict(query or {}), method, body)
+        return islice(pages, limit)
 
     def lines(self, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[str]:
         """The lines of an answer, as they come. Raises Refused, Failure."""
@@ -210,13 +218,20 @@ class Remote:
             raise self._failure(error) from None
 
     def _pages(
-        self, path: str, names: Mapping[str, str], key: str | None, size: int, query: dict[str, Any]
+        self,
+        path: str,
+        names: Mapping[str, str],
+        key: str | None,
+        size: int,
+        query: dict[str, Any],
+        method: str,
+        body: Mapping[str, Any] | None,
     ) -> Iterator[dict[str, Any]]:
         # The account service has other names for the parameters, and says in the body where the next page begins.
         start, most = ("start", "limit") if path.startswith("/enzi/") else ("pageStart", "pageSize")
         query[most] = size
         while True:
-            answer = self._send("GET", path, names, None, query)
+            answer = self._send(method, path, names, body, query)
             document = self._document(answer)
             yield from (document if key is None else document.get(key)) or ()
             following = answer.headers.get(_NEXT) or (key and document.get("nextPageStart"))
