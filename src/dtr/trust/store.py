@@ -39,7 +39,7 @@ from dtr.tuf import SNAPSHOT, TIMESTAMP
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement, FromClause
 
     from dtr.db import Transaction
     from dtr.trust.current import Current
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _repository, _gun = bindparam("repository", type_=BigInteger), bindparam("gun", type_=Text)
 
 
-def _its(table: Table) -> ColumnElement[bool]:
+def _its(table: FromClause) -> ColumnElement[bool]:
     """The rows of a collection: parameters `repository` and `gun`."""
     return and_(table.c.repository_id == _repository, table.c.gun == _gun)
 

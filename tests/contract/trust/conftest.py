@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -133,16 +135,12 @@ class House:
 
 def signed(content: bytes) -> Json:
     """What a file says."""
-    import json
-
     said: Json = json.loads(content)["signed"]
     return said
 
 
 def sha256_of(meta: Json) -> str:
     """The SHA-256 of a file meta, hexadecimal."""
-    import base64
-
     return base64.b64decode(meta["hashes"]["sha256"]).hex()
 
 

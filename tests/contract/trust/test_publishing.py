@@ -7,9 +7,10 @@ import json
 
 import pytest
 from tests.contract.trust.conftest import HOST, House, digest, sha256_of, signed
-from tests.support.notary import Key
+from tests.support.notary import Key, seal
 
 from dtr.events import Actor, Events, Filter
+from dtr.oci import parse_repository_name
 from dtr.trust import Collection, FileUnknown, RepositoryGone, VersionConflict
 from dtr.tuf import Envelope, RuleBroken
 
@@ -71,7 +72,8 @@ async def test_docker_signs_in_two_roles(house: House):
     }
     # the keys, as accounts know them
     assert await house.rooms.query(
-        "SELECT role, key_id, public_key_id, has_signed FROM trust_delegations WHERE role LIKE 'targets/%' ORDER BY role"
+        "SELECT role, key_id, public_key_id, has_signed FROM trust_delegations WHERE role LIKE 'targets/%'"
+        " ORDER BY role"
     ) == [
         (role, ada.id, hashlib.sha256(ada.public).hexdigest(), True)
         for role in ("targets/ada", "targets/releases")
@@ -133,8 +135,6 @@ async def test_a_snapshot_that_names_an_older_file_leads_to_that(house: House):
     await house.publish(collection, old)
     await house.publish(collection, publisher.sign({"v1": (digest(2), 5)}, "targets/ada"))
     assert await house.index(collection) == {("targets/ada", "v1"): digest(2)}
-    from tests.support.notary import seal
-
     publisher.files["targets/ada"] = old["targets/ada"]
     publisher.snapshot_version += 1
     again = seal(publisher.snapshot_of(publisher.files), [snapshot])
@@ -378,11 +378,9 @@ async def test_a_repository_may_have_collections_of_several_names(house: House):
 
 async def test_who_takes_a_name_finds_nothing_of_the_one_that_had_it(house: House):
     collection, _ = await house.begin(v1=digest(1))
-    from dtr.oci import parse_repository_name
-
     await house.rooms.repositories.rename("acme/app", parse_repository_name("acme/old"))
     assert await house.walk(collection) == {"targets": {"v1": digest(1)}}  # by its old name
-    successor, publisher = await house.begin(v1=digest(2))
+    successor, _ = await house.begin(v1=digest(2))
     assert successor.gun == collection.gun
     assert await house.walk(successor) == {"targets": {"v1": digest(2)}}
     changes = await house.trust.list_changes(after=0, records=100, collection=successor, age=0)
@@ -394,7 +392,7 @@ async def test_who_takes_a_name_finds_nothing_of_the_one_that_had_it(house: Hous
 
 
 async def test_a_key_signs_for_one_collection_alone(house: House):
-    """Who lists the server's key of another collection in a root gets nothing signed that its clients would take."""
+    """Who lists the server's key of another collection gets nothing signed that its clients would take."""
     victim, theirs = await house.begin(v1=digest(1))
     collection = await house.collection("evil/app")
     publisher = await house.publisher(collection)
