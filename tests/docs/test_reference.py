@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tests.docs.pages import DOCS, ROOT, codes_in, tables_of
@@ -21,6 +21,7 @@ from dtr.accounts import Facts, Level, Operation, may
 from dtr.db.schema import metadata
 from dtr.http import v2
 from dtr.http.api import errors as api_errors
+from dtr.http.trust import routes as trust_routes
 from dtr.http.v2.request import route
 from dtr.jobs import JobRequest
 
@@ -97,7 +98,7 @@ def _codes_in_the_program() -> set[str]:
     return {
         node.value
         for file in (SOURCE / "http").rglob("*.py")
-        if "api" not in file.parts
+        if not {"api", "trust"} & set(file.parts)
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
@@ -114,6 +115,26 @@ def _documented_codes() -> dict[str, set[str]]:
 def test_every_error_code_is_in_the_reference() -> None:
     others = set(codes_in((REFERENCE / "api.md").read_text().partition("have codes of DTR's API")[2][:200]))
     assert _documented_codes().keys() | (others & _codes_in_the_program()) == _codes_in_the_program()
+
+
+def test_every_request_and_error_of_the_notary_protocol_is_in_the_reference() -> None:
+    requests, errors = tables_of(REFERENCE / "notary.md")
+    names = {"TUF": "/v2/h/a/b/_trust/tuf", "COLLECTION": "h/a/b", "ROLE": "root", "HASH": "0" * 64, "NUMBER": "1"}
+    found = set()
+    for text in itertools.chain.from_iterable(codes_in(row[0]) for row in requests):
+        method, path = re.sub("|".join(names), lambda match: names[match[0]], text).split()
+        route_found = trust_routes.find_route(method, path)
+        assert route_found is not None, text
+        found.add(route_found.operation)
+    assert found == set(get_args(trust_routes.Operation)) - {"Other"}
+    codes = {
+        node.value
+        for node in ast.walk(ast.parse("".join(file.read_text() for file in (SOURCE / "http/trust").glob("*.py"))))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"[A-Z]{2,}(_[A-Z]+)*", node.value)
+    }
+    assert {codes_in(row[0])[0] for row in errors} == codes - _NO_CODES - {"GUN", "ID"}
 
 
 def test_every_status_of_the_error_table_is_in_the_reference() -> None:
@@ -177,6 +198,7 @@ def used(server: Server) -> Client:
     client.push("admin/app", image, "latest")
     client.assert_whole("admin/app", image)
     client.send("GET", "/v2/").expect(401)
+    client.send("GET", f"/v2/{server.address}/admin/app/_trust/tuf/root.json").expect(401)
     server.do(lambda application: application.jobs.submit(JobRequest(action="false")))
     wait_until(lambda: b"dtr_job_seconds_count" in client.send("GET", "/metrics").body)
     return client
