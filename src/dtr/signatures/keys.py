@@ -3,8 +3,8 @@ Keys and certificates: what is accepted, and whether a signature is one of their
 
 A key decides with which algorithms it is used: nothing that a signature says of itself chooses another one. For
 cosign and DSSE that is ECDSA with SHA-256 or the hash that belongs to the curve (RFC 5656, section 6.2.1), RSA
-with PKCS #1 v1.5 and SHA-256, and Ed25519; for Notation the one algorithm that the Notary Project's signature
-specification has for a key ("Signature Algorithm Requirements").
+with PKCS #1 v1.5 and SHA-256, Ed25519 and Ed25519ph; for Notation the one algorithm that the Notary Project's
+signature specification has for a key ("Signature Algorithm Requirements").
 
 A chain of certificates is ordered, the signer's first. It is trusted when one in it, or what issued its last, is a
 certificate that was registered. There is no timestamping authority here, and a signer's clock is the signer's
@@ -109,7 +109,20 @@ def is_signed(key: PublicKey, signature: bytes, message: bytes) -> bool:
         )
     if isinstance(key, rsa.RSAPublicKey):
         return _holds(partial(key.verify, signature, message, padding.PKCS1v15(), hashes.SHA256()))
-    return _holds(partial(key.verify, signature, message))
+    return _holds(partial(key.verify, signature, message)) or _is_signed_ph(key, signature, message)
+
+
+def _is_signed_ph(key: ed25519.Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
+    """Ed25519ph (RFC 8032, section 5.1), by which newer ones of cosign sign; cryptography has it not."""
+    from nacl import bindings
+    from nacl.exceptions import CryptoError
+
+    state = bindings.crypto_sign_ed25519ph_state()
+    bindings.crypto_sign_ed25519ph_update(state, message)
+    try:
+        return bool(bindings.crypto_sign_ed25519ph_final_verify(state, signature, key.public_bytes_raw()))
+    except (CryptoError, TypeError, ValueError):
+        return False
 
 
 def is_signed_by_notation(key: PublicKey, algorithm: str, signature: bytes, message: bytes) -> bool:

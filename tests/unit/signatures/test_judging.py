@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl import bindings
 from tests.support import signing
 from tests.support.signing import (
     BUNDLE,
@@ -115,6 +116,18 @@ def test_a_large_curve_signs_with_its_own_hash_or_with_sha256(kind: str) -> None
             "dev.cosignproject.cosign/signature": base64.b64encode(signing.sign(key, payload, hash_)).decode()
         }
         assert bool(judge((SIMPLE_SIGNING, notes, payload), key_of(key)).proofs) is holds
+
+
+def test_ed25519_signs_the_text_or_its_hash() -> None:
+    key, payload = make_key("ed25519"), simple_payload(DIGEST)
+    state = bindings.crypto_sign_ed25519ph_state()
+    bindings.crypto_sign_ed25519ph_update(state, payload)
+    secret = key.private_bytes_raw() + key.public_key().public_bytes_raw()
+    signature = bindings.crypto_sign_ed25519ph_final_create(state, secret)
+    notes = {"dev.cosignproject.cosign/signature": base64.b64encode(signature).decode()}
+    assert judge((SIMPLE_SIGNING, notes, payload), key_of(key)).proofs
+    assert not judge((SIMPLE_SIGNING, notes, payload), key_of(make_key("ed25519"))).proofs
+    assert not judge((SIMPLE_SIGNING, notes, payload + b" "), key_of(key)).proofs
 
 
 def test_what_was_changed_behind_the_signature_is_nobodys() -> None:
