@@ -20,8 +20,10 @@ from sqlalchemy import text
 from tests.docs.pages import DOCS, codes_in, tables_of
 from tests.support.images import Image, make_artifact, make_image
 from tests.support.keys import KeyPair
+from tests.support.notary import Publisher
 from tests.support.registry_double import RegistryDouble
 from tests.support.rooms import Rooms, annotated
+from tests.support.signing import make_key, public_pem
 
 import dtr
 from dtr.accounts import Level
@@ -45,7 +47,11 @@ from dtr.policies import PromotionPolicy, Promotions, Pruning, PruningPolicy, pa
 from dtr.registry import Origin, Promotion, Settings
 from dtr.remotes import Definition, Definitions, Remote
 from dtr.settings import LiveSettings
+from dtr.signatures import Identities, Identity
+from dtr.signer import LocalSigner
 from dtr.storage import Memory
+from dtr.trust import Collection, Trust
+from dtr.tuf import Envelope
 from dtr.vault import Vault
 from dtr.webhooks import Deliveries, Receiver, Sender, Webhook, Webhooks
 from dtr.webhooks.deliveries import queue
@@ -80,6 +86,7 @@ SILENT = {
     "MirroringPolicies.queue_all": "the same",
     "MirroringPolicies.forget_remote": "what was mirrored by hand is the event",
     "MirroringPolicies.forget_remotes": "forgets what was mirrored by hand",
+    "Signatures.verify": "keeps what it read",
     "PushMirror.work": "each tag that is mirrored is an event",
     "Pruning.prune": "the deletion of each tag is the event",
     "Pushes.forget_gone": "forgets what is about tags that are gone",
@@ -145,6 +152,21 @@ class Scenario:
         assert {one.actor for one in found} == {actor}
         self.called.add(method)
         return result
+
+
+async def _content_trust(did: Scenario, collection: Collection, key_file: Path) -> None:
+    trust = Trust(did.database, LocalSigner(did.database, key_file.with_name("passphrases")))
+
+    async def publication() -> list[tuple[str, Envelope]]:
+        keys = [(await trust.get_key(collection, role)).to_json() for role in ("timestamp", "snapshot")]
+        files = Publisher(collection.gun, *keys).first()
+        return [(role, Envelope.parse(content)) for role, content in files.items()]
+
+    await did.does("Trust.publish", trust.publish, collection, await publication())
+    await did.does("Trust.rotate_key", trust.rotate_key, collection, "timestamp")
+    await did.does("Trust.delete", trust.delete, collection)
+    await trust.publish(collection, await publication())
+    await did.does("Trust.delete_all", trust.delete_all, collection.repository)
 
 
 async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
@@ -249,6 +271,11 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     exception = await did.does("Enforcement.add_exception", enforcement.add_exception, scope, exception)
     await did.does("Enforcement.delete_exception", enforcement.delete_exception, scope, exception.id)
     await did.does("Enforcement.delete", enforcement.delete, scope)
+    identities = Identities(database)
+    key = public_pem(make_key())
+    await did.does("Identities.put", identities.put, Identity(name="release", kind="key", content=key))
+    await did.does("Identities.delete", identities.delete, None, "release")
+    await _content_trust(did, Collection(cached, "dtr.test/acme/cached"), key_file)
     await _mirroring(rooms, did, number, remote.id)
     await did.does("Definitions.delete", definitions.delete, remote.id)
     webhooks, deliveries = (
