@@ -465,6 +465,15 @@ def test_a_delegation_that_nobody_knows() -> None:
     one.refused("ErrBadTargets", "^targets/x: .*does not delegate")
 
 
+def test_of_several_bad_files_the_one_nearest_to_targets_is_told() -> None:
+    one = scene("none")
+    one.collection.publish(one.publisher.delegate("targets/b", [Key.make()]))
+    one.parts = one.publisher.write("targets/a/b", "targets/b")
+    for role in one.parts:
+        one.bend(role, len, keys=[])
+    one.refused("ErrBadTargets", "^targets/b: ")
+
+
 def test_a_delegation_below_one_that_is_nowhere() -> None:
     one = scene("b")
     del one.collection.files["targets/a"]
