@@ -23,6 +23,7 @@ from tests.support.contract import Operation, operations, ours
 from tests.support.images import Image, make_image
 from tests.support.receiver import Receiver, receiving
 from tests.support.rooms import annotated
+from tests.support.signing import make_key, public_pem
 
 from dtr.accounts import Action, Level, TokenScope
 from dtr.app import Application
@@ -382,6 +383,13 @@ def _upstream(world: World, target: str) -> None:
     world.admin.put(path, {**UPSTREAM, "remoteID": remote["id"]}).expect(200)
 
 
+IDENTITY = {"kind": "key", "content": public_pem(make_key())}
+
+
+def _identity(world: World, _target: str) -> None:
+    world.admin.put("/api/v0/signingIdentities/release", IDENTITY, namespace="acme").expect(200)
+
+
 EXCEPTION = {"kind": "tag", "value": "dev-*", "reason": "for developers"}
 
 
@@ -639,6 +647,12 @@ MATRIX = {
     "PATCH /api/v0/remotes/{remote}": Row("manage remote", {"username": "bot"}, before=_remote),
     "DELETE /api/v0/remotes/{remote}": Row("manage remote", before=_remote),
     "POST /api/v0/remotes/{remote}/check": Row("use remote", REGISTRY, before=_remote),
+    "GET /api/v0/signingIdentities": Row("member", query={"namespace": "acme"}),
+    "GET /api/v0/signingIdentities/{identity}": Row("member", query={"namespace": "acme"}, before=_identity),
+    "PUT /api/v0/signingIdentities/{identity}": Row("owner", IDENTITY, query={"namespace": "acme"}),
+    "DELETE /api/v0/signingIdentities/{identity}": Row("owner", query={"namespace": "acme"}, before=_identity),
+    f"GET {REPOSITORY}/signatures/{{reference}}": Row("see"),
+    f"POST {REPOSITORY}/signatures/{{reference}}": Row("write"),
     "GET /api/v0/webhooks": Row("any user"),
     "POST /api/v0/webhooks": Row("manage private", WEBHOOK),
     "POST /api/v0/webhooks/test": Row("any user", TEST, before=_receiver),
@@ -687,6 +701,7 @@ PARAMETERS = {
     "robot": "bot",
     "tag": "v1",
     "reference": "v1",
+    "identity": "release",
     "namespace": "acme",
 }
 

@@ -47,6 +47,7 @@ MATRIX = """
 | Remotes of the namespace: use                  |     |     |     |     |   |    |   | x  | x | x |
 | Remotes of the namespace: see                  |     |     |     | x   |   |    |   | x  | x | x |
 | Remotes of the namespace: manage               |     |     |     |     |   |    |   |    | x | x |
+| Signing identities of the namespace: manage    |     |     |     |     |   |    |   |    | x | x |
 | Pruning policy: list                           |     |     |     | x   | x | x  | x | x  | x | x |
 | Pruning policy: create, edit, delete, test     |     |     |     |     |   |    | x | x  | x | x |
 | Webhooks on a repository                       |     |     |     |     |   |    | x | x  | x | x |
@@ -100,6 +101,7 @@ OPERATIONS = {
     "Remotes of the namespace: use": Operation.USE_REMOTES,
     "Remotes of the namespace: see": Operation.SEE_REMOTES,
     "Remotes of the namespace: manage": Operation.MANAGE_REMOTES,
+    "Signing identities of the namespace: manage": Operation.MANAGE_SIGNING_IDENTITIES,
     "Pruning policy: list": Operation.LIST_POLICIES,
     "Pruning policy: create, edit, delete, test": Operation.EDIT_POLICIES,
     "Webhooks on a repository": Operation.MANAGE_REPOSITORY_WEBHOOKS,

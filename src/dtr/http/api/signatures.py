@@ -189,22 +189,24 @@ async def list_signing_identities(
     return [SigningIdentityRecord.of(one) for one in page.cut(response, found, lambda one: one.name)]
 
 
-@router.get("/{name}", summary="A signing identity", responses=errors(*_IN_NAMESPACE, "NO_SUCH_SIGNING_IDENTITY"))
+@router.get(
+    "/{identity}", summary="A signing identity", responses=errors(*_IN_NAMESPACE, "NO_SUCH_SIGNING_IDENTITY")
+)
 async def get_signing_identity(
-    name: str, caller: CallerDep, rooms: RoomsDep, namespace: _Namespace = ""
+    identity: str, caller: CallerDep, rooms: RoomsDep, namespace: _Namespace = ""
 ) -> SigningIdentityRecord:
     """For those who may list them."""
     owner = await _place(caller, namespace, _SEE)
-    return SigningIdentityRecord.of(await rooms.identities.get(owner, name))
+    return SigningIdentityRecord.of(await rooms.identities.get(owner, identity))
 
 
 @router.put(
-    "/{name}",
+    "/{identity}",
     summary="Register whose signatures count",
     responses=errors(*_IN_NAMESPACE, "INVALID_SIGNING_IDENTITY"),
 )
 async def put_signing_identity(
-    name: str, form: SigningIdentityForm, caller: CallerDep, rooms: RoomsDep, namespace: _Namespace = ""
+    identity: str, form: SigningIdentityForm, caller: CallerDep, rooms: RoomsDep, namespace: _Namespace = ""
 ) -> SigningIdentityRecord:
     """
     For the owners of the namespace; for the whole registry, administrators. One of this name gets another key.
@@ -212,18 +214,22 @@ async def put_signing_identity(
     Signatures that are there are verified again soon; what was verified with the key before counts no more.
     """
     owner = await _place(caller, namespace, _MANAGE)
-    identity = Identity(name=name, namespace_id=owner, kind=form.kind, content=form.content, subject=form.subject)
-    return SigningIdentityRecord.of(await rooms.identities.put(identity, by=caller.actor))
+    wanted = Identity(
+        name=identity, namespace_id=owner, kind=form.kind, content=form.content, subject=form.subject
+    )
+    return SigningIdentityRecord.of(await rooms.identities.put(wanted, by=caller.actor))
 
 
-@router.delete("/{name}", status_code=204, summary="Revoke a signing identity", responses=errors(*_IN_NAMESPACE))
+@router.delete(
+    "/{identity}", status_code=204, summary="Revoke a signing identity", responses=errors(*_IN_NAMESPACE)
+)
 async def delete_signing_identity(
-    name: str, caller: CallerDep, rooms: RoomsDep, namespace: _Namespace = ""
+    identity: str, caller: CallerDep, rooms: RoomsDep, namespace: _Namespace = ""
 ) -> None:
     """For the same. Its signatures count no more, at once; also when there is none."""
     owner = await _place(caller, namespace, _MANAGE)
     try:
-        await rooms.identities.delete(owner, name, by=caller.actor)
+        await rooms.identities.delete(owner, identity, by=caller.actor)
     except IdentityUnknown:
         return
 
