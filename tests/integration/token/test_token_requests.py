@@ -399,6 +399,25 @@ def test_such_a_token_grants_only_what_the_repository_grants(garant: Server, ask
         assert access(garant, ask(scope)) == granted
 
 
+def test_a_collection_of_content_trust_has_rights_of_its_own(garant: Server, ask: Ask) -> None:
+    """To administer the repository is to have everything; the registry's own names never have a star."""
+    prefix = f"repository:{garant.address}"
+    for path, wanted, granted in (
+        ("ada/tools", "*", {"*", "pull", "push"}),
+        ("ada/tools", "push,pull", {"pull", "push"}),
+        ("org/readable", "*", {"pull"}),
+        ("org/public", "*", {"pull"}),
+        ("org/hidden", "*", set()),
+        ("ada/never", "*", {"*", "pull", "push"}),  # who may make it is told that it is missing
+        ("org/never", "*", set()),
+    ):
+        found = access(garant, ask(f"{prefix}/{path}:{wanted}"))
+        assert found == ({f"{prefix}/{path}": granted} if granted else {}), path
+    assert access(garant, ask("repository:ada/tools:*")) == {"repository:ada/tools": {"pull", "push", "delete"}}
+    anonymous = ask(f"{prefix}/org/public:*", user=None)
+    assert access(garant, anonymous) == {f"{prefix}/org/public": {"pull"}}
+
+
 def test_such_a_token_is_no_key_to_the_registry(garant: Server, ask: Ask) -> None:
     """Neither for the repository that is meant, nor for one whose name looks like the address."""
     client = Client(garant, "ada")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 from tests.support.backends import run_server
@@ -49,7 +50,7 @@ def notary(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def make_path(notary: Server) -> Callable[..., str]:
     """``make_path(visibility="private")``: the path of a new repository of the organisation."""
 
-    def make(visibility: str = "private") -> str:
+    def make(visibility: Literal["public", "private"] = "private") -> str:
         path = f"org/r{uuid.uuid4().hex[:12]}"
 
         async def work(application: Application) -> None:

@@ -76,6 +76,6 @@ def test_the_golden_trace(trust: Trust, make_path: Callable[..., str]) -> None:
     # delete --remote
     gone = trust.delete(gun).expect(200)
     assert gone.body == b""
-    for file in ("root.json", "timestamp.json", "1.root.json"):
-        assert trust.get(gun, file).expect(404).codes == ["METADATA_NOT_FOUND"]
+    for name in ("root.json", "timestamp.json", "1.root.json"):
+        assert trust.get(gun, name).expect(404).codes == ["METADATA_NOT_FOUND"]
     trust.delete(gun).expect(200)  # also when nothing is there

@@ -6,6 +6,7 @@ import datetime as dt
 import email.utils
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.support.images import digest_of
 from tests.support.notary import Key, Publisher, seal, walk
 from tests.support.server import Server
 from tests.support.trust import BOUNDARY, MANAGE, READ, SIGN, Trust, form
+from tests.support.wire import wait_until
 
 pytestmark = pytest.mark.parametrize("notary", ["sqlite"], indirect=True, scope="session")
 
@@ -142,6 +144,36 @@ def test_the_ping_is_the_registrys_and_its_tokens_are_good_here(trust: Trust, gu
             == ours.partition(f'{part}="')[2].partition('"')[0]
         )
     assert f'scope="repository:{gun}:pull"' in ours
+
+
+def test_requests_are_counted_and_logged(notary: Server, trust: Trust, gun: str, published: Publisher) -> None:
+    for file in ("root.json", "1.root.json", f"root.{'0' * 64}.json"):
+        trust.get(gun, file)
+    trust.key(gun, "snapshot", new=True)
+    trust.ask("GET", gun, "changefeed?records=1")
+    trust.delete(gun)
+    operations = {
+        "UpdateTUF", "GetRole", "GetRoleByVersion", "GetRoleByHash", "GetKey", "RotateKey", "DeleteTUF",
+        "Changefeed",
+    }  # fmt: skip
+
+    def counted(family: str) -> set[str]:
+        text = trust.send("GET", "/metrics").expect(200).body.decode()
+        return set(re.findall(rf'^notary_server_http_{family}\{{.*?operation="(\w+)"', text, re.MULTILINE))
+
+    wait_until(lambda: counted("requests_total") == operations)
+    for family in ("request_duration_microseconds", "request_size_bytes", "response_size_bytes"):
+        assert counted(f"{family}_count") == counted(f"{family}_sum") == operations
+
+    def logged() -> dict[str, Any] | None:
+        lines = [json.loads(line) for line in notary.log.splitlines() if line.startswith("{")]
+        updates = [one for one in lines if one.get("path") == f"/v2/{gun}/_trust/tuf/" and one["method"] == "POST"]
+        return updates[0] if updates else None
+
+    wait_until(lambda: logged() is not None)
+    line = logged()
+    assert line is not None
+    assert (line["actor"], line["repository"]) == ("admin", gun.partition("/")[2])
 
 
 # --- headers (2.2) -----------------------------------------------------------------------------------------------

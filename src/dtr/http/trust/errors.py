@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from dtr.http.types import Header
 
 _LARGEST_BODY = 1023
-_LONGEST_TEXT = 200
+_LONGEST_MESSAGE = 150
+_LONGEST_DETAIL = 300
+"""Both together, with every character escaped, are below that."""
 
 
 class Refused(Exception):
@@ -93,7 +95,7 @@ def refusal(error: Exception, operation: Operation) -> Refused | None:
 
 def body_of(refused: Refused) -> bytes:
     """The error body; what would make it too long for clients is cut, and then left out."""
-    error = {"code": refused.code, "message": _cut(refused.message)}
+    error = {"code": refused.code, "message": _cut(refused.message, _LONGEST_MESSAGE)}
     detail = refused.detail
     if detail is not None:
         body = msgspec.json.encode({"errors": [{**error, "detail": detail}]})
@@ -104,10 +106,10 @@ def body_of(refused: Refused) -> bytes:
 
 def _detail(name: str, message: str, missing: str | None = None) -> dict[str, Any]:
     """The form in which clients know errors of validation."""
-    error = {"Msg": message if len(message) <= 2 * _LONGEST_TEXT else _cut(message)}
+    error = {"Msg": _cut(message, _LONGEST_DETAIL)}
     return {"Name": name, "Error": error if missing is None else {"Missing": missing, **error}}
 
 
-def _cut(text: str) -> str:
-    printable = "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
-    return printable if len(printable) <= _LONGEST_TEXT else f"{printable[: _LONGEST_TEXT - 3]}..."
+def _cut(text: str, longest: int) -> str:
+    printable = "".join(char if char.isascii() and char.isprintable() else "?" for char in text[: longest + 1])
+    return printable if len(printable) <= longest else f"{printable[: longest - 3]}..."
