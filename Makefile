@@ -38,6 +38,7 @@ thorough: $(VENV)/dev.stamp ## Run the long proofs as well: safeguards taken awa
 	@scripts/prepare-tests
 	DTR_PROMOTIONS=40 $(BIN)/pytest -m thorough tests
 	DTR_GC_MINUTES=3 $(BIN)/pytest tests/robustness/test_collection.py
+	DTR_FUZZ_EXAMPLES=20 $(BIN)/pytest tests/integration/api/test_fuzz.py
 
 check: $(VENV)/dev.stamp ## Check format, lint, types, import direction and documents
 	$(BIN)/ruff format --check .
