@@ -245,8 +245,8 @@ class _Sum:
         objections = CounterMetricFamily(
             "dtr_pulls_objected", "Pulls of what is not signed as policies want it.", labels=["mode"]
         )
-        for mode, count in total.objections.items():
-            objections.add_metric([mode], count)
+        for mode in ("enforce", "report"):
+            objections.add_metric([mode], total.objections.get(mode, 0))
         yield objections
         yield GaugeMetricFamily("dtr_requests_running", "Requests under way.", value=total.running)
         for number, name, text in (
