@@ -45,6 +45,32 @@ def the_only(facts: list[Facts]) -> Facts:
     return one
 
 
+# --- who answers ---
+
+
+def test_a_path_with_a_text_within_has_an_application_of_its_own(site: Site, connect: Connect) -> None:
+    def named(name: str):
+        async def application(_scope, _receive, send) -> None:
+            body = name.encode()
+            headers = [(b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        return application
+
+    routes = {"v2": named("registry"), "/whole/path": named("whole"), "whole": named("first")}
+    put_front(site, routes, within={"v2": ("/_mark/", named("within"))})
+    for path, name in (
+        ("/v2/", b"registry"),
+        ("/v2/a/_mark/x", b"within"),
+        ("/v2/_mark/", b"within"),
+        ("/v2/a/_mark", b"registry"),
+        ("/whole/path", b"whole"),
+        ("/whole/a/_mark/x", b"first"),
+    ):
+        assert connect(site).ask(request("GET", path)).body == name, path
+
+
 # --- bytes are counted ---
 
 
