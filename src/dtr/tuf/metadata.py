@@ -28,7 +28,9 @@ Keys: TypeAlias = Mapping[str, PublicKey]
 """Keys by the ids that a file declares for them."""
 
 _MOST_SIGNATURES = 256
-_ENVELOPE_NAMES = {"signed": "signed", "signatures": "signatures"}
+_BEYOND_INTEGERS = 2**63
+_ENVELOPE_NAMES = frozenset({"signed", "signatures"})
+_SIGNATURE_NAMES = frozenset({"keyid", "method", "sig"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class Envelope:
     @classmethod
     def parse(cls, content: bytes) -> Self:
         """
-        Read a file. What `signed` lacks is no matter here; what it has, has to be of its type. Raises Malformed.
+        Read a file. What it lacks is no matter here; what it has, has to be of its type. Raises Malformed.
 
         Names that are given twice are refused anywhere, although the canonical form could be made of the last of
         them: clients in Go join such objects, so they would see more than what was signed.
@@ -170,17 +172,17 @@ class Envelope:
         document = canonical.decode(content, unique=True)
         if not isinstance(document, dict):
             raise Malformed("the file is not a JSON object")
-        for name in document:
-            if _ENVELOPE_NAMES.get(name.lower(), name) != name:
-                raise Malformed(f"a name differs from {name.lower()} in case only")
+        _check_case(document, _ENVELOPE_NAMES)
         signed = document.get("signed")
+        if signed is None:
+            signed = {}
         if not isinstance(signed, dict):
-            raise Malformed("the file has no object that is signed")
+            raise Malformed("what is signed is not an object")
         if not isinstance(signed.get("_type"), str | None):
             raise Malformed("_type is not a text")
         version = signed.get("version")
-        if version is not None and type(version) is not int:
-            raise Malformed("version is not an integer")
+        if version is not None and (type(version) is not int or abs(version) >= _BEYOND_INTEGERS):
+            raise Malformed("version is not an integer of 64 bits")
         try:
             if signed.get("expires") is not None:
                 _expiry(signed)
@@ -324,6 +326,7 @@ def _signatures(value: Any) -> tuple[Signature, ...]:
 def _signature(value: Any) -> Signature:
     if not isinstance(value, dict):
         raise Malformed("a signature is not an object")
+    _check_case(value, _SIGNATURE_NAMES)
     texts = [value.get(name) for name in ("keyid", "method", "sig")]
     if not all(isinstance(one, str | None) for one in texts):
         raise Malformed("a signature is not made of texts")
@@ -332,6 +335,17 @@ def _signature(value: Any) -> Signature:
         return Signature(key_id, method.lower(), base64.b64decode(content, validate=True))
     except (binascii.Error, ValueError):
         raise Malformed("a signature is not base64") from None
+
+
+def _check_case(value: Mapping[str, Any], known: frozenset[str]) -> None:
+    """
+    Names that differ from a known one in case only are refused: readers in Go would take them for it.
+
+    Only what is not signed has to be checked so: of the rest, the signature is of the names, too.
+    """
+    for name in value.keys() - known:
+        if name.casefold() in known:
+            raise Malformed(f"a name differs from {name.casefold()} in case only")
 
 
 def _object(value: Mapping[str, Any], name: str) -> dict[str, Any]:

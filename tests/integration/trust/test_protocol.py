@@ -286,7 +286,6 @@ def test_every_error_of_an_update(trust: Trust, gun: str, published: Publisher) 
         b"",
         b"{",
         b"[]",
-        b"{}",
         b'{"signed":[]}',
         b'{"signed":{"version":"1"}}',
         b"\xff",

@@ -4,8 +4,8 @@ The rules beside those of an independent library of today's TUF, where the forma
 What can be compared: canonical JSON (test_tuf_canonical), single signatures, thresholds, hashes and lengths of
 files, and which new root follows an old one. The same keys sign the same story in both formats.
 
-What cannot: key ids (hashes of other objects there), certificates as root keys, prefixes as paths, snapshots without
-versions, fractions of moments, and files that a server makes. That library has none of these.
+What cannot: key ids (hashes of other objects there), certificates as root keys, prefixes as paths, snapshots
+without versions, fractions of moments, and files that a server makes. That library has none of these.
 """
 
 from __future__ import annotations

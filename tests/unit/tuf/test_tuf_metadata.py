@@ -74,6 +74,8 @@ def test_a_file_keeps_its_bytes_and_says_what_is_signed(publisher: Publisher) ->
         file({"_type": None, "expires": None, "version": None}, [{}]),
         file({"version": -1, "expires": "0001-01-01T00:00:00Z", "more": 0.5}, [{"keyid": None, "sig": None}]),
         b'{"signed":{},"unknown":{"signed":1.5}}',
+        b"{}",
+        b'{"signed":null,"signatures":null}',
     ],
     ids=lambda one: one.decode(),
 )
@@ -86,11 +88,14 @@ def test_what_a_file_lacks_is_no_matter_at_first(content: bytes) -> None:
     [
         b"[]",
         b"null",
-        b"{}",
         b'{"signed":[]}',
+        b'{"signed":"text"}',
         b'{"signed":{},"signatures":{}}',
         b'{"signed":{},"Signed":{}}',
         b'{"signed":{},"SIGNATURES":[]}',
+        '{"\u017figned":{}}'.encode(),
+        b'{"signed":{},"signatures":[{"sig":"","SIG":""}]}',
+        '{"signed":{},"signatures":[{"\u212aeyid":""}]}'.encode(),
         b'{"signed":{},"signed":{}}',
         b'{"signed":{"targets":{"evil":{}},"targets":{}}}',
         b'{"signed":{"targets":{"a":{"length":1,"length":2}}}}',
@@ -98,6 +103,7 @@ def test_what_a_file_lacks_is_no_matter_at_first(content: bytes) -> None:
         file({"version": "1"}),
         file({"version": 1.0}),
         file({"version": True}),
+        file({"version": 2**63}),
         file({"expires": 1}),
         file({"expires": "tomorrow"}),
         file({}, ["text"]),
@@ -106,7 +112,7 @@ def test_what_a_file_lacks_is_no_matter_at_first(content: bytes) -> None:
         file({}, [{"sig": "no base64"}]),
         file({}, [{}] * 257),
     ],
-    ids=lambda one: one[:60].decode(),
+    ids=lambda one: one[:60].decode("ascii", "replace"),
 )
 def test_what_is_no_file_is_malformed(content: bytes) -> None:
     with pytest.raises(Malformed):

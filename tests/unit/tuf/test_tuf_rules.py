@@ -850,7 +850,7 @@ def test_a_snapshot_of_clients_is_theirs_until_it_has_expired() -> None:
     [
         (lambda files: files.pop("root"), "no root"),
         (lambda files: files.pop("snapshot"), "no snapshot"),
-        (lambda files: files.update(root=b"{}"), "signed"),
+        (lambda files: files.update(root=b"{}"), "_type"),
         (lambda files: files.update(snapshot=files["snapshot"] + b" "), "another snapshot"),
         (lambda files: files.update(timestamp=b""), "JSON"),
     ],
