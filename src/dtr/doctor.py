@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from dtr.app import open_storage
+from dtr.app import open_signer, open_storage
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated, Statement, now, open_database
 from dtr.db.migrate import check
 from dtr.db.schema import blobs
 from dtr.db.texts import HAS_TEXTS
 from dtr.pki import Certificate
 from dtr.pki import examine as examine_certificate
+from dtr.signer import SignerError
 from dtr.storage import StorageError, StorageFull
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ async def examine(settings: Settings) -> list[Checked]:
         *await _database(settings),
         *await _storage(settings),
         *_certificates(settings),
+        *await _signer(settings),
         *_space(settings),
     ]
 
@@ -94,6 +96,31 @@ async def _database(settings: Settings) -> list[Checked]:
     else:
         found.append(Checked(True, "clock", "agrees with the database's"))
     return found
+
+
+async def _signer(settings: Settings) -> list[Checked]:
+    """Whether timestamps of content trust could be signed."""
+    if not settings.trust.enabled or (settings.trust.signer.address is None and _lacks_database(settings)):
+        return []
+    remote = settings.trust.signer.address
+    try:
+        database = open_database(settings.database_url)
+    except DatabaseError:  # that is found already
+        return []
+    signer = open_signer(settings, database)
+    try:
+        await signer.check()
+    except SignerError as error:
+        advice = f"restore {settings.passphrase_file}, or copy it from the host where the keys were made"
+        if remote is not None:
+            advice = "check trust.signer, that the signer runs, and that each trusts the other's certificate"
+        return [Checked(False, "signer", _line(error), advice)]
+    except DatabaseError:
+        return []
+    finally:
+        await signer.close()
+        await database.close()
+    return [Checked(True, "signer", f"{remote} answers" if remote else "has the passphrases of all keys")]
 
 
 async def _storage(settings: Settings) -> list[Checked]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import sys
 import time
@@ -68,7 +67,6 @@ def configure(level: str, form: str) -> None:
     root.setLevel(_LEVELS[level])
     for name in ("botocore", "aiobotocore", "asyncio", "alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would write to the same place by itself
 
 
 def access(scope: Scope, facts: Facts) -> None:

@@ -76,16 +76,11 @@ async def _serve(settings: Settings) -> None:
         else:
             await check(database)
         signer = LocalSigner(database, settings.passphrase_file)
-        missing = await signer.missing_passphrases()
-        if missing:
-            keys = ", ".join(f"{count} with {alias}" for alias, count in sorted(missing.items()))
-            raise SignerNotStarted(
-                f"{settings.passphrase_file} lacks passphrases that keys are encrypted with: {keys}"
-            )
+        await signer.check()
         service, given = _service(settings, signer)
         await service.start()
         renewing = None if given else asyncio.create_task(_keep_certificates(settings))
-        print(f"the signer is ready: {settings.signer.address}", flush=True)  # noqa: T201 - for the operator
+        print(f"dtr is ready: signer at {settings.signer.address}", flush=True)  # noqa: T201 - for the operator
         await stop.wait()
         if renewing is not None:
             renewing.cancel()

@@ -22,7 +22,9 @@ from cryptography.x509.oid import NameOID
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server
 from tests.support.server import DTR, Server
+from tests.support.signer import make_pair
 
+from dtr.app import Application
 from dtr.config import load
 from dtr.doctor import examine
 from dtr.pki import ensure_certificate
@@ -69,6 +71,7 @@ class Report:
             "clock",
             "storage",
             "certificate",
+            "signer",
             "space",
         }
 
@@ -143,6 +146,34 @@ def test_blobs_in_s3_are_found_good(make_data: Callable[..., Server], s3_server:
     report = Report(make_data(s3_server.settings))
     report.expect_good()
     assert ("ok", "storage", "s3: wrote, read and deleted a small object") in report.lines
+
+
+# --- the signer ---------------------------------------------------------------------------------------------
+
+
+def test_passphrases_that_were_lost_are_missed(make_data: Callable[..., Server]):
+    server = make_data()
+
+    async def work(application: Application) -> None:
+        await application.signer.create_key("localhost/admin/app", "timestamp", "ecdsa")
+
+    server.do(work)
+    file = server.directory / "signer.passphrases"
+    Report(server).expect_good()
+    file.rename(file.with_suffix(".away"))
+    Report(server).expect_bad("signer", f"{file} has no passphrase", f"restore {file}")
+    assert not file.exists()
+
+
+def test_a_signer_that_is_not_there_is_missed(make_data: Callable[..., Server], tmp_path: Path):
+    pair = make_pair(tmp_path / "signer-tls")
+    settings = {
+        "trust.signer.address": f"localhost:{free_port()}",
+        "trust.signer.ca": pair.server.authority,
+        "trust.signer.certificate": pair.client.chain,
+        "trust.signer.key": pair.client.key,
+    }
+    Report(make_data(settings)).expect_bad("signer", "does not answer", "check trust.signer")
 
 
 # --- the database -------------------------------------------------------------------------------------------

@@ -79,8 +79,7 @@ _USED = Statement(
     .where(signer_keys.c.key_id == bindparam("key_id"), signer_keys.c.last_used_at.is_(None))
 )
 _DELETE = Statement(delete(signer_keys).where(signer_keys.c.key_id == bindparam("key_id")))
-_ANY = Statement(select(signer_keys.c.key_id).limit(1))
-_ALIASES = Statement(select(signer_keys.c.alias, func.count()).group_by(signer_keys.c.alias))
+_NEXT_ALIAS = Statement(select(func.min(signer_keys.c.alias)).where(signer_keys.c.alias > bindparam("after")))
 _OLD = Statement(
     select(signer_keys.c.key_id, signer_keys.c.algorithm, signer_keys.c.private, signer_keys.c.alias)
     .where(signer_keys.c.alias != bindparam("alias"), signer_keys.c.key_id > bindparam("after"))
@@ -121,7 +120,7 @@ class LocalSigner:
         found = await self._database.fetch_one(_PENDING, **wanted)
         while found is None:  # a pending key of somebody else may sign between insertion and look
             async with self._passphrases.using():
-                alias, passphrase = await self._passphrases.current()
+                alias, passphrase = await self._current()
                 made, sealed = await asyncio.to_thread(_made, algorithm, passphrase)
                 key = {"key_id": made.id, "public": made.public, "private": sealed, "alias": alias}
                 await self._execute(_INSERT, **wanted, **key)
@@ -159,17 +158,17 @@ class LocalSigner:
             await self._execute(_DELETE, key_id=key_id)
 
     async def check(self) -> None:
-        """`Signer.check`."""
-        await self._passphrases.current()
-        await self._database.fetch_one(_ANY)
+        """`Signer.check`: whether all keys could be opened, as far as aliases tell."""
+        known = await self._passphrases.aliases()
+        missing = [alias for alias in await self._used() if alias not in known]
+        if missing:
+            raise SignerFailed(
+                f"{self._passphrases.file} has no passphrase {', '.join(missing)}, which keys are encrypted with: "
+                "hosts that share a database share the file"
+            )
 
     async def close(self) -> None:
         """Nothing to give back: the database is another's."""
-
-    async def missing_passphrases(self) -> dict[str, int]:
-        """How many keys cannot be opened, by the alias that the file does not have. Raises SignerFailed."""
-        known = await self._passphrases.aliases()
-        return {alias: count for alias, count in (await self._used()).items() if alias not in known}
 
     async def rotate_passphrase(
         self, *, make: bool = True, progress: Callable[[Rotation], None] | None = None
@@ -184,9 +183,10 @@ class LocalSigner:
         """
         if make:
             async with self._passphrases.changing():
+                await self._current()
                 alias = await self._passphrases.add()
         else:
-            alias, _ = await self._passphrases.current()
+            alias, _ = await self._current()
         rotation = Rotation(alias)
         passphrase, after = await self._passphrases.find(alias), ""
         while rows := await self._database.fetch_all(_OLD, alias=alias, after=after):
@@ -212,9 +212,25 @@ class LocalSigner:
         """The row of a key; what is no id is not asked for."""
         return await self._database.fetch_one(_FIND, key_id=key_id) if _KEY_ID.fullmatch(key_id) else None
 
-    async def _used(self) -> dict[str, int]:
-        """How many keys are encrypted with which passphrase."""
-        return {row[0]: row[1] for row in await self._database.fetch_all(_ALIASES)}
+    async def _current(self) -> tuple[str, str]:
+        """
+        Alias and passphrase for new keys; the file is made when there are no keys yet.
+
+        A file that is missing later was lost, or is on another host: a new one would hide that. Raises
+        SignerFailed.
+        """
+        if not await self._passphrases.aliases():
+            await self.check()
+        return await self._passphrases.current()
+
+    async def _used(self) -> list[str]:
+        """The aliases of passphrases that keys are encrypted with: as many look-ups in the index, and one."""
+        found: list[str] = []
+        while row := await self._database.fetch_one(_NEXT_ALIAS, after=found[-1] if found else ""):
+            if row[0] is None:
+                break
+            found.append(row[0])
+        return found
 
     async def _execute(self, statement: Statement, **parameters: Any) -> int:
         """Run a statement as a unit of its own; how many rows it changed."""

@@ -36,7 +36,7 @@ class Passphrases:
 
     def __init__(self, file: Path) -> None:
         """Nothing is read before the first key."""
-        self._file = file
+        self.file = file
         self._known: Mapping[str, str] = {}
         self._version: tuple[int, ...] = ()
 
@@ -48,12 +48,12 @@ class Passphrases:
         """The passphrase of this alias. Raises SignerFailed."""
         found = (await asyncio.to_thread(self._read)).get(alias)
         if found is None:
-            raise SignerFailed(f"{self._file} has no passphrase {alias}, which keys are encrypted with")
+            raise SignerFailed(f"{self.file} has no passphrase {alias}, which keys are encrypted with")
         return found
 
     async def aliases(self) -> list[str]:
-        """All aliases, the current one first. Raises SignerFailed."""
-        return list(await asyncio.to_thread(self._read, make=True))
+        """All aliases, the current one first; none when there is no file. Raises SignerFailed."""
+        return list(await asyncio.to_thread(lambda: self._read() if self.file.exists() else ()))
 
     async def add(self) -> str:
         """Make a passphrase up, for the keys to come; its alias. Within `changing`. Raises SignerFailed."""
@@ -94,31 +94,31 @@ class Passphrases:
                     break
                 except BlockingIOError:
                     if time.monotonic() > until:
-                        raise SignerFailed(f"another process holds {self._file} for too long") from None
+                        raise SignerFailed(f"another process holds {self.file} for too long") from None
                     await asyncio.sleep(_PAUSE_SECONDS)
             yield
         finally:
             os.close(opened)
 
     def _open_directory(self) -> int:
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(self.file.parent, os.O_RDONLY | os.O_DIRECTORY)
 
     def _read(self, *, make: bool = False) -> Mapping[str, str]:
         """What the file says, in its order; made when it is missing and `make`. Raises SignerFailed."""
         try:
-            if make and not self._file.exists():
+            if make and not self.file.exists():
                 alias, made = _new()
                 self._write({alias: made}, replace=False)
-            status = self._file.stat()
+            status = self.file.stat()
             version = (status.st_mtime_ns, status.st_ino, status.st_size)
             if version != self._version:
-                self._known = self._parsed(self._file.read_text(encoding="utf-8"))
+                self._known = self._parsed(self.file.read_text(encoding="utf-8"))
                 self._version = version
         except OSError as error:
             raise self._unusable(error) from None
         except UnicodeDecodeError:
-            raise SignerFailed(f"{self._file} is no text in UTF-8") from None
+            raise SignerFailed(f"{self.file} is no text in UTF-8") from None
         return self._known
 
     def _parsed(self, text: str) -> dict[str, str]:
@@ -129,16 +129,16 @@ class Passphrases:
             match = _LINE.fullmatch(line.strip())
             if match is None or len(match[2]) < SHORTEST or match[1] in found:
                 wanted = f"an alias of its own and a passphrase of at least {SHORTEST} characters"
-                raise SignerFailed(f"{self._file}, line {number}: a line is {wanted}")
+                raise SignerFailed(f"{self.file}, line {number}: a line is {wanted}")
             found[match[1]] = match[2]
         if not found:
-            raise SignerFailed(f"{self._file} holds no passphrase")
+            raise SignerFailed(f"{self.file} holds no passphrase")
         return found
 
     def _write(self, passphrases: Mapping[str, str], *, replace: bool = True) -> None:
         """Whole and durable, never readable by others; not `replace`: unless another process was first."""
-        directory = self._file.parent
-        made = directory / f".{self._file.name}.{secrets.token_hex(8)}"
+        directory = self.file.parent
+        made = directory / f".{self.file.name}.{secrets.token_hex(8)}"
         text = "".join(f"{alias} {passphrase}\n" for alias, passphrase in passphrases.items())
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,10 +148,10 @@ class Passphrases:
                     stream.flush()
                     os.fsync(stream.fileno())
                 if replace:
-                    made.replace(self._file)
+                    made.replace(self.file)
                 else:
                     with contextlib.suppress(FileExistsError):
-                        os.link(made, self._file)
+                        os.link(made, self.file)
             finally:
                 made.unlink(missing_ok=True)
             opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -163,7 +163,7 @@ class Passphrases:
             raise self._unusable(error) from None
 
     def _unusable(self, error: OSError) -> SignerFailed:
-        return SignerFailed(f"{self._file} cannot be used: {error.strerror}")
+        return SignerFailed(f"{self.file} cannot be used: {error.strerror}")
 
 
 def _new() -> tuple[str, str]:

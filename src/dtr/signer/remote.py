@@ -9,6 +9,7 @@ before the first call.
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from grpc import aio
+
+# The library writes to the standard error output by itself; what goes wrong is in the errors of calls.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 _METHODS = {
     "CreateKey": "KeyManagement",

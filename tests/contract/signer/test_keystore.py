@@ -128,7 +128,7 @@ async def test_a_file_that_cannot_be_used(tmp_path: Path, content: str | bytes, 
     database = open_database(f"sqlite:///{tmp_path / 'none.db'}")
     try:
         with pytest.raises(SignerFailed, match=reason) as caught:
-            await LocalSigner(database, file).missing_passphrases()
+            await LocalSigner(database, file).check()
     finally:
         await database.close()
     assert "short" not in str(caught.value)
@@ -155,14 +155,30 @@ async def test_another_passphrase_opens_nothing(local: LocalSigner, database: Da
     passphrases.write_text(f"other {'z' * 64}\n")
     with pytest.raises(SignerFailed, match=f"no passphrase {alias}"):
         await fresh.sign(key, CONTENT)
-    assert await fresh.missing_passphrases() == {alias: 1}
+    with pytest.raises(SignerFailed, match=f"no passphrase {alias}"):
+        await fresh.check()
     # A key that could not sign is a pending one, and signs when its passphrase is back.
     passphrases.write_text(f"{alias} {right}\n")
     assert await make(fresh, 1) == [key]
     await sign_all(fresh, [key])
-    passphrases.unlink()
+    await fresh.check()
+
+
+async def test_a_file_that_was_lost_is_not_made_anew(local: LocalSigner, database: Database, passphrases: Path):
+    """A new one would hide that it was lost, or is on another host."""
+    await local.check()
+    assert not passphrases.exists()
+    (key,) = await make(local, 1)
+    passphrases.rename(passphrases.with_name("elsewhere"))
+    fresh = LocalSigner(database, passphrases)
+    for asked in (fresh.check(), fresh.create_key("host/ada/b", "timestamp", "ecdsa"), fresh.rotate_passphrase()):
+        with pytest.raises(SignerFailed, match="share the file"):
+            await asked
     with pytest.raises(SignerFailed, match="cannot be used"):
-        await LocalSigner(database, passphrases).sign(key, CONTENT)
+        await fresh.sign(key, CONTENT)
+    assert not passphrases.exists()
+    passphrases.with_name("elsewhere").rename(passphrases)
+    await sign_all(fresh, [key])
 
 
 async def test_damaged_rows_sign_nothing(local: LocalSigner, database: Database, passphrases: Path):
