@@ -454,7 +454,7 @@ def _is_for(key: Json, gun: str) -> bool:
     if not content.startswith(b"-----BEGIN CERTIFICATE"):
         return False
     subject = x509.load_pem_x509_certificate(content).subject
-    name = subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    name = str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
     return name == gun or (name.endswith("*") and gun.startswith(name[:-1]))
 
 
