@@ -224,7 +224,7 @@ class Enforcement:
         policies = self._policies(repository, namespace)
         if not policies:
             return
-        pull = Pull(digest=digest, account=who.id or None, moment=round(time.time() * 1000))
+        pull = Pull(digest=digest, account=who.id or None, moment=_moment())
         verdicts = await self._decide([(repository, policies, pull)])
         verdict = verdicts[0]
         if verdict.objections:
@@ -344,7 +344,7 @@ class Enforcement:
 
         Raises EnforcementPolicyUnknown, EnforcementPolicyInvalid.
         """
-        exception.check()
+        exception.check(_moment())
         made = replace(exception, id=str(uuid.uuid4()), author=by.name)
 
         async def work(tx: Transaction) -> PolicyException:
@@ -423,7 +423,7 @@ class Enforcement:
                 own = await self.get(scope)
             except EnforcementPolicyUnknown:
                 own = None
-        moment = round(time.time() * 1000)
+        moment = _moment()
         pulls = []
         for repository, namespace, _, _, digest in rows:
             others = (one for one in self._policies(repository, namespace) if one.scope != scope)
@@ -434,6 +434,11 @@ class Enforcement:
             JudgedTag(path, tag, digest, verdict)
             for (_, _, path, tag, digest), verdict in zip(rows, verdicts, strict=True)
         ]
+
+
+def _moment() -> int:
+    """Now, in milliseconds since 1970 UTC."""
+    return round(time.time() * 1000)
 
 
 async def _read(reader: Reader, scope: Scope, statement: Statement) -> Policy:

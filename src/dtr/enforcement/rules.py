@@ -50,6 +50,8 @@ _TAG_PATTERN = re.compile(r"[A-Za-z0-9_*?][A-Za-z0-9._*?-]{0,127}")
 _MOST_NAMED = 50
 _LONGEST_SIGNER = 300
 _LONGEST_REASON = 1_000
+_LAST_MOMENT = 253_402_300_800_000
+"""The year 10000, in milliseconds since 1970: no date is later."""
 _EMPTY = "application/vnd.oci.empty.v1+json"
 _DESCRIPTIONS = frozenset({"signature", "attestation", "sbom"})
 
@@ -104,8 +106,8 @@ class PolicyException:
     name: str = ""
     """What is called so for people: the name of the account (its id, when that is gone), or `value`."""
 
-    def check(self) -> None:
-        """Raise EnforcementPolicyInvalid for what no exception can be."""
+    def check(self, moment: int) -> None:
+        """Raise EnforcementPolicyInvalid for what no exception can be that is made at a moment."""
         if self.kind not in get_args(ExceptionKind):
             raise EnforcementPolicyInvalid("an exception is of the kind tag, digest or account")
         if not self.reason.strip() or len(self.reason) > _LONGEST_REASON:
@@ -119,6 +121,8 @@ class PolicyException:
                 Digest.parse(self.value)
             except (DigestInvalid, DigestUnsupported):
                 raise EnforcementPolicyInvalid(f"{self.value[:200]!r} is no digest") from None
+        if self.expires_at is not None and not moment < self.expires_at < _LAST_MOMENT:
+            raise EnforcementPolicyInvalid("an exception ends later than now, or never")
         if self.kind == "account" and not self.value:
             raise EnforcementPolicyInvalid("the exception names no account")
 

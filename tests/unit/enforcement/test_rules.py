@@ -87,7 +87,7 @@ EXCEPTIONS = [
 
 @pytest.mark.parametrize(("exception", "pull", "holds"), EXCEPTIONS)
 def test_what_an_exception_lets_pass(exception: PolicyException, pull: Pull, holds: bool):
-    exception.check()
+    exception.check(0)
     verdict = decide([replace(ANY, exceptions=(exception,))], pull, UNSIGNED)
     assert verdict.refuses is not holds
     assert verdict.exceptions == ((exception,) if holds else ())
@@ -152,13 +152,15 @@ def test_the_text_says_which_policy_and_what_is_missing():
         PolicyException(kind="digest", value="sha256:abc", reason="r"),
         PolicyException(kind="account", value="", reason="r"),
         PolicyException(kind="tag", value="*", reason=" "),
+        PolicyException(kind="tag", value="*", reason="r", expires_at=NOW),
+        PolicyException(kind="tag", value="*", reason="r", expires_at=1 << 62),
         PolicyException(kind="tag", value="*", reason="r" * 1001),
         PolicyException(kind="else", value="*", reason="r"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_is_refused(broken: Policy | PolicyException):
     with pytest.raises(EnforcementPolicyInvalid):
-        broken.check()
+        broken.check(NOW) if isinstance(broken, PolicyException) else broken.check()
 
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
