@@ -185,7 +185,7 @@ class Service:
             try:
                 await self._signer.check()
             except (SignerError, DatabaseError) as error:
-                _log.error("signing failed", extra={"method": "Check", "reason": str(error)})
+                _log.error("signer cannot sign", extra={"reason": str(error)})
                 return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
             return HealthCheckResponse(status=HealthCheckResponse.SERVING)
 
@@ -205,19 +205,19 @@ def _answering(name: str, method: Callable[[Any], Awaitable[Any]]) -> Any:
     """The handler of a method: a line in the log of each call, and the status of what went wrong."""
 
     async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-        facts = {"method": name, "remote": context.peer()}
+        remote = context.peer()
         try:
             answer = await method(request)
         except (KeyUnknown, AlgorithmUnsupported, RequestRefused) as error:
-            _log.warning("signer refused", extra=facts | {"reason": str(error)})
+            _log.warning("signer refused", extra={"method": name, "remote": remote, "reason": str(error)})
             await context.abort(_STATUS[type(error)], str(error))
         except (SignerError, DatabaseError) as error:
-            _log.error("signing failed", extra=facts | {"reason": str(error)})
+            _log.error("signing failed", extra={"method": name, "remote": remote, "reason": str(error)})
             await context.abort(StatusCode.INTERNAL, str(error))
         except Exception:  # noqa: BLE001 - whoever asks is told, and the log says what
-            _log.exception("signing failed", extra=facts)
+            _log.exception("signer failed", extra={"method": name, "remote": remote})
             await context.abort(StatusCode.INTERNAL, "an error in the signer; its log says more")
-        _log.info("signer answered", extra=facts | {"key": _key_of(answer, request)})
+        _log.info("signer answered", extra={"method": name, "remote": remote, "key": _key_of(answer, request)})
         return answer
 
     return handle
