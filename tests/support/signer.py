@@ -126,13 +126,20 @@ def stock_signer(directory: Path, pair: Pair) -> Process:
     return Process([_program("notary-signer"), "-config", str(file)], port, directory / "signer.log")
 
 
-def stock_server(directory: Path, pair: Pair, signer_port: int, algorithm: str = "ecdsa") -> Process:
-    """A notary-server over plain HTTP, with collections in memory, that asks the signer on this port."""
+def stock_server(
+    directory: Path, pair: Pair | None = None, signer_port: int = 0, algorithm: str = "ecdsa"
+) -> Process:
+    """A notary-server over plain HTTP, with collections in memory; without a signer it has the keys itself."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     configuration = {
         "server": {"http_addr": f"127.0.0.1:{port}"},
-        "trust_service": {
+        "trust_service": {"type": "local"},
+        "storage": {"backend": "memory"},
+        "logging": {"level": "info"},
+    }
+    if pair is not None:
+        configuration["trust_service"] = {
             "type": "remote",
             "hostname": "localhost",
             "port": str(signer_port),
@@ -140,10 +147,7 @@ def stock_server(directory: Path, pair: Pair, signer_port: int, algorithm: str =
             "tls_client_cert": str(pair.client.chain),
             "tls_client_key": str(pair.client.key),
             "key_algorithm": algorithm,
-        },
-        "storage": {"backend": "memory"},
-        "logging": {"level": "info"},
-    }
+        }
     file = directory / "server.json"
     file.write_text(json.dumps(configuration))
     return Process([_program("notary-server"), "-config", str(file)], port, directory / "server.log")
