@@ -113,6 +113,13 @@ def test_the_page_on_the_command_line_works(tmp_path: Path, make_server: Callabl
     )
 
 
+def test_the_page_on_the_signer_works(tmp_path: Path, directories: dict[str, str]) -> None:
+    port = str(free_port())
+    places = {"127.0.0.1:5443": f"127.0.0.1:{free_port()}", ":7899": f":{port}"}
+    output = follow(HOW_TO / "signer.md", tmp_path, replaced=directories | places)
+    assert re.search(r"ok +signer +localhost", output)
+
+
 def test_the_page_on_moving_from_dtr_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
     old, new = make_server(), make_server()
     old.make_user("ann")
