@@ -983,7 +983,8 @@ trust_targets = Table(  # what the current files sign, as a client finds it
         name="fk_trust_targets_role_trust_roles",
         ondelete="CASCADE",
     ),
-    Index(None, "repository_id", "digest"),
+    # With all that is asked: SQLite would rather walk over a repository than look into rows by another index.
+    Index(None, "repository_id", "digest", "forgotten_at"),
     Index(None, "repository_id", "gun", "role"),
     sqlite_with_rowid=False,
 )

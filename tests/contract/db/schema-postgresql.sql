@@ -831,7 +831,7 @@ CREATE TABLE trust_targets (
     CONSTRAINT fk_trust_targets_role_trust_roles FOREIGN KEY (repository_id, gun, role) REFERENCES trust_roles(repository_id, gun, role) ON DELETE CASCADE
 );
 
-CREATE INDEX ix_trust_targets_repository_id_digest ON public.trust_targets USING btree (repository_id, digest);
+CREATE INDEX ix_trust_targets_repository_id_digest_forgotten_at ON public.trust_targets USING btree (repository_id, digest, forgotten_at);
 
 CREATE INDEX ix_trust_targets_repository_id_gun_role ON public.trust_targets USING btree (repository_id, gun, role);
 

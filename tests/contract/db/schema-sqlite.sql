@@ -897,7 +897,7 @@ CREATE TABLE trust_targets (
 
 ;
 
-CREATE INDEX ix_trust_targets_repository_id_digest ON trust_targets (repository_id, digest);
+CREATE INDEX ix_trust_targets_repository_id_digest_forgotten_at ON trust_targets (repository_id, digest, forgotten_at);
 
 CREATE INDEX ix_trust_targets_repository_id_gun_role ON trust_targets (repository_id, gun, role);
 

@@ -1387,7 +1387,10 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(
-        "ix_trust_targets_repository_id_digest", "trust_targets", ["repository_id", "digest"], unique=False
+        "ix_trust_targets_repository_id_digest_forgotten_at",
+        "trust_targets",
+        ["repository_id", "digest", "forgotten_at"],
+        unique=False,
     )
     op.create_index(
         "ix_trust_targets_repository_id_gun_role", "trust_targets", ["repository_id", "gun", "role"], unique=False
