@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from tests.support.api import Api
 from tests.support.images import make_image
+from tests.support.notary import Key, Publisher
+
+from dtr.app import Application
+from dtr.trust import Collection
+from dtr.tuf import Envelope
 
 HERE, THERE = "dtr.example.com/acme/app", "old.example.com:8443/acme/app"
 WHERE = "/api/v0/repositories/acme/app"
@@ -127,6 +133,61 @@ def test_a_repository_keeps_its_signatures_when_it_is_renamed(api: Api):
     assert api.as_("owner").delete(renamed).codes == ["REPOSITORY_CONTAINS_TAGS_IN_NOTARY"]
     api.as_("owner").delete(f"{renamed}/trustData").expect(204)
     api.as_("owner").delete(renamed).expect(204)
+
+
+def test_a_promotion_goes_on_when_its_tag_is_signed(api: Api):
+    """From the publication, as a client makes it, to the job of the policies."""
+    source, target = "/api/v0/repositories/acme/source", "/api/v0/repositories/acme/target"
+    for path in ("acme/source", "acme/target"):
+        api.make_repository(path)
+    rule = {"field": "signed", "operator": "eq", "values": ["true"]}
+    form = {"rules": [rule], "targetRepository": "acme/target", "tagTemplate": "%n", "enabled": True}
+    policy = api.as_("manager").post(f"{source}/promotionPolicies", form).expect(201).json["id"]
+    api.admin.client.push("acme/source", IMAGE, "v1")
+    manager = api.as_("manager")
+    until(lambda: manager.get(f"{source}/promotionPolicies/{policy}/waiting").expect(200).json)
+    assert manager.get(f"{target}/tags").json == []
+
+    async def publish(application: Application) -> None:
+        number = (await application.repositories.get("acme/source")).id
+        collection = Collection(number, "dtr.example.com/acme/source")
+        keys = [await application.trust.get_key(collection, role) for role in ("timestamp", "snapshot")]
+        publisher, key = Publisher(collection.gun, *(one.to_json() for one in keys)), Key.make()
+        for files in (
+            publisher.first(),
+            publisher.delegate("targets/alice", [key]),
+            publisher.delegate("targets/releases", [key]),
+            publisher.sign({"v1": (IMAGE.digest, len(IMAGE.payload))}, "targets/alice", "targets/releases"),
+        ):
+            await application.trust.publish(
+                collection, [(role, Envelope.parse(content)) for role, content in files.items()]
+            )
+
+    api.server.do(publish)
+    found = {one["name"]: (one["inNotary"], one["hashMismatch"]) for one in manager.get(f"{source}/tags").json}
+    assert found == {"v1": (True, False)}
+    (tag,) = manager.get(f"{source}/tags/v1").json
+    assert [(one["role"], one["signer"]) for one in tag["trust"]] == [
+        ("targets/alice", "alice"),
+        ("targets/releases", ""),
+    ]
+    until(lambda: manager.get(f"{target}/tags").expect(200).json)
+    (promoted,) = manager.get(f"{target}/tags").json
+    assert (promoted["name"], promoted["digest"], promoted["inNotary"]) == ("v1", IMAGE.digest, False)
+    roles = [one["name"] for one in manager.get(f"{source}/trustData").json[0]["roles"]]
+    assert roles == ["root", "snapshot", "targets", "targets/alice", "targets/releases", "timestamp"]
+    assert manager.delete(source).codes == ["REPOSITORY_CONTAINS_TAGS_IN_NOTARY"]
+    manager.delete(f"{source}/trustData/v1").expect(204)
+    manager.delete(source).expect(204)
+    assert api.rows("SELECT count(*) FROM trust_files WHERE gun = 'dtr.example.com/acme/source'") == [(0,)]
+
+
+def until(look: Callable[[], object]) -> None:
+    """Wait for what a worker does."""
+    deadline = time.monotonic() + 30
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_administrators_have_a_tag_forgotten_without_keys(api: Api):
