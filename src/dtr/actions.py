@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dtr.registry.fsck import Fsck
     from dtr.settings import LiveSettings
     from dtr.signatures import Signatures
+    from dtr.trust import OldFiles
     from dtr.webhooks import Deliveries
 
 ACTIONS = {
@@ -50,6 +51,7 @@ ACTIONS = {
     "poll_mirror": "brings tags from another registry by the policy with the id `policy`, or queues this for each;"
     " `everything`: also what has not changed; `anyDeletions`: however many are gone there",
     "cache_expire": "deletes tags of caches that nobody pulled for as long as their upstreams keep them",
+    "trust_prune": "deletes files of content trust that newer ones took the place of long ago, but for roots",
     "webhook": "sends the delivery of a webhook with the id `delivery`",
     "fsck": "compares database and storage; `content` and `repair` are true or false",
     "tag_pruning": "another name of tag_prune",
@@ -66,6 +68,8 @@ PRUNING_SCHEDULE = "0 */15 * * * *"
 """When pruning policies are worked off, unless an administrator says otherwise."""
 EXPIRY_SCHEDULE = "0 40 3 * * *"
 """When tags of caches expire, unless an administrator says otherwise."""
+TRUST_SCHEDULE = "0 50 3 * * *"
+"""When old files of content trust go, unless an administrator says otherwise."""
 _SHORTEST_GRACE = 600_000
 """Milliseconds. A shorter one may take what a push under way was told to be there."""
 _REPORT_SECONDS = 1.0
@@ -85,6 +89,7 @@ class Actions:
         push_mirror: PushMirror,
         poll_mirror: PollMirror,
         cache: Cache,
+        old_files: OldFiles,
         deliveries: Deliveries,
         events: Events,
         logins: Retention,
@@ -102,6 +107,7 @@ class Actions:
         self._push_mirror = push_mirror
         self._poll_mirror = poll_mirror
         self._cache = cache
+        self._old_files = old_files
         self._deliveries = deliveries
         self._events = events
         self._logins = logins
@@ -126,6 +132,7 @@ class Actions:
             PUSH: self._push,
             POLL: self._poll,
             "cache_expire": self._expire,
+            "trust_prune": self._forget_files,
             "webhook": self._deliver,
             "fsck": self._check,
             "sleep": _sleep,
@@ -282,6 +289,13 @@ class Actions:
             return
         async for path, deleted in self._cache.expire():
             run.log(f"deleted of {path}: {', '.join(sorted(deleted))}")
+
+    async def _forget_files(self, run: Run) -> None:
+        total = 0
+        async for count in self._old_files.forget():
+            total += count
+            run.progress(total, None, "files")
+        run.log(f"deleted {total} files of content trust")
 
     async def _deliver(self, run: Run) -> None:
         try:

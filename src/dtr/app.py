@@ -26,7 +26,7 @@ from dtr.accounts import (
     SigningKeys,
     Tokens,
 )
-from dtr.actions import ACTIONS, AT_MOST, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHEDULE, Actions
+from dtr.actions import ACTIONS, AT_MOST, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHEDULE, TRUST_SCHEDULE, Actions
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import DatabaseError, open_database
@@ -62,7 +62,7 @@ from dtr.settings import LiveSettings, Values
 from dtr.signatures import Identities, Signatures
 from dtr.signer import LocalSigner, RemoteSigner
 from dtr.storage import Observed
-from dtr.trust import Trust
+from dtr.trust import OldFiles, Trust
 from dtr.trust.index import TrustIndex
 from dtr.vault import Vault
 from dtr.webhooks import Deliveries, Dispatcher, Sender, Webhooks
@@ -179,7 +179,7 @@ class Application:
         )
         self.enforcement = Enforcement(self.database)
         self.signer = open_signer(settings, self.database)
-        self.health = Health(self.database, self.storage, self.signer)
+        self.health = Health(self.database, self.storage, self.signer if settings.trust.enabled else None)
         self.trust = Trust(
             self.database, self.signer, key_algorithm=settings.trust.key_algorithm, signed=show_signed
         )
@@ -309,6 +309,7 @@ class Application:
             await self.crons.ensure(PRUNING_SCHEDULE, JobRequest(action="tag_prune"))
             await self.crons.ensure(SCHEDULE, JobRequest(action="poll_mirror"))
             await self.crons.ensure(EXPIRY_SCHEDULE, JobRequest(action="cache_expire"))
+            await self.crons.ensure(TRUST_SCHEDULE, JobRequest(action="trust_prune"))
             group.create_task(self.mirroring.keep_schedules())
             group.create_task(self._worker().run())
             group.create_task(self._dispatcher().run())
@@ -346,6 +347,7 @@ class Application:
             push_mirror=PushMirror(*mirror, tags=self.tag_reader, repositories=self.repositories),
             poll_mirror=PollMirror(*mirror),
             cache=self.cache,
+            old_files=OldFiles(self.database),
             deliveries=self.deliveries,
             events=self.events,
             logins=Retention(self.database, kept=self.settings.auth.ended_token_days * DAY),

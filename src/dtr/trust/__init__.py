@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dtr.trust.errors import CannotSign, FileUnknown, RepositoryGone, TrustError, VersionConflict
 from dtr.trust.files import Change, Collection, File, Published
+from dtr.trust.retention import OldFiles
 from dtr.trust.room import Trust, end
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Collection",
     "File",
     "FileUnknown",
+    "OldFiles",
     "Published",
     "RepositoryGone",
     "Trust",

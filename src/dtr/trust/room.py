@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -22,7 +23,6 @@ from dtr.tuf import (
     TIMESTAMP,
     Envelope,
     RuleBroken,
-    Signature,
     ancestors_of,
     check_update,
     is_targets,
@@ -259,11 +259,8 @@ class Trust:
         """Sign with all the keys that the root lists and the signer has. Raises RuleBroken: those are too few."""
         signatures = []
         for key_id in sorted(draft.authority.keys.keys() - foreign)[:_MOST_KEYS]:
-            try:
-                made = await self._signer.sign(key_id, draft.signed)
-            except KeyUnknown:
-                continue
-            signatures.append(Signature(made.key_id, made.method, made.content))
+            with contextlib.suppress(KeyUnknown):
+                signatures.append(await self._signer.sign(key_id, draft.signed))
         return draft.seal(signatures)
 
     async def _renew(self, collection: Collection) -> dict[str, File]:

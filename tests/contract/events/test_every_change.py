@@ -87,6 +87,7 @@ SILENT = {
     "MirroringPolicies.forget_remote": "what was mirrored by hand is the event",
     "MirroringPolicies.forget_remotes": "forgets what was mirrored by hand",
     "Signatures.verify": "keeps what it read",
+    "OldFiles.forget": "forgets files that newer ones took the place of",
     "PushMirror.work": "each tag that is mirrored is an event",
     "Pruning.prune": "the deletion of each tag is the event",
     "Pushes.forget_gone": "forgets what is about tags that are gone",

@@ -14,10 +14,10 @@ import pytest
 from tests.support.notary import Json, Key, Publisher, walk
 from tests.support.rooms import Rooms
 
-from dtr.signer import LocalSigner, Signature
+from dtr.signer import LocalSigner
 from dtr.storage import Memory
 from dtr.trust import Collection, FileUnknown, Published, Trust
-from dtr.tuf import Envelope, PublicKey
+from dtr.tuf import Envelope, PublicKey, Signature
 
 HOST = "dtr.test"
 
