@@ -26,7 +26,8 @@ _GOOD_FOR_SECONDS = 5.0
 class Health:
     """Looks when it is asked, and not too often."""
 
-    def __init__(self, database: Database, storage: Driver, signer: Signer) -> None:
+    def __init__(self, database: Database, storage: Driver, signer: Signer | None) -> None:
+        """`signer` is None where nothing is signed."""
         self._database = database
         self._storage = storage
         self._signer = signer
@@ -62,6 +63,8 @@ class Health:
         return True
 
     async def _has_signer(self) -> bool:
+        if self._signer is None:
+            return True
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._signer.check()

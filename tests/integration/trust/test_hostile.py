@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("notary", ["postgresql"], indirect=True, sc
 TAG = {"v1": (digest_of(b"v1"), 123)}
 KIND = f"multipart/form-data; boundary={BOUNDARY}"
 quick = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 
 

@@ -7,8 +7,10 @@ metadata, and read no more than the first bytes of an error.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from dtr.http.trust.access import FOLLOW, MANAGE, READ, SIGN, Access
 from dtr.http.trust.errors import Refused, body_of, refusal
 from dtr.http.trust.request import Request, respond
 from dtr.http.trust.routes import Route, clean, find_route
-from dtr.http.trust.upload import read_update
+from dtr.http.trust.upload import read_files, receive_update
 from dtr.signer import SignerError
 from dtr.tuf import is_role
 
@@ -49,6 +51,7 @@ _LARGEST_VERSION = 2**53
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _MOST_CHANGES = 1_000
 _USUAL_CHANGES = 100
+_LARGE = 1024 * 1024
 _INT32 = range(-(2**31), 2**31)
 
 
@@ -85,6 +88,8 @@ class TrustAPI:
         self._access = Access(tokens, accounts, settings, hosts, service=options.service)
         self._health_of_rooms = health
         self._options = options
+        self._large = asyncio.Lock()
+        """Who has it publishes what is large: what was read of it takes many times its size."""
         self._handlers: dict[Operation, Callable[[Request], Awaitable[None]]] = {
             "UpdateTUF": self._update,
             "GetRoleByHash": self._get_by_hash,
@@ -142,8 +147,9 @@ class TrustAPI:
     async def _update(self, request: Request) -> None:
         collection, _ = await self._access.collection(request, SIGN)
         content_type = request.headers.get(b"content-type", b"")
-        parts = await read_update(request.scope, request.receive, content_type, self._options.update_limit)
-        await self._trust.publish(collection, parts, by=request.actor)
+        upload = await receive_update(request.scope, request.receive, content_type, self._options.update_limit)
+        async with self._large if upload.size > _LARGE else nullcontext():
+            await self._trust.publish(collection, await read_files(upload), by=request.actor)
         await respond(request, 200, b"")
 
     async def _get(self, request: Request) -> None:

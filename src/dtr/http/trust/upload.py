@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -33,14 +34,19 @@ _PARSED_IN_LOOP = 64 * 1024
 """Larger files are read in a thread."""
 
 
-async def read_update(
-    scope: Scope, receive: Receive, content_type: bytes, limit: int
-) -> list[tuple[str, Envelope]]:
-    """
-    Role and file of each part, in their order. Raises Refused, for the first that is wrong.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What came of an update: `size` in bytes."""
 
-    At most `limit` bytes are taken.
-    """
+    files: tuple[tuple[str | None, bytes], ...]
+    """Name (None: there is none) and bytes of each, in their order."""
+    size: int
+    flaw: Refused | None
+    """What is wrong behind them."""
+
+
+async def receive_update(scope: Scope, receive: Receive, content_type: bytes, limit: int) -> Upload:
+    """Take a body of at most `limit` bytes. Raises Refused for one that is no form at all."""
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if kind not in _KINDS or not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
@@ -48,23 +54,32 @@ async def read_update(
     if (content_length(scope) or 0) > limit:
         raise _too_large(limit)
     form = _Form(boundary)
-    parts: list[tuple[str, Envelope]] = []
+    size = 0
+    flaw = None
     try:
         async for piece in stream_body(receive, limit):
             form.write(piece)
-            parts += [await _checked(name, content) for name, content in form.take()]
-            if len(parts) > _MOST_PARTS:
+            size += len(piece)
+            if len(form.files) > _MOST_PARTS:
                 raise rejected("MALFORMED_UPLOAD", f"the update has more than {_MOST_PARTS} files")
     except BodyTooLarge:
-        raise _too_large(limit) from None
+        flaw = _too_large(limit)
     except (BodyError, FormParserError):
-        raise _malformed() from None
-    if not form.is_complete:
-        raise _malformed()
-    return parts
+        flaw = _malformed()
+    if flaw is None and not form.is_complete:
+        flaw = _malformed()
+    return Upload(tuple(form.files), size, flaw)
 
 
-async def _checked(name: str | None, content: bytes) -> tuple[str, Envelope]:
+async def read_files(upload: Upload) -> list[tuple[str, Envelope]]:
+    """Role and file of each part. Raises Refused, for the first that is wrong."""
+    found = [await _read(name, content) for name, content in upload.files]
+    if upload.flaw is not None:
+        raise upload.flaw
+    return found
+
+
+async def _read(name: str | None, content: bytes) -> tuple[str, Envelope]:
     if not name:
         raise Refused(400, "NO_FILENAME", "a file of the update has no name")
     role = name.removesuffix(".json")
@@ -95,7 +110,8 @@ class _Form:
         self._value = b""
         self._file: str | None = None
         self._content: list[bytes] = []
-        self._ready: list[tuple[str | None, bytes]] = []
+        self.files: list[tuple[str | None, bytes]] = []
+        """Those that are complete; the name is None when there is none."""
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
             "on_header_field": self._on_name,
@@ -110,11 +126,6 @@ class _Form:
     def write(self, piece: bytes) -> None:
         """The next bytes of the body. Raises FormParserError."""
         self._parser.write(piece)
-
-    def take(self) -> list[tuple[str | None, bytes]]:
-        """Files that are complete and were not taken yet; the name is None when there is none."""
-        found, self._ready = self._ready, []
-        return found
 
     def _begin(self) -> None:
         self._file = None
@@ -137,7 +148,7 @@ class _Form:
         self._content.append(data[start:end])
 
     def _finish(self) -> None:
-        self._ready.append((self._file, b"".join(self._content)))
+        self.files.append((self._file, b"".join(self._content)))
         self._content = []
 
     def _end(self) -> None:
