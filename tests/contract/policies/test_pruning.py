@@ -15,6 +15,7 @@ from dtr.events import Actor
 from dtr.jobs import Jobs
 from dtr.oci import companions
 from dtr.policies import PolicyInvalid, PolicyUnknown, Pruning, PruningPolicy, parse_rules
+from dtr.registry import Manifests
 from dtr.storage import Memory
 
 ADA = Actor("user", "id of ada", "ada")
@@ -242,6 +243,34 @@ async def test_signed_and_immutable_tags_stay_and_that_is_said(rooms: Rooms, pru
     asks = policy(repository, rule("signed", "eq", "true"), rule("tag", "sw", "dev-"))
     assert await prune(pruning, await pruning.create(asks, only_future=False)) == 2
     assert [one for one in await names(rooms) if one.startswith("dev")] == ["dev-4", "dev-release"]
+
+
+async def test_tags_in_content_trust_stay_also_when_the_rules_ask_for_signatures(
+    rooms: Rooms, pruning: Pruning, monkeypatch: pytest.MonkeyPatch
+):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "dev-1", "dev-2", "dev-3", "dev-4")
+    await rooms.sign(repository, "dev-1", annotated(IMAGE, n="dev-1").digest)
+    await rooms.sign(repository, "dev-2", IMAGE.digest)  # it was moved since
+    for wanted, meant in (("true", "dev-1"), ("false", "dev-2")):
+        asks = policy(repository, rule("signed", "eq", wanted), rule("tag", "eq", meant))
+        assert [(one.goes, one.kept) async for one in pruning.judge(asks) if one.tag.name == meant] == [
+            (False, "signed")
+        ]
+    always = policy(repository, {"any": [rule("signed", "eq", one) for one in ("true", "false")]})
+    always = await pruning.create(always, only_future=False)
+
+    async def delete_tags(repository: int, names: Any, **how: Any) -> Any:
+        await rooms.sign(repository, "dev-3", IMAGE.digest)  # between the decision and the deletion
+        return await Manifests.delete_tags(rooms.manifests, repository, names, **how)
+
+    monkeypatch.setattr(rooms.manifests, "delete_tags", delete_tags)
+    (done,) = await pruning.prune([always])
+    assert (done.deleted, done.signed) == (1, 3)
+    assert await names(rooms) == ["dev-1", "dev-2", "dev-3"]
+    await rooms.signed.forget(repository, "dev-1")
+    assert await prune(pruning, always) == 1
+    assert await names(rooms) == ["dev-2", "dev-3"]
 
 
 async def test_what_refers_to_an_image_by_its_tag_is_judged_when_the_image_is_gone(rooms: Rooms, pruning: Pruning):
