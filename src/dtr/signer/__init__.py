@@ -16,7 +16,7 @@ from dtr.signer.errors import (
 )
 from dtr.signer.local import LocalSigner, Rotation
 from dtr.signer.remote import RemoteSigner
-from dtr.signer.signer import ALGORITHMS, Signature, Signer
+from dtr.signer.signer import ALGORITHMS, Signer
 
 __all__ = [
     "ALGORITHMS",
@@ -26,7 +26,6 @@ __all__ = [
     "RemoteSigner",
     "RequestRefused",
     "Rotation",
-    "Signature",
     "Signer",
     "SignerError",
     "SignerFailed",

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dtr.signer.errors import AlgorithmUnsupported, RequestRefused, SignerFailed
-from dtr.signer.signer import ALGORITHMS, Signature
-from dtr.tuf import PublicKey, TufError, canonical
+from dtr.signer.signer import ALGORITHMS
+from dtr.tuf import PublicKey, Signature, TufError, canonical
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dtr.db import Database, Row, Transaction
-    from dtr.signer.signer import Signature
+    from dtr.tuf import Signature
 
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _REMEMBERED = 1_024
 """Decrypted keys in memory."""
 _BATCH = 50
-"""Keys that are read at once when all are encrypted anew."""
+"""Keys that are encrypted anew in one unit of work."""
 
 _PENDING = Statement(
     select(signer_keys.c.key_id, signer_keys.c.public)
@@ -123,7 +123,7 @@ class LocalSigner:
                 alias, passphrase = await self._current()
                 made, sealed = await asyncio.to_thread(_made, algorithm, passphrase)
                 key = {"key_id": made.id, "public": made.public, "private": sealed, "alias": alias}
-                await self._execute(_INSERT, **wanted, **key)
+                await self._execute(_INSERT, wanted | key)
             found = await self._database.fetch_one(_PENDING, **wanted)
         return _public(found[0], algorithm, found[1])
 
@@ -148,14 +148,14 @@ class LocalSigner:
         self._remember(key)
         signature = key.sign(content)
         if last_used_at is None:
-            await self._execute(_USED, key_id=key_id)
+            await self._execute(_USED, {"key_id": key_id})
         return signature
 
     async def delete_key(self, key_id: str) -> None:
         """`Signer.delete_key`."""
         self._opened.pop(key_id, None)
         if _KEY_ID.fullmatch(key_id):
-            await self._execute(_DELETE, key_id=key_id)
+            await self._execute(_DELETE, {"key_id": key_id})
 
     async def check(self) -> None:
         """`Signer.check`: whether all keys could be opened, as far as aliases tell."""
@@ -190,6 +190,7 @@ class LocalSigner:
         rotation = Rotation(alias)
         passphrase, after = await self._passphrases.find(alias), ""
         while rows := await self._database.fetch_all(_OLD, alias=alias, after=after):
+            changes = []
             for key_id, algorithm, private, old_alias in rows:
                 try:
                     old = await self._passphrases.find(old_alias)
@@ -197,7 +198,8 @@ class LocalSigner:
                 except SignerFailed as error:
                     rotation.failed[key_id] = str(error)
                 else:
-                    rotation.keys += await self._execute(_REWRAP, id=key_id, old=private, sealed=sealed, new=alias)
+                    changes.append({"id": key_id, "old": private, "sealed": sealed, "new": alias})
+            rotation.keys += await self._execute(_REWRAP, *changes)
             after = rows[-1][0]
             if progress is not None:
                 progress(rotation)
@@ -232,11 +234,11 @@ class LocalSigner:
             found.append(row[0])
         return found
 
-    async def _execute(self, statement: Statement, **parameters: Any) -> int:
-        """Run a statement as a unit of its own; how many rows it changed."""
+    async def _execute(self, statement: Statement, *parameters: dict[str, Any]) -> int:
+        """Run a statement with each of these, as one unit; how many rows it changed."""
 
         async def work(tx: Transaction) -> int:
-            return await tx.execute(statement, **parameters)
+            return sum([await tx.execute(statement, **one) for one in parameters])
 
         return await self._database.unit(work)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dtr.signer.errors import AlgorithmUnsupported, KeyUnknown, RequestRefused, SignerFailed, SignerUnavailable
-from dtr.signer.signer import ALGORITHMS, Signature
-from dtr.tuf import PublicKey
+from dtr.signer.signer import ALGORITHMS
+from dtr.tuf import PublicKey, Signature
 
 if TYPE_CHECKING:
     from pathlib import Path

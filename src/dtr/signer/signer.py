@@ -7,23 +7,13 @@ There is no call that returns private bytes. `LocalSigner` is the one in this pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from dtr.tuf import PublicKey
+    from dtr.tuf import PublicKey, Signature
 
 ALGORITHMS = ("ecdsa", "ed25519")
 """What keys can be made: ECDSA on P-256, and Ed25519."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A signature by the key `key_id`; `content` is encoded as `method` wants it (section 3.4)."""
-
-    key_id: str
-    method: str
-    content: bytes
 
 
 class Signer(Protocol):
