@@ -284,6 +284,15 @@ def test_a_parent_of_the_same_update_wins_over_the_stored_one() -> None:
     assert "targets/new" in walk(GUN, one.collection.files)
 
 
+def test_expired_is_what_lies_in_the_past() -> None:
+    one = scene("targets")
+    end = now() + DAY  # and 123 nanoseconds, see `moment`
+    one.bend("targets", lambda signed: signed.update(expires=moment(end)))
+    one.collection.check(one.parts, end)
+    with pytest.raises(RuleBroken, match="expired"):
+        one.collection.check(one.parts, end + dt.timedelta(microseconds=1))
+
+
 def test_stored_parents_may_be_expired() -> None:
     one = scene("b")
     later = now() + 5 * YEAR
@@ -496,6 +505,7 @@ def test_what_is_in_a_timestamp() -> None:
 def test_a_timestamp_that_came_is_dropped() -> None:
     one = scene("targets")
     one.parts["timestamp"] = seal({"_type": "Timestamp", "version": 99}, [])
+    assert one.collection.check(one.parts).files.keys() == {"targets"}
     made = one.collection.publish(one.parts)
     assert version(made["timestamp"]) == 4
 
@@ -557,8 +567,12 @@ def test_a_timestamp_is_signed_anew_when_it_is_about_to_expire() -> None:
 
 def test_an_expired_snapshot_is_made_anew_with_the_root_in_force() -> None:
     one = scene("none")
+    files, held = one.collection.files, one.collection.held
     later = now() + 4 * YEAR
-    before = json.loads(one.collection.files["snapshot"])["signed"]
+    before = json.loads(files["snapshot"])["signed"]
+    files["snapshot"] = seal({**before, "meta": {**before["meta"], "root": meta_of(b"another")}}, held[1:])
+    timestamp = json.loads(files["timestamp"])["signed"]
+    files["timestamp"] = seal({**timestamp, "meta": {"snapshot": meta_of(files["snapshot"])}}, held[:1])
     assert one.collection.renew(later, HOUR) == ["snapshot", "timestamp"]
     after = json.loads(one.collection.files["snapshot"])["signed"]
     assert after["meta"] == {**before["meta"], "root": meta_of(one.collection.files["root"])}
