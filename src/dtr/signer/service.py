@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import StatusCode, aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -166,8 +167,7 @@ class Service:
             service,
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    _answering(name, method),
-                    request_deserializer=getattr(signer_pb2, described[name].input_type.name).FromString,
+                    _answering(name, getattr(signer_pb2, described[name].input_type.name), method),
                     response_serializer=getattr(signer_pb2, described[name].output_type.name).SerializeToString,
                 )
                 for name, method in methods.items()
@@ -177,13 +177,13 @@ class Service:
     def _health(self) -> grpc.GenericRpcHandler:
         """The standard health service: whether it could sign at this moment."""
 
-        async def check(
-            request: HealthCheckRequest, context: aio.ServicerContext[Any, Any]
-        ) -> HealthCheckResponse:
-            if request.service not in {"", *HEALTH_NAMES}:
-                await context.abort(StatusCode.NOT_FOUND, "there is no such service")
+        async def check(body: bytes, context: aio.ServicerContext[Any, Any]) -> HealthCheckResponse:
             try:
+                if _read(HealthCheckRequest, body).service not in {"", *HEALTH_NAMES}:
+                    await context.abort(StatusCode.NOT_FOUND, "there is no such service")
                 await self._signer.check()
+            except RequestRefused as error:
+                await context.abort(StatusCode.INVALID_ARGUMENT, str(error))
             except (SignerError, DatabaseError) as error:
                 _log.error("signer cannot sign", extra={"reason": str(error)})
                 return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
@@ -193,20 +193,19 @@ class Service:
             _HEALTH,
             {
                 "Check": grpc.unary_unary_rpc_method_handler(
-                    check,
-                    request_deserializer=HealthCheckRequest.FromString,
-                    response_serializer=HealthCheckResponse.SerializeToString,
+                    check, response_serializer=HealthCheckResponse.SerializeToString
                 )
             },
         )
 
 
-def _answering(name: str, method: Callable[[Any], Awaitable[Any]]) -> Any:
+def _answering(name: str, kind: Any, method: Callable[[Any], Awaitable[Any]]) -> Any:
     """The handler of a method: a line in the log of each call, and the status of what went wrong."""
 
-    async def handle(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+    async def handle(body: bytes, context: aio.ServicerContext[Any, Any]) -> Any:
         remote = context.peer()
         try:
+            request = _read(kind, body)
             answer = await method(request)
         except (KeyUnknown, AlgorithmUnsupported, RequestRefused) as error:
             _log.warning("signer refused", extra={"method": name, "remote": remote, "reason": str(error)})
@@ -221,6 +220,14 @@ def _answering(name: str, method: Callable[[Any], Awaitable[Any]]) -> Any:
         return answer
 
     return handle
+
+
+def _read(kind: Any, body: bytes) -> Any:
+    """The message of a request. Raises RequestRefused."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise RequestRefused(f"the request is no {kind.__name__}") from None
 
 
 def _key_of(answer: Any, request: Any) -> str:

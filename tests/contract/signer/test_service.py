@@ -113,6 +113,30 @@ async def test_calls_and_status_codes(pair: Pair, port: int, local: LocalSigner,
         assert await ask(channel, "/proto.KeyManagement/CreateKey", request, PublicKey) is StatusCode.INTERNAL
 
 
+async def test_what_is_no_request_harms_nothing(pair: Pair, port: int, caplog):
+    async with connected(pair, port) as channel:
+        call = channel.unary_unary("/proto.Signer/Sign")
+        answers = []
+        for body in (
+            b"\xff" * 20,
+            b"\x0a\xff\xff\xff\xff\x0f",
+            b"\x12\x03abc",
+            b"\x00",
+            b"\x12" + b"\xff" * 9,
+            b"a" * 5_000_000,
+        ):
+            try:
+                await call(body, timeout=10)
+            except aio.AioRpcError as error:
+                answers.append(error.code())
+        assert len(answers) == 6
+        assert set(answers) <= {StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND, StatusCode.RESOURCE_EXHAUSTED}
+    remote = pair.remote(port)
+    await remote.check()
+    await remote.close()
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
 async def test_its_health(pair: Pair, port: int, passphrases: Path):
     path = "/grpc.health.v1.Health/Check"
     names = ("", "grpc.health.v1.Health.KeyManagement", "grpc.health.v1.Health.Signer")
