@@ -51,6 +51,8 @@ _TRIES = 5
 """So often an update is made anew because others changed the collection meanwhile."""
 _MOST_KEYS = 20
 """Of a role that are asked for: a root that lists more wants the signer to be busy."""
+_MOST_ROLES, _LARGEST_COLLECTION = 1_000, 64 * 1024 * 1024
+"""What a collection may come to, roles and bytes of current files: an update has them all in memory."""
 _MOST_TAGS_TOLD = 100
 """In an event."""
 _LARGEST_VERSION = 2**53
@@ -325,6 +327,7 @@ class Trust:
         The files that are current with those that were made: what the timestamp leads to, by role.
 
         Clients may make snapshots that name older files, or some that nobody has: then a role has no current file.
+        Raises RuleBroken: it would be too much.
         """
         new = {file.role: file for file in made}
         snapshot = read_snapshot(Envelope.parse(new[SNAPSHOT].content))
@@ -345,6 +348,9 @@ class Trust:
                 hashes=sorted(set(elsewhere.values())),
             )
             after |= {file.role: file for file in map(_file, rows) if elsewhere.get(file.role) == file.sha256}
+        if len(after) > _MOST_ROLES or sum(len(file.content) for file in after.values()) > _LARGEST_COLLECTION:
+            limits = f"{_MOST_ROLES} roles and {_LARGEST_COLLECTION} bytes"
+            raise RuleBroken("ErrValidation", f"the collection would be larger than {limits}")
         return after
 
     async def _fetch_one(self, statement: Any, collection: Collection, **more: Any) -> Row | None:

@@ -202,6 +202,23 @@ async def test_what_breaks_a_rule_changes_nothing(house: House):
     assert await house.rooms.count("trust_changes") == 1
 
 
+async def test_a_collection_has_bounds(house: House, monkeypatch: pytest.MonkeyPatch):
+    collection, publisher = await house.begin(v1=digest(1))
+    now = sum(map(len, (await house.files(collection)).values()))
+    monkeypatch.setattr("dtr.trust.room._LARGEST_COLLECTION", now + 500)
+    update = publisher.sign({f"v{number}": (digest(1), 5) for number in range(9)})
+    with pytest.raises(RuleBroken) as caught:
+        await house.publish(collection, update)
+    assert caught.value.name == "ErrValidation"
+    monkeypatch.undo()
+    await house.publish(collection, update)
+    monkeypatch.setattr("dtr.trust.room._MOST_ROLES", 4)
+    ada = Key.make()
+    await house.publish(collection, publisher.delegate("targets/ada", [ada]))
+    with pytest.raises(RuleBroken):
+        await house.publish(collection, publisher.sign({"v1": (digest(1), 5)}, "targets/ada"))
+
+
 async def test_a_role_is_given_once(house: House):
     collection, publisher = await house.begin()
     part = Envelope.parse(publisher.sign({"v1": (digest(1), 5)})["targets"])
