@@ -21,7 +21,7 @@ OBVIOUS = {
 """Fields and parameters whose name says it all."""
 VERBS = (
     "get", "list", "search", "export", "create", "put", "set", "update", "patch", "change", "rename", "toggle",
-    "delete", "revoke", "log", "submit", "try", "test", "check", "run", "cancel", "redeliver",
+    "delete", "revoke", "log", "submit", "try", "test", "check", "run", "cancel", "redeliver", "verify",
     "autocomplete",
 )  # fmt: skip
 

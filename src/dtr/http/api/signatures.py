@@ -120,7 +120,9 @@ class SignatureView(Record):
     id: str
     manifest: str = Field(description="Digest of the manifest that it is in.")
     tag: str | None = Field(None, description="The tag by which it is found; missing: it is a referrer.")
-    kind: Literal["signature", "attestation"]
+    kind: Literal["signature", "attestation"] = Field(
+        description="An attestation states something of the image, and does not sign it."
+    )
     format: Literal["cosign", "dsse", "bundle", "jws", "cose", ""] = Field(
         description="`cosign`, `dsse` and `bundle` are cosign's, `jws` and `cose` Notation's; empty: it is none"
         " that can be read."
@@ -133,7 +135,7 @@ class SignatureView(Record):
     reason: str | None = Field(None, description="Why it is not verified, where that is known.")
     signer: str | None = Field(None, description="Who it says that it is of; that may be anybody's word.")
     signed_at: dt.datetime | None = Field(None, description="When it says that it was made.")
-    checked_at: dt.datetime
+    checked_at: dt.datetime = Field(description="When it was last verified, or tried to be.")
     verified_by: list[ProofRecord]
 
     @classmethod
@@ -159,7 +161,7 @@ class SignaturesOfTag(Record):
     """What is known of the signatures of what a tag names."""
 
     signatures: int = Field(description="How many there are, whoever they are of.")
-    attestations: int
+    attestations: int = Field(description="What is stated of it, by whomever.")
     verified_by: list[str] = Field(
         description="Identities of which one was verified: `NAMESPACE/NAME`, or `NAME` of the whole registry."
     )
