@@ -120,7 +120,13 @@ async def _signer(settings: Settings) -> list[Checked]:
     finally:
         await signer.close()
         await database.close()
-    return [Checked(True, "signer", f"{remote} answers" if remote else "has the passphrases of all keys")]
+    if remote is not None:
+        return [Checked(True, "signer", f"{remote} answers")]
+    found = [Checked(True, "signer", "has the passphrases of all keys")]
+    file = settings.passphrase_file
+    if file.exists() and file.stat().st_mode & 0o007:
+        found.append(Checked(True, "signer", f"everybody on this host can read {file}", f"chmod 600 {file}"))
+    return found
 
 
 async def _storage(settings: Settings) -> list[Checked]:

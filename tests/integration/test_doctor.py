@@ -159,7 +159,10 @@ def test_passphrases_that_were_lost_are_missed(make_data: Callable[..., Server])
 
     server.do(work)
     file = server.directory / "signer.passphrases"
-    Report(server).expect_good()
+    file.chmod(0o644)
+    report = Report(server)
+    report.expect_good()
+    assert report.advice == {"signer": f"chmod 600 {file}"}
     file.rename(file.with_suffix(".away"))
     Report(server).expect_bad("signer", f"{file} has no passphrase", f"restore {file}")
     assert not file.exists()
