@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -68,6 +69,25 @@ def test_nesting_without_end_is_refused() -> None:
 @settings(max_examples=80, deadline=None)
 def test_an_independent_encoder_writes_the_same(value: object) -> None:
     assert encode(value) == encode_canonical(value).encode()
+
+
+NUMBERS = INTEGERS | INTEGERS.map(float)
+
+
+@given(st.recursive(NUMBERS | TEXT, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner)))
+@example(1e2)
+@example([0, -1.0, {"": 2.0**53, ",1.5": ":1e5"}])
+@settings(max_examples=60, deadline=None)
+def test_whole_numbers_are_written_as_integers_whatever_their_type(value: object) -> None:
+    assert encode(value) == encode_canonical(whole(value)).encode()
+
+
+def whole(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value)
+    if isinstance(value, dict):
+        return {name: whole(one) for name, one in value.items()}
+    return [whole(one) for one in value] if isinstance(value, list) else value
 
 
 @given(VALUES)
