@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,13 +100,15 @@ def follow(
     environment: Mapping[str, str] | None = None,
     replaced: Mapping[str, str] | None = None,
     answers: Iterable[str | Callable[[], str]] = (),
+    prefix: Iterable[str] = (),
     seconds: float = 180,
 ) -> str:
     """
     Do what a page says in `directory`; what was printed.
 
     `replaced` says what stands for the addresses and directories of the page; `answers` are typed when a password
-    is asked for. Fails when a command fails, or when something that the page shows is not printed.
+    is asked for; `prefix` is the program through which the page's shell is run. Fails when a command fails, or
+    when something that the page shows is not printed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     given = replaced or {}
@@ -118,7 +121,9 @@ def follow(
     blocks = blocks_of(page)
     script = directory / "page.sh"
     script.write_text(_PRELUDE + "".join(_step(block, here(block.text)) for block in blocks))
-    output = _COLOUR.sub("", _run_on_terminal(script, directory, environment or {}, list(answers), seconds))
+    output = _COLOUR.sub(
+        "", _run_on_terminal([*prefix, "bash", str(script)], directory, environment or {}, list(answers), seconds)
+    )
     for block in blocks:
         if block.mark == "output":
             for line in filter(None, here(block.text).splitlines()):
@@ -149,7 +154,7 @@ def _step(block: Block, text: str) -> str:
 
 
 def _run_on_terminal(
-    script: Path,
+    command: list[str],
     directory: Path,
     environment: Mapping[str, str],
     answers: list[str | Callable[[], str]],
@@ -157,7 +162,7 @@ def _run_on_terminal(
 ) -> str:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DTR_")}
     process = subprocess.Popen(
-        ["script", "--quiet", "--return", "--command", f"bash {script}", "/dev/null"],
+        ["script", "--quiet", "--return", "--command", shlex.join(command), "/dev/null"],
         cwd=directory,
         env={
             **inherited,
@@ -189,6 +194,6 @@ def _run_on_terminal(
         late.cancel()
         process.stdin.close()
         process.stdout.close()
-    assert status == 0, f"{script} ended with {status}:\n{output}"
+    assert status == 0, f"{command[-1]} ended with {status}:\n{output}"
     assert not answers, f"{len(answers)} answers were not asked for:\n{output}"
     return output

@@ -7,21 +7,24 @@ The client is told the authority, for the engine and for itself, and nothing els
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.docs.pages import DOCS, follow
 from tests.support.engine import Docker, Engine, run_engine
 from tests.support.island import ADDRESS, Island, island
 from tests.support.server import PASSWORD, Server
-from tests.support.tools import run
+from tests.support.tools import find_go_program, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-HOST = "dtr.example.org"
+HOST = "registry.example.org"
 ADMINISTRATIVE = {"DOCKER_CONTENT_TRUST_ROOT_PASSPHRASE": "of the root key"}
 PASSPHRASES = ADMINISTRATIVE | {"DOCKER_CONTENT_TRUST_REPOSITORY_PASSPHRASE": "of the other keys"}
 UNSIGNED = "No valid trust data for"
@@ -193,6 +196,32 @@ def test_what_is_private_is_signed_by_those_who_write_and_seen_by_those_who_read
         refused = stranger(*words, fails=True).text
         assert "ada" not in refused
     assert UNSIGNED not in trusted(rita, "pull", f"{image}:1")
+
+
+def test_the_page_on_signing_works(
+    engine: Engine, server: Server, host: Island, docker_of: Callable[[str], Docker], tmp_path: Path
+) -> None:
+    server.make_repository("acme/app")
+    server.grant("acme/owners", "admin", users=("ada",), repository="acme/app")
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(server.ca, home / "dtr-ca.crt")
+    ada = docker_of("ada")
+    ada.build("app:1.0", f"{HOST}/acme/app:2.0")
+    ada.push(f"{HOST}/acme/app:2.0")
+    notary = find_go_program("notary")
+    assert notary
+    output = follow(
+        DOCS / "how-to" / "sign-with-docker.md",
+        home,
+        environment={"DOCKER_HOST": engine.host, "PATH": f"{Path(notary).parent}:{os.environ['PATH']}"},
+        answers=[PASSWORD, PASSWORD],
+        prefix=(*host.prefix, f"--wd={home}"),
+    )
+    assert re.search(r"^1.0 +[0-9a-f]{64} +ada$", output, re.MULTILINE)
+    assert f"{UNSIGNED} 2.0" in output
+    assert re.search(r"^targets/bob +", output, re.MULTILINE)
+    assert "Successfully rotated root key" in output
 
 
 def test_nothing_is_believed_of_a_server_whose_authority_docker_does_not_know(
