@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.images import Image, make_artifact, make_image, make_index
+from tests.support.plans import make_tables
 from tests.support.rooms import GUN, Counter, Rooms, annotated
 
 from dtr.enforcement import (
@@ -22,6 +26,7 @@ from dtr.enforcement import (
     Scope,
 )
 from dtr.enforcement import refusals as told
+from dtr.enforcement.evidence import _statement
 from dtr.events import Actor, Events, Filter
 from dtr.storage import Memory
 
@@ -483,3 +488,18 @@ async def test_a_report_judges_the_tags_of_a_scope_before_anything_is_refused(pl
     assert len(await report(REGISTRY, Policy())) == 5
     assert (counter.reads, counter.units) == (2, 0)
     assert not enforcement.concerns(place.repository, place.namespace)
+
+
+async def test_what_is_known_of_a_manifest_is_found_by_indexes_alone(tmp_path: Path):
+    """SQLite's planner, which knows no numbers: each table is searched by all that is known of its rows."""
+    file = tmp_path / "metadata.db"
+    await make_tables(f"sqlite:///{file}")
+    statement = _statement(many=False, with_teams=True, with_tags=True)
+    parameters = {"repository": 1, "digest": f"sha256:{'0' * 64}", "teams": ["one"]}
+    text, values = statement.prepare("sqlite", parameters)
+    with closing(sqlite3.connect(file)) as connection:
+        steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    searched = [step for step in steps if step.startswith("SEARCH")]
+    assert not [step for step in searched if step.endswith("(repository_id=?)")]
+    made = {"covers", "trusted", "proven", "keys", "json_each"}
+    assert {step.split()[1] for step in steps if step.startswith("SCAN")} <= made
