@@ -7,11 +7,12 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from dtr.events import SYSTEM, Event, Object, record
-from dtr.signer import KeyUnknown
+from dtr.signer import KeyUnknown, RequestRefused, SignerError
 from dtr.trust import store
 from dtr.trust.changes import find_changes
 from dtr.trust.current import Current, affected, read_current
@@ -23,6 +24,7 @@ from dtr.tuf import (
     TIMESTAMP,
     Envelope,
     RuleBroken,
+    StoredBroken,
     ancestors_of,
     check_update,
     is_targets,
@@ -56,6 +58,10 @@ _MOST_ROLES, _LARGEST_COLLECTION = 1_000, 64 * 1024 * 1024
 _MOST_TAGS_TOLD = 100
 """In an event."""
 _LARGEST_VERSION = 2**53
+_REST_SECONDS = 30.0
+"""So long after the signer failed nothing is made early."""
+_NEVER = 2**62
+"""In milliseconds since 1970 UTC."""
 
 
 class Trust:
@@ -83,6 +89,7 @@ class Trust:
         self._clock = clock
         self._turns: WeakValueDictionary[Collection, asyncio.Lock] = WeakValueDictionary()
         """Who changes a collection in this process does so alone: nothing is signed in vain."""
+        self._signer_rests_until = 0.0
 
     # --- reading ---
 
@@ -92,20 +99,23 @@ class Trust:
 
         Raises FileUnknown, CannotSign, StoredBroken.
         """
-        file, is_due = await self._current(collection, role)
-        if not is_due:
+        file, end = await self._current(collection, role)
+        if not self._is_due(end):
             return file
-        async with self._turn(collection):
-            for _ in range(_TRIES):
-                file, is_due = await self._current(collection, role)
-                if not is_due:
-                    return file
-                try:
-                    made = await self._renew(collection)
-                except store.Moved:  # another replica was faster: its files are as good
-                    continue
-                return made.get(role, file)
-        raise CannotSign(f"{collection.gun} is changed all the time")
+        turn = self._turn(collection)
+        is_good = end >= _milliseconds(self._clock())
+        # Nobody waits, or fails, for what is only made early.
+        if is_good and (turn.locked() or monotonic() < self._signer_rests_until):
+            return file
+        try:
+            async with turn:
+                return await self._renewed(collection, role)
+        except (CannotSign, SignerError, StoredBroken) as error:
+            if not is_good:
+                raise
+            if isinstance(error, SignerError):
+                self._signer_rests_until = monotonic() + _REST_SECONDS
+            return file
 
     async def get_by_hash(self, collection: Collection, role: str, sha256: str) -> File:
         """The file of a role with this SHA-256, hexadecimal. Raises FileUnknown."""
@@ -261,9 +271,22 @@ class Trust:
         """Sign with all the keys that the root lists and the signer has. Raises RuleBroken: those are too few."""
         signatures = []
         for key_id in sorted(draft.authority.keys.keys() - foreign)[:_MOST_KEYS]:
-            with contextlib.suppress(KeyUnknown):
+            with contextlib.suppress(KeyUnknown, RequestRefused):  # refused: it is a key for another role
                 signatures.append(await self._signer.sign(key_id, draft.signed))
         return draft.seal(signatures)
+
+    async def _renewed(self, collection: Collection, role: str) -> File:
+        """The file of a role, timestamp or snapshot, that is good for a while, made if need be."""
+        for _ in range(_TRIES):
+            file, end = await self._current(collection, role)
+            if not self._is_due(end):
+                return file
+            try:
+                made = await self._renew(collection)
+            except store.Moved:  # another replica was faster: its files are as good
+                continue
+            return made.get(role, file)
+        raise CannotSign(f"{collection.gun} is changed all the time")
 
     async def _renew(self, collection: Collection) -> dict[str, File]:
         """Make timestamp, and snapshot if need be, anew; what was made, by role. Raises Moved."""
@@ -312,13 +335,15 @@ class Trust:
             raise CannotSign(error.message) from None
         return made
 
-    async def _current(self, collection: Collection, role: str) -> tuple[File, bool]:
-        """The current file of a role, and whether something has to be made anew first. Raises FileUnknown."""
+    async def _current(self, collection: Collection, role: str) -> tuple[File, int]:
+        """The current file of a role, and when it, or what leads to it, is to be made anew. Raises FileUnknown."""
         row = await self._fetch_one(store.CURRENT, collection, role=role)
         if row is None:
             raise FileUnknown(role)
-        is_due = role in {TIMESTAMP, SNAPSHOT} and row[-1] < _milliseconds(self._clock() + _EARLY)
-        return _file(row[:-1]), is_due
+        return _file(row[:-1]), row[-1] if role in {TIMESTAMP, SNAPSHOT} else _NEVER
+
+    def _is_due(self, end: int) -> bool:
+        return end < _milliseconds(self._clock() + _EARLY)
 
     async def _after(
         self, collection: Collection, before: Mapping[str, File], made: list[File]

@@ -408,6 +408,16 @@ async def test_who_takes_a_name_finds_nothing_of_the_one_that_had_it(house: Hous
     assert sha256_of(signed((await house.files(successor))["snapshot"])["meta"]["root"]) != root.sha256
 
 
+async def test_a_key_signs_for_one_role_alone(house: House):
+    collection = await house.collection()
+    publisher = await house.publisher(collection)
+    publisher.snapshot = publisher.timestamp
+    publisher._list_keys()
+    with pytest.raises(RuleBroken) as caught:
+        await house.publish(collection, publisher.first())
+    assert caught.value.name == "ErrBadHierarchy"
+
+
 async def test_a_key_signs_for_one_collection_alone(house: House):
     """Who lists the server's key of another collection gets nothing signed that its clients would take."""
     victim, theirs = await house.begin(v1=digest(1))
