@@ -18,7 +18,11 @@ _SHOWN = 10
 
 @click.group()
 def signer() -> None:
-    """Run a signer of its own, which keeps the keys of timestamps and snapshots (content trust)."""
+    """
+    Run a signer of its own for content trust.
+
+    It keeps the keys of timestamps and snapshots, instead of the servers.
+    """
 
 
 @signer.command()
@@ -47,10 +51,11 @@ def serve(loaded: Loaded) -> None:
 @click.option("--name", "names", multiple=True, metavar="HOST", help="A name of the signer; may be repeated.")
 def certificates(loaded: Loaded, names: tuple[str, ...]) -> None:
     """
-    Make the certificates of the signer and of the servers that ask it.
+    Make the certificates of both sides.
 
-    They are by an authority of their own, in `signer-tls` in the data directory, and are renewed when the command
-    runs again. The three files that it names at the end go to the servers.
+    One is the signer's, the other one is for the servers that ask it. They are by an authority of their own, in
+    `signer-tls` in the data directory, and are renewed when the command runs again. The three files that it names at
+    the end go to the servers.
     """
     from dtr.serve_signer import certificates
 
@@ -73,11 +78,12 @@ def certificates(loaded: Loaded, names: tuple[str, ...]) -> None:
 @click.option("--keep-file", is_flag=True, help="Use the passphrase that the file has first, and leave the file.")
 def rotate_passphrase(loaded: Loaded, keep_file: bool) -> None:
     """
-    Encrypt all keys with a new passphrase, and forget the old one.
+    Encrypt all keys with a new passphrase.
 
-    A signer, or a server that signs by itself, may run meanwhile. Cut off, it is run again. Where several hosts
-    share a database, put a line with a new alias and passphrase first in the file of each, then run this with
-    --keep-file. Exit status 1 when a key could not be opened: it stays as it is, with its passphrase.
+    The old one is forgotten. A signer, or a server that signs by itself, may run meanwhile. Cut off, it is run
+    again. Where several hosts share a database, put a line with a new alias and passphrase first in the file of each,
+    then run this with --keep-file. Exit status 1 when a key could not be opened: it stays as it is, with its
+    passphrase.
     """
     from dtr.db import open_database
     from dtr.db.migrate import check
@@ -104,5 +110,5 @@ def rotate_passphrase(loaded: Loaded, keep_file: bool) -> None:
     for reason in list(rotation.failed.values())[:_SHOWN]:
         click.echo(f"FAIL  {reason}", err=True)
     if rotation.failed:
-        click.echo(f"{len(rotation.failed)} keys could not be opened", err=True)
+        click.echo(f"keys that could not be opened: {len(rotation.failed)}", err=True)
         sys.exit(1)

@@ -286,6 +286,11 @@ def test_an_empty_section_is_no_setting_and_no_harm(write):
         ("DTR_AUTH__TOKEN_SECONDS", "3600", "auth.token_seconds: .*less than or equal to 300"),
         ("DTR_AUTH__SERVICE", "", "auth.service: .*at least 1 character"),
         ("DTR_LOG__LEVEL", "loud", "log.level: .*'debug'"),
+        ("DTR_SIGNER__ADDRESS", "7899", "signer.address: is HOST:PORT"),
+        ("DTR_SIGNER__NAMES", "a..b", "signer.names: are DNS names"),
+        ("DTR_SIGNER__KEY", "key.pem", "signer.certificate, signer.key and signer.client_ca belong together"),
+        ("DTR_TRUST__SIGNER__ADDRESS", "signer", "trust.signer.address: is HOST:PORT"),
+        ("DTR_TRUST__SIGNER__ADDRESS", "signer:7899", "trust.signer.ca, .*certificate and .*key are needed"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_its_name_and_its_source(variable: str, text: str, match: str):

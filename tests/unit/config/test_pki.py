@@ -15,9 +15,9 @@ import time_machine
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dtr.pki import Certificate, ensure_certificate, examine, server_context
+from dtr.pki import Certificate, ensure_certificate, ensure_client_certificate, examine, server_context
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -201,6 +201,30 @@ def test_a_crash_while_renewing_is_made_good_by_the_next_start(tmp_path: Path, m
                 ensure_certificate(tmp_path, ["b.example.org"])
         ensure_certificate(tmp_path, ["a.example.org"])
         shake_hands(made, (tmp_path / "ca.pem").read_text(), "a.example.org")
+
+
+def test_a_client_gets_a_certificate_that_is_good_for_nothing_else(tmp_path: Path):
+    server = ensure_certificate(tmp_path, [])
+    before = server.chain.read_bytes()
+    client = ensure_client_certificate(tmp_path)
+    assert client.authority == server.authority
+    assert server.chain.read_bytes() == before
+    extensions = certificate_in(client.chain).extensions
+    usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    with pytest.raises(x509.ExtensionNotFound):
+        extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert stat.S_IMODE(client.key.stat().st_mode) == 0o600
+    kept = client.chain.read_bytes()
+    assert ensure_client_certificate(tmp_path) == client
+    assert client.chain.read_bytes() == kept
+    # One by an authority that is no more is made anew.
+    for name in ("ca.pem", "ca-key.pem"):
+        (tmp_path / name).unlink()
+    ensure_certificate(tmp_path, [])
+    ensure_client_certificate(tmp_path)
+    assert client.chain.read_bytes() != kept
+    certificate_in(client.chain).verify_directly_issued_by(certificate_in(tmp_path / "ca.pem"))
 
 
 def test_another_authority_in_its_place_gets_a_certificate_of_its_own(tmp_path: Path):
