@@ -30,8 +30,8 @@ _KINDS = frozenset({b"multipart/form-data", b"multipart/mixed"})
 _LONGEST_BOUNDARY = 70
 _MOST_PARTS = 1_000
 _LONGEST_SHOWN = 255
-_PARSED_IN_LOOP = 64 * 1024
-"""Larger files are read in a thread."""
+_READ_IN_LOOP = 64 * 1024
+"""Larger updates are read in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,11 @@ async def receive_update(scope: Scope, receive: Receive, content_type: bytes, li
     flaw = None
     try:
         async for piece in stream_body(receive, limit):
-            form.write(piece)
             size += len(piece)
+            if size > _READ_IN_LOOP:
+                await asyncio.to_thread(form.write, piece)
+            else:
+                form.write(piece)
             if len(form.files) > _MOST_PARTS:
                 raise rejected("MALFORMED_UPLOAD", f"the update has more than {_MOST_PARTS} files")
     except BodyTooLarge:
@@ -73,21 +76,26 @@ async def receive_update(scope: Scope, receive: Receive, content_type: bytes, li
 
 async def read_files(upload: Upload) -> list[tuple[str, Envelope]]:
     """Role and file of each part. Raises Refused, for the first that is wrong."""
-    found = [await _read(name, content) for name, content in upload.files]
+    if upload.size > _READ_IN_LOOP:
+        found = await asyncio.to_thread(_read_all, upload)
+    else:
+        found = _read_all(upload)
     if upload.flaw is not None:
         raise upload.flaw
     return found
 
 
-async def _read(name: str | None, content: bytes) -> tuple[str, Envelope]:
+def _read_all(upload: Upload) -> list[tuple[str, Envelope]]:
+    return [_read(name, content) for name, content in upload.files]
+
+
+def _read(name: str | None, content: bytes) -> tuple[str, Envelope]:
     if not name:
         raise Refused(400, "NO_FILENAME", "a file of the update has no name")
     role = name.removesuffix(".json")
     if not is_role(role):
         raise Refused(400, "INVALID_ROLE", "a file of the update is not named after a role", role[:_LONGEST_SHOWN])
     try:
-        if len(content) > _PARSED_IN_LOOP:
-            return role, await asyncio.to_thread(Envelope.parse, content)
         return role, Envelope.parse(content)
     except Malformed as error:
         raise Refused(400, "MALFORMED_JSON", str(error)) from None
