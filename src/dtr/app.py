@@ -59,7 +59,7 @@ from dtr.registry.fsck import Fsck
 from dtr.registry.lifetimes import DAY
 from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
-from dtr.signatures import Identities, Signatures
+from dtr.signatures import Identities, Signatures, Sigstore
 from dtr.signer import LocalSigner, RemoteSigner
 from dtr.storage import Observed
 from dtr.trust import OldFiles, Trust
@@ -93,7 +93,7 @@ class Application:
     """The rooms of one process, over one database and one storage."""
 
     def __init__(self, settings: Settings) -> None:
-        """Build them; nothing is connected before the first use. Raises DatabaseError."""
+        """Build them; nothing is connected before the first use. Raises DatabaseError, TrustRootInvalid."""
         self.settings = settings
         self.database: Database = open_database(settings.database_url, size=settings.database.pool_size)
         self.storage = Observed(open_storage(settings))
@@ -138,8 +138,10 @@ class Application:
         self.images = Images(self.database, self.image_configs)
         self.signed = TrustIndex(self.database)
         # Scanning will be another source of what it does not know by itself.
-        self.identities = Identities(self.database)
-        self.signatures = Signatures(self.database, self.storage)
+        trust_root = settings.signatures.trust_root
+        sigstore = None if trust_root is None else Sigstore(trust_root)
+        self.identities = Identities(self.database, takes_keyless=sigstore is not None)
+        self.signatures = Signatures(self.database, self.storage, sigstore=sigstore)
         self.tag_reader = TagReader(
             self.database, self.images, trust=self.signed.signed, signers=self.signatures.verified_by
         )

@@ -284,6 +284,16 @@ class RemoteSigner(_Section):
         return self
 
 
+class Signatures(_Section):
+    """Signatures of cosign and Notation."""
+
+    trust_root: Path | None = Field(
+        None,
+        description="A `trusted_root.json` of sigstore's: keyless signatures are verified with it. It takes the "
+        "extra `dtr[sigstore]`.",
+    )
+
+
 class Trust(_Section):
     """Content trust: the notary server, on the registry's own address."""
 
@@ -291,7 +301,7 @@ class Trust(_Section):
     names: tuple[str, ...] = Field(
         (),
         description="`HOST[:PORT]` that collections may begin with, beside the address that the client uses: "
-        "names that this server had before, or has for others.",
+        "names that this server had before, or has for others. No namespace can be used that is called so.",
     )
     key_algorithm: Literal["ecdsa", "ed25519"] = Field(
         "ecdsa", description="The kind of keys that are made for timestamps and snapshots."
@@ -402,6 +412,7 @@ class Settings(_Section):
     mirroring: Mirroring = Mirroring()
     secrets: Secrets = Secrets()
     trust: Trust = Trust()
+    signatures: Signatures = Signatures()
     signer: Signer = Signer()
     log: Log = Log()
 

@@ -28,6 +28,7 @@ from dtr.config import split_address
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated
 from dtr.http.server import Listener, Server
 from dtr.pki import Certificate, ensure_certificate, server_context
+from dtr.signatures import TrustRootInvalid
 
 if TYPE_CHECKING:
     import socket
@@ -76,6 +77,8 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     except DatabaseError as error:
         where = "" if settings.database.url else f" {settings.data_dir / 'metadata.db'}"
         raise ServeError(f"the metadata database{where}: {error}") from error
+    except TrustRootInvalid as error:
+        raise ServeError(f"signatures.trust_root: {error}") from error
     except OSError as error:
         raise ServeError(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")) from error
 

@@ -83,11 +83,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     from dtr.db import DatabaseError
     from dtr.oci import OciError
     from dtr.registry import RegistryError
+    from dtr.signatures import SignaturesError
     from dtr.storage import StorageError
 
     try:
         return asyncio.run(work)
-    except (AccountError, RegistryError, DatabaseError, StorageError, OciError) as error:
+    except (AccountError, RegistryError, SignaturesError, DatabaseError, StorageError, OciError) as error:
         raise Failure(str(error)) from None
     except BrokenPipeError:  # whoever read what is printed has seen enough
         raise

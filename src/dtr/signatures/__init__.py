@@ -7,9 +7,15 @@ registered as identities; what came of it is kept, and answers with one query wh
 
 from __future__ import annotations
 
-from dtr.signatures.errors import IdentityInvalid, IdentityUnknown, SignatureInvalid, SignaturesError
+from dtr.signatures.errors import (
+    IdentityInvalid,
+    IdentityUnknown,
+    SignatureInvalid,
+    SignaturesError,
+    TrustRootInvalid,
+)
 from dtr.signatures.identities import Identities, Identity, IdentityKind
-from dtr.signatures.judging import Keyless
+from dtr.signatures.keyless import Sigstore
 from dtr.signatures.signatures import ProvenBy, SignatureRecord, Signatures, Summary
 
 __all__ = [
@@ -18,11 +24,12 @@ __all__ = [
     "IdentityInvalid",
     "IdentityKind",
     "IdentityUnknown",
-    "Keyless",
     "ProvenBy",
     "SignatureInvalid",
     "SignatureRecord",
     "Signatures",
     "SignaturesError",
+    "Sigstore",
     "Summary",
+    "TrustRootInvalid",
 ]

@@ -17,3 +17,7 @@ class IdentityUnknown(SignaturesError):
 
 class SignatureInvalid(SignaturesError):
     """Bytes that are no signature of the kind that they say they are; the message says why."""
+
+
+class TrustRootInvalid(SignaturesError):
+    """The trust root of sigstore that is configured cannot be used; the message says why."""

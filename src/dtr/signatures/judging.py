@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dtr.signatures.errors import SignatureInvalid
 from dtr.signatures.keys import is_subject, key_of, read_certificates, read_key, read_subject, trust
@@ -15,16 +15,9 @@ if TYPE_CHECKING:
 
     from dtr.signatures.envelopes import Signature
     from dtr.signatures.identities import Identity
+    from dtr.signatures.keyless import Sigstore
 
     _Ask: TypeAlias = Callable[[Signature, dt.datetime], "Proof | None"]
-
-
-class Keyless(Protocol):
-    """Verifies sigstore's bundles whose certificates lived for a moment, with the trust root of an operator."""
-
-    def verify(self, bundle: bytes, *, issuer: str, subject: str) -> bool:
-        """Whether who logged in there so signed it. Raises SignatureInvalid for a bundle that is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +45,12 @@ class Judge:
     """Knows the identities that count somewhere, with their keys read."""
 
     identities: tuple[Identity, ...]
-    keyless: Keyless | None = None
+    sigstore: Sigstore | None = None
     _asks: list[_Ask] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Read the keys."""
-        self._asks = [_ask(one, self.keyless) for one in self.identities]
+        self._asks = [_ask(one, self.sigstore) for one in self.identities]
 
     def judge(self, signature: Signature, digest: str, moment: dt.datetime) -> Judgement:
         """Whose a signature of what has `digest` is, at a moment."""
@@ -79,12 +72,12 @@ class Judge:
         return Judgement(tuple(proofs), objection="" if proofs else next(iter(objections), ""))
 
 
-def _ask(identity: Identity, keyless: Keyless | None) -> _Ask:
+def _ask(identity: Identity, sigstore: Sigstore | None) -> _Ask:
     if identity.kind == "key":
         return _ask_key(identity)
     if identity.kind == "certificate":
         return _ask_authority(identity)
-    return _ask_keyless(identity, keyless)
+    return _ask_keyless(identity, sigstore)
 
 
 def _ask_key(identity: Identity) -> _Ask:
@@ -114,11 +107,11 @@ def _ask_authority(identity: Identity) -> _Ask:
     return ask
 
 
-def _ask_keyless(identity: Identity, keyless: Keyless | None) -> _Ask:
+def _ask_keyless(identity: Identity, sigstore: Sigstore | None) -> _Ask:
     def ask(signature: Signature, _moment: dt.datetime) -> Proof | None:
-        if keyless is None or signature.bundle is None or not signature.chain:
+        if sigstore is None or signature.bundle is None or not signature.chain:
             return None
-        if not keyless.verify(signature.bundle, issuer=identity.content, subject=identity.subject):
+        if not sigstore.verify(signature.bundle, issuer=identity.content, subject=identity.subject):
             return None
         return Proof(identity.id, None)
 

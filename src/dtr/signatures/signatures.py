@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from dtr.db import Database, Row, Transaction
     from dtr.signatures.envelopes import Format, Kind
     from dtr.signatures.identities import Identity, IdentityKind
-    from dtr.signatures.judging import Keyless
+    from dtr.signatures.keyless import Sigstore
     from dtr.storage import Driver
 
 _MOST_LAYERS = 250
@@ -386,11 +386,11 @@ class _Read:
 class Signatures:
     """The signatures of all repositories."""
 
-    def __init__(self, database: Database, storage: Driver, *, keyless: Keyless | None = None) -> None:
-        """`keyless` verifies what sigstore's certificates of a moment sign; None: nothing of that counts."""
+    def __init__(self, database: Database, storage: Driver, *, sigstore: Sigstore | None = None) -> None:
+        """`sigstore` verifies what certificates of a moment sign; None: nothing of that counts."""
         self._database = database
         self._storage = storage
-        self._keyless = keyless
+        self._sigstore = sigstore
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
 
     # --- asking ---
@@ -553,7 +553,7 @@ class Signatures:
         identities: tuple[Identity, ...],
     ) -> list[_Read]:
         """For a thread."""
-        judge, moment = Judge(identities, self._keyless), dt.datetime.now(dt.UTC)
+        judge, moment = Judge(identities, self._sigstore), dt.datetime.now(dt.UTC)
         return [
             _read(subject, tag, number, layer, contents.get(layer.digest), judge, moment)
             for subject, tag in about.items()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import signing
+from tests.support.fulcio import Fulcio
 from tests.support.images import Image, make_image, make_index
 from tests.support.rooms import Counter, Rooms
 from tests.support.signing import (
@@ -34,7 +36,15 @@ from dtr.events import Actor
 from dtr.oci import parse_repository_name
 from dtr.policies import PromotionPolicy, Promotions, parse_rules
 from dtr.registry import Origin
-from dtr.signatures import Identities, Identity, IdentityInvalid, IdentityUnknown, Signatures, Summary
+from dtr.signatures import (
+    Identities,
+    Identity,
+    IdentityInvalid,
+    IdentityUnknown,
+    Signatures,
+    Sigstore,
+    Summary,
+)
 from dtr.storage import Memory
 
 ADA = Actor("user", "id of ada", "ada")
@@ -246,6 +256,31 @@ async def test_an_attestation_does_not_sign(world: World, repository: int) -> No
     (found,) = await world.signatures.list_signatures(repository, image.digest, limit=10)
     assert (found.kind, found.predicate_type) == ("attestation", "https://slsa.dev/provenance/v1")
     assert [one.name for one in found.proofs] == ["acme/release"]
+
+
+async def test_who_logged_in_signs_without_a_key(world: World, repository: int, tmp_path: Path) -> None:
+    image, fulcio, issuer = make_image(), Fulcio(), "https://accounts.example"
+    await world.push(repository, image, "v1")
+    (tmp_path / "trusted_root.json").write_text(fulcio.trust_root)
+    content = fulcio.bundle(statement(image.digest), email="ada@acme.example", issuer=issuer)
+    await world.push(repository, artifact([(BUNDLE, content, {})], subject=image, artifactType=BUNDLE))
+    ada = Identity(
+        name="ada",
+        namespace_id=await world.account("acme"),
+        kind="keyless",
+        content=issuer,
+        subject="ada@acme.example",
+    )
+    with pytest.raises(IdentityInvalid, match="no trust root"):
+        await world.identities.put(ada)
+    rooms = world.rooms
+    world.identities = Identities(rooms.database, takes_keyless=True)
+    world.signatures = Signatures(rooms.database, rooms.storage, sigstore=Sigstore(tmp_path / "trusted_root.json"))
+    await world.identities.put(ada)
+    await world.work()
+    assert await world.signers(repository, image) == {"acme/ada"}
+    (found,) = await world.signatures.list_signatures(repository, image.digest, limit=2)
+    assert (found.signer, found.proofs[0].valid_until) == ("ada@acme.example", None)
 
 
 # --- what ends with what --------------------------------------------------------------------------------------
