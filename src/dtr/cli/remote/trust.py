@@ -30,7 +30,7 @@ _COLUMNS = (
 
 @click.group()
 def trust() -> None:
-    """Content trust on a server, over its API, without the signers' keys."""
+    """Content trust of repositories, over the API."""
 
 
 @trust.command("list")

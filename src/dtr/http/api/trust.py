@@ -101,7 +101,7 @@ async def delete_trust_collections(
     status_code=204,
     responses=errors(*ON_REPOSITORY, "NO_SUCH_SIGNATURE", "READ_ONLY"),
 )
-async def forget_signed_tag(path: PathDep, tag: str, caller: CallerDep, rooms: RoomsDep) -> None:
+async def delete_trust_tag(path: PathDep, tag: str, caller: CallerDep, rooms: RoomsDep) -> None:
     """
     For those who administer the repository, without the keys of the signers. The tag can be deleted then.
 
