@@ -54,8 +54,8 @@ def certificates(loaded: Loaded, names: tuple[str, ...]) -> None:
     Make the certificates of both sides.
 
     One is the signer's, the other one is for the servers that ask it. They are by an authority of their own, in
-    `signer-tls` in the data directory, and are renewed when the command runs again. The three files that it names at
-    the end go to the servers.
+    `signer-tls` in the data directory, and are renewed when the command runs again. The three files that it
+    names at the end go to the servers.
     """
     from dtr.serve_signer import certificates
 
@@ -81,8 +81,8 @@ def rotate_passphrase(loaded: Loaded, keep_file: bool) -> None:
     Encrypt all keys with a new passphrase.
 
     The old one is forgotten. A signer, or a server that signs by itself, may run meanwhile. Cut off, it is run
-    again. Where several hosts share a database, put a line with a new alias and passphrase first in the file of each,
-    then run this with --keep-file. Exit status 1 when a key could not be opened: it stays as it is, with its
+    again. Where several hosts share a database, put a line with a new alias and passphrase first in the file of
+    each, then run this with --keep-file. Exit status 1 when a key could not be opened: it stays as it is, with its
     passphrase.
     """
     from dtr.db import open_database
