@@ -110,6 +110,7 @@ def test_ecdsa_in_asn1_is_no_signature() -> None:
     assert not public(pair).verifies("ecdsa", der, MESSAGE)
     assert public(pair).verifies("ecdsa", r.to_bytes(32) + s.to_bytes(32), MESSAGE)
     assert not public(pair).verifies("ecdsa", r.to_bytes(33) + s.to_bytes(33), MESSAGE)
+    assert not public(pair).verifies("ecdsa", r.to_bytes(32) + s.to_bytes(34), MESSAGE)
 
 
 def test_pss_with_another_salt_is_no_signature() -> None:
