@@ -53,20 +53,20 @@ def test_a_collection_lives_with_a_signer_of_its_own(signed_server):
     # The server itself has no keys, and made no passphrase.
     assert not (server.directory / "signer.passphrases").exists()
 
-    stop(signing.pid)
-    begin = time.monotonic()
-    failed = trust.publish(gun, publisher.sign(TAGS2))
-    assert failed.status in {400, 500}
-    assert time.monotonic() - begin < 15
-    assert trust.files(gun) == before  # reading needs no signer
-    os.kill(signing.pid, signal.SIGCONT)
+    if not is_stock:
+        stop(signing.pid)
+        begin = time.monotonic()
+        assert trust.publish(gun, publisher.sign(TAGS2)).status == 400
+        assert time.monotonic() - begin < 15
+        assert trust.files(gun) == before  # reading needs no signer
+        os.kill(signing.pid, signal.SIGCONT)
     trust.publish(gun, publisher.sign(TAGS2)).expect(200)
     after = trust.files(gun)
     assert set(walk(gun, after)["targets"]) == {"1", "2"}
 
     signing.kill()
     begin = time.monotonic()
-    assert trust.publish(gun, publisher.revoke("2")).status in {400, 500}
+    assert trust.publish(gun, publisher.revoke("2")).status == 400
     assert time.monotonic() - begin < 10
     assert set(wrong(server)) == {"Trust operational"}
     assert trust.files(gun) == after
