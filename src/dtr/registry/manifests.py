@@ -182,6 +182,9 @@ _tags_of = (
     .order_by(tags.c.name)
 )
 _LOCK_TAGS_OF = Statement(_tags_of.with_for_update())
+_HOLD = Statement(  # FOR SHARE: pushes go on, and nobody publishes signatures until this deletion is decided
+    select(repositories.c.id).where(repositories.c.id == _repository).with_for_update(read=True)
+)
 _references_of = select(manifest_references.c.target).where(
     manifest_references.c.repository_id == _repository, manifest_references.c.manifest == bindparam("digest")
 )
@@ -445,6 +448,7 @@ class Manifests:
         wanted = sorted(set(names))
 
         async def work(tx: Transaction) -> DeletedTags:
+            await tx.fetch_one(_HOLD, repository=repository)
             rows = await tx.fetch_all(_LOCK_TAGS, repository=repository, names=wanted)
             found = {row[0]: row[1] for row in rows}
             if unless_moved is not None:
@@ -471,6 +475,7 @@ class Manifests:
         """
 
         async def work(tx: Transaction) -> bool:
+            await tx.fetch_one(_HOLD, repository=repository)
             tagged = [row[0] for row in await tx.fetch_all(_LOCK_TAGS_OF, repository=repository, digest=digest)]
             related = {row[0] for row in await tx.fetch_all(_RELATED, repository=repository, digest=digest)}
             rows = await tx.fetch_all(_LOCK_RELATED, repository=repository, digests=sorted({digest, *related}))
