@@ -250,3 +250,65 @@ def test_a_publisher_with_an_old_copy_publishes_on_top_of_the_newest(
     other.sign(collection, "v2", b"two")
     publisher.sign(collection, "v3", b"three")
     assert list(reader.list(collection)) == ["v1", "v2", "v3"]
+
+
+SHORT = {"root": "rt", "timestamp": "ts", "snapshot": "sn", "targets": "tg"}
+
+
+def short(method: str, path: str, status: int) -> str:
+    """A request as the table below has it: ``sn.h`` a snapshot by its hash, a status unless it is 200."""
+    name = re.sub(r"\.[0-9a-f]{64}\.json$", ".h", path.partition("/_trust/tuf/")[2]).removesuffix(".json")
+    for role, word in SHORT.items():
+        name = re.sub(rf"(^|\.){role}\b(?!/)", rf"\1{word}", name)
+    said = {"GET": name, "POST": f"POST {name}".strip()}.get(method, method)
+    return said if status == 200 else f"{said} {status}"
+
+
+TRACE: list[tuple[str, str, list[str]]] = [
+    ("owner", "init {gun}", ["ts.key"]),
+    ("owner", "add {gun} v1 configuration.json", []),
+    ("owner", "publish {gun}", ["rt 404", "POST"]),
+    ("owner", "list {gun}", ["ts", "sn.h", "tg.h"]),
+    ("reader", "list {gun}", ["rt", "ts", "sn.h", "tg.h"]),
+    ("owner", f"addhash {{gun}} v2 100 --sha256 {'ab' * 32} --publish", ["rt", "ts", "POST"]),
+    ("owner", "key rotate {gun} snapshot -r", ["POST sn.key", "rt", "ts", "sn.h", "tg.h", "POST"]),
+    (
+        "owner", "key rotate {gun} timestamp -r",
+        ["POST ts.key", "rt", "ts", "sn.h", "rt", "ts", "sn.h", "POST"],
+    ),
+    (
+        "owner", "delegation add {gun} targets/releases releases.crt --all-paths --publish",
+        ["rt", "ts", "rt", "ts", "sn.h", "POST"],
+    ),
+    (
+        "owner", "add {gun} v3 configuration.json --roles targets/releases --publish",
+        ["rt", "ts", "sn.h", "tg.h", "POST"],
+    ),
+    ("reader", "list {gun}", ["ts", "rt", "ts", "sn.h", "tg.h", "targets/releases.h"]),
+    ("owner", "remove {gun} v2 --publish", ["rt", "ts", "sn.h", "targets/releases.h", "POST"]),
+    ("owner", "witness {gun} targets/releases --publish", ["rt", "ts", "sn.h", "tg.h", "POST"]),
+    ("owner", "key rotate {gun} root", ["rt", "ts", "sn.h", "targets/releases.h", "POST"]),
+    ("owner", "key rotate {gun} root", ["rt", "ts", "sn.h", "rt.h", "ts", "sn.h", "POST"]),
+    ("owner", "key rotate {gun} root", ["rt", "ts", "sn.h", "rt.h", "ts", "sn.h", "POST"]),
+    ("reader", "list {gun}", ["ts", "sn.h", "rt.h", "4.rt", "5.rt", "ts", "sn.h", "tg.h", "targets/releases.h"]),
+    ("owner", "delete {gun} --remote", ["DELETE"]),
+    ("newcomer", "list {gun}", ["rt 404"]),
+]  # fmt: skip
+"""
+Who does what, and what the client asks for behind ``GET /v2/``: recorded of a stock notary-server.
+
+Without what is answered by 401: notary asks without a name first.
+"""
+
+
+def test_each_command_makes_the_requests_that_it_makes_of_a_stock_server(
+    server: Server, notary_of: Callable[..., Notary], gun: str
+) -> None:
+    with meddling(server) as between:
+        users = {name: notary_of(url=between.url) for name in ("owner", "reader", "newcomer")}
+        users["owner"].make_key("releases")
+        for user, line, expected in TRACE:
+            between.seen.clear()
+            users[user](*line.format(gun=gun).split(), stdin="yes\n", fails=expected == ["rt 404"])
+            asked = [short(*one) for one in between.seen if one[2] != 401 and one[1] != "/v2/"]
+            assert asked == expected, (user, line)

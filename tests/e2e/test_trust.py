@@ -187,6 +187,7 @@ def test_what_is_private_is_signed_by_those_who_write_and_seen_by_those_who_read
     docker_of: Callable[[str], Docker], image: str
 ) -> None:
     ada, rita, stranger = (docker_of(user) for user in ("ada", "rita", "stranger"))
+    assert "no signatures or cannot access" in rita("trust", "inspect", image, fails=True).text
     ada.build(f"{image}:1")
     ada("trust", "sign", f"{image}:1")
     assert signers(rita, image) == {"1": ["ada"]}
