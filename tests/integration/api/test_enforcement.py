@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from tests.support.backends import run_server
 from tests.support.client import Answer
 from tests.support.images import Image, make_artifact, make_image, make_index
 from tests.support.rooms import annotated
+from tests.support.signing import cosign_layer, cosign_signature, make_key, public_pem, signature_tag
+from tests.support.wire import wait_until
 
 IMAGE = make_image()
 REPOSITORY = "/api/v0/repositories/acme/app/enforcement"
@@ -55,6 +58,10 @@ def pull(user: User, reference: str, path: str = "acme/app", method: str = "GET"
     """A request with a token that is good for pulling, as clients get one for a pull."""
     where = f"/v2/{path}/manifests/{reference}"
     return user.client.call(method, where, headers=headers, scope=f"repository:{path}:pull")
+
+
+def is_pulled(user: User, reference: str) -> bool:
+    return pull(user, reference).status == 200
 
 
 def push(api: Api, tag: str, image: Image | None = None, path: str = "acme/app") -> str:
@@ -232,3 +239,24 @@ def test_what_cannot_be_is_refused(api: Api):
     account = {"kind": "account", "value": "nobody", "reason": "none"}
     assert olga.post(f"{REPOSITORY}/exceptions", account).expect(404).codes == ["NO_SUCH_ACCOUNT"]
     assert olga.delete(f"{REPOSITORY}/exceptions/none").expect(404).codes == ["NO_SUCH_ENFORCEMENT_EXCEPTION"]
+
+
+def test_verified_signatures_count_and_can_be_pulled_themselves(api: Api):
+    """Signatures of cosign's, with a key that the namespace registers, and with another one."""
+    key = make_key()
+    form = {"kind": "key", "content": public_pem(key)}
+    api.as_("olga").put("/api/v0/signingIdentities/release", form, namespace="acme").expect(200)
+    digest, other = push(api, "cosigned"), push(api, "by-another")
+    will, rita = api.as_("will"), api.as_("rita")
+    enforce(api, REPOSITORY, signers=["identity:acme/release"])
+    for signer, signed in ((key, digest), (make_key(), other)):
+        signature = cosign_signature(cosign_layer(signer, signed))
+        will.client.push("acme/app", signature, signature_tag(signed))
+        # It looks like an image until a job has read it.
+        wait_until(partial(is_pulled, rita, signature_tag(signed)), seconds=30)
+    pull(rita, "cosigned").expect(200)
+    pull(rita, digest).expect(200)
+    message = pull(rita, "by-another").expect(403).json["errors"][0]["message"]
+    assert message.endswith("wants a signature by identity:acme/release")
+    api.as_("olga").delete("/api/v0/signingIdentities/release", namespace="acme").expect(204)
+    pull(rita, "cosigned").expect(403)

@@ -77,6 +77,19 @@ REFUSES = {
     "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/test": "templates, schedules",
     "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies": "as for remotes; templates",
     "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/test": "as for remotes; templates",
+    **{
+        operation: why
+        for place in (
+            "/api/v0",
+            "/api/v0/repositoryNamespaces/{namespace}",
+            "/api/v0/repositories/{namespace}/{reponame}",
+        )
+        for operation, why in (
+            (f"PUT {place}/enforcement", "signers and teams are such"),
+            (f"POST {place}/enforcement/report", "signers and teams are such"),
+            (f"POST {place}/enforcement/exceptions", "a value is one of its kind; it ends in the future"),
+        )
+    },
     "POST /auth/login": "the body is JSON, whatever its type says",
 }
 """Operations that refuse some of what their schema allows with 400, and why."""
