@@ -89,8 +89,9 @@ class Service:
         )
         try:
             self.port = self._server.add_secure_port(address, self._tls())
-        except RuntimeError as error:
-            raise OSError(0, str(error), address) from None
+        except RuntimeError:
+            what = "the address is taken, or is none of this host"
+            raise OSError(errno.EADDRNOTAVAIL, what, address) from None
 
     async def start(self) -> None:
         """Answer."""

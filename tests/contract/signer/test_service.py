@@ -6,10 +6,10 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import ssl
 import time
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -22,6 +22,8 @@ from tests.support.ports import free_port
 from tests.support.signer import Pair, dtr_signer, make_pair, stock_server
 from tests.support.stopping import stop
 
+from dtr import serve_signer
+from dtr.config import load
 from dtr.db import open_database
 from dtr.signer import LocalSigner, RemoteSigner, SignerFailed, SignerUnavailable
 from dtr.signer.proto.signer_pb2 import (
@@ -267,22 +269,28 @@ async def test_a_signer_that_is_killed_stopped_and_started_again(pair: Pair, tmp
         running.kill()
 
 
-async def test_it_does_not_start_on_what_it_cannot_use(pair: Pair, tmp_path: Path):
-    directory = tmp_path / "signer"
-    directory.mkdir()
-    (directory / "signer.passphrases").write_text("broken\n")
-    wrong = Pair(replace(pair.server, key=pair.client.key), pair.client)
-    for shown, environment, reason in (
-        (pair, {}, "line 1"),
-        (pair, {"DTR_DATABASE__URL": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}, "database"),
-        (wrong, {"DTR_SIGNER__PASSPHRASE_FILE": str(directory / "other")}, "KEY_VALUES_MISMATCH"),
+def test_it_does_not_start_on_what_it_cannot_use(pair: Pair, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(serve_signer.logs, "configure", lambda *_: None)
+    (tmp_path / "signer.passphrases").write_text("broken\n")
+    taken = socket.create_server(("127.0.0.1", 0))
+    usual = {
+        "DTR_DATA_DIR": str(tmp_path),
+        "DTR_SIGNER__ADDRESS": f"127.0.0.1:{free_port()}",
+        "DTR_SIGNER__CERTIFICATE": str(pair.server.chain),
+        "DTR_SIGNER__KEY": str(pair.server.key),
+        "DTR_SIGNER__CLIENT_CA": str(pair.client.authority),
+        "DTR_SIGNER__PASSPHRASE_FILE": str(tmp_path / "other"),
+    }
+    for environment, reason in (
+        ({"DTR_SIGNER__PASSPHRASE_FILE": str(tmp_path / "signer.passphrases")}, "signer.passphrases, line 1"),
+        ({"DTR_DATABASE__URL": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}, "the signer's database"),
+        ({"DTR_SIGNER__KEY": str(pair.client.key)}, "KEY_VALUES_MISMATCH"),
+        ({"DTR_SIGNER__CLIENT_CA": str(tmp_path / "none.pem")}, "none.pem: No such file"),
+        ({"DTR_SIGNER__ADDRESS": f"127.0.0.1:{taken.getsockname()[1]}"}, "the address is taken"),
     ):
-        one = dtr_signer(directory, shown, **environment)
-        with pytest.raises(AssertionError, match="did not start"):
-            one.start()
-        assert one.process is not None
-        assert one.process.wait(5) == 1
-        assert reason in one.log_file.read_text().splitlines()[-1]
+        with pytest.raises(serve_signer.SignerNotStarted, match=reason):
+            serve_signer.serve(load(None, usual | environment, {}).settings)
+    taken.close()
 
 
 @pytest.mark.parametrize("algorithm", ["ecdsa", "ed25519"])
