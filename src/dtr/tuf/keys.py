@@ -78,7 +78,7 @@ class PublicKey:
 
     @property
     def bare(self) -> PublicKey:
-        """The key in the certificate, or itself. Raises CertificateInvalid."""
+        """The key in the certificate, or itself: whose id clients file it under. Raises CertificateInvalid."""
         if not self.is_certificate:
             return self
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -89,11 +89,6 @@ class PublicKey:
         return PublicKey(
             _BARE_TYPES[self.type], loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         )
-
-    @property
-    def canonical_id(self) -> str:
-        """The id of the bare key, by which clients name the files of private keys. Raises CertificateInvalid."""
-        return self.bare.id
 
     def verifies(self, method: str, signature: bytes, message: bytes) -> bool:
         """

@@ -10,8 +10,8 @@ stored together is `CheckedUpdate.files` and those. Each rule stands beside the 
 version of 1 or more; and, unless it comes from storage, that it is not expired.
 
 Nobody checks here whether names of targets are within the paths of a delegation, whether versions but those of the
-root have gaps, or whether all delegations exist: clients do. That versions rise is for who
-stores them to see, in the transaction that does.
+root have gaps, or whether all delegations exist: clients do. That versions rise, who stores the files sees to, in
+the transaction that does.
 """
 
 from __future__ import annotations
@@ -99,8 +99,7 @@ class CheckedUpdate:
     root: Root
     """The root in force: of this update, or the stored one."""
     root_file: Envelope
-    targets: Mapping[str, Targets]
-    """What the update's own files of targets and delegations say, by role."""
+    """Its file."""
     previous_meta: Mapping[str, Any]
     """What the stored snapshot says; empty if there is none, or none has to be made."""
     previous_snapshot: int
@@ -183,7 +182,6 @@ def check_update(gun: str, parts: Mapping[str, Envelope], stored: Files, now: dt
         files=parts,
         root=root,
         root_file=root_file,
-        targets={role: says for role, (_, says) in loaded.items() if role in parts},
         previous_meta=previous[0],
         previous_snapshot=previous[1],
         previous_timestamp=_previous_timestamp(stored.get(TIMESTAMP)),
