@@ -284,7 +284,8 @@ class RegistryAPI:
 
     async def _enforce(self, request: Request, found: StoredManifest) -> None:
         """Let only what is signed be pulled, where that is enforced. Raises PullRefused."""
-        if "push" in request.claims.access[request.name]:
+        claims, name = request.claims, request.name
+        if "push" in claims.access[name] and claims.repositories.get(name, found.repository) == found.repository:
             return  # a push, or the making of a signature: both look for what is there
         await self._enforcement.check(
             found.repository, found.namespace, request.argument, found.digest, who=request.actor
