@@ -121,12 +121,25 @@ async def _signer(settings: Settings) -> list[Checked]:
         await signer.close()
         await database.close()
     if remote is not None:
-        return [Checked(True, "signer", f"{remote} answers")]
+        return [Checked(True, "signer", f"{remote} answers"), *_shown_to_signer(settings)]
     found = [Checked(True, "signer", "has the passphrases of all keys")]
     file = settings.passphrase_file
     if file.exists() and file.stat().st_mode & 0o007:
         found.append(Checked(True, "signer", f"everybody on this host can read {file}", f"chmod 600 {file}"))
     return found
+
+
+def _shown_to_signer(settings: Settings) -> list[Checked]:
+    """What will soon be wrong with the certificate that the signer takes now."""
+    given = settings.trust.signer
+    assert given.certificate is not None
+    assert given.key is not None
+    shown = Certificate(given.certificate, given.key, None)
+    advice = "bring a new one from the signer: `dtr signer certificates` makes it"
+    return [
+        Checked(not one.serious, "signer", f"{given.certificate}: {one.text}", advice)
+        for one in examine_certificate(shown, (), dt.datetime.now(dt.UTC), "client")
+    ]
 
 
 async def _storage(settings: Settings) -> list[Checked]:

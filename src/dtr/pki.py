@@ -103,8 +103,10 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
-def examine(certificate: Certificate, names: Iterable[str], now: dt.datetime) -> list[Finding]:
-    """What clients that use `names` would not like about a certificate, at the time `now`."""
+def examine(
+    certificate: Certificate, names: Iterable[str], now: dt.datetime, use: Use = "server"
+) -> list[Finding]:
+    """What those who see a certificate would not like about it at the time `now`: clients that use `names`."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -136,7 +138,7 @@ def examine(certificate: Certificate, names: Iterable[str], now: dt.datetime) ->
         if one != chain[0]:
             found += _validity(one, f"its authority {_called(one)}", now)
     known = _names_in(chain[0])
-    if not known:
+    if not known and use == "server":
         found.append(Finding(True, "the certificate names no host (subjectAltName)"))
     found += [
         Finding(True, f"the certificate is not valid for {name}")

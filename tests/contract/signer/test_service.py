@@ -35,6 +35,7 @@ from dtr.signer.proto.signer_pb2 import (
     SignatureRequest,
     Void,
 )
+from dtr.signer.service import Credentials, Service
 
 CONTENT = b'{"_type":"Timestamp","version":1}'
 
@@ -227,6 +228,30 @@ async def test_certificates_that_were_renewed_are_used(tmp_path: Path, local: Lo
         assert await remote.find_key(key.id) == key  # its connection goes on
     async with serving(local, pair, port):
         assert await remote.find_key(key.id) == key
+    await remote.close()
+
+
+async def test_what_is_being_signed_when_it_ends_is_signed(local: LocalSigner, pair: Pair, monkeypatch):
+    key = await local.create_key("host/ada/app", "timestamp", "ecdsa")
+    begun, sign = asyncio.Event(), local.sign
+
+    async def slowly(key_id: str, content: bytes):
+        begun.set()
+        await asyncio.sleep(0.5)
+        return await sign(key_id, content)
+
+    monkeypatch.setattr(local, "sign", slowly)
+    credentials = Credentials(pair.server.chain, pair.server.key, pair.client.authority)
+    service = Service(local, "127.0.0.1:0", credentials)
+    await service.start()
+    remote = pair.remote(service.port)
+    signing = asyncio.create_task(remote.sign(key.id, CONTENT))
+    await begun.wait()
+    stopping = asyncio.create_task(service.stop(10))
+    assert key.verifies("ecdsa", (await signing).content, CONTENT)
+    await stopping
+    with pytest.raises(SignerUnavailable):
+        await remote.sign(key.id, CONTENT)
     await remote.close()
 
 

@@ -215,6 +215,11 @@ def test_a_client_gets_a_certificate_that_is_good_for_nothing_else(tmp_path: Pat
     with pytest.raises(x509.ExtensionNotFound):
         extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert stat.S_IMODE(client.key.stat().st_mode) == 0o600
+    now = dt.datetime.now(dt.UTC)
+    assert examine(client, (), now, "client") == []
+    (found,) = examine(client, (), now + 380 * DAY, "client")
+    assert (found.serious, found.text) == (False, "the certificate expires in 16 days")
+    assert examine(client, (), now + 400 * DAY, "client")[0].serious
     kept = client.chain.read_bytes()
     assert ensure_client_certificate(tmp_path) == client
     assert client.chain.read_bytes() == kept
