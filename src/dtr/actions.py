@@ -45,8 +45,8 @@ ACTIONS = {
     "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
     "promote": "shows a push, or what has become known of one, to the promotion policies of its repository, or all"
     " tags to one policy",
-    "verify_signatures": "finds out whose signatures are: those in the manifest `manifest` of the repository with the"
-    " id `repository`, in all of that, in the namespace of the account with the id `namespace`, or everywhere",
+    "verify_signatures": "finds out whose signatures are: those in the manifest `manifest` of the repository with"
+    " the id `repository`, in all of that, in the namespace of the account with the id `namespace`, or everywhere",
     "push_mirror_tag": "mirrors a tag to another registry, or shows all tags to the policy with the id `policy`",
     "poll_mirror": "brings tags from another registry by the policy with the id `policy`, or queues this for each;"
     " `everything`: also what has not changed; `anyDeletions`: however many are gone there",

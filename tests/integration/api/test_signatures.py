@@ -28,6 +28,7 @@ from tests.support.signing import (
 )
 from tests.support.tools import Finished, find_go_program, run
 
+SETTINGS = {"mirroring.allowed_networks": "127.0.0.1/32"}
 IMAGE = make_image()
 KEYS = {kind: make_key(kind) for kind in ("P-256", "P-384", "ed25519", "rsa3072")}
 SIGNERS: dict[str, Signer] = {kind: make_signer(kind) for kind in ("P-256", "rsa2048")}
@@ -171,6 +172,35 @@ def test_promotion_carries_signatures_and_the_other_side_verifies_them(world: Wo
     world.admin.delete("/api/v0/signingIdentities/global").expect(204)
     world.owner.delete("/api/v0/signingIdentities/by%20hand", namespace="acme").expect(204)
     world.verified("live", "acme/cosign P-256", path="acme/prod")
+
+
+def test_mirroring_carries_signatures_and_the_other_side_verifies_them(world: World) -> None:
+    """The other side is another repository of the server."""
+    image, signer, key = annotated(IMAGE, made="to be mirrored"), make_signer(), make_key()
+    digest = world.push(image, "mirrored")
+    world.trust("mirrored authority", signer.root_pem)
+    world.trust("mirrored key", public_pem(key))
+    world.push(cosign_signature(cosign_layer(key, digest)), signature_tag(digest))
+    world.push(notation_signature(Notation(signer, digest).jws(), image))
+    server = world.api.server
+    policy = {
+        "remoteHost": f"https://127.0.0.1:{server.port}",
+        "remoteRepository": "acme/other",
+        "remoteCA": server.ca.read_text(),
+        "username": "admin",
+        "password": PASSWORD,
+        "enabled": True,
+        "withReferrers": True,
+        "rules": [{"field": "signed_by", "operator": "eq", "values": ["acme/mirrored key"]}],
+    }
+    path = "/api/v0/repositories/acme/app/pushMirroringPolicies"
+    world.verified("mirrored", "acme/mirrored authority", "acme/mirrored key")
+    world.admin.post(path, policy, initialEvaluation=True).expect(201)
+    end = time.monotonic() + 30
+    while world.owner.get("/api/v0/repositories/acme/other/tags/mirrored").status != 200:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    world.verified("mirrored", "acme/mirrored authority", "acme/mirrored key", path="acme/other")
 
 
 def test_identities_are_managed_by_owners_and_seen_by_members(world: World) -> None:

@@ -276,7 +276,9 @@ def test_whose_signature_it_is_is_waited_for_as_long_as_more_may_sign():
         ({"all": [rule("signed_by", "eq", "acme/ada"), rule("signed_by", "eq", "eve")]}, Answer.WAITS, Answer.NO),
     ):
         rules = parse_rules([wanted])
-        assert (decide_once(rules, by_ada, NOW).answer, decide(rules, by_ada, NOW).answer) == (once, always), wanted
+        assert (decide_once(rules, by_ada, NOW).answer, decide(rules, by_ada, NOW).answer) == (once, always), (
+            wanted
+        )
     waiting = decide_once(parse_rules([rule("signed_by", "eq", "acme/eve")]), by_ada, NOW)
     assert (waiting.decided_by, waiting.waits_for) == (0, "signature")
     assert asks_for(parse_rules([rule("signed_by", "eq", "x")]), "signed", "signed_by")

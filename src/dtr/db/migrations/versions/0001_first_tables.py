@@ -986,9 +986,7 @@ def upgrade() -> None:
         sa.Column("subject", text, nullable=False),
         sa.Column("fingerprint", text, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint(
-            "kind IN ('key', 'certificate', 'keyless')", name=op.f("ck_signing_identities_kind")
-        ),
+        sa.CheckConstraint("kind IN ('key', 'certificate', 'keyless')", name=op.f("ck_signing_identities_kind")),
         sa.ForeignKeyConstraint(
             ["namespace_id"],
             ["accounts.id"],
@@ -1059,9 +1057,7 @@ def upgrade() -> None:
         ),
         sqlite_with_rowid=False,
     )
-    op.create_index(
-        op.f("ix_signature_proofs_identity_id"), "signature_proofs", ["identity_id"], unique=False
-    )
+    op.create_index(op.f("ix_signature_proofs_identity_id"), "signature_proofs", ["identity_id"], unique=False)
     op.create_table(
         "enforcement_policies",
         sa.Column("scope", text, nullable=False),
