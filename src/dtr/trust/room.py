@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from dtr.db import ConstraintViolated
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.signer import KeyUnknown, RequestRefused, SignerError
 from dtr.trust import store
@@ -242,7 +243,10 @@ class Trust:
             if digests and self._signed is not None:
                 await self._signed(tx, collection.repository, digests)
 
-        await self._database.unit(work)
+        try:
+            await self._database.unit(work)
+        except ConstraintViolated:  # an old file went, to which a snapshot of a client goes back
+            raise store.Moved from None
         return told
 
     async def _sign_update(self, collection: Collection, checked: CheckedUpdate, now: dt.datetime) -> list[File]:

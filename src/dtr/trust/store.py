@@ -24,9 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each, each_row, in_list, now
 from dtr.db.schema import (
-    manifests,
     repositories,
-    tags,
     trust_changes,
     trust_delegations,
     trust_files,
@@ -109,7 +107,7 @@ FOREIGN_KEYS = Statement(
 
 # --- storing an update ----------------------------------------------------------------------------------------
 
-_LOCK = Statement(  # FOR NO KEY UPDATE: pushes go on
+_LOCK = Statement(  # FOR NO KEY UPDATE: pushes go on, another update or a deletion does not
     select(repositories.c.id)
     .where(
         repositories.c.id == _repository,
@@ -130,24 +128,6 @@ _NEWEST = Statement(
         .where(_its(trust_files), trust_files.c.role == _role.c.value)
         .scalar_subquery(),
     ).order_by(_role.c.value)
-)
-_SHARE_TAGS = Statement(
-    select(tags.c.name)
-    .where(
-        tags.c.repository_id == _repository,
-        in_list(tags.c.name, "names"),
-    )
-    .order_by(tags.c.name)
-    .with_for_update(read=True)
-)
-_SHARE_MANIFESTS = Statement(
-    select(manifests.c.digest)
-    .where(
-        manifests.c.repository_id == _repository,
-        in_list(manifests.c.digest, "digests"),
-    )
-    .order_by(manifests.c.digest)
-    .with_for_update(read=True)
 )
 _OF_COLLECTION = {"repository_id": _repository, "gun": _gun}
 _INSERT_FILE = Statement(
@@ -276,12 +256,6 @@ async def store(tx: Transaction, update: Update) -> bool:
     if base != (None if update.base is None else (update.base.version, update.base.sha256)):
         raise Moved
     await _check_versions(tx, its, update.files)
-    # Who deletes a tag or a manifest locks it, then looks for signatures: so either sees the other.
-    changed = sorted({name for _, name in (*update.put, *update.end)})
-    if changed:
-        await tx.fetch_all(_SHARE_TAGS, repository=its["repository"], names=changed)
-        digests = sorted({digest for digest, _ in update.put.values()})
-        await tx.fetch_all(_SHARE_MANIFESTS, repository=its["repository"], digests=digests)
     await tx.execute_many(
         _INSERT_FILE,
         [
