@@ -70,7 +70,7 @@ class Refusals:
             await asyncio.sleep(_FLUSH_SECONDS)
             try:
                 await self.flush()
-            except DatabaseError as error:
+            except Exception as error:  # noqa: BLE001 - it goes on, whatever it was
                 if not failing:
                     _log.warning("refusals not written", extra={"pulls": len(self._waiting), "reason": str(error)})
                 failing = True
@@ -93,6 +93,9 @@ class Refusals:
             except DatabaseError:
                 for one, (times, moment) in batch.items():
                     self._waiting[one] = (times + self._waiting.get(one, (0, 0.0))[0], moment)
+                raise
+            except Exception:
+                self._lost += len(batch)  # it would never be written, and everything behind it would wait
                 raise
         if self._lost:
             _log.warning("refusals lost", extra={"pulls": self._lost, "reason": "too many waited"})

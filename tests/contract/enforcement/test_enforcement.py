@@ -14,6 +14,7 @@ from tests.support.images import Image, make_artifact, make_image, make_index
 from tests.support.plans import make_tables
 from tests.support.rooms import GUN, Counter, Rooms, annotated
 
+from dtr.db import DatabaseUnavailable
 from dtr.enforcement import (
     REGISTRY,
     Enforcement,
@@ -503,3 +504,21 @@ async def test_what_is_known_of_a_manifest_is_found_by_indexes_alone(tmp_path: P
     assert not [step for step in searched if step.endswith("(repository_id=?)")]
     made = {"covers", "trusted", "proven", "keys", "json_each"}
     assert {step.split()[1] for step in steps if step.startswith("SCAN")} <= made
+
+
+async def test_what_the_database_does_not_take_waits(place: Place, monkeypatch: pytest.MonkeyPatch):
+    digest = await place.push()
+    await place.enforce()
+    assert not await place.may_pull(digest)
+    refusals, unit = place.enforcement.refusals, place.rooms.database.unit
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailable("not now")
+
+    monkeypatch.setattr(place.rooms.database, "unit", fails)
+    with pytest.raises(DatabaseUnavailable):
+        await refusals.flush()
+    assert not await place.may_pull(digest)
+    monkeypatch.setattr(place.rooms.database, "unit", unit)
+    await refusals.close()
+    assert await place.rooms.query("SELECT times FROM events WHERE object_type = 'pull'") == [(2,)]
