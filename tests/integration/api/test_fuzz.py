@@ -77,6 +77,7 @@ REFUSES = {
     "POST /api/v0/repositories/{namespace}/{reponame}/pushMirroringPolicies/test": "templates, schedules",
     "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies": "as for remotes; templates",
     "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/test": "as for remotes; templates",
+    "PUT /api/v0/signingIdentities/{identity}": "keys and certificates are PEM",
     **{
         operation: why
         for place in (
