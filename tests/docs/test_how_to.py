@@ -120,6 +120,29 @@ def test_the_page_on_the_signer_works(tmp_path: Path, directories: dict[str, str
     assert re.search(r"ok +signer +localhost", output)
 
 
+def test_the_page_on_enforcement_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
+    server = make_server(workers=1)
+    api = Api(server)
+    api.make_organization("acme")
+    for team in ("acme/dev", "acme/security"):
+        api.make_team(team)
+    api.make_repository("acme/app")
+    digest = api.admin.client.push("acme/app", make_image(), "1.4")
+    api.admin.post("/api/v0/accounts/acme/robots", {"name": "scanner"}).expect(201)
+    output = follow(
+        HOW_TO / "enforce-signatures.md",
+        tmp_path / "page",
+        environment={
+            "DTR_SERVER": server.address, "DTR_USER": "admin", "DTR_TOKEN": PASSWORD, "DTR_CA": str(server.ca),
+        },
+        replaced={"sha256:6a3f…": digest},
+    )  # fmt: skip
+    assert re.search(r"acme/app +1.4 +yes", output)
+    policy = api.admin.get("/api/v0/repositoryNamespaces/acme/enforcement").expect(200).json
+    assert (policy["mode"], policy["teams"]) == ("enforce", ["acme/dev", "acme/security"])
+    assert [one["value"] for one in policy["exceptions"]] == ["dev-*", digest, "acme+scanner"]
+
+
 def test_the_page_on_moving_from_dtr_works(tmp_path: Path, make_server: Callable[..., Server]) -> None:
     old, new = make_server(), make_server()
     old.make_user("ann")
