@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, and_, bindparam, func, select, update
+from sqlalchemy import BigInteger, and_, bindparam, case, func, or_, select, update
 
 from dtr.db import Statement, in_list, now
 from dtr.db.schema import repositories, trust_files, trust_roles, trust_targets
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 RELEASES = "targets/releases"
 """The role that docker's clients publish tags in, whoever signs them."""
+
+_MOST_SIGNATURES = 50
+"""Of a tag: more are not shown. Those of the roles that clients follow come first."""
 
 _repository = bindparam("repository", type_=BigInteger)
 _counts = and_(trust_targets.c.repository_id == _repository, trust_targets.c.forgotten_at.is_(None))
@@ -50,16 +53,28 @@ _FIRST_SIGNED_OF_NAMESPACE = Statement(
     )
     .limit(1)
 )
-_SIGNATURES = Statement(
+_is_followed = or_(trust_targets.c.role == RELEASES, trust_targets.c.role == "targets")
+_signatures = (
     select(
         trust_targets.c.name,
         trust_targets.c.gun,
         trust_targets.c.role,
         trust_targets.c.digest,
         trust_targets.c.signed_at,
+        func.row_number()
+        .over(
+            partition_by=trust_targets.c.name,
+            order_by=(case((_is_followed, 0), else_=1), trust_targets.c.gun, trust_targets.c.role),
+        )
+        .label("place"),
     )
     .where(_counts, in_list(trust_targets.c.name, "names"))
-    .order_by(trust_targets.c.name, trust_targets.c.gun, trust_targets.c.role)
+    .subquery()
+)
+_SIGNATURES = Statement(
+    select(*(one for one in _signatures.c if one.name != "place"))
+    .where(_signatures.c.place <= _MOST_SIGNATURES)
+    .order_by(_signatures.c.name, _signatures.c.gun, _signatures.c.role)
 )
 _FORGET = Statement(
     update(trust_targets)
@@ -191,7 +206,7 @@ class TrustIndex:
         self._database = database
 
     async def signatures(self, repository: int, names: Iterable[str]) -> dict[str, list[TargetSignature]]:
-        """Who signed what under these names of tags, by tag; one query."""
+        """Who signed what under these names of tags, by tag, at most 50 of each; one query."""
         rows = await self._database.fetch_all(_SIGNATURES, repository=repository, names=sorted(set(names)))
         found: defaultdict[str, list[TargetSignature]] = defaultdict(list)
         for name, gun, role, digest, signed_at in rows:

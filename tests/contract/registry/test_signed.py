@@ -116,6 +116,16 @@ async def test_what_is_forgotten_counts_no_longer_until_it_is_signed_anew(rooms:
     assert [one.role for one in (await rooms.signed.signatures(app, ["signed"]))["signed"]] == ["targets/releases"]
 
 
+async def test_of_many_signatures_those_that_clients_follow_are_shown(rooms: Rooms, app: int):
+    for number in range(60):
+        await rooms.sign(app, "plain", IMAGE.digest, role=f"targets/a{number}")
+    await rooms.sign(app, "plain", OTHER.digest, role="targets/releases")
+    found = await rooms.signed.signatures(app, ["plain", "signed"])
+    assert [len(found[name]) for name in ("plain", "signed")] == [50, 1]
+    assert found["plain"][-1].role == "targets/releases"
+    assert await rooms.signed.signed(app, {"plain": OTHER.digest}) == {"plain": True}
+
+
 async def test_collections_are_listed_with_their_roles(rooms: Rooms, app: int):
     await rooms.sign(app, "signed", IMAGE.digest, role="targets/releases", gun=ELSEWHERE)
     await rooms.signed.forget(app, "moved", by=ADA)
