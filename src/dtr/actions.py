@@ -61,8 +61,8 @@ ACTIONS = {
 """What each does, and its parameters."""
 PASSING = frozenset({"promote", "verify_signatures", "push_mirror_tag", "poll_mirror", "webhook"})
 """What is queued by the thousand, and whose results are kept elsewhere: such jobs are forgotten a day later."""
-AT_MOST = {"webhook": 6, "push_mirror_tag": 4, "poll_mirror": 2}
-"""What waits for others, who may be slow: how much of it a worker does at once. Places are left for the rest."""
+AT_MOST = {"webhook": 6, "verify_signatures": 2, "push_mirror_tag": 4, "poll_mirror": 2}
+"""How much of what waits for others, or computes, a worker does at once: places are left for the rest."""
 
 PRUNING_SCHEDULE = "0 */15 * * * *"
 """When pruning policies are worked off, unless an administrator says otherwise."""

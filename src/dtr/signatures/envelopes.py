@@ -63,6 +63,8 @@ _ALG, _CRIT, _CTY, _X5CHAIN = 1, 2, 3, 33
 _REFUSED_TAGS = (4, 5, 25, 28, 29, 30, 35, 36, 256, 258)
 """Of fractions, references, sets, regular expressions, mail: no envelope has them, and to decode them is work."""
 _DEEPEST = 20
+_LATEST = 253_402_300_799_999
+"""The end of the year 9999."""
 _LONGEST_TEXT = 500
 _MOST_SUBJECTS, _MOST_SIGNERS = 1000, 10
 
@@ -312,14 +314,21 @@ def _rfc3339(value: Any) -> int:
         moment = dt.datetime.fromisoformat(value)
     except (TypeError, ValueError):
         raise SignatureInvalid("a moment in it cannot be read") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp() * 1000)
+    return _milliseconds(moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC))
 
 
 def _cbor_date(value: Any) -> int:
     """Tag 1, which the decoder takes for a date already (RFC 8949, section 3.4.2)."""
     if not isinstance(value, dt.datetime):
         raise SignatureInvalid("a moment in it cannot be read")
-    return int(value.timestamp() * 1000)
+    return _milliseconds(value)
+
+
+def _milliseconds(moment: dt.datetime) -> int:
+    found = int(moment.timestamp() * 1000)
+    if not 0 <= found <= _LATEST:
+        raise SignatureInvalid("a moment in it is none of these times")
+    return found
 
 
 # --- reading what others wrote --------------------------------------------------------------------------------

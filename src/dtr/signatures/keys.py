@@ -41,8 +41,8 @@ PublicKey: TypeAlias = "ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.E
 
 _SMALLEST_RSA, _LARGEST_RSA = 2048, 8192
 _LONGEST_PEM = 64 * 1024
-_MOST_REGISTERED = 20
 _LONGEST_CHAIN = 10
+"""Certificates of a signature, and of an identity."""
 _CURVES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),
     "secp384r1": hashes.SHA384(),
@@ -67,6 +67,17 @@ _UNDERSTOOD = frozenset(
 )
 """Those that may be critical: a certificate with another critical one is of no use (RFC 5280, section 4.2)."""
 _WEAK = (hashes.MD5, hashes.SHA1)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+# What others put into certificates is no news for the operator.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, module="dtr.signatures")
+warnings.filterwarnings("ignore", "Attribute's length", UserWarning, "dtr.signatures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +203,10 @@ def _ascii(pem: str) -> bytes:
 def read_certificates(pem: str) -> tuple[x509.Certificate, ...]:
     """Certificates to be trusted, given as PEM: of authorities, or of a signer itself. Raises IdentityInvalid."""
     found = _certificates(pem)
-    if len(found) > _MOST_REGISTERED:
-        raise IdentityInvalid(f"an identity has at most {_MOST_REGISTERED} certificates")
+    if len(found) > _LONGEST_CHAIN:
+        raise IdentityInvalid(f"an identity has at most {_LONGEST_CHAIN} certificates")
     try:
-        for one in found:
+        for one in read_chain(one.public_bytes(Encoding.DER) for one in found):
             key_of(one)
     except SignatureInvalid as error:
         raise IdentityInvalid(str(error)) from None
@@ -204,10 +215,8 @@ def read_certificates(pem: str) -> tuple[x509.Certificate, ...]:
 
 def _certificates(pem: str) -> tuple[x509.Certificate, ...]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            return tuple(x509.load_pem_x509_certificates(_ascii(pem)))
-    except ValueError:
+        return tuple(x509.load_pem_x509_certificates(_ascii(pem)))
+    except (ValueError, x509.InvalidVersion):
         raise IdentityInvalid("not certificates in PEM") from None
 
 
@@ -217,11 +226,25 @@ def read_chain(ders: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
     if not 0 < len(chain) <= _LONGEST_CHAIN:
         raise SignatureInvalid(f"it has 1 to {_LONGEST_CHAIN} certificates")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            return tuple(x509.load_der_x509_certificate(one) for one in chain)
-    except (ValueError, TypeError):
+        found = tuple(x509.load_der_x509_certificate(one) for one in chain)
+        for one in found:
+            _read_whole(one)
+    except _UNREADABLE:
         raise SignatureInvalid("a certificate of it cannot be read") from None
+    return found
+
+
+def _read_whole(certificate: x509.Certificate) -> None:
+    """Read what the library would read when it is asked for: whoever asks later needs not expect that it fails."""
+    certificate.public_key()
+    _ = (
+        certificate.issuer,
+        certificate.subject,
+        certificate.extensions,
+        certificate.signature_hash_algorithm,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
 
 
 def read_pem_chain(pem: str) -> tuple[x509.Certificate, ...]:

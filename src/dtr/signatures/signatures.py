@@ -19,6 +19,7 @@ import asyncio
 import datetime as dt
 import json
 import re
+import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -85,6 +86,10 @@ _LARGEST = 4 * 1024 * 1024
 """Bytes of a layer: attestations may have a bill of materials in them."""
 _MOST_BYTES = 16 * 1024 * 1024
 """Of all layers of a manifest."""
+_MOST_SUBJECTS = 10
+"""Images of which a manifest is read as their signature, by tags of cosign's."""
+_MOST_SECONDS = 10.0
+"""Of processor time for a manifest: whoever may push could have keys tried for hours."""
 _MOST_AGAIN = 100
 """Manifests with signatures of one image that are verified while somebody waits for it."""
 _PAGE = 200
@@ -115,7 +120,7 @@ _TAGS_OF = Statement(
         or_(tags.c.name.endswith(".sig"), tags.c.name.endswith(".att")),
     )
     .order_by(tags.c.name)
-    .limit(_MOST_LAYERS)
+    .limit(_MOST_SUBJECTS)
 )
 _LAYERS = Statement(
     select(blobs.c.digest, blobs.c.size, blobs.c.location, blob_contents.c.content)
@@ -554,15 +559,16 @@ class Signatures:
     ) -> list[_Read]:
         """For a thread."""
         judge, moment = Judge(identities, self._sigstore), dt.datetime.now(dt.UTC)
-        return [
-            _read(subject, tag, number, layer, contents.get(layer.digest), judge, moment)
-            for subject, tag in about.items()
-            for number, layer in enumerate(layers[:_MOST_LAYERS])
-        ] + [
-            _unread(subject, tag, _MOST_LAYERS, "it has more layers than are read")
-            for subject, tag in about.items()
-            if len(layers) > _MOST_LAYERS
-        ]
+        end, read = time.thread_time() + _MOST_SECONDS, []
+        for subject, tag in about.items():
+            for number, layer in enumerate(layers[:_MOST_LAYERS]):
+                if time.thread_time() < end:
+                    read.append(_read(subject, tag, number, layer, contents.get(layer.digest), judge, moment))
+                else:
+                    read.append(_unread(subject, tag, number, "to verify all of its manifest takes too long"))
+            if len(layers) > _MOST_LAYERS:
+                read.append(_unread(subject, tag, _MOST_LAYERS, "it has more layers than are read"))
+        return read
 
     async def _write(
         self, repository: int, manifest: str, read: Sequence[_Read], identities: tuple[Identity, ...]

@@ -239,6 +239,11 @@ async def test_what_is_wrong_with_one_is_said(
     assert await world.signers(repository, image) == {"acme/release"}
     assert "it has more layers than are read" in await world.problems(repository, image)
     monkeypatch.undo()
+    monkeypatch.setattr("dtr.signatures.signatures._MOST_SECONDS", 0.0)
+    await world.push(repository, by_tag(image), signature_tag(image.digest))
+    assert "to verify all of its manifest takes too long" in await world.problems(repository, image)
+    assert await world.signers(repository, image) == set()
+    monkeypatch.undo()
     image_like = make_image(size=10)
     await world.push(repository, image_like, signature_tag(image.digest))
     assert await world.signers(repository, image) == set()

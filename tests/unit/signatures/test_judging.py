@@ -43,6 +43,10 @@ from dtr.signatures.errors import SignatureInvalid
 from dtr.signatures.identities import checked
 from dtr.signatures.judging import Judge, Judgement
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Attribute's length:UserWarning"),
+]
 DIGEST = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
 NOW = dt.datetime.now(dt.UTC)
@@ -245,6 +249,14 @@ def test_envelopes_that_demand_more_are_refused(
 ) -> None:
     with pytest.raises(SignatureInvalid, match=reason):
         read_signature(*make(Notation(make_signer(), DIGEST).but(**changes)))
+
+
+@pytest.mark.parametrize("make", [jws, cose])
+@pytest.mark.parametrize("zone", [dt.UTC, dt.timezone(dt.timedelta(hours=23))])
+def test_moments_are_those_of_this_calendar(make: Callable[..., Any], zone: dt.tzinfo) -> None:
+    for moment in (dt.datetime(1, 1, 1, tzinfo=zone), dt.datetime(1969, 12, 31, tzinfo=zone)):
+        with pytest.raises(SignatureInvalid):
+            read_signature(*make(Notation(make_signer(), DIGEST, expiry=moment)))
 
 
 @pytest.mark.parametrize("make", [jws, cose])
