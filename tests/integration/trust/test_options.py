@@ -70,7 +70,13 @@ async def send(app: Any, method: str, path: str, headers: dict[str, str], body: 
     sent: list[dict[str, Any]] = []
     lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     lines.append((b"content-length", b"%d" % len(body)))
-    scope: dict[str, Any] = {"type": "http", "method": method, "path": path.partition("?")[0], "scheme": "https", "client": None}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": method,
+        "path": path.partition("?")[0],
+        "scheme": "https",
+        "client": None,
+    }
     scope |= {"query_string": path.partition("?")[2].encode(), "headers": lines}
 
     async def receive() -> dict[str, Any]:
