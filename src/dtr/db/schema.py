@@ -930,8 +930,8 @@ webhook_deliveries = Table(
 
 # --- content trust ------------------------------------------------------------------------------------------
 
-# A collection is a repository under a name of the server, its GUN: a repository that takes a name which another one
-# had finds nothing of that one's.
+# A collection is a repository under a name of the server, its GUN: a repository that takes a name which another
+# one had finds nothing of that one's.
 
 trust_files = Table(  # every version of the signed files of a collection
     "trust_files",
