@@ -36,6 +36,8 @@ LOST = (http.client.HTTPException, OSError)
 CLIENTS = 3
 RELEASES = "targets/releases"
 SECONDS = 60.0
+TOKEN_USES = 20
+"""Tokens last some minutes, and the long form longer: after so many uses another one is fetched."""
 
 _FILES = Statement(text("SELECT gun, role, version, sha256, content FROM trust_files ORDER BY gun, role, version"))
 _TARGETS = Statement(text("SELECT gun, role, name, digest FROM trust_targets"))
@@ -59,6 +61,8 @@ class Changer:
 
     def change(self) -> None:
         """Sign a tag, or change a key. Raises LOST."""
+        if (self.published + self.refused) % TOKEN_USES == 0:
+            self.trust.tokens.clear()
         next_ = copy_of(self.certain)
         files = self._files(next_)
         self.asked = next_
@@ -73,6 +77,7 @@ class Changer:
 
     def check(self) -> None:
         """A walk finds what was acknowledged last, or what was asked for since then."""
+        self.trust.tokens.clear()
         files = self.trust.files(self.gun)
         found = walk(self.gun, files, trusted=self.certain.files["root"])
         if self.asked is not None and contains(files, self.asked):
@@ -172,6 +177,8 @@ def reading(server: Server, guns: list[str]) -> Iterator[list[int]]:
                 try:
                     walk(gun, trust.files(gun))
                     walks[0] += 1
+                    if walks[0] % TOKEN_USES == 0:
+                        trust.tokens.clear()
                 except LOST:
                     trust.client.close()
                     time.sleep(0.05)
