@@ -81,10 +81,11 @@ class Mirrors:
         return await self.policies.get(policy.id)
 
     async def work(self, *, failing: bool = False) -> list[str]:
-        """Run all jobs that wait until there is none; what they logged, and how they failed."""
+        """Run all jobs of mirrors that wait until there is none; what they logged, and how they failed."""
         self.log = []
         while jobs := await self.rooms.query(
-            "SELECT id, action, parameters FROM jobs WHERE status = 'waiting' ORDER BY scheduled_at, id"
+            "SELECT id, action, parameters FROM jobs WHERE status = 'waiting' AND action <> 'verify_signatures'"
+            " ORDER BY scheduled_at, id"
         ):
             for job, action, parameters in jobs:
                 done = "UPDATE jobs SET status = 'done', unique_key = NULL WHERE id = :job"
