@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt  # noqa: TC003 - records need it
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
@@ -39,6 +41,8 @@ _ON_NAMESPACE = ("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT")
 _ON_REGISTRY = ("NOT_AUTHORIZED",)
 _LARGEST_PAGE = 500
 
+_Find: TypeAlias = Callable[[], Awaitable[Scope]]
+"""Where a policy holds, if the caller may. Asked after the body was read: one that is none is told first."""
 _Mode = Annotated[
     Literal["off", "report", "enforce"],
     Field(
@@ -79,7 +83,7 @@ class EnforcementExceptionRecord(Record):
     id: str
     kind: _Kind
     value: _Value
-    reason: str
+    reason: str = Field(description="Why, in the words of who made it.")
     author: str = Field(description="Who made it.")
     created_at: dt.datetime
     expires_at: dt.datetime | None = Field(description="From then on it does not count; null: it does not end.")
@@ -176,60 +180,72 @@ _INVALID = "INVALID_ENFORCEMENT_POLICY"
 # --- who may --------------------------------------------------------------------------------------------------
 
 
-async def _see_of_repository(path: PathDep, caller: CallerDep) -> Scope:
-    return Scope(repository=await caller.require_on(path, Operation.LIST_POLICIES))
+async def _see_of_repository(path: PathDep, caller: CallerDep) -> _Find:
+    return partial(_of_repository, path, caller, Operation.LIST_POLICIES)
 
 
-async def _edit_of_repository(path: PathDep, caller: CallerDep) -> Scope:
-    return Scope(repository=await caller.require_on(path, Operation.EDIT_POLICIES))
+async def _edit_of_repository(path: PathDep, caller: CallerDep) -> _Find:
+    return partial(_of_repository, path, caller, Operation.EDIT_POLICIES)
 
 
-async def _see_of_namespace(namespace: str, caller: CallerDep) -> Scope:
-    return Scope(namespace=(await caller.require_in(namespace, Operation.SEE_NAMESPACE_ACCESS)).id)
+async def _of_repository(path: str, caller: Caller, operation: Operation) -> Scope:
+    return Scope(repository=await caller.require_on(path, operation))
 
 
-async def _edit_of_namespace(namespace: str, caller: CallerDep) -> Scope:
-    return Scope(namespace=(await caller.require_in(namespace, Operation.MANAGE_NAMESPACE_ACCESS)).id)
+async def _see_of_namespace(namespace: str, caller: CallerDep) -> _Find:
+    return partial(_of_namespace, namespace, caller, Operation.SEE_NAMESPACE_ACCESS)
 
 
-async def _see_of_registry(caller: CallerDep) -> Scope:
-    caller.require(Operation.SEE_SYSTEM)
+async def _edit_of_namespace(namespace: str, caller: CallerDep) -> _Find:
+    return partial(_of_namespace, namespace, caller, Operation.MANAGE_NAMESPACE_ACCESS)
+
+
+async def _of_namespace(namespace: str, caller: Caller, operation: Operation) -> Scope:
+    return Scope(namespace=(await caller.require_in(namespace, operation)).id)
+
+
+async def _see_of_registry(caller: CallerDep) -> _Find:
+    return partial(_of_registry, caller, Operation.SEE_SYSTEM)
+
+
+async def _edit_of_registry(caller: CallerDep) -> _Find:
+    return partial(_of_registry, caller, Operation.ADMINISTER)
+
+
+async def _of_registry(caller: Caller, operation: Operation) -> Scope:
+    caller.require(operation)
     return REGISTRY
 
 
-async def _edit_of_registry(caller: CallerDep) -> Scope:
-    caller.require(Operation.ADMINISTER)
-    return REGISTRY
-
-
-_SeenRepository = Annotated[Scope, Depends(_see_of_repository)]
-_Repository = Annotated[Scope, Depends(_edit_of_repository)]
-_SeenNamespace = Annotated[Scope, Depends(_see_of_namespace)]
-_Namespace = Annotated[Scope, Depends(_edit_of_namespace)]
-_SeenRegistry = Annotated[Scope, Depends(_see_of_registry)]
-_Registry = Annotated[Scope, Depends(_edit_of_registry)]
+_SeenRepository = Annotated[_Find, Depends(_see_of_repository)]
+_Repository = Annotated[_Find, Depends(_edit_of_repository)]
+_SeenNamespace = Annotated[_Find, Depends(_see_of_namespace)]
+_Namespace = Annotated[_Find, Depends(_edit_of_namespace)]
+_SeenRegistry = Annotated[_Find, Depends(_see_of_registry)]
+_Registry = Annotated[_Find, Depends(_edit_of_registry)]
 
 
 # --- what is done, wherever -----------------------------------------------------------------------------------
 
 
-async def _get(rooms: Rooms, scope: Scope) -> EnforcementPolicyRecord:
-    return EnforcementPolicyRecord.of(await rooms.enforcement.get(scope))
+async def _get(rooms: Rooms, find: _Find) -> EnforcementPolicyRecord:
+    return EnforcementPolicyRecord.of(await rooms.enforcement.get(await find()))
 
 
-async def _set(rooms: Rooms, scope: Scope, form: EnforcementPolicyForm, caller: Caller) -> EnforcementPolicyRecord:
-    policy = await _policy(rooms, scope, form)
+async def _set(rooms: Rooms, find: _Find, form: EnforcementPolicyForm, caller: Caller) -> EnforcementPolicyRecord:
+    policy = await _policy(rooms, await find(), form)
     return EnforcementPolicyRecord.of(await rooms.enforcement.put(policy, by=caller.actor))
 
 
-async def _delete(rooms: Rooms, scope: Scope, caller: Caller) -> None:
+async def _delete(rooms: Rooms, find: _Find, caller: Caller) -> None:
     with contextlib.suppress(EnforcementPolicyUnknown):
-        await rooms.enforcement.delete(scope, by=caller.actor)
+        await rooms.enforcement.delete(await find(), by=caller.actor)
 
 
 async def _add_exception(
-    rooms: Rooms, scope: Scope, form: EnforcementExceptionForm, caller: Caller
+    rooms: Rooms, find: _Find, form: EnforcementExceptionForm, caller: Caller
 ) -> EnforcementExceptionRecord:
+    scope = await find()
     value = form.value
     if form.kind == "account":
         value = (await rooms.accounts.get(form.value)).id
@@ -243,8 +259,9 @@ async def _add_exception(
 
 
 async def _report(
-    rooms: Rooms, scope: Scope, form: EnforcementPolicyForm | None, page: Page, response: Response
+    rooms: Rooms, find: _Find, form: EnforcementPolicyForm | None, page: Page, response: Response
 ) -> list[EnforcementReportRecord]:
+    scope = await find()
     page = page.at_most(_LARGEST_PAGE)
     path, _, tag = page.start.partition(":")
     proposed = None if form is None else await _policy(rooms, scope, form)
@@ -265,29 +282,29 @@ async def _policy(rooms: Rooms, scope: Scope, form: EnforcementPolicyForm) -> Po
 
 
 @router.get("", summary="What a repository wants signed", responses=errors(*ON_REPOSITORY, _POLICY))
-async def get_repository_enforcement(scope: _SeenRepository, rooms: RoomsDep) -> EnforcementPolicyRecord:
+async def get_repository_enforcement(find: _SeenRepository, rooms: RoomsDep) -> EnforcementPolicyRecord:
     """
     For whoever was granted something on the repository, and auditors.
 
     What its namespace and the registry want holds besides.
     """
-    return await _get(rooms, scope)
+    return await _get(rooms, find)
 
 
 @router.put("", summary="Say what a repository wants signed", responses=errors(*ON_REPOSITORY, _POLICY, _INVALID))
 async def set_repository_enforcement(
-    scope: _Repository, form: EnforcementPolicyForm, caller: CallerDep, rooms: RoomsDep
+    find: _Repository, form: EnforcementPolicyForm, caller: CallerDep, rooms: RoomsDep
 ) -> EnforcementPolicyRecord:
     """For its administrators. It adds to what its namespace and the registry want, within two seconds."""
-    return await _set(rooms, scope, form, caller)
+    return await _set(rooms, find, form, caller)
 
 
 @router.delete(
     "", status_code=204, summary="Let a repository want nothing of its own", responses=errors(*ON_REPOSITORY)
 )
-async def delete_repository_enforcement(scope: _Repository, caller: CallerDep, rooms: RoomsDep) -> None:
+async def delete_repository_enforcement(find: _Repository, caller: CallerDep, rooms: RoomsDep) -> None:
     """For its administrators; also when it has no policy. Its exceptions go with it."""
-    await _delete(rooms, scope, caller)
+    await _delete(rooms, find, caller)
 
 
 @router.post(
@@ -297,10 +314,10 @@ async def delete_repository_enforcement(scope: _Repository, caller: CallerDep, r
     responses=errors(*ON_REPOSITORY, _POLICY, _INVALID, "NO_SUCH_ACCOUNT"),
 )
 async def create_repository_enforcement_exception(
-    scope: _Repository, form: EnforcementExceptionForm, caller: CallerDep, rooms: RoomsDep
+    find: _Repository, form: EnforcementExceptionForm, caller: CallerDep, rooms: RoomsDep
 ) -> EnforcementExceptionRecord:
     """For its administrators. Policies of its namespace and the registry have exceptions of their own."""
-    return await _add_exception(rooms, scope, form, caller)
+    return await _add_exception(rooms, find, form, caller)
 
 
 @router.delete(
@@ -310,17 +327,17 @@ async def create_repository_enforcement_exception(
     responses=errors(*ON_REPOSITORY, _EXCEPTION),
 )
 async def delete_repository_enforcement_exception(
-    scope: _Repository, exceptionid: str, caller: CallerDep, rooms: RoomsDep
+    find: _Repository, exceptionid: str, caller: CallerDep, rooms: RoomsDep
 ) -> None:
     """For its administrators."""
-    await rooms.enforcement.delete_exception(scope, exceptionid, by=caller.actor)
+    await rooms.enforcement.delete_exception(await find(), exceptionid, by=caller.actor)
 
 
 @router.post(
     "/report", summary="What would be refused in a repository", responses=errors(*ON_REPOSITORY, _INVALID)
 )
 async def try_repository_enforcement(
-    scope: _Repository,
+    find: _Repository,
     rooms: RoomsDep,
     page: PageDep,
     response: Response,
@@ -331,34 +348,34 @@ async def try_repository_enforcement(
 
     With a policy as the body, what it would say in the place of the one that is there; as if it were enforced.
     """
-    return await _report(rooms, scope, form, page, response)
+    return await _report(rooms, find, form, page, response)
 
 
 # --- of a namespace -------------------------------------------------------------------------------------------
 
 
 @namespace_router.get("", summary="What a namespace wants signed", responses=errors(*_ON_NAMESPACE, _POLICY))
-async def get_namespace_enforcement(scope: _SeenNamespace, rooms: RoomsDep) -> EnforcementPolicyRecord:
+async def get_namespace_enforcement(find: _SeenNamespace, rooms: RoomsDep) -> EnforcementPolicyRecord:
     """For whoever may make repositories in it, its members, and auditors."""
-    return await _get(rooms, scope)
+    return await _get(rooms, find)
 
 
 @namespace_router.put(
     "", summary="Say what a namespace wants signed", responses=errors(*_ON_NAMESPACE, _POLICY, _INVALID)
 )
 async def set_namespace_enforcement(
-    scope: _Namespace, form: EnforcementPolicyForm, caller: CallerDep, rooms: RoomsDep
+    find: _Namespace, form: EnforcementPolicyForm, caller: CallerDep, rooms: RoomsDep
 ) -> EnforcementPolicyRecord:
     """For whoever manages access to it. It holds for all of its repositories, within two seconds."""
-    return await _set(rooms, scope, form, caller)
+    return await _set(rooms, find, form, caller)
 
 
 @namespace_router.delete(
     "", status_code=204, summary="Let a namespace want nothing of its own", responses=errors(*_ON_NAMESPACE)
 )
-async def delete_namespace_enforcement(scope: _Namespace, caller: CallerDep, rooms: RoomsDep) -> None:
+async def delete_namespace_enforcement(find: _Namespace, caller: CallerDep, rooms: RoomsDep) -> None:
     """For whoever manages access to it; also when it has no policy. Its exceptions go with it."""
-    await _delete(rooms, scope, caller)
+    await _delete(rooms, find, caller)
 
 
 @namespace_router.post(
@@ -368,10 +385,10 @@ async def delete_namespace_enforcement(scope: _Namespace, caller: CallerDep, roo
     responses=errors(*_ON_NAMESPACE, _POLICY, _INVALID),
 )
 async def create_namespace_enforcement_exception(
-    scope: _Namespace, form: EnforcementExceptionForm, caller: CallerDep, rooms: RoomsDep
+    find: _Namespace, form: EnforcementExceptionForm, caller: CallerDep, rooms: RoomsDep
 ) -> EnforcementExceptionRecord:
     """For whoever manages access to it; in all of its repositories."""
-    return await _add_exception(rooms, scope, form, caller)
+    return await _add_exception(rooms, find, form, caller)
 
 
 @namespace_router.delete(
@@ -381,17 +398,17 @@ async def create_namespace_enforcement_exception(
     responses=errors(*_ON_NAMESPACE, _EXCEPTION),
 )
 async def delete_namespace_enforcement_exception(
-    scope: _Namespace, exceptionid: str, caller: CallerDep, rooms: RoomsDep
+    find: _Namespace, exceptionid: str, caller: CallerDep, rooms: RoomsDep
 ) -> None:
     """For whoever manages access to it."""
-    await rooms.enforcement.delete_exception(scope, exceptionid, by=caller.actor)
+    await rooms.enforcement.delete_exception(await find(), exceptionid, by=caller.actor)
 
 
 @namespace_router.post(
     "/report", summary="What would be refused in a namespace", responses=errors(*_ON_NAMESPACE, _INVALID)
 )
 async def try_namespace_enforcement(
-    scope: _Namespace,
+    find: _Namespace,
     rooms: RoomsDep,
     page: PageDep,
     response: Response,
@@ -402,32 +419,32 @@ async def try_namespace_enforcement(
 
     With a policy as the body, what it would say in the place of the one that is there; as if it were enforced.
     """
-    return await _report(rooms, scope, form, page, response)
+    return await _report(rooms, find, form, page, response)
 
 
 # --- of the registry ------------------------------------------------------------------------------------------
 
 
 @registry_router.get("", summary="What the registry wants signed", responses=errors(*_ON_REGISTRY, _POLICY))
-async def get_registry_enforcement(scope: _SeenRegistry, rooms: RoomsDep) -> EnforcementPolicyRecord:
+async def get_registry_enforcement(find: _SeenRegistry, rooms: RoomsDep) -> EnforcementPolicyRecord:
     """For administrators and auditors."""
-    return await _get(rooms, scope)
+    return await _get(rooms, find)
 
 
 @registry_router.put("", summary="Say what the registry wants signed", responses=errors(*_ON_REGISTRY, _INVALID))
 async def set_registry_enforcement(
-    scope: _Registry, form: EnforcementPolicyForm, caller: CallerDep, rooms: RoomsDep
+    find: _Registry, form: EnforcementPolicyForm, caller: CallerDep, rooms: RoomsDep
 ) -> EnforcementPolicyRecord:
     """For administrators. It holds for all repositories, within two seconds."""
-    return await _set(rooms, scope, form, caller)
+    return await _set(rooms, find, form, caller)
 
 
 @registry_router.delete(
     "", status_code=204, summary="Let the registry want nothing signed", responses=errors(*_ON_REGISTRY)
 )
-async def delete_registry_enforcement(scope: _Registry, caller: CallerDep, rooms: RoomsDep) -> None:
+async def delete_registry_enforcement(find: _Registry, caller: CallerDep, rooms: RoomsDep) -> None:
     """For administrators; also when it has no policy. Its exceptions go with it, those of namespaces stay."""
-    await _delete(rooms, scope, caller)
+    await _delete(rooms, find, caller)
 
 
 @registry_router.post(
@@ -437,10 +454,10 @@ async def delete_registry_enforcement(scope: _Registry, caller: CallerDep, rooms
     responses=errors(*_ON_REGISTRY, _POLICY, _INVALID, "NO_SUCH_ACCOUNT"),
 )
 async def create_registry_enforcement_exception(
-    scope: _Registry, form: EnforcementExceptionForm, caller: CallerDep, rooms: RoomsDep
+    find: _Registry, form: EnforcementExceptionForm, caller: CallerDep, rooms: RoomsDep
 ) -> EnforcementExceptionRecord:
     """For administrators; in all repositories."""
-    return await _add_exception(rooms, scope, form, caller)
+    return await _add_exception(rooms, find, form, caller)
 
 
 @registry_router.delete(
@@ -450,17 +467,17 @@ async def create_registry_enforcement_exception(
     responses=errors(*_ON_REGISTRY, _EXCEPTION),
 )
 async def delete_registry_enforcement_exception(
-    scope: _Registry, exceptionid: str, caller: CallerDep, rooms: RoomsDep
+    find: _Registry, exceptionid: str, caller: CallerDep, rooms: RoomsDep
 ) -> None:
     """For administrators."""
-    await rooms.enforcement.delete_exception(scope, exceptionid, by=caller.actor)
+    await rooms.enforcement.delete_exception(await find(), exceptionid, by=caller.actor)
 
 
 @registry_router.post(
     "/report", summary="What would be refused in the registry", responses=errors(*_ON_REGISTRY, _INVALID)
 )
 async def try_registry_enforcement(
-    scope: _Registry,
+    find: _Registry,
     rooms: RoomsDep,
     page: PageDep,
     response: Response,
@@ -471,4 +488,4 @@ async def try_registry_enforcement(
 
     With a policy as the body, what it would say in the place of the one that is there; as if it were enforced.
     """
-    return await _report(rooms, scope, form, page, response)
+    return await _report(rooms, find, form, page, response)
