@@ -286,12 +286,13 @@ def make_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
         workers: int = 1,
         database: str = "sqlite",
         start: bool = True,
+        makes_tables: bool = False,
     ) -> Server:
         given = dict(settings or {})
         if database == "postgresql":
             cluster: Cluster = request.getfixturevalue("postgresql_cluster")
             given["database.url"] = cluster.create(tables=True)
-        server = Server(tmp_path / f"dtr{len(made)}", given, workers=workers)
+        server = Server(tmp_path / f"dtr{len(made)}", given, workers=workers, makes_tables=makes_tables)
         made.append(server)
         if database == "postgresql":
             server.directory.mkdir()

@@ -72,7 +72,9 @@ def files_below(directory: Path) -> Iterator[Path]:
 
 
 def test_the_first_start_makes_an_authority_and_a_certificate(make_server: MakeServer) -> None:
-    server = make_server({"tls.names": "registry.example.org,192.0.2.7", "external_address": "[2001:db8::1]:443"})
+    server = make_server(
+        {"tls.names": "registry.example.org,192.0.2.7", "external_address": "[2001:db8::1]:443"}, makes_tables=True
+    )
     (certificate, _) = x509.load_pem_x509_certificates((server.directory / "tls/server.pem").read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {
@@ -95,7 +97,7 @@ def test_the_certificate_stays_over_a_restart(make_server: MakeServer) -> None:
 
 
 def test_the_first_account_has_the_password_of_the_environment(make_server: MakeServer) -> None:
-    server = make_server()
+    server = make_server(makes_tables=True)
     assert Client(server, "admin", PASSWORD).token()
     assert PASSWORD not in server.greeting
     assert "password" not in server.greeting

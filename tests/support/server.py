@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,6 +32,16 @@ PASSWORD = "admin-password"
 DTR = str(Path(sys.executable).with_name("dtr"))
 
 
+@cache
+def _tables() -> Path:
+    """An SQLite database with current tables, and nothing in them."""
+    directory = tempfile.mkdtemp(prefix="dtr-tables-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    environment = {**_clean_environment(), "DTR_DATA_DIR": directory}
+    subprocess.run([DTR, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL, cwd="/")
+    return Path(directory) / "metadata.db"
+
+
 class Closable(Protocol):
     def close(self) -> None: ...
 
@@ -40,8 +54,17 @@ class Server:
     addresses stay the same when it is started again.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any] | None = None, *, workers: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        workers: int = 1,
+        makes_tables: bool = False,
+    ) -> None:
+        """It finds its tables when it first starts, unless it `makes_tables` itself, which takes a while."""
         self.directory = directory
+        self._makes_tables = makes_tables
         self.port = free_port()
         self.http_port = free_port()
         self.log_file = directory.with_name(f"{directory.name}.log")
@@ -109,6 +132,9 @@ class Server:
 
         `prefix` runs the program through another one (``ip netns exec``).
         """
+        if not (self._makes_tables or self.directory.exists() or "DTR_DATABASE__URL" in self.environment):
+            self.directory.mkdir(mode=0o700)
+            shutil.copyfile(_tables(), self.directory / "metadata.db")
         with self.log_file.open("a") as log:
             self.process = subprocess.Popen(
                 [*prefix, DTR, "serve", *options],
