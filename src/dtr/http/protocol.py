@@ -611,13 +611,14 @@ async def _send(cycle: Any, send: Callable[[Any], Awaitable[None]], message: Any
     for name, value in headers:
         if name == b"content-length":
             length = value
-        elif name in _FRAMING:
+            continue  # it comes last
+        if name in _FRAMING:
             length = None
             break
         lines += (name, b": ", value, b"\r\n")
     head = b"".join(lines)
     is_clean = head.count(b"\n") == head.count(b"\r") == len(headers) and b"\0" not in head
-    if length is None or cycle.flow.write_paused or not is_clean:
+    if length is None or not length.isdigit() or cycle.flow.write_paused or not is_clean:
         await send(message)  # which knows the other cases, and refuses what is no header
         return
     cycle.response_started = True
