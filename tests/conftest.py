@@ -12,7 +12,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -45,6 +45,7 @@ _SHAPE = """
            (SELECT count(*) FROM pg_constraint), (SELECT count(*) FROM pg_trigger),
            (SELECT count(*) FROM pg_statistic s JOIN pg_class c ON c.oid = s.starelid
             WHERE c.relnamespace = 'public'::regnamespace),
+           (SELECT string_agg(version_num, ',') FROM alembic_version),
            (SELECT count(*) FROM pg_db_role_setting), pg_database_size(current_database()) / 30000000
 """
 
@@ -60,7 +61,7 @@ class Cluster:
         self._has_template = False
         self._clean: list[str] = []
         self._uses: collections.Counter[str] = collections.Counter()
-        self._shape: tuple[int, ...] | None = None
+        self._shape: tuple[Any, ...] | None = None
 
     def start(self) -> None:
         data = self.directory / "data"
@@ -153,7 +154,7 @@ class Cluster:
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
 
 
-async def _empty(url: str) -> tuple[int, ...]:
+async def _empty(url: str) -> tuple[Any, ...]:
     """Delete all rows of a database; what it looks like."""
     connection = await asyncpg.connect(url)
     try:
