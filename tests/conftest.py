@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server, run_s3_server
-from tests.support.server import DTR, Server
+from tests.support.server import DTR, Server, clean_environment
 
 from dtr.db import Database, open_database
 from dtr.db.migrate import migrate
@@ -113,7 +113,7 @@ class Cluster:
             return self.url(name)
         if not self._has_template:
             self._create("template_dtr")
-            environment = {**os.environ, "DTR_DATABASE__URL": self.url("template_dtr")}
+            environment = {**clean_environment(), "DTR_DATABASE__URL": self.url("template_dtr")}
             subprocess.run([DTR, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL, cwd="/")
             self._has_template = True
         self._create(name, "-T", "template_dtr")

@@ -25,7 +25,7 @@ from cryptography import x509
 from tests.support.client import Client
 from tests.support.images import digest_of
 from tests.support.ports import free_port
-from tests.support.server import DTR, PASSWORD, Server, _clean_environment
+from tests.support.server import DTR, PASSWORD, Server, clean_environment
 from tests.support.wire import Peer, request, wait_until
 
 from dtr.db.migrate import HEAD
@@ -172,7 +172,7 @@ def test_a_greeting_that_nobody_reads_hinders_nothing(make_server: MakeServer) -
     with server.log_file.open("a") as log:
         server.process = subprocess.Popen(
             [DTR, "serve"],
-            env={**_clean_environment(), **server.environment},
+            env={**clean_environment(), **server.environment},
             stdout=writing,
             stderr=log,
             text=True,
@@ -288,7 +288,7 @@ def test_a_data_directory_that_cannot_be_read_is_named(make_server: MakeServer) 
     drop = "-dac_override,-dac_read_search"  # what makes root read everything
     done = subprocess.run(
         ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", DTR, "serve"],
-        env={**_clean_environment(), **server.environment},
+        env={**clean_environment(), **server.environment},
         capture_output=True,
         text=True,
         cwd="/",
@@ -734,7 +734,7 @@ def vain_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.
         server.environment["DTR_DATABASE__URL"] = (
             f"postgresql://dtr:a-secret@127.0.0.1:{silent.getsockname()[1]}/d"
         )
-        environment = {**_clean_environment(), **server.environment}
+        environment = {**clean_environment(), **server.environment}
         with subprocess.Popen([DTR, "serve"], env=environment, stderr=subprocess.PIPE, text=True) as process:
             yield process
             process.kill()

@@ -37,7 +37,7 @@ def _tables() -> Path:
     """An SQLite database with current tables, and nothing in them."""
     directory = tempfile.mkdtemp(prefix="dtr-tables-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    environment = {**_clean_environment(), "DTR_DATA_DIR": directory}
+    environment = {**clean_environment(), "DTR_DATA_DIR": directory}
     subprocess.run([DTR, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL, cwd="/")
     return Path(directory) / "metadata.db"
 
@@ -138,7 +138,7 @@ class Server:
         with self.log_file.open("a") as log:
             self.process = subprocess.Popen(
                 [*prefix, DTR, "serve", *options],
-                env={**_clean_environment(), **self.environment},
+                env={**clean_environment(), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -214,7 +214,7 @@ class Server:
         """Run another ``dtr`` command with the same settings."""
         return subprocess.run(
             [DTR, *arguments],
-            env={**_clean_environment(), **self.environment},
+            env={**clean_environment(), **self.environment},
             input=stdin,
             capture_output=True,
             text=True,
@@ -298,5 +298,5 @@ def wait_for_end(pid: int, seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("DTR_")}
