@@ -95,8 +95,7 @@ def execute(url: str, *commands: str) -> None:
     asyncio.run(work())
 
 
-# On one of the two, which takes the longer way to its server; on both with make thorough.
-@pytest.fixture(scope="module", params=[pytest.param("sqlite", marks=pytest.mark.thorough), "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def exposed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exposed]:
     directory = tmp_path_factory.mktemp("exposed")
     settings: dict[str, Any] = {"log.level": "debug"}

@@ -434,7 +434,7 @@ async def test_an_upload_that_finishes_after_the_rows_were_read_is_no_stray(room
 
 # --- much of it ----------------------------------------------------------------------------------------------
 
-ROWS = int(os.environ.get("DTR_SCALE_ROWS", "20000"))
+ROWS = int(os.environ.get("DTR_SCALE_ROWS", "50000"))
 
 
 class Seeded(Memory):

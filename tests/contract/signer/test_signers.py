@@ -13,6 +13,8 @@ from dtr.signer import AlgorithmUnsupported, KeyUnknown, RequestRefused, Signer
 
 METHODS = {"ecdsa": "ecdsa", "ed25519": "eddsa"}
 TYPES = {"timestamp": "Timestamp", "snapshot": "Snapshot"}
+OURS = pytest.mark.parametrize("signer", ["local-sqlite", "local-postgresql", "remote"], indirect=True)
+"""A stock signer with keys in memory is another: it makes a key each time, for any role, and signs everything."""
 _counter = itertools.count()
 
 
@@ -45,12 +47,6 @@ def gun() -> str:
     return f"localhost:5000/ada/app{next(_counter)}"
 
 
-@pytest.fixture
-def is_ours(request) -> bool:
-    """What a stock signer with keys in memory does not do."""
-    return "stock" not in request.node.name
-
-
 async def test_a_key_signs_for_its_role(signer: Signer, gun: str):
     for role, algorithm in itertools.product(TYPES, METHODS):
         key = await signer.create_key(gun, role, algorithm)
@@ -63,9 +59,8 @@ async def test_a_key_signs_for_its_role(signer: Signer, gun: str):
         assert not key.verifies(signature.method, signature.content, content + b" ")
 
 
-async def test_a_key_is_given_again_until_it_signed(signer: Signer, gun: str, is_ours: bool):
-    if not is_ours:
-        pytest.skip("in memory, a stock signer makes a key each time")
+@OURS
+async def test_a_key_is_given_again_until_it_signed(signer: Signer, gun: str):
     first = await signer.create_key(gun, "timestamp", "ecdsa")
     assert await signer.create_key(gun, "timestamp", "ecdsa") == first
     others = [(gun, "snapshot", "ecdsa"), (gun, "timestamp", "ed25519"), (f"{gun}2", "timestamp", "ecdsa")]
@@ -77,9 +72,8 @@ async def test_a_key_is_given_again_until_it_signed(signer: Signer, gun: str, is
     assert (await signer.sign(first.id, said("timestamp", 2))).key_id == first.id
 
 
-async def test_many_who_ask_at_once_get_one_key(signer: Signer, gun: str, is_ours: bool):
-    if not is_ours:
-        pytest.skip("in memory, a stock signer makes a key each time")
+@OURS
+async def test_many_who_ask_at_once_get_one_key(signer: Signer, gun: str):
     made = await asyncio.gather(*(signer.create_key(gun, "timestamp", "ecdsa") for _ in range(12)))
     assert len({key.id for key in made}) == 1
 
@@ -108,9 +102,8 @@ async def test_other_algorithms_are_not_known(signer: Signer, gun: str):
             await signer.create_key(gun, "timestamp", algorithm)
 
 
-async def test_keys_of_clients_are_not_made(signer: Signer, gun: str, is_ours: bool):
-    if not is_ours:
-        pytest.skip("a stock signer makes keys for any role")
+@OURS
+async def test_keys_of_clients_are_not_made(signer: Signer, gun: str):
     for role in ("root", "targets", "targets/releases", "", "Timestamp"):
         with pytest.raises(RequestRefused):
             await signer.create_key(gun, role, "ecdsa")
@@ -119,9 +112,8 @@ async def test_keys_of_clients_are_not_made(signer: Signer, gun: str, is_ours: b
             await signer.create_key(name, "timestamp", "ecdsa")
 
 
-async def test_only_what_is_of_the_role_is_signed(signer: Signer, gun: str, is_ours: bool):
-    if not is_ours:
-        pytest.skip("a stock signer signs everything")
+@OURS
+async def test_only_what_is_of_the_role_is_signed(signer: Signer, gun: str):
     key = await signer.create_key(gun, "timestamp", "ecdsa")
     for content in REFUSED:
         with pytest.raises(RequestRefused):

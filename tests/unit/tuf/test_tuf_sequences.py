@@ -283,4 +283,4 @@ DAMAGES: list[Callable[[History, str, Parts], Parts | None]] = [
 ]
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)
+TestHistory.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
