@@ -1,55 +1,38 @@
 """
 Objects in Amazon S3 or a store that speaks its protocol (signature version 4).
 
-An upload of less than a part is stored by one PUT when it is completed; a longer one is a multipart upload.
-Parts but the last need 5 MiB (Amazon S3 user guide, "multipart upload limits"), requests end anywhere: the
-bytes between are the *tail*. Up to 64 KiB it travels in the state, because a row carries that more cheaply
-than two requests to the store. A longer one is an object ``<location>.tail.<random>``, so that 5 MiB never go
-through the database. Each is written once under a name of its own: a request that was given up on and still
-arrives cannot change the tail that a later state names.
-
-A part waits in a file until it is full (`dtr.storage.spool`) and is sent from there, so that an upload holds
-pieces of it in memory only. Parts are small as long as the object is: a part is 5 MiB up to 6 GiB, then 1/1250 of
-what is stored already, so that 10,000 parts make 5 TiB, the longest object that there is.
+An upload of less than a part is stored by one PUT when it is completed; a longer one is a multipart upload
+(`dtr.storage.parted`), whose id is the `session` of its state. Parts but the last need 5 MiB, and there are at
+most 10,000 (Amazon S3 user guide, "multipart upload limits"): a part is 5 MiB up to 6 GiB, then 1/1250 of what is
+stored already, so that they make 5 TiB, the longest object that there is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import tempfile
-import uuid
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from dtr.storage.driver import PIECE_SIZE, Blocks, Part, Stored, UploadState, check_location, probe
-from dtr.storage.errors import (
-    AccessDenied,
-    Interrupted,
-    ObjectMissing,
-    StorageError,
-    StorageFull,
-    StorageUnavailable,
-)
-from dtr.storage.spool import SPOOL_PIECE, Spool
+from dtr.storage.driver import PIECE_SIZE, Part, Stored, UploadState
+from dtr.storage.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
+from dtr.storage.parted import Parted, PartSizes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    import io
+    from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
     from types_aiobotocore_s3 import S3Client
 
-_SMALLEST_PART = 5 * 1024 * 1024
-_MOST_PARTS = 10_000
-_GROWTH = 1250
-"""Parts after which an object is e times as long, once they grow: 1,250 of 5 MiB, and 8,400 to 5 TiB."""
-_LONGEST_TAIL_IN_STATE = 64 * 1024
-_TAIL = ".tail."
+    from dtr.storage.spool import Spool
+
+SIZES = PartSizes(usual=5 * 1024 * 1024, shortest=5 * 1024 * 1024, most=10_000, growth=1250)
+"""1,250 parts of 5 MiB, and 8,400 growing ones to 5 TiB."""
 
 # InvalidPart: what is stored under a part's number is not what the state names.
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchUpload", "InvalidPart", "404", "NotFound"})
@@ -97,95 +80,18 @@ class _BeyondTheEnd(StorageError):
     """The object has no bytes there."""
 
 
-class S3:
+class S3(Parted):
     """A driver over one bucket, or over the keys below `root_directory` in it."""
 
     def __init__(self, settings: S3Settings) -> None:
         """Remember the settings; the client is made by the first request."""
+        super().__init__(SIZES, spool_directory=settings.spool_directory, threads=settings.threads)
         self._settings = settings
         root = settings.root_directory.strip("/")
         self._prefix = f"{root}/" if root else ""
         self._resources = AsyncExitStack()
         self._client: S3Client | None = None
         self._connecting = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(settings.threads, "storage-spool")
-
-    async def create_upload(self, location: str) -> UploadState:
-        """See `Driver`; the store hears of it when the first part is full."""
-        check_location(location)
-        return UploadState(location)
-
-    async def write(self, state: UploadState, body: AsyncIterator[bytes]) -> UploadState:
-        """See `Driver`."""
-        if state.stale_location:
-            with suppress(StorageError):  # swept by complete or abort
-                await self.delete(state.stale_location)
-        with self._spool() as part:
-            await self._recall_tail(state, part)
-            reached = msgspec.structs.replace(
-                state,
-                offset=state.offset - len(part),
-                tail=b"",
-                tail_location="",
-                stale_location=state.tail_location,
-            )
-            blocks = Blocks(body, SPOOL_PIECE)
-            async with aclosing(aiter(blocks)) as pieces:
-                async for block in pieces:
-                    left = memoryview(block.read())
-                    while len(left) >= (room := part_size(reached.offset) - len(part)):
-                        await part.add(left[:room])
-                        reached = await self._add_part(reached, part)
-                        part.clear()
-                        left = left[room:]
-                    if left:
-                        await part.add(left)
-            if len(part) >= _SMALLEST_PART:
-                reached = await self._add_part(reached, part)
-            else:
-                reached = await self._keep_tail(reached, part)
-        if blocks.failure is not None:
-            raise Interrupted(reached) from blocks.failure
-        return reached
-
-    async def complete(self, state: UploadState) -> None:
-        """See `Driver`."""
-        try:
-            with self._spool() as tail:
-                await self._recall_tail(state, tail)
-                if sum(part.size for part in state.parts) + len(tail) != state.offset:
-                    raise ObjectMissing(state.location)
-                if not state.session:
-                    await self._put(state.location, tail)
-                else:
-                    await self._join_parts(await self._add_part(state, tail) if tail else state)
-        except ObjectMissing:
-            # The answer to an earlier attempt was perhaps lost.
-            if await self.stat(state.location) != state.offset:
-                raise ObjectMissing(state.location) from None
-        with suppress(StorageError):  # only rubbish is left; the object stands
-            await self._delete_tails(state)
-
-    async def abort(self, state: UploadState) -> None:
-        """See `Driver`; parts still under way may be stored later, so a sweep may call it once more."""
-        key = self._key(state.location)
-        sessions = {state.session} - {""}
-        async with self._requests(state.location) as client:
-            # Also those that were begun by a request which did not live to save its state.
-            pages = client.get_paginator("list_multipart_uploads")
-            async for page in pages.paginate(Bucket=self._settings.bucket, Prefix=key):
-                sessions.update(upload["UploadId"] for upload in page.get("Uploads", ()) if upload["Key"] == key)
-        for session in sessions:
-            with suppress(ObjectMissing):
-                async with self._requests(state.location) as client:
-                    await client.abort_multipart_upload(Bucket=self._settings.bucket, Key=key, UploadId=session)
-        await self._delete_tails(state, always_look=True)
-        await self.delete(state.location)
-
-    async def put_small(self, location: str, data: bytes) -> None:
-        """See `Driver`."""
-        check_location(location)
-        await self._put(location, io.BytesIO(data))
 
     async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
@@ -228,13 +134,6 @@ class S3:
             async with self._requests(location) as client:
                 await client.delete_object(Bucket=self._settings.bucket, Key=self._key(location))
 
-    async def list(self, prefix: str = "") -> AsyncGenerator[Stored, None]:
-        """See `Driver`."""
-        async with aclosing(self._list_everything(prefix)) as everything:
-            async for stored in everything:
-                if _TAIL not in stored.location:
-                    yield stored
-
     async def list_uploads(self) -> AsyncGenerator[Stored, None]:
         """See `Driver`; how long a multipart upload is, the store does not say."""
         after, after_upload = "", ""
@@ -252,11 +151,9 @@ class S3:
             if not page.get("IsTruncated"):
                 break
             after, after_upload = page["NextKeyMarker"], page["NextUploadIdMarker"]
-        async with aclosing(self._list_everything("")) as everything:
-            async for stored in everything:
-                location, tail, _ = stored.location.partition(_TAIL)
-                if tail:
-                    yield replace(stored, location=location)
+        async with aclosing(super().list_uploads()) as put_aside:
+            async for stored in put_aside:
+                yield stored
 
     async def sign(self, location: str, ttl: int) -> str | None:
         """See `Driver`."""
@@ -268,36 +165,18 @@ class S3:
                 HttpMethod="GET",
             )
 
-    async def check(self) -> None:
-        """See `Driver`; parts of uploads need a place to wait, too."""
-        with self._spool() as spool:
-            await spool.add(bytes(_LONGEST_TAIL_IN_STATE + 1))
-        await probe(self)
-
     async def close(self) -> None:
         """See `Driver`."""
         self._client = None
         await self._resources.aclose()
-        self._threads.shutdown(wait=False)
-
-    @contextmanager
-    def _spool(self) -> Iterator[Spool]:
-        """Where bytes wait; as many as fit into a state are not worth a file."""
-        spool = Spool(self._settings.spool_directory, self._threads, _LONGEST_TAIL_IN_STATE)
-        try:
-            yield spool
-        finally:
-            spool.close()
+        await super().close()
 
     async def _put(self, location: str, data: Spool | io.BytesIO) -> None:
         async with self._requests(location) as client:
             await client.put_object(Bucket=self._settings.bucket, Key=self._key(location), Body=data)
 
     async def _add_part(self, state: UploadState, data: Spool) -> UploadState:
-        number, size = len(state.parts) + 1, len(data)
-        if number > _MOST_PARTS:
-            raise StorageError(f"{state.location} is too long, or came in too many pieces: {_MOST_PARTS} parts")
-        bucket, key = self._settings.bucket, self._key(state.location)
+        number, bucket, key = len(state.parts) + 1, self._settings.bucket, self._key(state.location)
         session = state.session
         if not session:
             async with self._requests(state.location) as client:
@@ -309,24 +188,8 @@ class S3:
         return msgspec.structs.replace(
             state,
             session=session,
-            offset=state.offset + size,
-            parts=(*state.parts, Part(str(number), answer["ETag"], size)),
+            parts=(*state.parts, Part(str(number), answer["ETag"], len(data))),
         )
-
-    async def _keep_tail(self, state: UploadState, tail: Spool) -> UploadState:
-        offset = state.offset + len(tail)
-        if tail.short is not None:
-            return msgspec.structs.replace(state, offset=offset, tail=tail.short)
-        tail_location = f"{state.location}{_TAIL}{uuid.uuid4().hex}"
-        await self._put(tail_location, tail)
-        return msgspec.structs.replace(state, offset=offset, tail_location=tail_location)
-
-    async def _recall_tail(self, state: UploadState, tail: Spool) -> None:
-        await tail.add(state.tail)
-        if state.tail_location:
-            async with aclosing(self.open(state.tail_location)) as pieces:
-                async for piece in pieces:
-                    await tail.add(piece)
 
     async def _join_parts(self, state: UploadState) -> None:
         async with self._requests(state.location) as client:
@@ -339,13 +202,18 @@ class S3:
                 },
             )
 
-    async def _delete_tails(self, state: UploadState, *, always_look: bool = False) -> None:
-        """Delete what was put aside for this upload; a listing is only spent when there can be something."""
-        if not (always_look or state.tail_location or state.stale_location):
-            return
-        async with aclosing(self._list_everything(state.location + _TAIL)) as tails:
-            async for tail in tails:
-                await self.delete(tail.location)
+    async def _drop_parts(self, state: UploadState) -> None:
+        key = self._key(state.location)
+        sessions = {state.session} - {""}
+        async with self._requests(state.location) as client:
+            # Also those that were begun by a request which did not live to save its state.
+            pages = client.get_paginator("list_multipart_uploads")
+            async for page in pages.paginate(Bucket=self._settings.bucket, Prefix=key):
+                sessions.update(upload["UploadId"] for upload in page.get("Uploads", ()) if upload["Key"] == key)
+        for session in sessions:
+            with suppress(ObjectMissing):
+                async with self._requests(state.location) as client:
+                    await client.abort_multipart_upload(Bucket=self._settings.bucket, Key=key, UploadId=session)
 
     async def _list_everything(self, prefix: str) -> AsyncGenerator[Stored, None]:
         after = ""
@@ -431,11 +299,6 @@ class S3:
                 connected = await self._resources.enter_async_context(client)
                 self._client = connected
             return connected
-
-
-def part_size(offset: int) -> int:
-    """How many bytes the part that begins at `offset` has, unless it is the last."""
-    return max(_SMALLEST_PART, offset // _GROWTH)
 
 
 def _translated(response: object, message: str, location: str) -> StorageError:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ from dtr.storage import (
     UploadState,
     new_location,
 )
-from dtr.storage.s3 import part_size
+from dtr.storage.s3 import SIZES
 
 
 @pytest.fixture
@@ -124,13 +125,13 @@ async def test_a_long_upload_has_small_parts_and_a_tail_that_no_part_may_be(open
 def test_the_longest_object_that_s3_takes_has_no_more_parts_than_it_may():
     offset = parts = 0
     while offset < 5 * 1024 * 1024 * MIB:
-        offset += part_size(offset)
+        offset += SIZES.full(offset)
         parts += 1
     assert parts <= 10_000
 
 
 async def test_parts_grow_with_the_object_and_hold_what_they_should(open_driver, monkeypatch):
-    monkeypatch.setattr("dtr.storage.s3._GROWTH", 2)
+    monkeypatch.setattr("dtr.storage.s3.SIZES", replace(SIZES, growth=2))
     driver = open_driver()
     content = os.urandom(30 * MIB + 5)
     pieces = [content[start : start + 300_001] for start in range(0, len(content), 300_001)]
