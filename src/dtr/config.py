@@ -21,7 +21,9 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from dtr.storage.definitions import FileSystemStorage, Parameters, Section, Storage, checked_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,11 +54,7 @@ class ConfigError(Exception):
     """A setting is unknown or wrong; the message names it, where it was given, and what is expected."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class TLS(_Section):
+class TLS(Section):
     """The certificate that clients see."""
 
     certificate: Path | None = Field(None, description="Your own certificate with its chain (PEM).")
@@ -81,7 +79,7 @@ class TLS(_Section):
         return _checked_hosts(value)
 
 
-class Database(_Section):
+class Database(Section):
     """Where the metadata is."""
 
     url: str | None = Field(
@@ -103,47 +101,7 @@ class Database(_Section):
         return value
 
 
-class FileSystemStorage(_Section):
-    """Blobs as files, on a disk or an NFS mount."""
-
-    root: Path | None = Field(None, description="The directory; by default `blobs` in the data directory.")
-
-
-class S3Storage(_Section):
-    """Blobs in a bucket of Amazon S3 or of a server that speaks its protocol."""
-
-    bucket: str = Field("", description="The bucket; it must exist.")
-    region: str = Field("us-east-1", description="The region.")
-    endpoint: str | None = Field(None, description="The address of the server; by default Amazon's.")
-    access_key: str | None = Field(None, description="The access key; by default what the host provides.")
-    secret_key: SecretStr | None = Field(None, description="The secret key.")
-    prefix: str = Field("", description="What every key begins with.")
-    path_style: bool = Field(False, description="Put the bucket into the path instead of the host name.")
-    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
-    verify: bool = Field(True, description="Check the server's certificate.")
-
-
-class Storage(_Section):
-    """Where the blobs are."""
-
-    driver: Literal["filesystem", "memory", "s3"] = Field("filesystem", description="The kind of storage.")
-    redirect_seconds: int | None = Field(
-        None,
-        ge=10,
-        le=3600,
-        description="Send pulls to signed addresses of the storage, good for so many seconds.",
-    )
-    filesystem: FileSystemStorage = FileSystemStorage()
-    s3: S3Storage = S3Storage()
-
-    @model_validator(mode="after")
-    def _bucket(self) -> Storage:
-        if self.driver == "s3" and not self.s3.bucket:
-            raise ValueError("storage.s3.bucket is needed for the driver s3")
-        return self
-
-
-class Registry(_Section):
+class Registry(Section):
     """What the registry takes and keeps."""
 
     manifest_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Largest manifest, in bytes.")
@@ -173,7 +131,7 @@ class Registry(_Section):
     upload_seconds: int = Field(86_400, ge=60, description="When an upload without news is given up.")
 
 
-class Auth(_Section):
+class Auth(Section):
     """Log-ins and tokens."""
 
     service: str = Field("dtr", min_length=1, description="The name of the service in tokens and challenges.")
@@ -188,7 +146,7 @@ class Auth(_Section):
     hash_passes: int = Field(2, ge=1, description="Passes of a password hash.")
 
 
-class Events(_Section):
+class Events(Section):
     """What happened: the audit trail."""
 
     syslog_address: str | None = Field(
@@ -221,7 +179,7 @@ class Events(_Section):
         return value
 
 
-class Webhooks(_Section):
+class Webhooks(Section):
     """Where webhooks may be sent."""
 
     allowed_networks: tuple[str, ...] = Field(
@@ -232,10 +190,10 @@ class Webhooks(_Section):
     @field_validator("allowed_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _checked_networks(value)
+        return checked_networks(value)
 
 
-class Mirroring(_Section):
+class Mirroring(Section):
     """Which other registries mirrors and caches may talk to."""
 
     allowed_networks: tuple[str, ...] = Field(
@@ -247,10 +205,10 @@ class Mirroring(_Section):
     @field_validator("allowed_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _checked_networks(value)
+        return checked_networks(value)
 
 
-class Secrets(_Section):
+class Secrets(Section):
     """Secrets of others that dtr has to know: of receivers and other registries."""
 
     key_file: Path | None = Field(
@@ -260,7 +218,7 @@ class Secrets(_Section):
     )
 
 
-class RemoteSigner(_Section):
+class RemoteSigner(Section):
     """A signer of its own, which `dtr signer serve` runs somewhere, or a stock notary-signer."""
 
     address: str | None = Field(
@@ -284,7 +242,7 @@ class RemoteSigner(_Section):
         return self
 
 
-class Signatures(_Section):
+class Signatures(Section):
     """Signatures of cosign and Notation."""
 
     trust_root: Path | None = Field(
@@ -294,7 +252,7 @@ class Signatures(_Section):
     )
 
 
-class Trust(_Section):
+class Trust(Section):
     """Content trust: the notary server, on the registry's own address."""
 
     enabled: bool = Field(True, description="Serve content trust (`docker trust`, `notary`).")
@@ -336,7 +294,7 @@ class Trust(_Section):
         return value
 
 
-class Signer(_Section):
+class Signer(Section):
     """The keys of timestamps and snapshots, where they are kept: with the server, or with `dtr signer serve`."""
 
     passphrase_file: Path | None = Field(
@@ -373,14 +331,14 @@ class Signer(_Section):
         return self
 
 
-class Log(_Section):
+class Log(Section):
     """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     format: Literal["json", "console"] = Field("json", description="Lines of JSON, or text for people.")
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings."""
 
     data_dir: Path = Field(Path("data"), description="Where dtr keeps what it has of its own.")
@@ -434,7 +392,7 @@ class Settings(_Section):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _checked_networks(value)
+        return checked_networks(value)
 
     @model_validator(mode="after")
     def _somewhere(self) -> Settings:
@@ -467,6 +425,13 @@ class Settings(_Section):
     def blob_directory(self) -> Path:
         """The root of the file system storage, with its default."""
         return (self.storage.filesystem.root or self.data_dir / "blobs").absolute()
+
+    @property
+    def storage_parameters(self) -> Parameters:
+        """Those of the storage, with their defaults."""
+        if self.storage.driver == "filesystem":
+            return FileSystemStorage(root=self.blob_directory)
+        return self.storage.parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,15 +491,6 @@ def _checked_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
     for one in value:
         if not _is_host(one):
             raise ValueError("are DNS names (international ones as xn--…, *. for a label) and IP addresses")
-    return value
-
-
-def _checked_networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for one in value:
-        try:
-            ipaddress.ip_network(one)
-        except ValueError:
-            raise ValueError("are networks such as 10.0.0.0/8, or addresses") from None
     return value
 
 

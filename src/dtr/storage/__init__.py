@@ -1,4 +1,8 @@
-"""Storage: bytes by key. The interface is `Driver`; `FileSystem`, `Memory`, `S3` and `Observed` fulfil it."""
+"""
+Storage: bytes by key.
+
+The interface is `Driver`. Each kind of storage fulfils it, and so does `Storages`: several of them, by name.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from dtr.storage.errors import (
 from dtr.storage.filesystem import FileSystem
 from dtr.storage.memory import Memory
 from dtr.storage.observed import Observed
+from dtr.storage.storages import Storages
 
 if TYPE_CHECKING:
     from dtr.storage.s3 import S3, S3Settings
@@ -36,6 +41,7 @@ __all__ = [
     "StorageError",
     "StorageFull",
     "StorageUnavailable",
+    "Storages",
     "Stored",
     "UploadBusy",
     "UploadState",

@@ -1,0 +1,226 @@
+"""
+What each kind of storage has to be told: the settings file says it, or the database.
+
+A kind is a `Parameters` class, its entry in `KINDS`, and its section in `Storage`, which is what the settings call
+``storage``. Parameters are values alone: nothing is opened, looked up or connected by making them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dtr.storage.driver import Driver
+
+NAME = r"[a-z0-9][a-z0-9-]{0,31}"
+"""A regular expression of the names of storages."""
+DEFAULT = "default"
+"""The name of the storage that the settings describe."""
+
+
+class DefinitionInvalid(Exception):
+    """A storage cannot be described so; `problems` says why, by parameter, and repeats no value."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" if name else text for name, text in problems.items()))
+        self.problems = dict(problems)
+
+
+class Section(BaseModel):
+    """A part of the settings: nothing unknown, and no value in the text of an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Parameters(Section):
+    """The parameters of one kind of storage."""
+
+    needed: ClassVar[tuple[str, ...]] = ()
+    """Those without a default that would do."""
+
+    def missing(self) -> list[str]:
+        """The names of those that are needed and not given."""
+        return [name for name in self.needed if not getattr(self, name)]
+
+    @property
+    def place(self) -> str:
+        """
+        Where the objects are, with no secret in it: parameters that reach the same objects say the same.
+
+        It is compared, and shown to people: ``s3://HOST/BUCKET/PREFIX``.
+        """
+        raise NotImplementedError
+
+    def open(self, spool_directory: Path) -> Driver:
+        """The driver. What waits to be sent waits below `spool_directory`. Raises StorageError."""
+        raise NotImplementedError
+
+
+class FileSystemStorage(Parameters):
+    """Blobs as files, on a disk or an NFS mount."""
+
+    needed = ("root",)
+
+    root: Path | None = Field(None, description="The directory; by default `blobs` in the data directory.")
+
+    @property
+    def place(self) -> str:
+        """``file:///DIRECTORY``."""
+        return (self.root or Path()).absolute().as_uri()
+
+    def open(self, spool_directory: Path) -> Driver:  # noqa: ARG002 - nothing waits to be sent
+        """See `Parameters`."""
+        from dtr.storage.filesystem import FileSystem
+
+        return FileSystem((self.root or Path()).absolute())
+
+
+class MemoryStorage(Parameters):
+    """Blobs in the memory of one process, for tests."""
+
+    @property
+    def place(self) -> str:
+        """``memory:``, whichever process it is."""
+        return "memory:"
+
+    def open(self, spool_directory: Path) -> Driver:  # noqa: ARG002 - nothing waits to be sent
+        """See `Parameters`."""
+        from dtr.storage.memory import Memory
+
+        return Memory()
+
+
+class S3Storage(Parameters):
+    """Blobs in a bucket of Amazon S3 or of a server that speaks its protocol."""
+
+    needed = ("bucket",)
+
+    bucket: str = Field("", description="The bucket; it must exist.")
+    region: str = Field("us-east-1", description="The region.")
+    endpoint: str | None = Field(None, description="The address of the server; by default Amazon's.")
+    access_key: str | None = Field(None, description="The access key; by default what the host provides.")
+    secret_key: SecretStr | None = Field(None, description="The secret key.")
+    prefix: str = Field("", description="What every key begins with.")
+    path_style: bool = Field(False, description="Put the bucket into the path instead of the host name.")
+    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
+    verify: bool = Field(True, description="Check the server's certificate.")
+
+    @property
+    def place(self) -> str:
+        """``s3://HOST/BUCKET/PREFIX``; names of buckets are unique in all regions of Amazon's."""
+        host = "amazonaws.com" if self.endpoint is None else self.endpoint.partition("://")[2].strip("/").lower()
+        return "/".join(filter(None, (f"s3://{host}", self.bucket, self.prefix.strip("/"))))
+
+    def open(self, spool_directory: Path) -> Driver:
+        """See `Parameters`."""
+        from dtr.storage.s3 import S3, S3Settings
+
+        return S3(
+            S3Settings(
+                bucket=self.bucket,
+                region=self.region,
+                endpoint=self.endpoint,
+                access_key=self.access_key,
+                secret_key=self.secret_key.get_secret_value() if self.secret_key else None,
+                root_directory=self.prefix,
+                path_style=self.path_style,
+                verify=str(self.ca_bundle) if self.ca_bundle and self.verify else self.verify,
+                spool_directory=str(spool_directory),
+            )
+        )
+
+
+KINDS: dict[str, type[Parameters]] = {
+    "filesystem": FileSystemStorage,
+    "memory": MemoryStorage,
+    "s3": S3Storage,
+}
+"""The parameters of each kind of storage, by the name of its driver."""
+
+
+class Storage(Section):
+    """Where the blobs are."""
+
+    driver: Literal["filesystem", "memory", "s3"] = Field("filesystem", description="The kind of storage.")
+    redirect_seconds: int | None = Field(
+        None,
+        ge=10,
+        le=3600,
+        description="Send pulls to signed addresses of the storage, good for so many seconds.",
+    )
+    redirect_except: tuple[str, ...] = Field(
+        (), description="Networks of clients that cannot reach the storage: their pulls are not sent there."
+    )
+    filesystem: FileSystemStorage = FileSystemStorage()
+    s3: S3Storage = S3Storage()
+
+    @field_validator("redirect_except")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_networks(value)
+
+    @model_validator(mode="after")
+    def _needed(self) -> Storage:
+        if self.driver != "filesystem":  # its root has a default, which the data directory says
+            for name in self.parameters.missing():
+                raise ValueError(f"storage.{self.driver}.{name} is needed for the driver {self.driver}")
+        return self
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of the driver."""
+        given: Parameters = MemoryStorage() if self.driver == "memory" else getattr(self, self.driver)
+        return given
+
+
+def parameters_of(kind: str, values: Mapping[str, Any]) -> Parameters:
+    """Parameters from their names and values, as JSON has them. Raises DefinitionInvalid."""
+    section = KINDS.get(kind)
+    if section is None:
+        raise DefinitionInvalid({"driver": f"is one of {', '.join(KINDS)}"})
+    try:
+        parameters = section.model_validate(dict(values))
+    except ValidationError as error:
+        raise DefinitionInvalid(
+            {
+                ".".join(map(str, one["loc"])): one["msg"].removeprefix("Value error, ")
+                for one in error.errors(include_input=False, include_context=False, include_url=False)
+            }
+        ) from None
+    if missing := parameters.missing():
+        raise DefinitionInvalid(dict.fromkeys(missing, "is needed"))
+    return parameters
+
+
+def open_driver(kind: str, parameters: Parameters | Mapping[str, Any], *, spool_directory: Path) -> Driver:
+    """The driver of a kind of storage with these parameters. Raises DefinitionInvalid, StorageError."""
+    if not isinstance(parameters, Parameters):
+        parameters = parameters_of(kind, parameters)
+    return parameters.open(spool_directory)
+
+
+def plain_and_secret(parameters: Parameters) -> tuple[dict[str, Any], dict[str, str]]:
+    """What was given, as JSON has it: what anyone may see, and the secrets."""
+    given = parameters.model_dump(mode="json", exclude_defaults=True)
+    secrets = {
+        name: value.get_secret_value()
+        for name in given
+        if isinstance(value := getattr(parameters, name), SecretStr)
+    }
+    return {name: value for name, value in given.items() if name not in secrets}, secrets
+
+
+def checked_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """The same networks. Raises ValueError when they are none."""
+    for one in value:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError:
+            raise ValueError("are networks such as 10.0.0.0/8, or addresses") from None
+    return value
