@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from tests.support.forks import run_dtr
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server, run_s3_server
-from tests.support.server import DTR, Server, clean_environment
+from tests.support.server import Server, clean_environment
 
 from dtr.db import Database, open_database
 from dtr.db.migrate import migrate
@@ -114,7 +115,7 @@ class Cluster:
         if not self._has_template:
             self._create("template_dtr")
             environment = {**clean_environment(), "DTR_DATABASE__URL": self.url("template_dtr")}
-            subprocess.run([DTR, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL, cwd="/")
+            run_dtr(["migrate"], environment)
             self._has_template = True
         self._create(name, "-T", "template_dtr")
         return self.url(name)

@@ -84,7 +84,7 @@ def watched(server: Server) -> Iterator[Memory]:
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that has done everything once, so that what is imported late is there."""
-    server = Server(tmp_path_factory.mktemp("memory") / "dtr", workers=2).start()
+    server = Server(tmp_path_factory.mktemp("memory") / "dtr", workers=2, is_forked=False).start()
     server.make_repository("admin/app")
     seen = set()
     while len(seen) < 2:

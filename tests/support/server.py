@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tests.support.forks import Fork, run_dtr
 from tests.support.ports import free_port
 
 from dtr.app import Application
@@ -38,7 +39,7 @@ def _tables() -> Path:
     directory = tempfile.mkdtemp(prefix="dtr-tables-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     environment = {**clean_environment(), "DTR_DATA_DIR": directory}
-    subprocess.run([DTR, "migrate"], env=environment, check=True, stdout=subprocess.DEVNULL, cwd="/")
+    run_dtr(["migrate"], environment)
     return Path(directory) / "metadata.db"
 
 
@@ -61,10 +62,16 @@ class Server:
         *,
         workers: int = 1,
         makes_tables: bool = False,
+        is_forked: bool = True,
     ) -> None:
-        """It finds its tables when it first starts, unless it `makes_tables` itself, which takes a while."""
+        """
+        It finds its tables when it first starts, unless it `makes_tables` itself, which takes a while.
+
+        `is_forked`: from a process that has imported everything (`tests.support.forks`).
+        """
         self.directory = directory
         self._makes_tables = makes_tables
+        self._is_forked = is_forked
         self.port = free_port()
         self.http_port = free_port()
         self.log_file = directory.with_name(f"{directory.name}.log")
@@ -78,7 +85,7 @@ class Server:
             "DTR_WORKERS": str(workers),
             **{f"DTR_{name.upper().replace('.', '__')}": str(value) for name, value in (settings or {}).items()},
         }
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | Fork | None = None
         self._printed: list[str] = []
         self.clients: list[Closable] = []
         """What talks to it, closed with it."""
@@ -135,16 +142,22 @@ class Server:
         if not (self._makes_tables or self.directory.exists() or "DTR_DATABASE__URL" in self.environment):
             self.directory.mkdir(mode=0o700)
             shutil.copyfile(_tables(), self.directory / "metadata.db")
-        with self.log_file.open("a") as log:
-            self.process = subprocess.Popen(
-                [*prefix, DTR, "serve", *options],
-                env={**clean_environment(), **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd="/",
-            )
+        environment = {**clean_environment(), **self.environment}
+        with self.log_file.open("a") as log, Path(os.devnull).open() as nothing:
+            if self._is_forked and not prefix:
+                self.process = Fork(
+                    ["serve", *options], environment, stdin=nothing, stdout=subprocess.PIPE, stderr=log
+                )
+            else:
+                self.process = subprocess.Popen(
+                    [*prefix, DTR, "serve", *options],
+                    env=environment,
+                    stdin=nothing,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    cwd="/",
+                )
         lines = self._printed = []
         ready = threading.Event()
         process = self.process
@@ -212,16 +225,7 @@ class Server:
 
     def cli(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run another ``dtr`` command with the same settings."""
-        return subprocess.run(
-            [DTR, *arguments],
-            env={**clean_environment(), **self.environment},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=check,
-            cwd="/",
-        )
+        return run_dtr(arguments, {**clean_environment(), **self.environment}, stdin=stdin, check=check)
 
     def do(self, action: Callable[[Application], Awaitable[T]]) -> T:
         """Run `action` on the rooms, over the same database and storage, in this process."""
