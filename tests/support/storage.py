@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 
@@ -13,6 +14,60 @@ from dtr.storage import S3Settings, new_location
 from dtr.storage.driver import Driver
 
 MIB = 1024 * 1024
+PART = 5 * MIB
+"""The size of a part of a short object; the suite opens every driver that cuts uploads into parts with this."""
+
+
+class StorageServer(Protocol):
+    """A server that a driver talks to, as its own process; what is stored outlives it."""
+
+    @property
+    def endpoint(self) -> str:
+        """Its address, a URL; it keeps it when it is started again."""
+
+    def start(self) -> None:
+        """Returns when it answers."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def pause(self) -> None:
+        """SIGSTOP; it has stopped when this returns."""
+
+    def resume(self) -> None:
+        """SIGCONT."""
+
+
+@dataclass
+class Store:
+    """
+    A kind of storage as the contract suite meets it, with a place that nothing else uses.
+
+    `open_driver` opens it as another host would. With a server it takes changes of the usual settings: `endpoint`
+    (a URL), `time_limit` (seconds), `verify` (whether the server's certificate is checked), `ca_bundle` (the path
+    of authorities to trust instead of the usual ones), `spool_directory`, and the driver's own.
+    """
+
+    open_driver: Callable[..., Driver]
+    server: StorageServer | None = None
+    wrong_keys: tuple[Mapping[str, Any], ...] = ()
+    """Changes, each of them with credentials that are refused."""
+    missing_place: Mapping[str, Any] = field(default_factory=dict)
+    """Changes with a bucket or container that does not exist."""
+    missing_name: str = "no-such-bucket"
+    """Its name, which the errors tell."""
+    signed_methods: frozenset[str] = frozenset({"GET"})
+    """What a signed URL allows, with whatever method it came; the others are refused."""
+    opened: list[Driver] = field(default_factory=list)
+
+    def open(self, **changes: Any) -> Driver:
+        driver = self.open_driver(**changes)
+        self.opened.append(driver)
+        return driver
+
+    async def close(self) -> None:
+        for driver in self.opened:
+            await driver.close()
 
 
 def s3_settings(server: S3Server, **changes: Any) -> S3Settings:
@@ -45,6 +100,12 @@ async def read(driver: Driver, location: str, *window: int) -> bytes:
 async def locations(driver: Driver, prefix: str = "") -> list[str]:
     async with aclosing(driver.list(prefix)) as found:
         return [stored.location async for stored in found]
+
+
+async def left_of_uploads(driver: Driver) -> set[str]:
+    """The locations of unfinished uploads."""
+    async with aclosing(driver.list_uploads()) as found:
+        return {stored.location async for stored in found}
 
 
 async def upload(driver: Driver, *bodies: bytes) -> str:

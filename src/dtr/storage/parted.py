@@ -9,8 +9,9 @@ store; a longer one is an object ``<location>.tail.<random>``, so that megabytes
 Each is written once, under a name of its own: a request that was given up on and still arrives cannot change the
 tail that a later state names. An upload without any part is one object, stored when it is completed.
 
-What a store keeps of an unfinished upload under a name of its own is *put aside*, at ``<location>.<kind>.<random>``:
-tails, and, in stores whose parts are objects, parts (``<location>.part.<random>``).
+What a store keeps of an unfinished upload under a name of its own is *put aside*, at
+``<location>.<kind>.<random>``: tails, and, in stores whose parts are objects, parts
+(``<location>.part.<random>``).
 """
 
 from __future__ import annotations
