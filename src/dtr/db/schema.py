@@ -494,10 +494,19 @@ gc_objects = Table(  # tombstones: objects to be deleted at the store
     Column("repeat_after", BigInteger),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", _text),
+    Column("damage", _text),  # why it is in quarantine: which blob it was, and what is wrong; NULL: it is not
     postgresql_with=_lively,
 )
 _fails = gc_objects.c.attempts >= 10
 Index("ix_gc_objects_attempts", gc_objects.c.attempts, sqlite_where=_fails, postgresql_where=_fails)
+
+audit_positions = Table(  # how far the reading of all blobs came that goes on next time
+    "audit_positions",
+    metadata,
+    Column("name", _text, primary_key=True),
+    Column("location", _text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
 
 usage_deltas = Table(  # append only, folded from time to time into `usage`
     "usage_deltas",

@@ -37,6 +37,13 @@ CREATE TABLE alembic_version (
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
+CREATE TABLE audit_positions (
+    name text COLLATE "C" NOT NULL,
+    location text COLLATE "C" NOT NULL,
+    updated_at bigint NOT NULL,
+    CONSTRAINT pk_audit_positions PRIMARY KEY (name)
+);
+
 CREATE TABLE blob_contents (
     digest text COLLATE "C" NOT NULL,
     content bytea NOT NULL,
@@ -191,6 +198,7 @@ CREATE TABLE gc_objects (
     repeat_after bigint,
     attempts integer NOT NULL DEFAULT 0,
     last_error text COLLATE "C",
+    damage text COLLATE "C",
     CONSTRAINT pk_gc_objects PRIMARY KEY (location)
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 

@@ -35,6 +35,13 @@ CREATE TABLE alembic_version (
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 
+CREATE TABLE audit_positions (
+    name TEXT NOT NULL,
+    location TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    CONSTRAINT pk_audit_positions PRIMARY KEY (name)
+);
+
 CREATE TABLE blob_contents (
     digest TEXT NOT NULL,
     content BLOB NOT NULL,
@@ -195,6 +202,7 @@ CREATE TABLE gc_objects (
     repeat_after BIGINT,
     attempts INTEGER DEFAULT '0' NOT NULL,
     last_error TEXT,
+    damage TEXT,
     CONSTRAINT pk_gc_objects PRIMARY KEY (location)
 );
 

@@ -108,6 +108,7 @@ def upgrade() -> None:
         sa.Column("repeat_after", sa.BigInteger(), nullable=True),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("last_error", text, nullable=True),
+        sa.Column("damage", text, nullable=True),
         sa.PrimaryKeyConstraint("location", name=op.f("pk_gc_objects")),
         postgresql_with=lively,
     )
@@ -121,6 +122,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("attempts >= 10"),
     )
 
+    op.create_table(
+        "audit_positions",
+        sa.Column("name", text, nullable=False),
+        sa.Column("location", text, nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_audit_positions")),
+    )
     op.create_table(
         "login_failures",
         sa.Column("subject", text, nullable=False),
@@ -1487,5 +1495,6 @@ def downgrade() -> None:
     op.drop_table("signer_keys")
     op.drop_table("login_failures")
     op.drop_table("gc_objects")
+    op.drop_table("audit_positions")
     op.drop_table("blobs")
     op.drop_table("accounts")
