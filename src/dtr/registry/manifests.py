@@ -52,6 +52,7 @@ from dtr.registry.errors import (
     ManifestReferenced,
     ManifestUnknown,
     RepositoryUnknown,
+    TagImmutable,
     TagSigned,
 )
 from dtr.registry.usage import count_push
@@ -369,13 +370,14 @@ class Manifests:
         new_tags: tuple[str, ...],
         *,
         chain: tuple[str, ...] = (),
+        moves: bool = True,
         by: Actor = SYSTEM,
     ) -> None:
         """
         Store `payload`, which reads as `manifest` and has `digest`; let `new_tags` name it.
 
         Its author is the name of `by`. With tags it is counted as a push, to which the image came through `chain`;
-        the images of an index come without.
+        the images of an index come without. Unless it `moves` tags, one that names something else stays.
 
         Raises RepositoryUnknown, ManifestIncomplete, TagImmutable.
         """
@@ -388,6 +390,8 @@ class Manifests:
 
         async def work(tx: Transaction) -> None:
             claim = await claim_tags(tx, repository, names, digest, by, fills_caches=self._fills_caches)
+            if claim.moved and not moves:
+                raise TagImmutable(min(claim.moved))
             # All manifests are locked in the order of their digests. This one, when it is new, by making it.
             others = sorted({*children, *claim.old} - {digest})
             here = bisect(others, digest)
