@@ -39,6 +39,7 @@ from dtr.registry.image_configs import ImageConfigs
 from dtr.registry.images import Images
 from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import DeletedTags, Manifests, Referrer, StoredManifest
+from dtr.registry.migration import Migration, MigrationFailed, Move, Progress
 from dtr.registry.promote import Origin, Promotion
 from dtr.registry.pulls import Pulls
 from dtr.registry.repositories import Repositories, Repository, Settings, immutable_pattern, read_patterns
@@ -72,8 +73,12 @@ __all__ = [
     "ManifestReferenced",
     "ManifestUnknown",
     "Manifests",
+    "Migration",
+    "MigrationFailed",
+    "Move",
     "NamespaceUnknown",
     "Origin",
+    "Progress",
     "Promotion",
     "Pulls",
     "Referrer",

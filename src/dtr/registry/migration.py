@@ -5,7 +5,8 @@ A blob is copied as a stream, and hashed on the way. Where its copy will be is w
 as a tombstone that becomes due when nobody renews it: whatever happens to this process, the sweeper takes away
 what it leaves behind. One unit of work lets the blob's row name the copy, takes that tombstone back, and leaves
 one for the old object, which goes when no pull reads it any more. The row is changed only if it still names the
-object that was copied; who deleted the blob, brought it again or moved it meanwhile comes first, and the copy goes.
+object that was copied: whoever deleted the blob, brought it again or moved it meanwhile comes first, and the copy
+goes.
 
 Nothing is changed for a blob whose object is not there or has other content: it is told, and stays as it is.
 
@@ -221,7 +222,7 @@ class Migration:
         New blobs must go elsewhere from before it began. Raises MigrationFailed, DatabaseError.
         """
         try:
-            await self._storages.check(self._move.target)
+            await self._storages.prepare(f"{self._move.target}:")
         except StorageError as error:
             raise MigrationFailed(str(error)) from error
         await self._count_all()
