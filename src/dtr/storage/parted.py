@@ -206,15 +206,16 @@ class Parted(ABC):
         """See `Driver`."""
         async with aclosing(self._list_everything(prefix)) as everything:
             async for stored in everything:
-                if not _ASIDE.search(stored.location):
+                if upload_of(stored.location) is None:
                     yield stored
 
     async def list_uploads(self) -> AsyncGenerator[Stored, None]:
         """See `Driver`; what is put aside."""
         async with aclosing(self._list_everything("")) as everything:
             async for stored in everything:
-                if aside := _ASIDE.search(stored.location):
-                    yield replace(stored, location=stored.location[: aside.start()])
+                location = upload_of(stored.location)
+                if location is not None:
+                    yield replace(stored, location=location)
 
     async def check(self) -> None:
         """See `Driver`; parts of uploads need a place to wait, too."""
@@ -264,10 +265,16 @@ class Parted(ABC):
         """Delete what is put aside below this prefix; not other objects whose names begin alike."""
         async with aclosing(self._list_everything(prefix)) as found:
             async for stored in found:
-                if _ASIDE.search(stored.location):
+                if upload_of(stored.location) is not None:
                     await self.delete(stored.location)
 
 
 def aside(location: str, kind: Literal["tail", "part"]) -> str:
     """A location, never used before, for something of the upload that will end at `location`."""
     return f"{location}.{kind}.{uuid.uuid4().hex}"
+
+
+def upload_of(location: str) -> str | None:
+    """Where the upload will end whose part or tail this is; None when it is an object of its own."""
+    found = _ASIDE.search(location)
+    return None if found is None else location[: found.start()]
