@@ -14,8 +14,8 @@ import json
 import os
 import re
 import tomllib
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from dtr.storage.definitions import FileSystemStorage, Parameters, Section, Storage, checked_networks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -42,6 +42,7 @@ _EXTERNAL = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,
 _DATABASE_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^:\[\]\s]*)(?::[0-9]{1,5})?")
 _DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _LONGEST_DNS_NAME = 253
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _PASSWORD_IN_URL = re.compile(r"(?<=://)([^:/@]*):[^/]*@|(?<=[?&])([a-z]*password)=[^&]*")
 # What Kubernetes and Docker put into the environment for a service that is called `dtr`, or `dtr-` and more.
 _SERVICE_LINK = re.compile(
@@ -331,6 +332,99 @@ class Signer(Section):
         return self
 
 
+class Nginx(Section):
+    """nginx in front, which `dtr nginx` runs."""
+
+    program: str = Field(
+        "nginx", min_length=1, description="The program: its path, or its name on the search path."
+    )
+    https_address: str = Field("0.0.0.0:443", description="Where nginx serves TLS, `HOST:PORT`.")
+    http_address: str | None = Field(
+        "0.0.0.0:80", description="Where nginx sends plain HTTP to HTTPS, `HOST:PORT`."
+    )
+    upstreams: tuple[str, ...] = Field(
+        (),
+        description="`HOST:PORT` where dtr serves plain HTTP, on one host or several; by default `http_address`.",
+    )
+    registry: tuple[str, ...] = Field(
+        (), description="Where the component `registry` is, when it is elsewhere, `HOST:PORT`."
+    )
+    garant: tuple[str, ...] = Field(
+        (), description="Where the component `garant` is, when it is elsewhere, `HOST:PORT`."
+    )
+    api: tuple[str, ...] = Field(
+        (), description="Where the component `api` is, when it is elsewhere, `HOST:PORT`."
+    )
+    client_certificates: Literal["off", "optional", "on"] = Field(
+        "off",
+        description="Whether clients have to show a certificate by `nginx.client_ca`; optional: whoever shows one "
+        "has to show a good one.",
+    )
+    client_ca: Path | None = Field(None, description="The authorities of clients' certificates (PEM).")
+    user: str | None = Field(
+        None,
+        description="Whom nginx's workers run as when root starts it; by default the owner of the data directory.",
+    )
+
+    @field_validator("https_address", "http_address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
+        return value
+
+    @field_validator("upstreams", "registry", "garant", "api")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            host, _ = split_address(one)
+            if not _is_host(host):
+                raise ValueError("are HOST:PORT")
+        return value
+
+    @field_validator("user")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        if value is not None and not _USER.fullmatch(value):
+            raise ValueError("is the name of a user")
+        return value
+
+    @model_validator(mode="after")
+    def _authority(self) -> Nginx:
+        if self.client_certificates != "off" and self.client_ca is None:
+            raise ValueError("nginx.client_ca is needed for nginx.client_certificates")
+        return self
+
+
+class Limits(Section):
+    """What one client may take. Each host counts by itself, for all its processes."""
+
+    address_rate: float | None = Field(
+        None, gt=0, description="Requests a second from one address; by default any."
+    )
+    address_burst: int = Field(
+        100, ge=1, description="So many requests at once are within the rate of an address."
+    )
+    address_transfers: int | None = Field(
+        None, ge=1, description="Pushes and pulls of blobs at once from one address; by default any number."
+    )
+    account_rate: float | None = Field(None, gt=0, description="Requests a second of one account; by default any.")
+    account_burst: int = Field(
+        100, ge=1, description="So many requests at once are within the rate of an account."
+    )
+    account_transfers: int | None = Field(
+        None, ge=1, description="Pushes and pulls of blobs at once of one account; by default any number."
+    )
+    exempt_networks: tuple[str, ...] = Field(
+        (), description="Networks whose addresses are not counted, such as those of proxies, caches and builders."
+    )
+
+    @field_validator("exempt_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_networks(value)
+
+
 class Log(Section):
     """The log."""
 
@@ -372,6 +466,8 @@ class Settings(Section):
     trust: Trust = Trust()
     signatures: Signatures = Signatures()
     signer: Signer = Signer()
+    nginx: Nginx = Nginx()
+    limits: Limits = Limits()
     log: Log = Log()
 
     @field_validator("https_address", "http_address")
@@ -440,6 +536,8 @@ class Loaded:
 
     settings: Settings
     sources: Mapping[str, str]
+    again: Callable[[], Loaded] = field(compare=False)
+    """Loads them once more, from the same places. Raises ConfigError."""
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """Name, value as JSON with secrets masked, and source of every setting."""
@@ -464,7 +562,7 @@ def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str
         if value is not None:
             _put(tree, sources, name, value, f"option --{name.replace('.', '-').replace('_', '-')}")
     try:
-        return Loaded(Settings.model_validate(tree), sources)
+        return Loaded(Settings.model_validate(tree), sources, partial(load, file, environment, options))
     except ValidationError as error:
         raise ConfigError(
             "; ".join(_explained(one, sources) for one in error.errors(include_input=False))

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -24,10 +23,11 @@ import uvloop
 from dtr import logs, metrics, processes
 from dtr.accounts import PasswordInvalid
 from dtr.app import Application, background, preload
+from dtr.certificates import changed_at, web_certificate
 from dtr.config import split_address
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated
 from dtr.http.server import Listener, Server
-from dtr.pki import Certificate, ensure_certificate, server_context
+from dtr.pki import server_context
 from dtr.signatures import TrustRootInvalid
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dtr.config import Settings
+    from dtr.pki import Certificate
 
 _log = logging.getLogger("dtr.serve")
 
@@ -43,8 +44,6 @@ _PASSWORD_BYTES = 16
 _CLEANING_SECONDS = 30.0
 """So long a worker may take to end after its requests did."""
 _LOCAL = frozenset({"0.0.0.0", "::", "127.0.0.1", "::1", "localhost"})  # noqa: S104 - compared, not bound
-_HOST_OF = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]+)?")
-"""The host of ``HOST[:PORT]``, without brackets."""
 
 
 class ServeError(Exception):
@@ -57,7 +56,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     try:
         settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         lock = _claim(settings)
-        certificate = _certificate(settings)
+        certificate = None if settings.https_address is None else web_certificate(settings)
         context = _context(certificate) if certificate else None
         metrics.prepare(_metrics_directory(settings))
         https = _bind("https_address", settings.https_address, settings.workers)
@@ -114,20 +113,6 @@ def _claim(settings: Settings) -> int:
         os.close(descriptor)
         raise ServeError(f"dtr runs already on {settings.data_dir.absolute()}") from None
     return descriptor
-
-
-def _certificate(settings: Settings) -> Certificate | None:
-    if settings.https_address is None:
-        return None
-    if settings.tls.certificate is not None and settings.tls.key is not None:
-        return Certificate(settings.tls.certificate, settings.tls.key, settings.tls.ca)
-    names = list(settings.tls.names)
-    if settings.external_address:
-        names.append(_HOST_OF.sub(r"\1\2", settings.external_address))
-    host, _ = split_address(settings.https_address)
-    if host not in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        names.append(host)
-    return ensure_certificate(settings.data_dir / "tls", names)
 
 
 def _context(certificate: Certificate) -> ssl.SSLContext:
@@ -248,25 +233,21 @@ def _run(
 
 async def _keep_certificate(settings: Settings, certificate: Certificate, context: ssl.SSLContext) -> None:
     """Take over a certificate that was renewed, by its owner or, in time, by dtr itself."""
-    known = _changed_at(certificate)
+    known = changed_at(certificate)
     while True:
         await asyncio.sleep(settings.tls.reload_seconds)
         try:
-            await asyncio.to_thread(_certificate, settings)
-            changed_at = _changed_at(certificate)
-            if changed_at == known:
+            await asyncio.to_thread(web_certificate, settings)
+            newest = changed_at(certificate)
+            if newest == known:
                 continue
             server_context(certificate)  # when half of it is there, the one in use stays
             context.load_cert_chain(certificate.chain, certificate.key)
-            known = changed_at
+            known = newest
         except (OSError, ssl.SSLError) as error:
             _log.error("certificate not reloaded", extra={"reason": str(error)})
         else:
             _log.info("certificate reloaded", extra={"file": str(certificate.chain)})
-
-
-def _changed_at(certificate: Certificate) -> tuple[int, int]:
-    return certificate.chain.stat().st_mtime_ns, certificate.key.stat().st_mtime_ns
 
 
 def _greet(settings: Settings, https: list[socket.socket], http: list[socket.socket]) -> None:

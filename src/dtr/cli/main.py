@@ -7,13 +7,14 @@ import click
 from dtr import __version__
 from dtr.cli.account import account
 from dtr.cli.config import config
+from dtr.cli.nginx import nginx
 from dtr.cli.remote import COMMANDS as REMOTE
 from dtr.cli.remote import completion
 from dtr.cli.repository import repository
 from dtr.cli.server import doctor, fsck, migrate, serve
 from dtr.cli.signer import signer
 
-LOCAL = (serve, migrate, doctor, fsck, config, account, repository, signer)
+LOCAL = (serve, nginx, migrate, doctor, fsck, config, account, repository, signer)
 
 
 class _Sections(click.Group):

@@ -22,6 +22,18 @@ IS_GONE = "dtr.is_gone"
 """Names of the server's extensions, in ``scope["extensions"]``."""
 MISDIRECTED = "dtr.misdirected"
 """One without a call: the request came in the clear to an address of TLS."""
+REACHABLE = "X-Dtr-Files"
+"""
+The header in which nginx in front tells the names of the storages whose files it can send, separated by commas.
+
+From a trusted proxy it is believed, and becomes a list in the scope, under the same name.
+"""
+FILES = "/.files/"
+"""
+Where nginx finds these files: what follows is the storage's name, a slash, and the location within it.
+
+It is told by ``X-Accel-Redirect``; a client that asks for such a path gets nothing.
+"""
 _WRITE_SIZE = 1024 * 1024
 _READ_SIZE = 256 * 1024
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from dtr.http.bodies import IS_GONE, MISDIRECTED, ClientGone
+from dtr.http.bodies import IS_GONE, MISDIRECTED, REACHABLE, ClientGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +32,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.http")
 
 # One line each: some proxies refuse folded headers.
-_SECURITY = [
+SECURITY = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-]
+)
+"""Headers of every answer, but for those that an application gives itself."""
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+"""A further one of every answer over TLS."""
+_REACHABLE = REACHABLE.lower().encode()
 _HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?:?")
-_HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
 @dataclass(slots=True)
@@ -120,9 +123,9 @@ class Front:
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
-                headers = [*message["headers"], (b"x-request-id", facts.id.encode()), *_SECURITY]
+                headers = [*message["headers"], (b"x-request-id", facts.id.encode()), *SECURITY]
                 if secure:
-                    headers.append(_HSTS)
+                    headers.append(HSTS)
                 message = {**message, "headers": _without_repeats(headers)}
             else:
                 facts.bytes_out += len(message.get("body", b""))
@@ -235,6 +238,8 @@ def _believe(scope: Scope, facts: Facts) -> None:
     scheme = headers.get(b"x-forwarded-proto", b"").decode("latin-1").strip()
     if scheme in {"http", "https"}:
         scope["scheme"] = scheme
+    if _REACHABLE in headers:
+        scope[REACHABLE] = headers[_REACHABLE].decode("latin-1").split(",")
     host = headers.get(b"x-forwarded-host")
     if host is not None:
         scope["headers"] = [(name, host if name == b"host" else value) for name, value in scope["headers"]]

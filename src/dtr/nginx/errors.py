@@ -1,0 +1,5 @@
+"""What goes wrong with nginx."""
+
+
+class NginxFailed(Exception):
+    """nginx cannot run; the message says why."""
