@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from tests.support.azurite import AzureServer, run_azure_server
 from tests.support.forks import run_dtr
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server, run_s3_server
@@ -274,6 +275,13 @@ async def _execute(url: str, command: str) -> None:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A running S3 server."""
     with run_s3_server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
+    """A running server that stands for Microsoft Azure."""
+    with run_azure_server(tmp_path_factory.mktemp("azure")) as running:
         yield running
 
 

@@ -6,6 +6,7 @@ The interface is `Driver`. Each kind of storage fulfils it, and so does `Storage
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dtr.storage.driver import Driver, LocalFiles, Part, Stored, UploadState, new_location
@@ -21,14 +22,17 @@ from dtr.storage.errors import (
 from dtr.storage.filesystem import FileSystem
 from dtr.storage.memory import Memory
 from dtr.storage.observed import Observed
-from dtr.storage.storages import Storages
+from dtr.storage.storages import Redirect, Storages
 
 if TYPE_CHECKING:
+    from dtr.storage.azure import Azure, AzureSettings
     from dtr.storage.s3 import S3, S3Settings
 
 __all__ = [
     "S3",
     "AccessDenied",
+    "Azure",
+    "AzureSettings",
     "Driver",
     "FileSystem",
     "Interrupted",
@@ -37,6 +41,7 @@ __all__ = [
     "ObjectMissing",
     "Observed",
     "Part",
+    "Redirect",
     "S3Settings",
     "StorageError",
     "StorageFull",
@@ -49,10 +54,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Its library takes longer to load than all the others together.
-    if name in {"S3", "S3Settings"}:
-        from dtr.storage import s3
+_LATER = {"S3": "s3", "S3Settings": "s3", "Azure": "azure", "AzureSettings": "azure"}
+"""In which modules the drivers are whose libraries take longer to load than all the others together."""
 
-        return getattr(s3, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"dtr.storage.{_LATER[name]}"), name)
     raise AttributeError(name)

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.support.azurite import azure_settings
 from tests.support.storage import Store, s3_settings
 
 from dtr.pki import Certificate, ensure_certificate
-from dtr.storage import S3, Driver, FileSystem, Memory, Observed
+from dtr.storage import S3, Azure, Driver, FileSystem, Memory, Observed
 
 
 def memory(_: pytest.FixtureRequest, __: Path) -> Store:
@@ -43,6 +44,22 @@ def s3(request: pytest.FixtureRequest, path: Path) -> Store:
     )
 
 
+def azure(request: pytest.FixtureRequest, path: Path) -> Store:
+    server = request.getfixturevalue("azure_server")
+
+    def open_driver(*, verify: bool = True, ca_bundle: Path | None = None, **changes: object) -> Driver:
+        given = {"root_directory": f"/test/{path.name}/", "verify": str(ca_bundle) if ca_bundle else verify}
+        return Azure(azure_settings(server, **{**given, **changes}))
+
+    return Store(
+        open_driver,
+        server,
+        wrong_keys=({"account_key": "d3Jvbmc="}, {"account": "nobody"}, {"account_key": "", "sas_token": "sig=x"}),
+        missing_place={"container": "no-such-container"},
+        missing_name="no-such-container",
+    )
+
+
 ALONE: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {
     "memory": memory,
     "observed": observed,
@@ -50,6 +67,7 @@ ALONE: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {
 }
 SERVED: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {
     "s3": s3,
+    "azure": azure,
 }
 """Those that talk to a server."""
 
