@@ -159,13 +159,13 @@ class Parted(ABC):
                     left = memoryview(block.read())
                     while len(left) >= (room := self._sizes.full(reached.offset) - len(part)):
                         await part.add(left[:room])
-                        reached = await self._send(reached, part)
+                        reached = await self._append(reached, part)
                         part.clear()
                         left = left[room:]
                     if left:
                         await part.add(left)
             if part.short is None and len(part) >= self._sizes.enough(reached):
-                reached = await self._send(reached, part)
+                reached = await self._append(reached, part)
             else:
                 reached = await self._keep_tail(reached, part)
         if blocks.failure is not None:
@@ -182,7 +182,7 @@ class Parted(ABC):
                 if not state.parts:
                     await self._put(state.location, tail)
                 else:
-                    await self._join_parts(await self._send(state, tail) if tail else state)
+                    await self._join_parts(await self._append(state, tail) if tail else state)
         except ObjectMissing:
             # The answer to an earlier attempt was perhaps lost.
             if await self.stat(state.location) != state.offset:
@@ -238,7 +238,7 @@ class Parted(ABC):
         finally:
             spool.close()
 
-    async def _send(self, state: UploadState, data: Spool) -> UploadState:
+    async def _append(self, state: UploadState, data: Spool) -> UploadState:
         """Store a part; the state beyond it."""
         most = self._sizes.most
         if len(state.parts) >= most:

@@ -14,6 +14,7 @@ import tempfile
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
+    from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # has none
     from types_aiobotocore_s3 import S3Client
 
     from dtr.storage.spool import Spool
@@ -47,6 +49,7 @@ _DENIED_CODES = frozenset(
         "XAdminUserNotFound",
     }
 )
+_SKEWED_CODES = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _FULL_CODES = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
 )
@@ -230,15 +233,9 @@ class S3(Parted):
                 return
 
     async def _require_bucket(self) -> None:
-        """Raise StorageUnavailable when the bucket is missing: an answer to HEAD does not say what is."""
-        bucket = self._settings.bucket
-        try:
-            async with self._requests("") as client:
-                await client.head_bucket(Bucket=bucket)
-        except ObjectMissing as error:
-            raise StorageUnavailable(
-                f"the bucket {bucket} is not there, or hidden from these credentials"
-            ) from error
+        """Raise what is wrong with bucket or keys, if anything is: answers to HEAD have no body that says it."""
+        async with self._requests("") as client:
+            await client.list_objects_v2(Bucket=self._settings.bucket, Prefix=self._prefix, MaxKeys=1)
 
     def _key(self, location: str) -> str:
         return self._prefix + location
@@ -253,7 +250,7 @@ class S3(Parted):
             async with asyncio.timeout(self._settings.time_limit):
                 yield self._client or await self._connect()
         except ClientError as error:
-            raise _translated(error.response, str(error), location) from error
+            raise self._translated(error.response, str(error), location) from error
         except NoCredentialsError as error:
             raise AccessDenied(str(error)) from error
         except TimeoutError as error:
@@ -262,6 +259,27 @@ class S3(Parted):
         except (BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise StorageUnavailable(str(error) or type(error).__name__) from error
 
+    def _translated(self, response: object, message: str, location: str) -> StorageError:
+        """The StorageError for an error answer of the store."""
+        error = response.get("Error", {}) if isinstance(response, dict) else {}
+        metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+        code, status = error.get("Code", ""), metadata.get("HTTPStatusCode", 0)
+        if code == "NoSuchBucket":
+            return StorageUnavailable(f"there is no bucket {self._settings.bucket} ({message})")
+        if code in _MISSING_CODES:
+            return ObjectMissing(location)
+        if code in _SKEWED_CODES:
+            return AccessDenied(f"the clock of this host and that of the store differ too much ({message})")
+        if code in _DENIED_CODES or status in {401, 403}:
+            return AccessDenied(message)
+        if code == "InvalidRange":
+            return _BeyondTheEnd(message)
+        if code in _FULL_CODES or status == 507:
+            return StorageFull(message)
+        if status >= 500 or status == 429:
+            return StorageUnavailable(message)
+        return StorageError(message)
+
     async def _connect(self) -> S3Client:
         """Make the client, once; the libraries are heavy and imported only by those who use S3."""
         async with self._connecting:
@@ -269,10 +287,9 @@ class S3(Parted):
                 connected = self._client
             else:
                 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]  # has none
-                from aiobotocore.session import get_session  # type: ignore[import-untyped]  # has none
 
                 settings = self._settings
-                client: AbstractAsyncContextManager[S3Client] = get_session().create_client(
+                client: AbstractAsyncContextManager[S3Client] = _session().create_client(
                     "s3",
                     region_name=settings.region,
                     endpoint_url=settings.endpoint,
@@ -301,19 +318,9 @@ class S3(Parted):
             return connected
 
 
-def _translated(response: object, message: str, location: str) -> StorageError:
-    """The StorageError for an error answer of the store."""
-    error = response.get("Error", {}) if isinstance(response, dict) else {}
-    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    code, status = error.get("Code", ""), metadata.get("HTTPStatusCode", 0)
-    if code in _MISSING_CODES:
-        return ObjectMissing(location)
-    if code in _DENIED_CODES or status in {401, 403}:
-        return AccessDenied(message)
-    if code == "InvalidRange":
-        return _BeyondTheEnd(message)
-    if code in _FULL_CODES or status == 507:
-        return StorageFull(message)
-    if status >= 500 or status == 429:
-        return StorageUnavailable(message)
-    return StorageError(message)
+@lru_cache(maxsize=1)
+def _session() -> AioSession:
+    """One for all drivers of the process: the description of S3 that it reads takes a tenth of a second."""
+    from aiobotocore.session import get_session
+
+    return get_session()
