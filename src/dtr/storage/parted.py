@@ -3,11 +3,12 @@ Uploads to stores that take them in parts.
 
 A store wants parts of a known length, not too many of them, and not too short ones; the requests of clients are
 of any length and end anywhere. So bytes wait in a file (`dtr.storage.spool`) until there are enough of them for a
-part, and an upload holds pieces of it in memory only. What a request leaves that is too short for a part is the
-*tail*: up to 64 KiB of it travel in the state, because a row carries that more cheaply than two requests to the
-store; a longer one is an object ``<location>.tail.<random>``, so that megabytes never go through the database.
-Each is written once, under a name of its own: a request that was given up on and still arrives cannot change the
-tail that a later state names. An upload without any part is one object, stored when it is completed.
+part, which is sent while the next one fills; an upload holds pieces of them in memory only. What a request leaves
+that is too short for a part is the *tail*: up to 64 KiB of it travel in the state, because a row carries that more
+cheaply than two requests to the store; a longer one is an object ``<location>.tail.<random>``, so that megabytes
+never go through the database. Each is written once, under a name of its own: a request that was given up on and
+still arrives cannot change the tail that a later state names. An upload without any part is one object, stored
+when it is completed.
 
 What a store keeps of an unfinished upload under a name of its own is *put aside*, at
 ``<location>.<kind>.<random>``: tails, and, in stores whose parts are objects, parts
@@ -16,6 +17,7 @@ What a store keeps of an unfinished upload under a name of its own is *put aside
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import uuid
@@ -23,7 +25,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -32,7 +34,7 @@ from dtr.storage.errors import Interrupted, ObjectMissing, StorageError
 from dtr.storage.spool import SPOOL_PIECE, Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 
 _LONGEST_TAIL_IN_STATE = 64 * 1024
 _ASIDE = re.compile(r"\.(?:tail|part)\.[0-9a-f]{32}\Z")
@@ -144,9 +146,10 @@ class Parted(ABC):
         if state.stale_location:
             with suppress(StorageError):  # swept by complete or abort
                 await self.delete(state.stale_location)
-        with self._spool() as part:
+        with self._spool() as one, self._spool() as other:
+            part, spare = one, other
             await self._recall_tail(state, part)
-            reached = msgspec.structs.replace(
+            before_tail = msgspec.structs.replace(
                 state,
                 offset=state.offset - len(part),
                 tail=b"",
@@ -154,16 +157,18 @@ class Parted(ABC):
                 stale_location=state.tail_location,
             )
             blocks = Blocks(body, SPOOL_PIECE)
-            async with aclosing(aiter(blocks)) as pieces:
+            async with _Sending(self._append, before_tail) as sending, aclosing(aiter(blocks)) as pieces:
                 async for block in pieces:
                     left = memoryview(block.read())
-                    while len(left) >= (room := self._sizes.full(reached.offset) - len(part)):
+                    while len(left) >= (room := self._sizes.full(sending.offset) - len(part)):
                         await part.add(left[:room])
-                        reached = await self._append(reached, part)
+                        await sending.begin(part)
+                        part, spare = spare, part
                         part.clear()
                         left = left[room:]
                     if left:
                         await part.add(left)
+                reached = await sending.end()
             if part.short is None and len(part) >= self._sizes.enough(reached):
                 reached = await self._append(reached, part)
             else:
@@ -267,6 +272,43 @@ class Parted(ABC):
             async for stored in found:
                 if upload_of(stored.location) is not None:
                     await self.delete(stored.location)
+
+
+class _Sending:
+    """
+    The parts of an upload on their way to the store, one at a time, while the next one fills.
+
+    At the end of the block nothing is under way any more, whatever ended it.
+    """
+
+    def __init__(
+        self, append: Callable[[UploadState, Spool], Coroutine[Any, Any, UploadState]], state: UploadState
+    ) -> None:
+        self.offset = state.offset
+        """Where the next part begins."""
+        self._append = append
+        self._reached = state
+        self._under_way: asyncio.Task[UploadState] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
+            await asyncio.gather(self._under_way, return_exceptions=True)
+
+    async def begin(self, part: Spool) -> None:
+        """Send a part, once the one before is stored; `part` is in use until the next `begin` or `end`."""
+        state = await self.end()
+        self._under_way = asyncio.create_task(self._append(state, part))
+        self.offset += len(part)
+
+    async def end(self) -> UploadState:
+        """The state with all parts, once they are stored. Raises what became of the last."""
+        if self._under_way is not None:
+            self._reached, self._under_way = await self._under_way, None
+        return self._reached
 
 
 def aside(location: str, kind: Literal["tail", "part"]) -> str:
