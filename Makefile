@@ -63,7 +63,7 @@ docs: $(VENV)/dev.stamp ## Build the documents into docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
 lock: $(VENV)/dev.stamp ## Bring the locked dependencies up to date
-	for one in build core test; do \
+	for one in build core test swift; do \
 	  $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q \
 	    requirements/$$one.in -o requirements/$$one.txt; \
 	done

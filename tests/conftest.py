@@ -18,9 +18,11 @@ import asyncpg
 import pytest
 from tests.support.azurite import AzureServer, run_azure_server
 from tests.support.forks import run_dtr
+from tests.support.gcs import GCSServer, run_gcs_server
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server, run_s3_server
 from tests.support.server import Server, clean_environment
+from tests.support.swift import SwiftServer, run_swift_server
 
 from dtr.db import Database, open_database
 from dtr.db.migrate import migrate
@@ -279,9 +281,23 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
+def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
+    """A running Swift."""
+    with run_swift_server(tmp_path_factory.mktemp("swift")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
     """A running server that stands for Microsoft Azure."""
     with run_azure_server(tmp_path_factory.mktemp("azure")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GCSServer]:
+    """A running server that stands for Google Cloud Storage."""
+    with run_gcs_server(tmp_path_factory.mktemp("gcs")) as running:
         yield running
 
 

@@ -26,15 +26,19 @@ from dtr.storage.storages import Redirect, Storages
 
 if TYPE_CHECKING:
     from dtr.storage.azure import Azure, AzureSettings
+    from dtr.storage.gcs import GCS, GCSSettings
     from dtr.storage.s3 import S3, S3Settings
+    from dtr.storage.swift import Swift, SwiftSettings
 
 __all__ = [
+    "GCS",
     "S3",
     "AccessDenied",
     "Azure",
     "AzureSettings",
     "Driver",
     "FileSystem",
+    "GCSSettings",
     "Interrupted",
     "LocalFiles",
     "Memory",
@@ -48,17 +52,20 @@ __all__ = [
     "StorageUnavailable",
     "Storages",
     "Stored",
+    "Swift",
+    "SwiftSettings",
     "UploadBusy",
     "UploadState",
     "new_location",
 ]
 
 
-_LATER = {"S3": "s3", "S3Settings": "s3", "Azure": "azure", "AzureSettings": "azure"}
-"""In which modules the drivers are whose libraries take longer to load than all the others together."""
+_LATER = {"Azure": "azure", "GCS": "gcs", "S3": "s3", "Swift": "swift"}
+"""In which modules the drivers are, and their settings, whose libraries take long to load."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(f"dtr.storage.{_LATER[name]}"), name)
+    driver = name.removesuffix("Settings")
+    if driver in _LATER:
+        return getattr(import_module(f"dtr.storage.{_LATER[driver]}"), name)
     raise AttributeError(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
@@ -40,17 +41,21 @@ _LONGEST_ANSWER = 32 * 1024 * 1024
 class Web:
     """The connections to one store, at most 64 at a time."""
 
-    def __init__(self, store: str, *, verify: bool | str = True, time_limit: float = 60) -> None:
+    def __init__(
+        self, store: str, *, verify: bool | str = True, time_limit: float = 60, proxies: bool = True
+    ) -> None:
         """
         `store` is what it is called in errors.
 
         `verify` is whether to check the server's certificate, or the authorities to trust: the path of a file, or
         the certificates themselves (PEM). `time_limit`, in seconds, holds for every request with all its attempts,
-        and begins anew with every piece that is sent or read.
+        and begins anew with every piece that is sent or read. Without `proxies`, those of the environment are not
+        used.
         """
         self._store = store
         self._verify = verify
         self._time_limit = time_limit
+        self._proxies = proxies
         self._session: aiohttp.ClientSession | None = None
 
     async def send(
@@ -69,7 +74,7 @@ class Web:
         tokens are of the moment. Answers of the statuses `again`, and connections that fail, lead to another
         attempt, a few times.
         """
-        proxy, size = _proxy_of(url), size_of(data)
+        proxy, size = _proxy_of(url) if self._proxies else None, size_of(data)
         length = {"Content-Length": str(size)} if size or method in {"PUT", "POST"} else {}
         async with self.limited() as limit:
             for attempt in range(_ATTEMPTS):
@@ -135,7 +140,9 @@ class Web:
         """The session, made by the first request."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=self._trusted()),
+                connector=aiohttp.TCPConnector(
+                    limit=_CONNECTIONS, ssl=self._trusted(), socket_factory=self._socket
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),
                 auto_decompress=False,
@@ -144,6 +151,17 @@ class Web:
                 skip_auto_headers={"Content-Type"},
             )
         return self._session
+
+    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """
+        A socket of a connection that ends when the other side does not take what was sent to it.
+
+        Otherwise one that is closed would stay until it has: with a server that has stopped, for ever.
+        """
+        family, kind, protocol, _, _ = info
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._time_limit * 1000))
+        return made
 
     def _trusted(self) -> ssl.SSLContext:
         verify = self._verify

@@ -6,13 +6,16 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.azurite import azure_settings
+from tests.support.gcs import gcs_settings
 from tests.support.storage import Store, s3_settings
+from tests.support.swift import swift_settings
 
 from dtr.pki import Certificate, ensure_certificate
-from dtr.storage import S3, Azure, Driver, FileSystem, Memory, Observed
+from dtr.storage import GCS, S3, Azure, Driver, FileSystem, Memory, Observed, Swift
 
 
 def memory(_: pytest.FixtureRequest, __: Path) -> Store:
@@ -57,6 +60,39 @@ def azure(request: pytest.FixtureRequest, path: Path) -> Store:
         wrong_keys=({"account_key": "d3Jvbmc="}, {"account": "nobody"}, {"account_key": "", "sas_token": "sig=x"}),
         missing_place={"container": "no-such-container"},
         missing_name="no-such-container",
+        signed_methods=frozenset({"GET", "HEAD"}),
+    )
+
+
+def swift(request: pytest.FixtureRequest, path: Path) -> Store:
+    server = request.getfixturevalue("swift_server")
+
+    def open_driver(*, verify: bool = True, ca_bundle: Path | None = None, **changes: object) -> Driver:
+        given = {"root_directory": f"/test/{path.name}/", "verify": str(ca_bundle) if ca_bundle else verify}
+        return Swift(swift_settings(server, **{**given, **changes}))
+
+    return Store(
+        open_driver,
+        server,
+        wrong_keys=({"password": "wrong"}, {"username": "nobody"}, {"region": "south"}),
+        missing_place={"container": "no-such-container"},
+        missing_name="no-such-container",
+        signed_methods=frozenset({"GET", "HEAD"}),
+    )
+
+
+def gcs(request: pytest.FixtureRequest, path: Path) -> Store:
+    server = request.getfixturevalue("gcs_server")
+
+    def open_driver(*, verify: bool = True, ca_bundle: Path | None = None, **changes: Any) -> Driver:
+        given = {"root_directory": f"/test/{path.name}/", "verify": str(ca_bundle) if ca_bundle else verify}
+        return GCS(gcs_settings(server, **{**given, **changes}))
+
+    return Store(
+        open_driver,
+        server,
+        wrong_keys=({"key": server.key("unknown")}, {"key": server.key(client_email="nobody@nowhere")}),
+        missing_place={"bucket": "no-such-bucket"},
     )
 
 
@@ -68,6 +104,8 @@ ALONE: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {
 SERVED: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {
     "s3": s3,
     "azure": azure,
+    "gcs": gcs,
+    "swift": swift,
 }
 """Those that talk to a server."""
 
