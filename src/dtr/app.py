@@ -34,9 +34,21 @@ from dtr.enforcement import Enforcement
 from dtr.events import Bounds, Events
 from dtr.http.front import Front
 from dtr.http.hosts import Hosts
+from dtr.http.limits import Limits as RequestLimits
+from dtr.http.limits import Rule
 from dtr.http.operations import Operations
 from dtr.jobs import Crons, JobRequest, Jobs, Worker, Workers
-from dtr.mirrors import SCHEDULE, Cache, Local, MirroringPolicies, PollMirror, PushMirror, Transfer, Upstreams
+from dtr.mirrors import (
+    SCHEDULE,
+    Cache,
+    Local,
+    MirroringPolicies,
+    PollMirror,
+    PushMirror,
+    Refetch,
+    Transfer,
+    Upstreams,
+)
 from dtr.outbound import Addresses, Outside
 from dtr.policies import Promotions, Pruning, TagReader
 from dtr.registry import (
@@ -56,12 +68,14 @@ from dtr.registry import (
     show_signed,
 )
 from dtr.registry.fsck import Fsck
+from dtr.registry.importing import Import
 from dtr.registry.lifetimes import DAY
 from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
 from dtr.signatures import Identities, Signatures, Sigstore
 from dtr.signer import LocalSigner, RemoteSigner
-from dtr.storage import Observed
+from dtr.storage import Storages
+from dtr.storage.definitions import DEFAULT
 from dtr.trust import OldFiles, Trust
 from dtr.trust.index import TrustIndex
 from dtr.vault import Vault
@@ -77,6 +91,7 @@ if TYPE_CHECKING:
     from dtr.http.types import ASGIApp, Scope
     from dtr.metrics import Metrics
     from dtr.pki import Certificate
+    from dtr.registry.importing import ImportPlan
     from dtr.signer import Signer
     from dtr.storage import Driver
 
@@ -96,7 +111,7 @@ class Application:
         """Build them; nothing is connected before the first use. Raises DatabaseError, TrustRootInvalid."""
         self.settings = settings
         self.database: Database = open_database(settings.database_url, size=settings.database.pool_size)
-        self.storage = Observed(open_storage(settings))
+        self.storage = Storages({DEFAULT: open_storage(settings)}, DEFAULT, redirect=settings.storage.redirect)
         registry = settings.registry
         self.lifetimes = Lifetimes(
             lease=registry.lease_seconds * 1000,
@@ -205,7 +220,9 @@ class Application:
             return False
         return True
 
-    def front(self, certificate: Certificate | None, metrics: Metrics) -> Front:
+    def front(
+        self, certificate: Certificate | None, metrics: Metrics, limits: RequestLimits | None = None
+    ) -> Front:
         """The ASGI application of the components that this process runs."""
         settings = self.settings
         self._metrics = metrics
@@ -259,6 +276,7 @@ class Application:
             https_port=https_port,
             trusted_proxies=settings.trusted_proxies,
             plain=("_ping", "health", "ca"),
+            limits=limits,
         )
 
     def _host(self) -> str:
@@ -276,6 +294,26 @@ class Application:
             self.storage,
             self.lifetimes,
             sparse_manifests=self.settings.registry.sparse_manifests,
+            refetch=Refetch(
+                self.database,
+                self.upstreams,
+                definitions=self.definitions,
+                remotes=self.remotes,
+                local=self.local,
+            ),
+        )
+
+    def importing(self, plan: ImportPlan) -> Import:
+        """An import of what another registry left in a storage."""
+        return Import(
+            self.database,
+            self.storage,
+            accounts=self.accounts,
+            repositories=self.repositories,
+            manifests=self.manifests,
+            lifetimes=self.lifetimes,
+            manifest_limit=self.settings.registry.manifest_limit,
+            plan=plan,
         )
 
     def _session_rules(self) -> SessionRules:
@@ -355,6 +393,7 @@ class Application:
             logins=Retention(self.database, kept=self.settings.auth.ended_token_days * DAY),
             jobs=self.jobs,
             audit=self.audit,
+            importing=self.importing,
             live=self.live,
             event_bounds=self._event_bounds,
             lifetimes=self.lifetimes,
@@ -410,7 +449,6 @@ class Application:
                 manifest_limit=settings.registry.manifest_limit,
                 chunk_minimum=settings.registry.chunk_minimum,
                 delete_enabled=settings.registry.delete,
-                redirect_seconds=settings.storage.redirect_seconds,
                 page_size=settings.registry.page_size,
             ),
         )
@@ -544,34 +582,21 @@ def _proxy_of(url: str) -> str | None:
 
 
 def open_storage(settings: Settings) -> Driver:
-    """The storage that the settings name."""
-    if settings.storage.driver == "memory":
-        from dtr.storage import Memory
+    """The storage that the settings describe. Raises StorageError."""
+    if settings.storage.driver == "filesystem" and settings.storage.filesystem.root is None:
+        # One that was named may be a mount that is not there now.
+        settings.blob_directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    return settings.storage_parameters.open(settings.data_dir.absolute())
 
-        return Memory()
-    if settings.storage.driver == "s3":
-        from dtr.storage import S3, S3Settings
 
-        given = settings.storage.s3
-        return S3(
-            S3Settings(
-                bucket=given.bucket,
-                region=given.region,
-                endpoint=given.endpoint,
-                access_key=given.access_key,
-                secret_key=given.secret_key.get_secret_value() if given.secret_key else None,
-                root_directory=given.prefix,
-                path_style=given.path_style,
-                verify=str(given.ca_bundle) if given.ca_bundle and given.verify else given.verify,
-                spool_directory=str(settings.data_dir.absolute()),
-            )
-        )
-    from dtr.storage import FileSystem
-
-    root = settings.blob_directory
-    if settings.storage.filesystem.root is None:  # one that was named may be a mount that is not there now
-        root.mkdir(mode=0o750, parents=True, exist_ok=True)
-    return FileSystem(root)
+def request_limits(settings: Settings) -> RequestLimits | None:
+    """What limits one client, for all workers together: made before they are forked. None: nothing does."""
+    given = settings.limits
+    address = Rule(given.address_rate, given.address_burst, given.address_transfers)
+    account = Rule(given.account_rate, given.account_burst, given.account_transfers)
+    if all(one is None for rule in (address, account) for one in (rule.rate, rule.transfers)):
+        return None
+    return RequestLimits(address, account, exempt=given.exempt_networks, workers=settings.workers)
 
 
 def open_signer(settings: Settings, database: Database) -> Signer:

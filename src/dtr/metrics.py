@@ -156,9 +156,9 @@ class Metrics:
         """The database was read or written."""
         _add(self._counted.database, operation, seconds)
 
-    def storage_used(self, operation: str, seconds: float) -> None:
-        """The storage did something."""
-        _add(self._counted.storage, operation, seconds)
+    def storage_used(self, storage: str, operation: str, seconds: float) -> None:
+        """A storage did something."""
+        _add(self._counted.storage, f"{storage} {operation}", seconds)
 
     def job_ended(self, action: str, outcome: str, seconds: float) -> None:
         """A job of this process ended."""
@@ -266,7 +266,12 @@ class _Sum:
                 ["operation"],
                 total.database,
             ),
-            ("dtr_storage_seconds", "Time of an operation of the storage.", ["operation"], total.storage),
+            (
+                "dtr_storage_seconds",
+                "Time of an operation of a storage.",
+                ["storage", "operation"],
+                total.storage,
+            ),
             ("dtr_job_seconds", "Time of a job.", ["action", "outcome"], total.jobs),
         ):
             family = HistogramMetricFamily(name, text, labels=labels)

@@ -163,7 +163,7 @@ def test_times_of_database_and_storage_are_counted(server: Server) -> None:
         until_metric(server, 1, "dtr_database_seconds_count", operation=operation)
         assert metric(server, "dtr_database_seconds_sum", operation=operation) > 0
     text = ask(server, "/metrics").body.decode()
-    assert re.search(r'^dtr_storage_seconds_count\{operation="\w+"\} [1-9]', text, re.MULTILINE)
+    assert re.search(r'^dtr_storage_seconds_count\{operation="\w+",storage="default"\} [1-9]', text, re.MULTILINE)
 
 
 def test_the_request_that_asks_is_the_one_that_runs(make_server: Callable[..., Server]) -> None:

@@ -35,7 +35,7 @@ from dtr.registry import (
 )
 from dtr.registry.collector import Collected
 from dtr.registry.fsck import Fsck
-from dtr.storage import Driver
+from dtr.storage import Driver, Storages
 from dtr.trust.index import TrustIndex
 
 GUN = "dtr.test/acme/app"
@@ -61,7 +61,7 @@ class Rooms:
         self._peers: list[Rooms] = []
         self.lifetimes = lifetimes or Lifetimes()
         self.database: Database = open_database(database_url, size=pool_size)
-        self.storage = open_storage()
+        self.storage = Storages({"default": open_storage()}, "default")
         self.accounts = Accounts(self.database, Passwords(memory_kib=8, passes=1))
         self.repositories = Repositories(self.database)
         self.blobs = Blobs(self.database, self.lifetimes)

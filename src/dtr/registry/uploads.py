@@ -7,11 +7,11 @@ whatever happens, something knows what to clean up. Bytes become a blob in one t
 durable and their digest is right; nothing is copied then.
 
 One request at a time has its *turn* at a session; a second one is refused before it writes anything, because a
-store that is told to write the same part twice keeps the later one, whoever sent it. Storage with real files takes
-the fast path (`LocalFiles`): threads move bytes from the socket to the file and hash them on the way, and the
-lock of that file is the turn; the kernel gives it back when the writer dies. With other storage the turn is a
-lease in the row: a dead writer's ends after `_LEASE_SECONDS`, a living one renews it, and stops writing when it
-cannot.
+store that is told to write the same part twice keeps the later one, whoever sent it. A storage with real files
+takes the fast path (`LocalFiles`): threads move bytes from the socket to the file and hash them on the way, and
+the lock of that file is the turn; the kernel gives it back when the writer dies. With any other storage the turn is
+a lease in the row: a dead writer's ends after `_LEASE_SECONDS`, a living one renews it, and stops writing when it
+cannot. A session stays in the storage in which it began, whatever its namespace is assigned to meanwhile.
 """
 
 from __future__ import annotations
@@ -45,13 +45,11 @@ from dtr.registry.errors import (
 )
 from dtr.storage import (
     Interrupted,
-    LocalFiles,
     ObjectMissing,
     StorageFull,
     StorageUnavailable,
     UploadBusy,
     UploadState,
-    new_location,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ if TYPE_CHECKING:
 
     from dtr.db import Database, Row, Transaction
     from dtr.registry.lifetimes import Lifetimes
-    from dtr.storage import Driver
+    from dtr.storage import Storages
 
 T = TypeVar("T")
 
@@ -89,6 +87,9 @@ _INSERT = Statement(
         ).where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None)),
     )
 )  # fmt: skip
+_NAMESPACE = Statement(
+    select(repositories.c.namespace_id).where(repositories.c.id == bindparam("repository", type_=BigInteger))
+)
 _lives = (
     uploads.c.id == bindparam("which"),
     uploads.c.repository_id == bindparam("repository"),
@@ -258,6 +259,16 @@ class _Turn:
     is_over: bool = False
 
     @property
+    def is_durable(self) -> bool:
+        """
+        Whether how far the session came has to outlive a failure of the power.
+
+        Where there are files, the client begins again, and at worst a partial file stays. The parts of a forgotten
+        upload to a store elsewhere would cost, unseen.
+        """
+        return self.file is None
+
+    @property
     def lease(self) -> int:
         """For how many milliseconds the row has to keep others away."""
         return _LEASE_SECONDS * 1000 if self.writer else 0
@@ -269,7 +280,7 @@ class Uploads:
     def __init__(
         self,
         database: Database,
-        storage: Driver,
+        storage: Storages,
         lifetimes: Lifetimes,
         *,
         blob_limit: int | None = None,
@@ -278,11 +289,7 @@ class Uploads:
         """`blob_limit` is the largest size of a blob, `inline_limit` of one that is kept in the database."""
         self._database = database
         self._storage = storage
-        self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
         self._lifetimes = lifetimes
-        # Files: a failure of the power may take back the session and how far it came. The client begins again, and
-        # at worst a partial file stays. The parts of a forgotten upload to a store elsewhere would cost, unseen.
-        self._durable = self._files is None
         self._blob_limit = blob_limit
         self._inline_limit = min(inline_limit, SMALL)
         # Hash contexts cannot be stored. Whoever continues in another process hashes what is there again.
@@ -290,7 +297,7 @@ class Uploads:
 
     async def start(self, repository: int, account: str | None, algorithm: str = "sha256") -> Upload:
         """A new session of `account` (None: anonymous). Raises RepositoryUnknown."""
-        state = await self._storage.create_upload(new_location())
+        state = await self._storage.create_upload(await self._new_location(repository))
         upload = Upload(str(uuid.uuid4()), repository, state, algorithm, None)
 
         async def work(tx: Transaction) -> bool:
@@ -307,7 +314,7 @@ class Uploads:
             )
             return made > 0
 
-        if not await self._database.unit(work, durable=self._durable):
+        if not await self._database.unit(work, durable=not self._storage.has_files(state.location)):
             raise RepositoryUnknown(str(repository))
         return upload
 
@@ -412,10 +419,10 @@ class Uploads:
 
     async def _receive(self, turn: _Turn, body: Body, hasher: _Hasher, room: int | None) -> UploadState:
         state, file = turn.upload.state, turn.file
-        if self._files is None or file is None:
+        if file is None:
             return await self._storage.write(state, _hashing(body.pieces(), hasher, room, self._blob_limit))
         turn.has_written = True
-        await _in_thread(self._files.position, file, state)
+        await _in_thread(self._storage.position, file, state)
         try:
             written = await body.into_file(file, hasher, room)
         except (StorageFull, BlobTooLarge) as error:
@@ -552,7 +559,7 @@ class Uploads:
             )
             return changed > 0
 
-        if not await _to_its_end(self._database.unit(work, durable=self._durable)):
+        if not await _to_its_end(self._database.unit(work, durable=turn.is_durable)):
             found = await self.get(before.repository, before.id)
             if found.state != reached.state:  # the same: this unit ran before, and its answer was lost
                 raise UploadOutOfOrder(before.id, found.offset)
@@ -570,7 +577,9 @@ class Uploads:
 
         Raises UploadOccupied, UploadUnknown.
         """
-        async with self._locked_file(upload) if self._files else self._leased(upload) as turn, self._kept(turn):
+        await self._storage.prepare(upload.state.location)
+        has_file = self._storage.has_files(upload.state.location)
+        async with self._locked_file(upload) if has_file else self._leased(upload) as turn, self._kept(turn):
             try:
                 yield turn
             except ObjectMissing:  # what was acknowledged is no longer in the storage
@@ -593,8 +602,7 @@ class Uploads:
 
     async def _open_file(self, upload: Upload) -> tuple[Upload, int]:
         """The session as it is now, and its file, locked."""
-        assert self._files is not None
-        opening = asyncio.get_running_loop().run_in_executor(None, self._files.open_writer, upload.state)
+        opening = asyncio.get_running_loop().run_in_executor(None, self._storage.open_writer, upload.state)
         try:
             file = await _to_its_end(opening, partial(_in_thread, os.close))
         except UploadBusy:
@@ -713,7 +721,7 @@ class Uploads:
             )
             return changed > 0
 
-        return await _to_its_end(self._database.unit(work, durable=self._durable))
+        return await _to_its_end(self._database.unit(work, durable=turn.is_durable))
 
     async def _hash(self, location: str, algorithm: str) -> str:
         hasher = hashlib.new(algorithm)
@@ -721,6 +729,14 @@ class Uploads:
             async for piece in pieces:
                 await asyncio.to_thread(hasher.update, piece)
         return f"{algorithm}:{hasher.hexdigest()}"
+
+    async def _new_location(self, repository: int) -> str:
+        """A location in the storage for what is pushed into this repository."""
+        namespace = None
+        if self._storage.assigned:
+            row = await self._database.fetch_one(_NAMESPACE, repository=repository)
+            namespace = row[0] if row else None
+        return self._storage.new_location(namespace)
 
     def _remember(self, upload: Upload, hasher: _Hasher) -> None:
         self._hashers[upload.id] = hasher

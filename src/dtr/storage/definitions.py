@@ -7,14 +7,18 @@ A kind is a `Parameters` class, its entry in `KINDS`, and its section in `Storag
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from dtr.storage.storages import Redirect
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dtr.storage.driver import Driver
 
@@ -136,10 +140,86 @@ class S3Storage(Parameters):
         )
 
 
+class AzureStorage(Parameters):
+    """Blobs as block blobs in a container of Microsoft Azure."""
+
+    needed = ("account_name", "container")
+
+    account_name: str = Field(
+        "", pattern=r"^([a-z0-9]{3,24})?$", description="The storage account, without a hierarchical namespace."
+    )
+    account_key: SecretStr | None = Field(None, description="A key of the account.")
+    sas_token: SecretStr | None = Field(
+        None,
+        description="A shared access signature instead of the key, with the rights `racwdl` on the container; "
+        "pulls are not redirected then.",
+    )
+    container: str = Field(
+        "", pattern=r"^([a-z0-9](-?[a-z0-9]){2,62})?$", description="The container; it must exist."
+    )
+    realm: str = Field(
+        "core.windows.net",
+        pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
+        description="The cloud: `core.windows.net` is the public one, `core.chinacloudapi.cn` China's, "
+        "`core.usgovcloudapi.net` that of the US government.",
+    )
+    endpoint: str | None = Field(
+        None, description="The address of the Blob service; by default `https://ACCOUNT.blob.REALM`."
+    )
+    prefix: str = Field("", description="What every name begins with.")
+    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
+    verify: bool = Field(True, description="Check the server's certificate.")
+
+    @field_validator("account_key")
+    @classmethod
+    def _base64(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            base64.b64decode((value or SecretStr("")).get_secret_value(), validate=True)
+        except ValueError:
+            raise ValueError("is what Azure shows as the key: base64") from None
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"https?://[^/?#@]+[^?#@]*", value) is None:
+            raise ValueError("is https://HOST[:PORT][/ACCOUNT]")
+        return value
+
+    def missing(self) -> list[str]:
+        """See `Parameters`; one of key and signature is needed."""
+        return super().missing() + ([] if self.account_key or self.sas_token else ["account_key"])
+
+    @property
+    def place(self) -> str:
+        """``azure://HOST/CONTAINER/PREFIX``."""
+        host = (self.endpoint or f"https://{self.account_name}.blob.{self.realm}").partition("://")[2].rstrip("/")
+        return "/".join(filter(None, (f"azure://{host.lower()}", self.container, self.prefix.strip("/"))))
+
+    def open(self, spool_directory: Path) -> Driver:
+        """See `Parameters`."""
+        from dtr.storage.azure import Azure, AzureSettings
+
+        return Azure(
+            AzureSettings(
+                account=self.account_name,
+                container=self.container,
+                account_key=self.account_key.get_secret_value() if self.account_key else None,
+                sas_token=self.sas_token.get_secret_value() if self.sas_token else None,
+                realm=self.realm,
+                endpoint=self.endpoint,
+                root_directory=self.prefix,
+                verify=str(self.ca_bundle) if self.ca_bundle and self.verify else self.verify,
+                spool_directory=str(spool_directory),
+            )
+        )
+
+
 KINDS: dict[str, type[Parameters]] = {
     "filesystem": FileSystemStorage,
     "memory": MemoryStorage,
     "s3": S3Storage,
+    "azure": AzureStorage,
 }
 """The parameters of each kind of storage, by the name of its driver."""
 
@@ -147,7 +227,9 @@ KINDS: dict[str, type[Parameters]] = {
 class Storage(Section):
     """Where the blobs are."""
 
-    driver: Literal["filesystem", "memory", "s3"] = Field("filesystem", description="The kind of storage.")
+    driver: Literal["filesystem", "memory", "s3", "azure"] = Field(
+        "filesystem", description="The kind of storage."
+    )
     redirect_seconds: int | None = Field(
         None,
         ge=10,
@@ -159,6 +241,7 @@ class Storage(Section):
     )
     filesystem: FileSystemStorage = FileSystemStorage()
     s3: S3Storage = S3Storage()
+    azure: AzureStorage = AzureStorage()
 
     @field_validator("redirect_except")
     @classmethod
@@ -171,6 +254,11 @@ class Storage(Section):
             for name in self.parameters.missing():
                 raise ValueError(f"storage.{self.driver}.{name} is needed for the driver {self.driver}")
         return self
+
+    @property
+    def redirect(self) -> Redirect | None:
+        """Whether reading clients are sent there."""
+        return redirect_of(self.redirect_seconds, self.redirect_except)
 
     @property
     def parameters(self) -> Parameters:
@@ -214,6 +302,13 @@ def plain_and_secret(parameters: Parameters) -> tuple[dict[str, Any], dict[str, 
         if isinstance(value := getattr(parameters, name), SecretStr)
     }
     return {name: value for name, value in given.items() if name not in secrets}, secrets
+
+
+def redirect_of(seconds: int | None, excepted: Iterable[str]) -> Redirect | None:
+    """To addresses good for so many seconds, but not in these networks; None: to none. Raises ValueError."""
+    if seconds is None:
+        return None
+    return Redirect(seconds, tuple(ipaddress.ip_network(network) for network in excepted))
 
 
 def checked_networks(value: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ and is closed afterwards.
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -25,20 +25,31 @@ from dtr.storage.errors import Interrupted, ObjectMissing, StorageError, Storage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from ipaddress import IPv4Network, IPv6Network
 
     from dtr.storage.driver import Driver, Stored, UploadState
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Reading clients are sent to signed addresses of the storage that are good for so many `seconds`."""
+
+    seconds: int
+    excepted: tuple[IPv4Network | IPv6Network, ...] = ()
+    """But not those in these networks, who cannot reach it."""
+
+
 class _Storage:
     """One of them: its driver, and how many operations of it run."""
 
-    __slots__ = ("driver", "files", "is_retired", "name", "running")
+    __slots__ = ("driver", "files", "is_retired", "name", "redirect", "running")
 
-    def __init__(self, name: str, driver: Driver) -> None:
+    def __init__(self, name: str, driver: Driver, redirect: Redirect | None = None) -> None:
         self.name = name
         self.driver = driver
+        self.redirect = redirect
         self.files = driver if isinstance(driver, LocalFiles) else None
         self.running = 0
         self.is_retired = False
@@ -60,8 +71,8 @@ class Storages:
     descriptors of `LocalFiles` is not seen here.
     """
 
-    def __init__(self, drivers: Mapping[str, Driver], default: str) -> None:
-        """Begin with these; `default` names the one for what is assigned to none."""
+    def __init__(self, drivers: Mapping[str, Driver], default: str, *, redirect: Redirect | None = None) -> None:
+        """Begin with these; `default` names the one for what is assigned to none, `redirect` is its."""
         self.observe: Callable[[str, str, float], None] | None = None
         self.refresh: Callable[[], Awaitable[object]] | None = None
         """Learns of storages that were added elsewhere, and calls `put`."""
@@ -69,6 +80,8 @@ class Storages:
         self.assigned: Mapping[str, str] = {}
         """The storages of namespaces, by the namespaces' ids."""
         self._known = {name: _Storage(name, driver) for name, driver in drivers.items()}
+        if redirect is not None:
+            self._known[default].redirect = redirect
 
     # --- which there are ---
 
@@ -81,9 +94,13 @@ class Storages:
         """The driver of one, which takes locations without a name. Raises StorageUnavailable."""
         return self._storage(name).driver
 
-    async def put(self, name: str, driver: Driver) -> None:
+    async def put(self, name: str, driver: Driver, redirect: Redirect | None = None) -> None:
         """Add one, or give it another driver; the one before is closed when nothing of it runs any more."""
-        before, self._known[name] = self._known.get(name), _Storage(name, driver)
+        before = self._known.get(name)
+        if before is not None and before.driver is driver:
+            before.redirect = redirect
+            return
+        self._known[name] = _Storage(name, driver, redirect)
         if before is not None:
             await self._retire(before)
 
@@ -98,6 +115,10 @@ class Storages:
     async def prepare(self, location: str) -> None:
         """Know the storage of this location, so that `has_files` can tell. Raises StorageUnavailable."""
         await self._find(location.partition(":")[0])
+
+    def redirect(self, location: str) -> Redirect | None:
+        """Whether reading clients are sent to the storage of this location."""
+        return self._storage(location.partition(":")[0]).redirect
 
     # --- LocalFiles ---
 

@@ -27,7 +27,7 @@ from dtr.registry import (
     TagOfCache,
 )
 from dtr.remotes import Remote, Remotes
-from dtr.storage import FileSystem, Memory
+from dtr.storage import FileSystem, Memory, Storages
 
 IMAGE = make_image(layers=2, size=300_000)
 LAYER = IMAGE.blobs[1]
@@ -209,8 +209,7 @@ async def test_bytes_are_given_on_as_they_come(caches: Caches, scripted: Scripte
     if kind == "memory":
         shared = Memory()
         caches = Caches(caches.rooms.another(), scripted)
-        caches.rooms.uploads._storage = caches.rooms.storage = shared
-        caches.rooms.uploads._files = None
+        caches.rooms.uploads._storage = caches.rooms.storage = Storages({"default": shared}, "default")
     await caches.make()
     gate = scripted.gates[digest_of(LAYER)] = threading.Event()
     scripted.push("library/app", IMAGE, "latest")

@@ -18,7 +18,7 @@ from tests.support.rooms import Rooms, annotated, make_body
 from dtr.oci import Digest
 from dtr.registry import BlobUnknown, ManifestUnknown, fsck
 from dtr.registry.fsck import Fsck
-from dtr.storage import Memory, ObjectMissing, Stored, new_location
+from dtr.storage import Memory, ObjectMissing, Storages, Stored
 
 
 class Store:
@@ -39,7 +39,11 @@ class Store:
         await self.rooms.push(other, self.image, "v1")
 
     async def path(self) -> Path:
-        return self._root / (await self.rooms.blobs.get("acme/app", self.digest)).location
+        return self.path_of((await self.rooms.blobs.get("acme/app", self.digest)).location)
+
+    def path_of(self, location: str) -> Path:
+        """The file of an object."""
+        return self._root / location.removeprefix("default:")
 
     async def find(self, **how: bool) -> list[tuple[bool, str]]:
         return await self.rooms.findings(**how)
@@ -163,10 +167,10 @@ async def uploads_of(rooms: Rooms) -> set[str]:
 
 
 async def test_a_stray_object_is_found_when_it_is_old_and_buried(store: Store):
-    location = new_location()
+    location = store.rooms.storage.new_location()
     await store.rooms.storage.put_small(location, b"stray")
     assert await store.find() == [], "an import may be about to write its row"
-    path = store._root / location
+    path = store.path_of(location)
     os.utime(path, (0, 0))
     assert await store.one() == (False, f"object {location} of 5 bytes belongs to nothing")
     await store.one(repair=True)
@@ -296,7 +300,7 @@ async def test_unfinished_uploads_and_tombstones_are_no_findings(store: Store):
     blob = await store.rooms.blobs.get("acme/app", digest)
     await store.rooms.blobs.delete(store.repository, digest)
     for location in (small.state.location, blob.location):
-        os.utime(store._root / location, (0, 0))
+        os.utime(store.path_of(location), (0, 0))
     assert await store.find(content=True) == []
 
 
@@ -363,7 +367,8 @@ class Moving(Memory):
 
 
 async def audit(rooms: Rooms, storage: Memory) -> list[str]:
-    return [finding.text async for finding in Fsck(rooms.database, storage).run(content=True, repair=True)]
+    storages = Storages({"default": storage}, "default")
+    return [finding.text async for finding in Fsck(rooms.database, storages).run(content=True, repair=True)]
 
 
 async def test_an_object_that_is_swept_after_it_was_listed_is_no_stray(rooms: Rooms):
@@ -377,7 +382,7 @@ async def test_an_object_that_is_swept_after_it_was_listed_is_no_stray(rooms: Ro
         await rooms.make_due()
         assert (await rooms.sweeper.sweep()).objects == 1
 
-    storage = Moving(rooms.storage, before_list=push, during_list=delete_and_sweep)
+    storage = Moving(rooms.storage.driver("default"), before_list=push, during_list=delete_and_sweep)
     assert await audit(rooms, storage) == []
 
 
@@ -415,7 +420,7 @@ async def test_a_blob_that_a_push_heals_while_it_is_looked_at_is_no_damage(rooms
             await rooms.blobs.mark_missing(blob)
             await rooms.push_blob(repository, b"content")
 
-    assert await audit(rooms, Moving(rooms.storage, during_stat=heal)) == []
+    assert await audit(rooms, Moving(rooms.storage.driver("default"), during_stat=heal)) == []
     assert healed
     assert await rooms.read("acme/app", digest) == b"content"
     assert (await rooms.blobs.get("acme/app", digest)).location != blob.location
@@ -429,7 +434,7 @@ async def test_an_upload_that_finishes_after_the_rows_were_read_is_no_stray(room
     async def finish() -> None:
         await rooms.uploads.finish(upload, Digest.of(b"x" * 100), make_body())
 
-    assert await audit(rooms, Moving(rooms.storage, during_list=finish)) == []
+    assert await audit(rooms, Moving(rooms.storage.driver("default"), during_list=finish)) == []
 
 
 # --- much of it ----------------------------------------------------------------------------------------------

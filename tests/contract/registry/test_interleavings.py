@@ -42,10 +42,9 @@ from dtr.registry import (
     manifests,
     promote,
     sweeper,
-    uploads,
 )
 from dtr.registry.promote import Origin
-from dtr.storage import Memory
+from dtr.storage import Memory, Storages
 
 HOUR = 3_600_000
 LIFETIMES = Lifetimes(
@@ -461,8 +460,9 @@ class Lab:
             "DELETE FROM usage; DELETE FROM events"
         )
         rows = await self._connection.fetch("SELECT id FROM repositories ORDER BY path")
-        rooms.storage._objects.clear()
-        rooms.storage._uploads.clear()
+        memory = rooms.storage.driver("default")
+        memory._objects.clear()
+        memory._uploads.clear()
         return World(rooms, *(row[0] for row in rows))
 
 
@@ -759,7 +759,7 @@ def _uploads_go_without_a_tombstone(patch: pytest.MonkeyPatch) -> None:
 
 
 def _locations_are_used_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(uploads, "new_location", lambda: "20260101/0000/always-the-same")
+    patch.setattr(Storages, "new_location", lambda *_: "default:20260101/0000/always-the-same")
 
 
 SAFEGUARDS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
@@ -879,7 +879,7 @@ async def test_objects_that_go_before_their_rows_are_missed_after_a_crash(
     drop = collector.Collector._drop
 
     async def broken(self: Any, tx: Any, unused: Any, sizes: Any) -> Any:
-        lab.storage._objects.clear()  # all that there is goes in this scenario
+        lab.storage.driver("default")._objects.clear()  # all that there is goes in this scenario
         return await drop(self, tx, unused, sizes)
 
     monkeypatch.setattr(collector.Collector, "_drop", broken)

@@ -11,14 +11,13 @@ from tests.support.rooms import Rooms, make_body
 
 from dtr.oci import Digest
 from dtr.registry import Sweeper
-from dtr.storage import new_location
 
 MINUTE, DAY = 60_000, 86_400_000
 
 
 async def bury(rooms: Rooms, number: int = 1, *, after: int = 0) -> list[str]:
     """Objects with tombstones, each of 3 bytes."""
-    locations = [new_location() for _ in range(number)]
+    locations = [rooms.storage.new_location() for _ in range(number)]
     for location in locations:
         await rooms.storage.put_small(location, b"old")
         await rooms.change(

@@ -60,12 +60,12 @@ async def test_times_of_database_and_storage_are_counted_by_operation(directory:
     metrics = Metrics(directory)
     metrics.database_used("read", 0.001)
     metrics.database_used("write", 1000)
-    metrics.storage_used("open", 0.2)
+    metrics.storage_used("default", "open", 0.2)
     found = await sums(metrics)
     assert found["dtr_database_seconds_bucket", (("le", "0.001"), ("operation", "read"))] == 1
     assert found["dtr_database_seconds_bucket", (("le", "600"), ("operation", "write"))] == 0
     assert found["dtr_database_seconds_bucket", (("le", "+Inf"), ("operation", "write"))] == 1
-    assert found["dtr_storage_seconds_sum", (("operation", "open"),)] == pytest.approx(0.2)
+    assert found["dtr_storage_seconds_sum", (("operation", "open"), ("storage", "default"))] == pytest.approx(0.2)
 
 
 async def test_methods_that_clients_make_up_are_one(directory: Path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import re
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,24 +18,23 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dtr.accounts import Operation
-from dtr.http.bodies import BodyError, BodyTooLarge, read_body, send_from_file
+from dtr.http.bodies import BodyError, BodyTooLarge, read_body
 from dtr.http.v2.access import Access
 from dtr.http.v2.body import RequestBody
 from dtr.http.v2.errors import Refused, answer, immutable, upload_range
-from dtr.http.v2.request import Request, not_modified, range_applies, respond, route, start_response
+from dtr.http.v2.request import Request, not_modified, respond, route, start_response
+from dtr.http.v2.sending import BlobSender, begin_blob
 from dtr.oci import (
     Digest,
     DigestInvalid,
     Tag,
     parse_content_range,
     parse_manifest,
-    parse_range,
     parse_reference,
     parse_repository_name,
 )
 from dtr.oci.media_types import IMAGE_CONFIGS
 from dtr.registry import SMALL, BlobUnknown, ManifestUnknown, RepositoryUnknown, TagImmutable, UploadUnknown
-from dtr.storage import LocalFiles, ObjectMissing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,7 +57,7 @@ if TYPE_CHECKING:
         Uploads,
     )
     from dtr.settings import LiveSettings
-    from dtr.storage import Driver
+    from dtr.storage import Storages
 
 T = TypeVar("T", bound="int | Blob | StoredManifest | Wanted")
 """What is found in a repository, of which it knows the number."""
@@ -67,6 +65,8 @@ T = TypeVar("T", bound="int | Blob | StoredManifest | Wanted")
 _INDEX = b"application/vnd.oci.image.index.v1+json"
 _JSON = b"application/json"
 _UPLOAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TRANSFERS = frozenset({("blobs", "GET"), ("uploads", "POST"), ("upload", "PATCH"), ("upload", "PUT")})
+"""Requests with which blobs come and go, by kind and method."""
 _LONGEST_ARTIFACT_TYPE = 255
 _RENAMES_FOLLOWED = 5
 """A repository may be renamed while it is looked for; so often a read is tried."""
@@ -82,8 +82,6 @@ class Options:
     manifest_limit: int = 4 * 1024 * 1024
     chunk_minimum: int | None = None
     delete_enabled: bool = True
-    redirect_seconds: int | None = None
-    """Pulls are sent to a signed address of the storage that is good for so long; None: they are not."""
     page_size: int = 1000
     """Most entries in one answer of tags, catalog or referrers."""
 
@@ -104,7 +102,7 @@ class RegistryAPI:
         pulls: Pulls,
         cache: Cache,
         enforcement: Enforcement,
-        storage: Driver,
+        storage: Storages,
         settings: LiveSettings,
         options: Options,
     ) -> None:
@@ -117,8 +115,7 @@ class RegistryAPI:
         self._pulls = pulls
         self._cache = cache
         self._enforcement = enforcement
-        self._storage = storage
-        self._files: LocalFiles | None = storage if isinstance(storage, LocalFiles) else None
+        self._sender = BlobSender(storage, blobs)
         self._options = options
         self._handlers: dict[str, dict[str, Callable[[Request], Awaitable[None]]]] = {
             "ping": {"GET": self._ping},
@@ -161,7 +158,11 @@ class RegistryAPI:
             await self._access.authenticate(request)
             if name:
                 parse_repository_name(name)
-            await handler(request)
+            if facts is not None and (kind, request.method) in _TRANSFERS:
+                with facts.transferring():
+                    await handler(request)
+            else:
+                await handler(request)
         except Exception as error:
             refusal = _refusal(error, request)
             if refusal is None or request.is_answered:
@@ -406,12 +407,12 @@ class RegistryAPI:
                 raise
             await self._fetch_blob(request, digest)
             return
-        await self._send_blob(request, digest, blob)
+        await self._sender.send(request, digest, blob)
 
     async def _fetch_blob(self, request: Request, digest: Digest) -> None:
         """Answer with a blob that is not here and belongs to a cache, while it comes."""
         wanted = await self._read(request, lambda name: self._cache.find_blob(name, digest))
-        head = await self._begin_blob(request, digest, wanted.size)
+        head = await begin_blob(request, digest, wanted.size)
         if head is None:
             return
         status, headers, offset, count = head
@@ -433,109 +434,7 @@ class RegistryAPI:
             finally:
                 download.leave()
         blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=True))
-        await self._send_blob(request, digest, blob)
-
-    async def _begin_blob(
-        self, request: Request, digest: Digest, size: int
-    ) -> tuple[int, list[Header], int, int] | None:
-        """
-        How the answer with a blob of `size` begins: status and headers, where its bytes begin, and how many.
-
-        None: no bytes are wanted, and the answer was sent. Raises RangeNotSatisfiable.
-        """
-        headers: list[Header] = [
-            (b"content-type", b"application/octet-stream"),
-            (b"docker-content-digest", digest.encode()),
-            (b"etag", b'"%b"' % digest.encode()),
-            (b"accept-ranges", b"bytes"),
-            (b"cache-control", b"private, max-age=31536000"),
-        ]
-        if not_modified(request, digest.encode()):
-            await respond(request, 304, b"", headers[1:])
-            return None
-        status, offset, count = 200, 0, size
-        wanted = request.headers.get(b"range")
-        if wanted is not None and request.method == "GET" and range_applies(request, digest.encode()):
-            part = parse_range(wanted.decode("latin-1"), size)
-            if part is not None:
-                status, offset, count = 206, part.start, part.stop - part.start
-                headers.append((b"content-range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, size)))
-        if request.method == "HEAD":
-            await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
-            await request.send({"type": "http.response.body"})
-            return None
-        return status, headers, offset, count
-
-    async def _send_blob(self, request: Request, digest: Digest, blob: Blob) -> None:
-        head = await self._begin_blob(request, digest, blob.size)
-        if head is None:
-            return
-        status, headers, offset, count = head
-        location = blob.location
-        if location is None:
-            data = blob.content or b""
-            if len(data) != blob.size:
-                raise OSError(f"blob {digest} is not whole in the database")
-            await respond(request, status, data[offset : offset + count], headers)
-            return
-        if self._options.redirect_seconds is not None:
-            address = await self._storage.sign(location, self._options.redirect_seconds)
-            if address is not None:
-                await respond(
-                    request, 307, b"", ((b"location", address.encode()), (b"cache-control", b"no-store"))
-                )
-                return
-        headers.append((b"content-length", b"%d" % count))
-        try:
-            if self._files is not None:
-                await self._send_file(request, self._files, location, status, headers, offset, count)
-            else:
-                await self._send_stream(request, location, status, headers, offset, count)
-        except ObjectMissing:
-            await self._blobs.mark_missing(blob)
-            raise BlobUnknown(digest) from None
-
-    async def _send_file(
-        self,
-        request: Request,
-        files: LocalFiles,
-        location: str,
-        status: int,
-        headers: list[Header],
-        offset: int,
-        count: int,
-    ) -> None:
-        file = files.open_reader(location)
-        try:
-            if count <= SMALL:
-                data = os.pread(file, count, offset)
-                if len(data) < count:
-                    raise OSError(f"the object at {location} is shorter than its blob")
-                await start_response(request, status, headers)
-                await request.send({"type": "http.response.body", "body": data})
-            else:
-                await start_response(request, status, headers)
-                await send_from_file(request.scope, request.send, file, offset, count)
-        finally:
-            os.close(file)
-
-    async def _send_stream(
-        self, request: Request, location: str, status: int, headers: list[Header], offset: int, count: int
-    ) -> None:
-        pieces = self._storage.open(location, offset, count)
-        try:
-            # The first piece before the answer: a missing object is still an honest 404.
-            piece = await anext(pieces, b"")
-            await start_response(request, status, headers)
-            while piece:
-                count -= len(piece)
-                await request.send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await anext(pieces, b"")
-            if count:
-                raise OSError(f"the object at {location} is shorter than its blob")
-            await request.send({"type": "http.response.body"})
-        finally:
-            await pieces.aclose()
+        await self._sender.send(request, digest, blob)
 
     async def _delete_blob(self, request: Request) -> None:
         self._require_deletion()
