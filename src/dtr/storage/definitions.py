@@ -215,11 +215,158 @@ class AzureStorage(Parameters):
         )
 
 
+class SwiftStorage(Parameters):
+    """
+    Blobs in a container of OpenStack Swift, or of a store that speaks its protocol.
+
+    The registry of Docker's distribution has the same parameters, by these names:
+
+    ======================== ====================================================================================
+    here                     there
+    ======================== ====================================================================================
+    `auth_url`               ``authurl``
+    `auth_version`           ``authversion``, a number
+    `username`, `password`   the same
+    `user_domain`            ``domain``
+    `user_domain_id`         ``domainid``
+    `project`                ``tenant``
+    `project_id`             ``tenantid``
+    `project_domain`         ``tenantdomain``
+    `project_domain_id`      ``tenantdomainid``
+    `trust_id`               ``trustid``
+    `region`, `container`    the same
+    `endpoint_type`          ``endpointtype``
+    `prefix`                 ``prefix``, or ``rootdirectory``; its objects are below ``PREFIX/files``
+    `segment_size`           ``chunksize``, in bytes
+    `verify`                 ``insecureskipverify``, the opposite
+    `temp_url_key`           ``secretkey``
+    `user_id`, `ca_bundle`,  none
+    `application_credential_…`
+    none: both are asked     ``tempurlcontainerkey``: whether the key is the container's
+    none: the cluster says   ``tempurlmethods``
+    none                     ``accesskey``, of a cloud that is no more
+    ======================== ====================================================================================
+    """
+
+    needed = ("auth_url", "container")
+
+    auth_url: str = Field(
+        "",
+        description="The address of the token service, such as `https://keystone.example.com:5000/v3`, or "
+        "`https://swift.example.com/auth/v1.0`.",
+    )
+    auth_version: Literal["1", "2", "3"] | None = Field(
+        None, description="The version of the token service; by default what its address says."
+    )
+    username: str = Field("", description="The user; of version 1, `ACCOUNT:USER`.")
+    user_id: str = Field("", description="The id of the user, instead of the name.")
+    password: SecretStr | None = Field(None, description="The password, or the key of version 1.")
+    user_domain: str = Field("", description="The domain of the user; by default the one with the id `default`.")
+    user_domain_id: str = Field("", description="The id of the user's domain, instead of its name.")
+    project: str = Field("", description="The project (tenant) whose container it is.")
+    project_id: str = Field("", description="The id of the project, instead of its name.")
+    project_domain: str = Field("", description="The domain of the project; by default the user's.")
+    project_domain_id: str = Field("", description="The id of the project's domain, instead of its name.")
+    trust_id: str = Field("", description="A trust, instead of a project.")
+    application_credential_id: str = Field("", description="An application credential, instead of a user.")
+    application_credential_name: str = Field("", description="The name of one of the user's, instead of its id.")
+    application_credential_secret: SecretStr | None = Field(
+        None, description="The secret of the application credential."
+    )
+    region: str = Field("", description="The region; by default the first that the catalogue has.")
+    endpoint_type: Literal["public", "internal", "admin"] = Field(
+        "public", description="Which address of the store is used, of those in the catalogue."
+    )
+    container: str = Field("", pattern="^[^/]*$", description="The container; it must exist.")
+    prefix: str = Field("", description="What every name begins with.")
+    segment_size: int = Field(
+        16 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=1024**3,
+        description="Bytes of a part of a large blob; it waits on the local disk until it is full.",
+    )
+    temp_url_key: SecretStr | None = Field(
+        None,
+        description="The key that signs addresses for pulls that are redirected; by default the one that the "
+        "container or the account has.",
+    )
+    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the servers' certificates.")
+    verify: bool = Field(True, description="Check the servers' certificates.")
+
+    @field_validator("auth_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if value and re.fullmatch(r"https?://[^/?#@]+[^?#@]*", value) is None:
+            raise ValueError("is https://HOST[:PORT]/PATH")
+        return value
+
+    def missing(self) -> list[str]:
+        """See `Parameters`; who logs in, and with what, is needed as well."""
+        if self.application_credential_id or self.application_credential_name:
+            who = {
+                "application_credential_secret": self.application_credential_secret,
+                "username": self.application_credential_id or self.username or self.user_id,
+            }
+        else:
+            who = {"username": self.username or self.user_id, "password": self.password}
+        return super().missing() + [name for name, value in who.items() if not value]
+
+    @property
+    def place(self) -> str:
+        """``swift://HOST of the token service/REGION/PROJECT/CONTAINER/PREFIX``, without what is not given."""
+        host = self.auth_url.partition("://")[2].partition("/")[0].lower()
+        # Of version 1, the user's name says the account. One who names no project has one in the credential.
+        owner = self.project_id or self.project or self.trust_id or self.application_credential_id
+        if not owner:
+            owner = self.username.partition(":")[0] or self.user_id
+        places = (self.region, owner, self.container, self.prefix.strip("/"))
+        return "/".join(filter(None, (f"swift://{host}", *places)))
+
+    def open(self, spool_directory: Path) -> Driver:
+        """See `Parameters`."""
+        from dtr.storage.swift import Swift, SwiftSettings
+        from dtr.storage.swift_auth import Credentials
+
+        def plain(secret: SecretStr | None) -> str:
+            return secret.get_secret_value() if secret else ""
+
+        return Swift(
+            SwiftSettings(
+                credentials=Credentials(
+                    auth_url=self.auth_url,
+                    auth_version=self.auth_version,
+                    username=self.username,
+                    user_id=self.user_id,
+                    password=plain(self.password),
+                    user_domain=self.user_domain,
+                    user_domain_id=self.user_domain_id,
+                    project=self.project,
+                    project_id=self.project_id,
+                    project_domain=self.project_domain,
+                    project_domain_id=self.project_domain_id,
+                    trust_id=self.trust_id,
+                    application_credential_id=self.application_credential_id,
+                    application_credential_name=self.application_credential_name,
+                    application_credential_secret=plain(self.application_credential_secret),
+                    region=self.region,
+                    endpoint_type=self.endpoint_type,
+                ),
+                container=self.container,
+                root_directory=self.prefix,
+                segment_size=self.segment_size,
+                temp_url_key=plain(self.temp_url_key) or None,
+                verify=str(self.ca_bundle) if self.ca_bundle and self.verify else self.verify,
+                spool_directory=str(spool_directory),
+            )
+        )
+
+
 KINDS: dict[str, type[Parameters]] = {
     "filesystem": FileSystemStorage,
     "memory": MemoryStorage,
     "s3": S3Storage,
     "azure": AzureStorage,
+    "swift": SwiftStorage,
 }
 """The parameters of each kind of storage, by the name of its driver."""
 
@@ -227,7 +374,7 @@ KINDS: dict[str, type[Parameters]] = {
 class Storage(Section):
     """Where the blobs are."""
 
-    driver: Literal["filesystem", "memory", "s3", "azure"] = Field(
+    driver: Literal["filesystem", "memory", "s3", "azure", "swift"] = Field(
         "filesystem", description="The kind of storage."
     )
     redirect_seconds: int | None = Field(
@@ -242,6 +389,7 @@ class Storage(Section):
     filesystem: FileSystemStorage = FileSystemStorage()
     s3: S3Storage = S3Storage()
     azure: AzureStorage = AzureStorage()
+    swift: SwiftStorage = SwiftStorage()
 
     @field_validator("redirect_except")
     @classmethod
