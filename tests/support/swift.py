@@ -90,6 +90,10 @@ class SwiftServer:
             with error:
                 return error.code, error.read()
 
+    def end_tokens(self) -> None:
+        """End those of versions 2 and 3, though they said that they would last."""
+        urllib.request.urlopen(f"{self.endpoint}/identity/end", data=b"").close()
+
     def names(self, prefix: str = "") -> list[str]:
         """The names of all objects in the container."""
         status, text = self.ask("GET", f"/{CONTAINER}?prefix={prefix}")

@@ -105,136 +105,143 @@ def _now():
     return time.time()
 
 
-USER = {"id": "u-1", "name": "tester", "password": "testing", "domain": {"id": "default", "name": "Default"}}
-PROJECTS = {"p-1": ("contract", {"id": "d-2", "name": "Projects"}), "p-2": ("brief", {"id": "default"})}
-APPLICATION = {"id": "a-1", "name": "registry", "secret": "applying"}
+USER = {"id": "u-1", "name": "tester", "domain": {"id": "default", "name": "Default"}}
+PASSWORD = "testing"
+PROJECT = {"id": "p-1", "name": "contract", "domain": {"id": "d-2", "name": "Projects"}}
+APPLICATION = {"id": "a-1", "name": "registry"}
+APPLICATION_SECRET = "applying"
 TRUST = "t-1"
+
+
+class Refused(Exception):
+    """Who asks is not who he says."""
 
 
 class Identity:
     """
     A token service: versions 2.0 and 3, as far as a log-in goes.
 
-    The tokens are good for Swift's own TempAuth, which looks them up in the cache. Whoever asks for the project
-    "brief" is told that the token is good for an hour, and it is for a second.
+    The tokens are good for Swift's own TempAuth, which looks them up in the cache. Asking for
+    ``/identity/end`` ends all of them, earlier than they said.
     """
 
     def __init__(self, cache):
         self._cache = cache
+        self._issued = []
 
     def __call__(self, environ, start_response):
         """WSGI."""
-        scheme, version, *path = environ["PATH_INFO"].removeprefix("/identity/").split("/")
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        ways = {("v2.0", "tokens"): self._log_in_v2, ("v3", "auth", "tokens"): self._log_in_v3}
-        way = ways.get((version, *path))
-        if way is None or environ["REQUEST_METHOD"] != "POST":
-            start_response("404 Not Found", [])
-            return [b"{}"]
-        try:
-            auth = json.loads(environ["wsgi.input"].read(length))["auth"]
-            project = way(auth, None)
-        except (KeyError, TypeError, ValueError):
-            start_response("401 Unauthorized", [])
-            return [b'{"error": {"code": 401, "title": "Unauthorized"}}']
-        headers, document = way(auth, self._issue(project, f"{scheme}://{environ['HTTP_HOST']}"))
-        start_response("201 Created" if version == "v3" else "200 OK", [*headers, ("Vary", "X-Auth-Token")])
+        scheme, *path = environ["PATH_INFO"].removeprefix("/identity/").split("/")
+        text = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        ways = {
+            ("v2.0", "tokens"): (check_v2, answer_v2, "200 OK"),
+            ("v3", "auth", "tokens"): (check_v3, answer_v3, "201 Created"),
+        }
+        status, headers, document = "404 Not Found", [], {}
+        if scheme == "end":
+            for token in self._issued:
+                self._keep(token, time.time() - 1)
+            status = "200 OK"
+        elif environ["REQUEST_METHOD"] == "POST" and tuple(path) in ways:
+            check, answer, status = ways[tuple(path)]
+            try:
+                is_scoped = check(json.loads(text)["auth"])
+            except (Refused, KeyError, TypeError, ValueError):
+                status, document = "401 Unauthorized", {"error": {"code": 401, "title": "Unauthorized"}}
+            else:
+                accounts = accounts_at(f"{scheme}://{environ['HTTP_HOST']}") if is_scoped else []
+                headers, document = answer(*self._issue(), accounts)
+        start_response(status, headers)
         return [json.dumps(document).encode()]
 
-    def _issue(self, project, origin):
-        """A token for the project, when it was and will be good, and where the accounts are."""
+    def _issue(self):
+        """A token, and when it was issued and will end."""
         token, now = f"AUTH_tk{uuid.uuid4().hex}", time.time()
-        expires = now + (1 if project == "p-2" else 3600)
+        self._issued.append(token)
+        self._keep(token, now + 3600)
+        return token, *(time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(one)) for one in (now, now + 3600))
+
+    def _keep(self, token, expires):
         self._cache.set(f"AUTH_/token/{token}", (expires, "contract,contract:tester,AUTH_contract"), time=3600)
-        moments = [time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(one)) for one in (now, now + 3600)]
-        # Only the account of the region and the interface that a client is to choose is the right one.
-        accounts = [
-            (region, interface, f"{origin}/v1/AUTH_{'contract' if right else 'other'}")
-            for region in ("north", "south")
-            for interface in ("admin", "internal", "public")
-            for right in [(region, interface) in {("north", "public"), ("south", "internal")}]
-        ]
-        return token, *moments, accounts if project else []
 
-    def _log_in_v2(self, auth, issued):
-        if issued is None:
-            given = auth["passwordCredentials"]
-            if (given["username"], given["password"]) != (USER["name"], USER["password"]):
-                raise ValueError
-            return next(
-                (key for key, (name, _) in PROJECTS.items()
-                 if auth.get("tenantId") == key or auth.get("tenantName") == name),
-                None,
-            )  # fmt: skip
-        token, issued_at, expires, accounts = issued
-        regions = {}
-        for region, interface, url in accounts:
-            regions.setdefault(region, {"region": region})[f"{interface}URL"] = url
-        catalogue = [{"type": "object-store", "name": "swift", "endpoints": list(regions.values())}]
-        identity = {"type": "identity", "name": "keystone", "endpoints": []}
-        return [], {
-            "access": {
-                "token": {"id": token, "issued_at": issued_at, "expires": expires},
-                "serviceCatalog": [identity, *(catalogue if accounts else [])],
-            }
-        }
 
-    def _log_in_v3(self, auth, issued):
-        if issued is None:
-            [method] = auth["identity"]["methods"]
-            given = auth["identity"][method]
-            if method == "application_credential":
-                self._check_application(given)
-                return "p-1"
-            user = given["user"]
-            self._check_user(user)
-            if user["password"] != USER["password"]:
-                raise ValueError
-            return self._project_of(auth.get("scope", {}))
-        token, issued_at, expires, accounts = issued
-        endpoints = [
-            {"region": region, "region_id": region, "interface": interface, "url": url}
-            for region, interface, url in accounts
-        ]
-        catalogue = [
-            {"type": "identity", "name": "keystone", "endpoints": []},
-            {"type": "object-store", "name": "swift", "endpoints": endpoints},
-        ]
-        return [("X-Subject-Token", token)], {
-            "token": {"issued_at": issued_at, "expires_at": expires, "catalog": catalogue if accounts else []}
-        }
+def accounts_at(origin):
+    """Region, interface and address; only the account of two of them is the one that the tokens are good for."""
+    right = {("north", "public"), ("south", "internal")}
+    return [
+        (region, interface, f"{origin}/v1/AUTH_{'contract' if (region, interface) in right else 'other'}")
+        for region in ("north", "south")
+        for interface in ("admin", "internal", "public")
+    ]
 
-    def _check_user(self, given):
-        domain = given.get("domain", {})
-        by_name = given.get("name") == USER["name"] and (
-            domain.get("id") == USER["domain"]["id"] or domain.get("name") == USER["domain"]["name"]
-        )
-        if given.get("id") != USER["id"] and not by_name:
-            raise ValueError
 
-    def _check_application(self, given):
-        if given["secret"] != APPLICATION["secret"]:
-            raise ValueError
+def check_v2(auth):
+    """Whether the token is for the project. Raises Refused."""
+    given = auth["passwordCredentials"]
+    if (given["username"], given["password"]) != (USER["name"], PASSWORD):
+        raise Refused
+    return auth.get("tenantId") == PROJECT["id"] or auth.get("tenantName") == PROJECT["name"]
+
+
+def answer_v2(token, issued, expires, accounts):
+    """Headers and document."""
+    regions = {}
+    for region, interface, url in accounts:
+        regions.setdefault(region, {"region": region})[f"{interface}URL"] = url
+    services = [{"type": "identity", "endpoints": []}]
+    if accounts:
+        services.append({"type": "object-store", "endpoints": list(regions.values())})
+    token = {"id": token, "issued_at": issued, "expires": expires}
+    return [], {"access": {"token": token, "serviceCatalog": services}}
+
+
+def check_v3(auth):
+    """Whether the token is for the project. Raises Refused."""
+    [method] = auth["identity"]["methods"]
+    given = auth["identity"][method]
+    if method == "application_credential":
         if given.get("id") != APPLICATION["id"]:
-            self._check_user(given["user"])
-            if given["name"] != APPLICATION["name"]:
-                raise ValueError
+            require(given["user"], USER)
+        require(given, APPLICATION, has_domain=False)
+        if given["secret"] != APPLICATION_SECRET:
+            raise Refused
+        return True
+    require(given["user"], USER)
+    if given["user"]["password"] != PASSWORD:
+        raise Refused
+    scope = auth.get("scope", {})
+    if "OS-TRUST:trust" in scope:
+        if scope["OS-TRUST:trust"]["id"] != TRUST:
+            raise Refused
+    elif scope:
+        require(scope["project"], PROJECT)
+    return bool(scope)
 
-    def _project_of(self, scope):
-        if "OS-TRUST:trust" in scope:
-            if scope["OS-TRUST:trust"]["id"] != TRUST:
-                raise ValueError
-            return "p-1"
-        if not scope:
-            return None
-        project = scope["project"]
-        for key, (name, domain) in PROJECTS.items():
-            if project.get("id") == key:
-                return key
-            asked = project.get("domain", {})
-            if project.get("name") == name and any(asked.get(one) == domain[one] for one in asked):
-                return key
-        raise ValueError
+
+def answer_v3(token, issued, expires, accounts):
+    """Headers and document."""
+    endpoints = [
+        {"region": region, "region_id": region, "interface": interface, "url": url}
+        for region, interface, url in accounts
+    ]
+    services = [{"type": "identity", "endpoints": []}]
+    if accounts:
+        services.append({"type": "object-store", "endpoints": endpoints})
+    document = {"token": {"issued_at": issued, "expires_at": expires, "catalog": services}}
+    return [("X-Subject-Token", token)], document
+
+
+def require(given, real, *, has_domain=True):
+    """Raise Refused unless this is the real one: by its id, or by its name in its domain."""
+    if "id" in given:
+        is_real = given["id"] == real["id"]
+    else:
+        is_real = given["name"] == real["name"]
+        if has_domain:
+            [(key, value)] = given["domain"].items()
+            is_real = is_real and real["domain"][key] == value
+    if not is_real:
+        raise Refused
 
 
 def main(directory, port):
