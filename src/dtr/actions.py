@@ -8,20 +8,23 @@ needed a read-only mode, has no counterpart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dtr.durations import to_milliseconds
 from dtr.jobs import JobFailed
 from dtr.mirrors import POLL, PUSH, MirroringFailed
-from dtr.registry import PROMOTE, VERIFY
+from dtr.registry import PROMOTE, VERIFY, RegistryError
 from dtr.registry.collector import Collected
+from dtr.registry.fsck import Audit
+from dtr.registry.importing import ImportPlan, parse_names
 from dtr.registry.sweeper import Swept
 from dtr.storage import StorageError
 from dtr.webhooks import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from dtr.accounts import Retention
     from dtr.events import Bounds, Events
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from dtr.policies import Promotions, Pruning
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.registry.fsck import Fsck
+    from dtr.registry.importing import Import
     from dtr.settings import LiveSettings
     from dtr.signatures import Signatures
     from dtr.trust import OldFiles
@@ -53,7 +57,11 @@ ACTIONS = {
     "cache_expire": "deletes tags of caches that nobody pulled for as long as their upstreams keep them",
     "trust_prune": "deletes files of content trust that newer ones took the place of long ago, but for roots",
     "webhook": "sends the delivery of a webhook with the id `delivery`",
-    "fsck": "compares database and storage; `content` and `repair` are true or false",
+    "fsck": "compares database and storages; `content` reads every blob, at most `rate` bytes a second, for"
+    " `time`, and with `resume` goes on where the last one stopped; `repair` brings back what is lost, or marks"
+    " it",
+    "import_storage": "takes over what another registry left in a storage; `storage`, `prefix`, `names`,"
+    " `namespace`, `createNamespaces`, `visibility`, `verify`, `dryRun`",
     "tag_pruning": "another name of tag_prune",
     "sleep": "sleeps for `seconds` (60), to try the queue",
     "false": "fails, to try the queue",
@@ -73,6 +81,9 @@ TRUST_SCHEDULE = "0 50 3 * * *"
 _SHORTEST_GRACE = 600_000
 """Milliseconds. A shorter one may take what a push under way was told to be there."""
 _REPORT_SECONDS = 1.0
+_MOST_FINDINGS = 10_000
+"""In the log of a job."""
+_LONGEST_NUMBER = 16
 
 
 class Actions:
@@ -95,6 +106,7 @@ class Actions:
         logins: Retention,
         jobs: Jobs,
         audit: Callable[[], Fsck],
+        importing: Callable[[ImportPlan], Import],
         live: LiveSettings,
         event_bounds: Callable[[], Bounds],
         lifetimes: Lifetimes,
@@ -113,6 +125,7 @@ class Actions:
         self._logins = logins
         self._jobs = jobs
         self._audit = audit
+        self._importing = importing
         self._live = live
         self._event_bounds = event_bounds
         self._lifetimes = lifetimes
@@ -135,6 +148,7 @@ class Actions:
             "trust_prune": self._forget_files,
             "webhook": self._deliver,
             "fsck": self._check,
+            "import_storage": self._import,
             "sleep": _sleep,
             "false": _fail,
         }
@@ -305,13 +319,56 @@ class Actions:
 
     async def _check(self, run: Run) -> None:
         fsck = self._audit()
-        damage = 0
-        async for found in fsck.run(content=_flag(run, "content"), repair=_flag(run, "repair")):
+        rate, seconds = _number(run, "rate"), _milliseconds(run, "time")
+        ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds / 1000
+
+        def is_over() -> bool:
+            late = ends_at is not None and asyncio.get_running_loop().time() > ends_at
+            return late or run.is_nearly_over
+
+        how = Audit(
+            content=_flag(run, "content"),
+            repair=_flag(run, "repair"),
+            rate=rate,
+            after=run.parameters.get("after", ""),
+            resume=_flag(run, "resume"),
+            is_over=is_over,
+        )
+        damage = told = 0
+        async for found in fsck.run(how):
             damage += found.is_damage
-            run.log(found.text, "error" if found.is_damage else "warning")
+            told += 1
+            if told <= _MOST_FINDINGS:
+                run.log(found.text, "error" if found.is_damage else "warning")
+            run.progress(fsck.blobs, None, "blobs")
+        if told > _MOST_FINDINGS:
+            run.log(f"{told - _MOST_FINDINGS} more findings are counted alone", "warning")
         run.log(fsck.counted)
         if damage:
             raise JobFailed(f"{damage} findings are damage")
+
+    async def _import(self, run: Run) -> None:
+        given = run.parameters
+        if (await self._live.refresh()).read_only_registry and not _flag(run, "dryRun"):
+            run.log("the registry is read-only: nothing comes here", "warning")
+            return
+        try:
+            plan = ImportPlan(
+                storage=given.get("storage") or "default",
+                prefix=given.get("prefix", ""),
+                names=parse_names(filter(None, given.get("names", "").split(","))),
+                namespace=given.get("namespace", ""),
+                create_namespaces=_flag(run, "createNamespaces"),
+                visibility=given.get("visibility") or "private",  # type: ignore[arg-type]  # checked there
+                verify=_flag(run, "verify"),
+                dry_run=_flag(run, "dryRun"),
+            )
+            importing = self._importing(plan)
+            async with _reporting(lambda: run.progress(importing.done, importing.total, "links")):
+                await importing.run(lambda text: run.log(text, "warning"))
+        except (RegistryError, StorageError) as error:
+            raise JobFailed(str(error)) from None
+        run.log(importing.report)
 
 
 def _grace(run: Run) -> int | None:
@@ -326,6 +383,40 @@ def _grace(run: Run) -> int | None:
     if grace < _SHORTEST_GRACE and not _flag(run, "unsafe"):
         raise JobFailed("a grace below 10m may break pushes that are under way: give unsafe=true with it")
     return grace
+
+
+def _milliseconds(run: Run, name: str) -> int | None:
+    """A time that the parameters give. Raises JobFailed."""
+    text = run.parameters.get(name, "")
+    try:
+        return to_milliseconds(text) if text else None
+    except ValueError as error:
+        raise JobFailed(f"{name} {error}") from None
+
+
+def _number(run: Run, name: str) -> int | None:
+    """A number above 0 that the parameters give. Raises JobFailed."""
+    text = run.parameters.get(name, "")
+    if text and not (text.isdecimal() and len(text) < _LONGEST_NUMBER and int(text)):
+        raise JobFailed(f"{name} is a whole number above 0")
+    return int(text) if text else None
+
+
+@contextlib.asynccontextmanager
+async def _reporting(report: Callable[[], None]) -> AsyncIterator[None]:
+    """Report each second, while the block goes on, and at its end."""
+
+    async def again() -> None:
+        while True:
+            report()
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    reporting = asyncio.create_task(again())
+    try:
+        yield
+    finally:
+        reporting.cancel()
+        report()
 
 
 def _due(due: Collected) -> str:

@@ -27,6 +27,7 @@ from dtr.accounts import (
     Tokens,
 )
 from dtr.actions import ACTIONS, AT_MOST, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHEDULE, TRUST_SCHEDULE, Actions
+from dtr.backends import Backends, Own
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
 from dtr.db import DatabaseError, open_database
@@ -163,6 +164,18 @@ class Application:
         self.pruning = Pruning(self.database, self.tag_reader, self.manifests)
         self.promotions = Promotions(self.database, self.tag_reader, self.promotion)
         vault = Vault(settings.secret_key_file)
+        self.backends = Backends(
+            self.database,
+            vault,
+            self.storage,
+            Own(
+                settings.storage.driver,
+                settings.storage_parameters,
+                settings.storage.redirect_seconds,
+                settings.storage.redirect_except,
+            ),
+            spool_directory=settings.data_dir.absolute(),
+        )
         self.webhooks = Webhooks(self.database, vault)
         self.deliveries = Deliveries(
             self.database,

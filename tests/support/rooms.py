@@ -140,7 +140,7 @@ class Rooms:
         async with aclosing(self.storage.list()) as found:
             return [stored.location async for stored in found]
 
-    async def findings(self, **how: bool) -> list[tuple[bool, str]]:
+    async def findings(self, **how: Any) -> list[tuple[bool, str]]:
         """What an audit says."""
         return [(found.is_damage, found.text) async for found in Fsck(self.database, self.storage).run(**how)]
 

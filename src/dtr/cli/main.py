@@ -11,10 +11,10 @@ from dtr.cli.nginx import nginx
 from dtr.cli.remote import COMMANDS as REMOTE
 from dtr.cli.remote import completion
 from dtr.cli.repository import repository
-from dtr.cli.server import doctor, fsck, migrate, serve
+from dtr.cli.server import doctor, fsck, import_storage, migrate, serve
 from dtr.cli.signer import signer
 
-LOCAL = (serve, nginx, migrate, doctor, fsck, config, account, repository, signer)
+LOCAL = (serve, nginx, migrate, doctor, fsck, import_storage, config, account, repository, signer)
 
 
 class _Sections(click.Group):

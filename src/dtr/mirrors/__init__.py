@@ -32,6 +32,7 @@ from dtr.mirrors.policies import (
 )
 from dtr.mirrors.polling import PollMirror
 from dtr.mirrors.pushing import PushMirror
+from dtr.mirrors.refetching import Refetch
 from dtr.mirrors.transfer import Transfer
 from dtr.mirrors.upstreams import Upstream, Upstreams
 from dtr.mirrors.work import STATUS_CODES
@@ -55,6 +56,7 @@ __all__ = [
     "Place",
     "PollMirror",
     "PushMirror",
+    "Refetch",
     "Status",
     "Transfer",
     "TransferFailed",

@@ -4,7 +4,7 @@ Taking over what another registry left in a storage, without copying a byte.
 The tree of Docker's distribution (`DistributionTree`) lies in a storage of this installation. Its blobs become
 ours where they are: a row names the object in the tree, a link says which repository has it, and from then on it
 lives and goes like any other. Manifests are read, and put through the same code as a push, children before the
-indexes that name them; then tags are let name them. A repository gets no more than its links in the tree say it has.
+indexes that name them; then tags are let name them. A repository gets no more than what it links to in the tree.
 
 Pushes go on meanwhile, and come first: a tag that names something else here is left alone, and told. What is here
 already costs one look, so an import that was stopped or killed is simply run again. Nothing of what the tree has
@@ -19,7 +19,7 @@ from collections import Counter, OrderedDict, defaultdict
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlalchemy import BigInteger, Text, bindparam, delete, exists, select, true
 from sqlalchemy.dialects.postgresql import insert
@@ -52,7 +52,7 @@ from dtr.registry.errors import (
 )
 from dtr.registry.repositories import Settings
 from dtr.registry.usage import WHOLE, Counts, count
-from dtr.storage import ObjectMissing
+from dtr.storage import ObjectMissing, StorageUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -78,8 +78,9 @@ _MANIFESTS_AT_ONCE = 8
 """Of a portion; each is in memory until it is stored."""
 _DEEPEST = 8
 """So deep indexes may name indexes."""
-_REMEMBERED = 50_000
-"""Repositories, and in a dry run blobs, so that those that several share are counted once."""
+_REMEMBERED_PLACES = 1_000
+_REMEMBERED_BLOBS = 50_000
+"""In a dry run: those that several repositories share are counted once, as long as they are remembered."""
 _MOST_TOLD = 10_000
 
 _repository = bindparam("repository", type_=BigInteger)
@@ -240,8 +241,9 @@ class Import:
         self._tree = DistributionTree(storage, plan.place)
         self._by = SYSTEM
         self._tell: Callable[[str], None] = lambda _: None
-        self._places: OrderedDict[str, asyncio.Future[_Place | None]] = OrderedDict()
-        self._looks: OrderedDict[str, asyncio.Future[int | str]] = OrderedDict()
+        self._places: _Once[_Place | None] = _Once(_REMEMBERED_PLACES)
+        self._namespaces: _Once[None] = _Once(_REMEMBERED_PLACES)
+        self._looks: _Once[int | str] = _Once(_REMEMBERED_BLOBS if plan.dry_run else 0)
         self._requests = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._hashing = asyncio.Semaphore(_HASHED_AT_ONCE)
 
@@ -261,11 +263,14 @@ class Import:
         """
         Import everything, and tell what is wrong with it.
 
-        Raises ImportRefused, when there is nothing, StorageError, DatabaseError.
+        Raises ImportRefused, when there is nothing, VisibilityInvalid, StorageError, DatabaseError.
         """
         self._tell, self._by = tell, by
-        if self._plan.storage not in self._storage.names:
-            raise ImportRefused(f"there is no storage called {self._plan.storage!r}")
+        Settings(visibility=self._plan.visibility).check()
+        try:
+            await self._storage.prepare(self._plan.place)
+        except StorageUnavailable as error:
+            raise ImportRefused(str(error)) from None
         if not await self._tree.is_there():
             raise ImportRefused(f"there is no tree of a registry at {self._plan.place}")
         try:
@@ -302,7 +307,7 @@ class Import:
     async def _take(self, portion: Portion) -> None:
         for link in portion.broken:
             self._problem(portion.repository, f"link {link} is broken")
-        place = await self._once(self._places, portion.repository, partial(self._find_place, portion.repository))
+        place = await self._places.get(portion.repository, partial(self._find_place, portion.repository))
         if place is not None:
             try:
                 if portion.layers:
@@ -356,10 +361,13 @@ class Import:
             return
         if not self._plan.create_namespaces:
             raise NamespaceUnknown(name)
+        await self._namespaces.get(name, partial(self._make_namespace, name))
+
+    async def _make_namespace(self, name: str) -> None:
         if not self._plan.dry_run:
             try:
                 await self._accounts.create_organization(name, by=self._by)
-            except NameTaken:  # by another repository of the same namespace
+            except NameTaken:  # somebody else made it at this moment
                 return
         self.counted["namespaces"] += 1
 
@@ -388,12 +396,7 @@ class Import:
 
     async def _look_at(self, repository: str, digests: list[Digest]) -> dict[str, int]:
         """The sizes of those blobs of the tree that can be taken over; of the others it is told why not."""
-        found = await asyncio.gather(
-            *(self._once(self._looks, digest, partial(self._look, digest)) for digest in digests)
-        )
-        if not self._plan.dry_run:  # from now on the database knows; and a blob may go again
-            for digest in digests:
-                self._looks.pop(digest, None)
+        found = await asyncio.gather(*(self._looks.get(digest, partial(self._look, digest)) for digest in digests))
         sizes = {}
         for digest, one in zip(digests, found, strict=True):
             if isinstance(one, str):
@@ -496,7 +499,7 @@ class Import:
         self, repository: str, place: _Place, digest: Digest, manifest: Manifest, payload: bytes, depth: int
     ) -> None:
         """Its children first, wherever in the tree they stand."""
-        children = {child.digest for child in manifest.children}
+        children = set() if self._plan.dry_run else {child.digest for child in manifest.children}
         for child in sorted(children - await self._known_manifests(place, children)):
             if depth == _DEEPEST or not await self._tree.has_manifest(repository, child):
                 continue
@@ -643,18 +646,31 @@ class Import:
     def _untagged(self, repository: str, digest: str, names: list[str]) -> None:
         self._problem(repository, f"tags {', '.join(names)} name manifest {digest}, which is not imported")
 
-    # --- what is done once, whoever wants it ---
 
-    async def _once(
-        self, known: OrderedDict[str, asyncio.Future[V]], key: str, work: Callable[[], Coroutine[Any, Any, V]]
-    ) -> V:
-        """What `work` returns, which is remembered; those that come meanwhile wait for it."""
-        found = known.get(key)
-        if found is None:
-            found = known[key] = asyncio.create_task(work())
-            while len(known) > _REMEMBERED:
-                known.popitem(last=False)
-        return await asyncio.shield(found)
+class _Once(Generic[V]):
+    """What is looked up once by those who want it at the same time, and remembered for the `most` latest keys."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: OrderedDict[str, V] = OrderedDict()
+        self._running: dict[str, asyncio.Task[V]] = {}
+
+    async def get(self, key: str, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        """What `work` returns for `key`, by whomever."""
+        if key in self._known:
+            return self._known[key]
+        running = self._running.get(key)
+        if running is None:
+            running = self._running[key] = asyncio.create_task(work())
+            running.add_done_callback(partial(self._keep, key))
+        return await asyncio.shield(running)
+
+    def _keep(self, key: str, done: asyncio.Task[V]) -> None:
+        del self._running[key]
+        if not done.cancelled() and done.exception() is None and self._most:
+            self._known[key] = done.result()
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
 
 
 async def _at_once(work: Callable[[T], Awaitable[None]], things: Iterable[T], number: int) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import tracemalloc
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.images import make_artifact, make_image, make_index
 from tests.support.invariants import assert_invariants
 from tests.support.rooms import Rooms, annotated, make_body
+from tests.support.trees import Tree
 
 from dtr.oci import Digest
 from dtr.registry import BlobUnknown, ManifestUnknown, fsck
-from dtr.registry.fsck import Fsck
-from dtr.storage import Memory, ObjectMissing, Storages, Stored
+from dtr.registry.fsck import Audit, Fsck
+from dtr.storage import Memory, ObjectMissing, Storages, StorageUnavailable, Stored
 
 
 class Store:
@@ -37,6 +40,8 @@ class Store:
         await self.rooms.push(self.repository, make_artifact("application/x-sbom", subject=self.image))
         other = await self.rooms.make_repository("beta/other")
         await self.rooms.push(other, self.image, "v1")
+        await self.rooms.make_due()  # what came twice
+        await self.rooms.sweeper.sweep()
 
     async def path(self) -> Path:
         return self.path_of((await self.rooms.blobs.get("acme/app", self.digest)).location)
@@ -304,6 +309,227 @@ async def test_unfinished_uploads_and_tombstones_are_no_findings(store: Store):
     assert await store.find(content=True) == []
 
 
+# --- bringing back ---------------------------------------------------------------------------------------------
+
+
+async def damage(store: Store) -> str:
+    """Flip a bit of the layer; its location."""
+    path = await store.path()
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1
+    path.write_bytes(content)
+    return f"default:{path.relative_to(store._root)}"
+
+
+async def test_a_damaged_object_is_kept_for_a_month_and_comes_back_when_it_is_whole_again(store: Store):
+    location = await damage(store)
+    path = store._root / location.partition(":")[2]
+    assert await store.one(content=True, repair=True) == (
+        True,
+        f"blob {store.digest} has an object with other content at {location}",
+    )
+    ((until, text),) = await store.rooms.query("SELECT delete_after, damage FROM gc_objects")
+    assert datetime.fromtimestamp(until / 1000, UTC) - datetime.now(UTC) > timedelta(days=29)
+    (kept,) = [one async for one in store.rooms.fsck.quarantined()]
+    assert (kept.location, kept.damage) == (location, f"blob {store.digest} has an object with other content")
+    assert text == kept.damage
+    check = Fsck(store.rooms.database, store.rooms.storage)
+    assert [finding async for finding in check.run(repair=True)] == []
+    assert "(1 known to be missing)" in check.counted
+    assert check.counted.endswith("1 objects are in quarantine")
+    await store.rooms.pass_time(29 * 86_400_000)
+    assert (await store.rooms.sweeper.sweep()).objects == 0
+    path.write_bytes(store.layer)  # it was the memory or the cable
+    assert await store.one(repair=True) == (False, f"blob {store.digest} was missing, and was found at {location}")
+    assert await store.rooms.read("acme/app", store.digest) == store.layer
+    assert await store.rooms.count("gc_objects") == 0
+    await assert_invariants(store.rooms)
+    assert await store.find(content=True) == []
+
+
+@pytest.mark.parametrize("where", ["tombstone", "tree", "storage", "database", "mirror"])
+@pytest.mark.parametrize("lost", ["object", "known", "row"])
+async def test_what_is_lost_is_brought_back_from_wherever_it_is(store: Store, where: str, lost: str):
+    if (where, lost) in {("database", "row"), ("storage", "row")}:
+        return  # nothing says where to look
+    rooms, path = store.rooms, await store.path()
+    location = str(path.relative_to(store._root))
+    fetched: list[tuple[int, str, int]] = []
+
+    async def refetch(repository: int, digest: str, size: int) -> str | None:
+        fetched.append((repository, digest, size))
+        if where != "mirror":
+            return None
+        await rooms.push_blob(repository, store.layer)
+        return "mirror.test/app"
+
+    if where == "tombstone":
+        found = rooms.storage.new_location()
+        await rooms.storage.put_small(found, store.layer)
+        other = rooms.storage.new_location()
+        await rooms.storage.put_small(other, b"x" * len(store.layer))
+        for one in (found, other):
+            await rooms.change(
+                "INSERT INTO gc_objects (location, size, delete_after) VALUES (:l, :s, 9000000000000)",
+                l=one, s=len(store.layer),
+            )  # fmt: skip
+    elif where == "tree":
+        await rooms.storage.put("old", Memory())
+        tree = Tree(rooms.storage.driver("old"), "some/where/")
+        found = f"old:{tree.blob_path(await tree.blob(store.layer))}"
+        # That there is a tree is known from what was taken over of it, or seen in it.
+        digest = await tree.blob(b"taken over")
+        await rooms.push_blob(store.repository, b"taken over")
+        await rooms.change(
+            "UPDATE blobs SET location = :l WHERE digest = :d", l=f"old:{tree.blob_path(digest)}", d=digest
+        )
+    elif where == "storage":
+        await rooms.storage.put("copy", Memory())
+        found = f"copy:{location}"
+        await rooms.storage.put_small(found, store.layer)
+    elif where == "database":
+        await rooms.change(
+            "INSERT INTO blob_contents (digest, content) VALUES (:d, :c)", d=store.digest, c=store.layer
+        )
+    path.unlink()
+    if lost == "known":
+        await rooms.blobs.mark_missing(await rooms.blobs.get("acme/app", store.digest))
+    elif lost == "row":
+        await rooms.change("DELETE FROM repository_blobs WHERE digest = :d", d=store.digest)
+        await rooms.change("DELETE FROM blobs WHERE digest = :d", d=store.digest)
+    check = Fsck(rooms.database, rooms.storage, refetch=refetch)
+    findings = [one async for one in check.run(repair=True)]
+    assert not any(one.is_damage for one in findings), findings
+    text = next(one.text for one in findings if store.digest in one.text)
+    assert text.endswith(
+        {"mirror": "was fetched from mirror.test/app", "database": "is whole in the database"}.get(where)
+        or f"was found at {found}"
+    )
+    assert bool(fetched) == (where == "mirror")
+    for path_of_repository in ("acme/app", "beta/other"):
+        assert await rooms.read(path_of_repository, store.digest) == store.layer
+    findings = [one async for one in check.run(content=True)]
+    assert not any(one.is_damage for one in findings), findings
+
+
+async def test_what_is_being_deleted_is_not_brought_back(store: Store):
+    rooms, path = store.rooms, await store.path()
+    found = rooms.storage.new_location()
+    await rooms.storage.put_small(found, store.layer)
+    for column, value in (("attempts", 1), ("driver_state", "'{}'")):
+        await rooms.change(
+            f"INSERT INTO gc_objects (location, size, delete_after, {column}) VALUES (:l, :s, :a, {value})",
+            l=found,
+            s=len(store.layer),
+            a=9_000_000_000_000,
+        )
+        path.unlink(missing_ok=True)
+        await store.find(repair=True)
+        with pytest.raises(BlobUnknown):
+            await rooms.blobs.get("acme/app", store.digest)
+        await rooms.change("DELETE FROM gc_objects")
+
+
+# --- several storages -------------------------------------------------------------------------------------------
+
+
+class Broken(Memory):
+    """A storage that cannot be listed, and says that everything is missing."""
+
+    async def list(self, prefix: str = ""):
+        raise StorageUnavailable("it does not answer")
+        yield
+
+
+async def test_of_a_storage_that_is_not_there_nothing_is_concluded(rooms: Rooms):
+    repository = await rooms.make_repository()
+    await rooms.storage.put("other", Memory())
+    rooms.storage.default = "other"
+    elsewhere = [await rooms.push_blob(repository, b"%d" % number) for number in range(12)]
+    rooms.storage.default = "default"
+    here = await rooms.push_blob(repository, b"here")
+    await rooms.storage.delete((await rooms.blobs.get("acme/app", here)).location)
+    before = await rooms.query("SELECT digest, state FROM blobs ORDER BY digest")
+    for driver, text in (
+        (Memory(), "storage other has nothing of its 12 blobs: is it the right one?"),
+        (Broken(), "storage other cannot be listed: it does not answer"),
+        (None, "there is no storage called 'other': 12 blobs are in it"),
+    ):
+        if driver is None:
+            await rooms.storage.remove("other")
+        else:
+            await rooms.storage.put("other", driver)
+        findings = await rooms.findings(content=True, repair=True)
+        assert (True, text) in findings
+        if driver is not None and isinstance(driver, Broken) is False:
+            assert len(findings) == 2, "and what is lost in the one that is there"
+    after = await rooms.query("SELECT digest, state FROM blobs ORDER BY digest")
+    assert set(before) - set(after) == {(here, "present")}
+    assert {one for one, state in after if state == "present"} == set(elsewhere)
+
+
+async def test_what_another_registry_left_is_counted_and_left_alone(store: Store):
+    tree = Tree(store.rooms.storage.driver("default"))
+    await tree.image("acme/old", make_image(), "latest")
+    await tree.write("repositories/acme/old/_uploads/1/data", b"half")
+    os.utime(store._root / tree.root / "repositories/acme/old/_uploads/1/data", (0, 0))
+    before = await store.rooms.locations()
+    check = Fsck(store.rooms.database, store.rooms.storage)
+    assert [finding async for finding in check.run(content=True, repair=True)] == []
+    assert "; 9 more objects of " in check.counted
+    assert await store.rooms.locations() == before
+    assert await store.rooms.count("gc_objects") == 0
+
+
+# --- reading everything, a part at a time ----------------------------------------------------------------------
+
+
+async def test_reading_stops_when_its_time_is_over_and_goes_on_the_next_time(rooms: Rooms):
+    repository = await rooms.make_repository()
+    for number in range(6):
+        await rooms.push_blob(repository, b"%d" % number)
+    read: list[str] = []
+
+    class Watched(Memory):
+        async def open(self, location: str, offset: int = 0, length: int | None = None):
+            read.append(f"default:{location}")
+            async for piece in super().open(location, offset, length):
+                yield piece
+
+    storage = Storages({"default": Watched(rooms.storage.driver("default"))}, "default")
+    every = [row[0] for row in await rooms.query("SELECT location FROM blobs ORDER BY location")]
+
+    async def audit_for(blobs: int, **how: Any) -> Fsck:
+        read.clear()
+        check = Fsck(rooms.database, storage)
+        audit = Audit(content=True, is_over=lambda: len(read) == blobs, **how)
+        assert [finding async for finding in check.run(audit)] == []
+        return check
+
+    check = await audit_for(2, resume=True)
+    assert (read, check.read_until) == (every[:2], every[1])
+    assert check.counted == f"6 blobs, 6 objects, 0 manifests; blobs were read up to {every[1]}"
+    await audit_for(9)
+    assert read == every, "who does not resume begins at the beginning"
+    check = await audit_for(3, resume=True)
+    assert (read, check.read_until) == (every[2:5], every[4])
+    check = await audit_for(9, resume=True)
+    assert (read, check.read_until) == (every[5:], None)
+    await audit_for(9, resume=True)
+    assert read == every, "and then from the beginning"
+    await audit_for(9, after=every[3])
+    assert read == every[4:]
+
+
+async def test_reading_takes_its_time(rooms: Rooms):
+    repository = await rooms.make_repository()
+    for number in range(4):
+        await rooms.push_blob(repository, b"%d" % number * 1000)
+    started = time.monotonic()
+    assert await rooms.findings(content=True, rate=10_000) == []
+    assert time.monotonic() - started > 0.25
+
+
 # --- while others work ---------------------------------------------------------------------------------------
 
 
@@ -403,7 +629,8 @@ async def test_a_blob_that_is_deleted_while_it_is_looked_at_is_no_damage(rooms: 
     row = await anext(rows)
     await rows.aclose()
     await delete_and_sweep()
-    assert await check._look_at_blob(row, None, content=True, repair=True) is None
+    check._how = Audit(content=True, repair=True)
+    assert await check._look_at_blob(row, None) is None
 
 
 async def test_a_blob_that_a_push_heals_while_it_is_looked_at_is_no_damage(rooms: Rooms):
@@ -455,11 +682,11 @@ async def seed(rooms: Rooms) -> None:
     repository = await rooms.make_repository()
     if rooms.database.dialect == "sqlite":
         numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})"
-        source, digest, location = "n", "printf('sha256:%064d', i)", "printf('20200101/%07d', i)"
+        source, digest, location = "n", "printf('sha256:%064d', i)", "printf('default:20200101/%07d', i)"
         bytes_of_x = "X'78'"
     else:
         numbers, source = "", f"generate_series(1, {ROWS}) AS n(i)"
-        digest, location = "'sha256:' || lpad(i::text, 64, '0')", "'20200101/' || lpad(i::text, 7, '0')"
+        digest, location = "'sha256:' || lpad(i::text, 64, '0')", "'default:20200101/' || lpad(i::text, 7, '0')"
         bytes_of_x = "'x'"
     for table, columns, values in (
         ("blobs", "digest, size, location, state, created_at", f"{digest}, 10, {location}, 'present', 1"),
@@ -480,7 +707,7 @@ async def seed(rooms: Rooms) -> None:
 
 async def test_memory_does_not_grow_with_what_is_stored(rooms: Rooms):
     await seed(rooms)
-    check = Fsck(rooms.database, Seeded())
+    check = Fsck(rooms.database, Storages({"default": Seeded()}, "default"))
     damaged, other = 0, []
     tracemalloc.start()
     try:
