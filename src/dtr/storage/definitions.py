@@ -108,12 +108,48 @@ class S3Storage(Parameters):
     bucket: str = Field("", description="The bucket; it must exist.")
     region: str = Field("us-east-1", description="The region.")
     endpoint: str | None = Field(None, description="The address of the server; by default Amazon's.")
-    access_key: str | None = Field(None, description="The access key; by default what the host provides.")
+    access_key: str | None = Field(
+        None, description="The access key; by default what the host provides, for example the role of the machine."
+    )
     secret_key: SecretStr | None = Field(None, description="The secret key.")
+    session_token: SecretStr | None = Field(None, description="What belongs to keys that are lent for a while.")
+    v4auth: bool = Field(
+        True, description="Sign requests by version 4; stores that are too old for that know version 2."
+    )
     prefix: str = Field("", description="What every key begins with.")
     path_style: bool = Field(False, description="Put the bucket into the path instead of the host name.")
+    accelerate: bool = Field(False, description="Use Amazon's transfer acceleration.")
+    dual_stack: bool = Field(False, description="Use Amazon's addresses that have IPv6 as well.")
     ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
+    ca_certificate: str | None = Field(None, description="The same, as certificates in PEM instead of a file.")
     verify: bool = Field(True, description="Check the server's certificate.")
+    part_size: int = Field(
+        5 * 1024**2,
+        ge=5 * 1024**2,
+        le=5 * 1024**3,
+        description="Bytes of a part of an upload, of which two at a time wait on the disk; after 1,250 parts, "
+        "they grow.",
+    )
+    storage_class: str = Field("", description="What class of storage the objects have; by default the store's.")
+    encrypt: bool = Field(False, description="Have the store encrypt the objects.")
+    kms_key: str = Field("", description="The key in Amazon's key management that encrypts them.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"https?://[^/?#]+/?", value) is None:
+            raise ValueError("is https://HOST[:PORT]")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> S3Storage:
+        if bool(self.access_key) != bool(self.secret_key):
+            raise ValueError("access_key and secret_key are given both, or neither")
+        if self.ca_bundle and self.ca_certificate:
+            raise ValueError("of ca_bundle and ca_certificate, one is given")
+        if self.kms_key and not self.encrypt:
+            raise ValueError("kms_key is for encrypt")
+        return self
 
     @property
     def place(self) -> str:
@@ -132,9 +168,17 @@ class S3Storage(Parameters):
                 endpoint=self.endpoint,
                 access_key=self.access_key,
                 secret_key=self.secret_key.get_secret_value() if self.secret_key else None,
+                session_token=self.session_token.get_secret_value() if self.session_token else None,
+                v4auth=self.v4auth,
                 root_directory=self.prefix,
                 path_style=self.path_style,
-                verify=str(self.ca_bundle) if self.ca_bundle and self.verify else self.verify,
+                accelerate=self.accelerate,
+                dual_stack=self.dual_stack,
+                verify=(self.ca_certificate or str(self.ca_bundle or "") or True) if self.verify else False,
+                part_size=self.part_size,
+                storage_class=self.storage_class,
+                encrypt=self.encrypt,
+                kms_key=self.kms_key,
                 spool_directory=str(spool_directory),
             )
         )
@@ -168,6 +212,7 @@ class AzureStorage(Parameters):
     )
     prefix: str = Field("", description="What every name begins with.")
     ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
+    ca_certificate: str | None = Field(None, description="The same, as certificates in PEM instead of a file.")
     verify: bool = Field(True, description="Check the server's certificate.")
 
     @field_validator("account_key")
@@ -185,6 +230,14 @@ class AzureStorage(Parameters):
         if value is not None and re.fullmatch(r"https?://[^/?#@]+[^?#@]*", value) is None:
             raise ValueError("is https://HOST[:PORT][/ACCOUNT]")
         return value
+
+    @model_validator(mode="after")
+    def _together(self) -> AzureStorage:
+        if self.account_key and self.sas_token:
+            raise ValueError("of account_key and sas_token, one is given")
+        if self.ca_bundle and self.ca_certificate:
+            raise ValueError("of ca_bundle and ca_certificate, one is given")
+        return self
 
     def missing(self) -> list[str]:
         """See `Parameters`; one of key and signature is needed."""
@@ -209,6 +262,105 @@ class AzureStorage(Parameters):
                 realm=self.realm,
                 endpoint=self.endpoint,
                 root_directory=self.prefix,
+                verify=(self.ca_certificate or str(self.ca_bundle or "") or True) if self.verify else False,
+                spool_directory=str(spool_directory),
+            )
+        )
+
+
+class GCSStorage(Parameters):
+    """
+    Blobs in a bucket of Google Cloud Storage.
+
+    The registry of Docker's distribution has the same parameters, by these names:
+
+    ======================== ====================================================================================
+    here                     there
+    ======================== ====================================================================================
+    `bucket`                 the same
+    `key_file`               ``keyfile``
+    `key`                    ``credentials``: the same fields, as a mapping instead of a JSON text
+    `prefix`                 ``rootdirectory``
+    `part_size`              ``chunksize``, in bytes; there from 256 KiB on, in multiples of that
+    `endpoint`, `ca_bundle`, none
+    `verify`
+    none                     ``maxconcurrency``: of requests; here there are at most 64 connections
+    ======================== ====================================================================================
+    """
+
+    needed = ("bucket",)
+
+    bucket: str = Field("", pattern="^[^/]*$", description="The bucket; it must exist.")
+    key_file: Path | None = Field(
+        None,
+        description="The key of a service account, as the JSON file that Google gives out; by default dtr is what "
+        "the machine is at Google, and pulls are not redirected.",
+    )
+    key: SecretStr | None = Field(None, description="The same, as the text instead of a file.")
+    prefix: str = Field("", description="What every name begins with.")
+    endpoint: str | None = Field(
+        None, description="The address of the store; by default `https://storage.googleapis.com`."
+    )
+    part_size: int = Field(
+        32 * 1024**2,
+        ge=5 * 1024**2,
+        le=5 * 1024**3,
+        description="Bytes of a part of an upload, of which two at a time wait on the disk; after 500 parts, they "
+        "grow.",
+    )
+    ca_bundle: Path | None = Field(
+        None, description="Authorities that may have signed the certificates of the store and the token service."
+    )
+    verify: bool = Field(True, description="Check these certificates.")
+
+    @field_validator("key")
+    @classmethod
+    def _of_an_account(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            from dtr.storage.gcs_auth import KeyInvalid, ServiceAccount
+
+            try:
+                ServiceAccount.parse(value.get_secret_value())
+            except KeyInvalid as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"https?://[^/?#@]+/?", value) is None:
+            raise ValueError("is https://HOST[:PORT]")
+        return value
+
+    @model_validator(mode="after")
+    def _one_key(self) -> GCSStorage:
+        if self.key and self.key_file:
+            raise ValueError("of key and key_file, one is given")
+        return self
+
+    @property
+    def place(self) -> str:
+        """``gcs://HOST/BUCKET/PREFIX``."""
+        host = (self.endpoint or "https://storage.googleapis.com").partition("://")[2].strip("/").lower()
+        return "/".join(filter(None, (f"gcs://{host}", self.bucket, self.prefix.strip("/"))))
+
+    def open(self, spool_directory: Path) -> Driver:
+        """See `Parameters`; the key file is read now."""
+        from dtr.storage.gcs import ENDPOINT, GCS, GCSSettings
+        from dtr.storage.gcs_auth import ServiceAccount
+
+        account = None
+        if self.key is not None:
+            account = ServiceAccount.parse(self.key.get_secret_value())
+        elif self.key_file is not None:
+            account = ServiceAccount.load(self.key_file)
+        return GCS(
+            GCSSettings(
+                bucket=self.bucket,
+                account=account,
+                root_directory=self.prefix,
+                endpoint=self.endpoint or ENDPOINT,
+                part_size=self.part_size,
                 verify=str(self.ca_bundle) if self.ca_bundle and self.verify else self.verify,
                 spool_directory=str(spool_directory),
             )
@@ -366,6 +518,7 @@ KINDS: dict[str, type[Parameters]] = {
     "memory": MemoryStorage,
     "s3": S3Storage,
     "azure": AzureStorage,
+    "gcs": GCSStorage,
     "swift": SwiftStorage,
 }
 """The parameters of each kind of storage, by the name of its driver."""
@@ -374,7 +527,7 @@ KINDS: dict[str, type[Parameters]] = {
 class Storage(Section):
     """Where the blobs are."""
 
-    driver: Literal["filesystem", "memory", "s3", "azure", "swift"] = Field(
+    driver: Literal["filesystem", "memory", "s3", "azure", "gcs", "swift"] = Field(
         "filesystem", description="The kind of storage."
     )
     redirect_seconds: int | None = Field(
@@ -389,6 +542,7 @@ class Storage(Section):
     filesystem: FileSystemStorage = FileSystemStorage()
     s3: S3Storage = S3Storage()
     azure: AzureStorage = AzureStorage()
+    gcs: GCSStorage = GCSStorage()
     swift: SwiftStorage = SwiftStorage()
 
     @field_validator("redirect_except")
