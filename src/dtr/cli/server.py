@@ -188,16 +188,14 @@ def import_storage(loaded: Loaded, maps: tuple[str, ...], dtr_backup: str | None
     """
     from dtr.registry.importing import ImportPlan, parse_names
 
+    if dtr_backup is not None:
+        _look_into(Path(dtr_backup))
     problems = 0
 
     async def work(application: Application) -> None:
         nonlocal problems
         import asyncio
 
-        if dtr_backup is not None:
-            from dtr.registry.dtr_backup import refuse
-
-            refuse(Path(dtr_backup))
         importing = application.importing(ImportPlan(**plan, names=parse_names(maps)))
         watching = asyncio.create_task(_watch(importing)) if sys.stderr.isatty() else None
         try:
@@ -212,6 +210,22 @@ def import_storage(loaded: Loaded, maps: tuple[str, ...], dtr_backup: str | None
     run_with(loaded, work)
     if problems:
         sys.exit(1)
+
+
+def _look_into(backup: Path) -> None:
+    """Say what is in a backup of DTR. Raises Failure: that is all that can be done with it."""
+    from dtr.registry import RegistryError
+    from dtr.registry.dtr_backup import look_into
+
+    try:
+        found = look_into(backup)
+    except RegistryError as error:
+        raise Failure(f"{backup}: {error}") from None
+    except OSError as error:
+        raise Failure(f"{backup}: {error.strerror}") from None
+    for line in found.lines:
+        click.echo(printable(line))
+    raise Failure("what the tables of such a backup mean is not documented: nothing is imported")
 
 
 async def _watch(importing: Import) -> None:
