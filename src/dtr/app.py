@@ -59,6 +59,8 @@ from dtr.registry import (
     Images,
     Lifetimes,
     Manifests,
+    Migration,
+    Move,
     Promotion,
     Pulls,
     Repositories,
@@ -329,6 +331,10 @@ class Application:
             plan=plan,
         )
 
+    def migrating(self, move: Move, tell: Callable[[str, str], None]) -> Migration:
+        """A migration between storages; `tell` is given a text and a level."""
+        return Migration(self.database, self.storage, self.lifetimes, move, tell)
+
     def _session_rules(self) -> SessionRules:
         minute, values = 60_000, self.live.current
         return SessionRules(
@@ -407,6 +413,8 @@ class Application:
             jobs=self.jobs,
             audit=self.audit,
             importing=self.importing,
+            migrating=self.migrating,
+            backends=self.backends,
             live=self.live,
             event_bounds=self._event_bounds,
             lifetimes=self.lifetimes,
@@ -506,6 +514,7 @@ class Application:
             Rooms(
                 database=self.database,
                 storage=self.storage,
+                backends=self.backends,
                 accounts=self.accounts,
                 repositories=self.repositories,
                 manifests=self.manifests,
@@ -545,10 +554,8 @@ class Application:
                 ),
                 installation=Installation(
                     log_level=self.settings.log.level,
-                    storage_volume=(
-                        str(self.settings.blob_directory) if self.settings.storage.driver == "filesystem" else ""
-                    ),
-                    proxies=_proxies() if self.settings.storage.driver == "s3" else {},
+                    deletes=self.settings.registry.delete,
+                    proxies=_proxies() if self.settings.storage.driver not in {"filesystem", "memory"} else {},
                     certificate=certificate.chain if certificate else None,
                     authority=certificate.authority if certificate else None,
                 ),

@@ -13,7 +13,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dtr.storage.storages import Redirect
 
@@ -315,14 +324,17 @@ class GCSStorage(Parameters):
 
     @field_validator("key")
     @classmethod
-    def _of_an_account(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            from dtr.storage.gcs_auth import KeyInvalid, ServiceAccount
+    def _of_an_account(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return None
+        if info.data.get("key_file") is not None:
+            raise ValueError("is given instead of key_file, not with it")
+        from dtr.storage.gcs_auth import KeyInvalid, ServiceAccount
 
-            try:
-                ServiceAccount.parse(value.get_secret_value())
-            except KeyInvalid as error:
-                raise ValueError(str(error)) from None
+        try:
+            ServiceAccount.parse(value.get_secret_value())
+        except KeyInvalid as error:
+            raise ValueError(str(error)) from None
         return value
 
     @field_validator("endpoint")
@@ -331,12 +343,6 @@ class GCSStorage(Parameters):
         if value is not None and re.fullmatch(r"https?://[^/?#@]+/?", value) is None:
             raise ValueError("is https://HOST[:PORT]")
         return value
-
-    @model_validator(mode="after")
-    def _one_key(self) -> GCSStorage:
-        if self.key and self.key_file:
-            raise ValueError("of key and key_file, one is given")
-        return self
 
     @property
     def place(self) -> str:

@@ -135,6 +135,7 @@ class Web:
         """Let go of the connections. May be repeated."""
         if self._session is not None:
             await self._session.close()
+            await asyncio.sleep(0)  # sockets are closed in the next round of the loop
 
     def _open(self) -> aiohttp.ClientSession:
         """The session, made by the first request."""

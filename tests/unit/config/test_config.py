@@ -282,7 +282,7 @@ def test_an_empty_section_is_no_setting_and_no_harm(write):
         ("DTR_DATABASE__URL", f"postgresql://user:{SECRET}/x@host/name", "database.url: is postgresql://"),
         ("DTR_DATABASE__URL", "postgresql://host:port/name", "database.url: is postgresql://"),
         ("DTR_DATABASE__URL", "postgresql://host:5432,[::1/name", "database.url: is postgresql://"),
-        ("DTR_STORAGE__DRIVER", "azure", "storage.driver: .*'filesystem'.*'s3'"),
+        ("DTR_STORAGE__DRIVER", "tape", "storage.driver: .*'filesystem'.*'s3'"),
         ("DTR_AUTH__TOKEN_SECONDS", "3600", "auth.token_seconds: .*less than or equal to 300"),
         ("DTR_AUTH__SERVICE", "", "auth.service: .*at least 1 character"),
         ("DTR_LOG__LEVEL", "loud", "log.level: .*'debug'"),
