@@ -141,7 +141,7 @@ class S3Storage(Parameters):
     )
     storage_class: str = Field("", description="What class of storage the objects have; by default the store's.")
     encrypt: bool = Field(False, description="Have the store encrypt the objects.")
-    kms_key: str = Field("", description="The key in Amazon's key management that encrypts them.")
+    kms_key: str = Field("", description="Have it done with this key of Amazon's key management.")
 
     @field_validator("endpoint")
     @classmethod
@@ -150,15 +150,10 @@ class S3Storage(Parameters):
             raise ValueError("is https://HOST[:PORT]")
         return value
 
-    @model_validator(mode="after")
-    def _together(self) -> S3Storage:
-        if bool(self.access_key) != bool(self.secret_key):
-            raise ValueError("access_key and secret_key are given both, or neither")
-        if self.ca_bundle and self.ca_certificate:
-            raise ValueError("of ca_bundle and ca_certificate, one is given")
-        if self.kms_key and not self.encrypt:
-            raise ValueError("kms_key is for encrypt")
-        return self
+    def missing(self) -> list[str]:
+        """See `Parameters`; of the keys, both are given or neither."""
+        lonely = bool(self.access_key) != bool(self.secret_key)
+        return super().missing() + (["secret_key" if self.access_key else "access_key"] if lonely else [])
 
     @property
     def place(self) -> str:
