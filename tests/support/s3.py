@@ -19,12 +19,17 @@ ACCESS_KEY, SECRET_KEY = "contract", "contract-secret"
 
 
 class S3Server:
-    """A server over `directory`, with the bucket `blobs`; it keeps its address when it is started again."""
+    """
+    A server over `directory`, with the bucket `blobs`; it keeps its address when it is started again.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory / "buckets"
+    `buckets` is where it keeps them instead; `options` are more of its own.
+    """
+
+    def __init__(self, directory: Path, *options: str, buckets: Path | None = None) -> None:
+        self.directory = buckets or directory / "buckets"
         (self.directory / "blobs").mkdir(parents=True)
         self._port = free_port()
+        self._options = options
         self._log_file = directory / "versitygw.log"
         self.endpoint = f"http://127.0.0.1:{self._port}"
 
@@ -45,12 +50,15 @@ class S3Server:
         assert program, "versitygw is missing: scripts/prepare-tests builds it"
         with self._log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [program, "--port", f"127.0.0.1:{self._port}", "--region", "us-east-1", "posix", self.directory],
+                [
+                    program, "--port", f"127.0.0.1:{self._port}", "--region", "us-east-1", *self._options,
+                    "posix", self.directory,
+                ],
                 env={**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
-                cwd=self.directory.parent,
+                cwd=self._log_file.parent,
                 stdout=log,
                 stderr=log,
-            )
+            )  # fmt: skip
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -74,9 +82,9 @@ class S3Server:
 
 
 @contextmanager
-def run_s3_server(directory: Path) -> Iterator[S3Server]:
+def run_s3_server(directory: Path, *options: str, buckets: Path | None = None) -> Iterator[S3Server]:
     """A running server with the bucket `blobs`, over a directory."""
-    server = S3Server(directory)
+    server = S3Server(directory, *options, buckets=buckets)
     server.start()
     try:
         yield server

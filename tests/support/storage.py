@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -115,3 +116,11 @@ async def upload(driver: Driver, *bodies: bytes) -> str:
         state = await driver.write(state, body(content))
     await driver.complete(state)
     return state.location
+
+
+def curl(*arguments: str) -> tuple[int, bytes]:
+    """The status and the body that the real client gets."""
+    command = ["curl", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "-w", "\n%{http_code}"]
+    done = subprocess.run([*command, *arguments], capture_output=True, check=True, timeout=30)
+    content, _, status = done.stdout.rpartition(b"\n")
+    return int(status), content

@@ -10,18 +10,20 @@ stored already, so that they make 5 TiB, the longest object that there is.
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dtr.storage.driver import PIECE_SIZE, Part, Stored, UploadState
 from dtr.storage.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
-from dtr.storage.parted import Parted, PartSizes
+from dtr.storage.parted import Parted, PartSizes, upload_of
+from dtr.storage.spool import Spool
 
 if TYPE_CHECKING:
     import io
@@ -31,9 +33,8 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # has none
     from types_aiobotocore_s3 import S3Client
 
-    from dtr.storage.spool import Spool
-
-SIZES = PartSizes(usual=5 * 1024 * 1024, shortest=5 * 1024 * 1024, most=10_000, growth=1250)
+SMALLEST_PART = 5 * 1024 * 1024
+SIZES = PartSizes(usual=SMALLEST_PART, shortest=SMALLEST_PART, most=10_000, growth=1250)
 """1,250 parts of 5 MiB, and 8,400 growing ones to 5 TiB."""
 
 # InvalidPart: what is stored under a part's number is not what the state names.
@@ -58,11 +59,16 @@ _FULL_CODES = frozenset(
 @dataclass(frozen=True, slots=True)
 class S3Settings:
     """
-    Where the bucket is and how to reach it.
+    Where the bucket is, how to reach it, and how it is to keep objects.
 
-    Without keys, the usual places are asked (environment, profile, machine role). `verify` is whether to
-    check the server's certificate, or the path of a file with the authorities to trust. `time_limit`, in
-    seconds, holds for every single request and for every piece read. Parts of uploads wait below
+    Without keys, the usual places are asked (environment, profile, machine role); `session_token` belongs to keys
+    that are lent for a while. `verify` is whether to check the server's certificate, or the authorities to trust:
+    the path of a file, or the certificates themselves (PEM). Without `v4auth`, requests are signed by version 2.
+    `storage_class` is not for tails, which go soon. The store encrypts objects when `encrypt` is true, or a key of
+    Amazon's key management is named, `kms_key`.
+
+    `time_limit`, in seconds, holds for every request, and begins anew with every piece that is sent or read. There
+    are at most so many `connections` at a time. Parts of uploads, of `part_size` bytes or more, wait below
     `spool_directory`, by default where the system has its temporary files, served by so many `threads`.
     """
 
@@ -71,10 +77,19 @@ class S3Settings:
     endpoint: str | None = None
     access_key: str | None = None
     secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    v4auth: bool = True
     root_directory: str = ""
     path_style: bool = False
+    accelerate: bool = False
+    dual_stack: bool = False
     verify: bool | str = True
+    part_size: int = SMALLEST_PART
+    storage_class: str = ""
+    encrypt: bool = False
+    kms_key: str = ""
     time_limit: float = 60
+    connections: int = 256
     spool_directory: str = field(default_factory=tempfile.gettempdir)
     threads: int = 4
 
@@ -88,7 +103,8 @@ class S3(Parted):
 
     def __init__(self, settings: S3Settings) -> None:
         """Remember the settings; the client is made by the first request."""
-        super().__init__(SIZES, spool_directory=settings.spool_directory, threads=settings.threads)
+        sizes = replace(SIZES, usual=settings.part_size)
+        super().__init__(sizes, spool_directory=settings.spool_directory, threads=settings.threads)
         self._settings = settings
         root = settings.root_directory.strip("/")
         self._prefix = f"{root}/" if root else ""
@@ -175,16 +191,19 @@ class S3(Parted):
         await super().close()
 
     async def _put(self, location: str, data: Spool | io.BytesIO) -> None:
-        async with self._requests(location) as client:
-            await client.put_object(Bucket=self._settings.bucket, Key=self._key(location), Body=data)
+        async with self._requests(location, data) as client:
+            await client.put_object(
+                Bucket=self._settings.bucket, Key=self._key(location), Body=data, **self._kept(location)
+            )
 
     async def _add_part(self, state: UploadState, data: Spool) -> UploadState:
         number, bucket, key = len(state.parts) + 1, self._settings.bucket, self._key(state.location)
         session = state.session
         if not session:
             async with self._requests(state.location) as client:
-                session = (await client.create_multipart_upload(Bucket=bucket, Key=key))["UploadId"]
-        async with self._requests(state.location) as client:
+                kept = self._kept(state.location)
+                session = (await client.create_multipart_upload(Bucket=bucket, Key=key, **kept))["UploadId"]
+        async with self._requests(state.location, data) as client:
             answer = await client.upload_part(
                 Bucket=bucket, Key=key, UploadId=session, PartNumber=number, Body=data
             )
@@ -237,25 +256,45 @@ class S3(Parted):
         async with self._requests("") as client:
             await client.list_objects_v2(Bucket=self._settings.bucket, Prefix=self._prefix, MaxKeys=1)
 
+    def _kept(self, location: str) -> dict[str, Any]:
+        """How the store is to keep the object at `location`."""
+        settings, kept = self._settings, {}
+        if settings.storage_class and upload_of(location) is None:
+            kept["StorageClass"] = settings.storage_class
+        if settings.kms_key:
+            kept |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": settings.kms_key}
+        elif settings.encrypt:
+            kept["ServerSideEncryption"] = "AES256"
+        return kept
+
     def _key(self, location: str) -> str:
         return self._prefix + location
 
     @asynccontextmanager
-    async def _requests(self, location: str) -> AsyncGenerator[S3Client, None]:
-        """The client, for what must end within the time limit; its errors become storage's own."""
+    async def _requests(
+        self, location: str, sent: Spool | io.BytesIO | None = None
+    ) -> AsyncGenerator[S3Client, None]:
+        """
+        The client, for what must end within the time limit; its errors become storage's own.
+
+        With `sent`, the limit begins anew with each piece of it.
+        """
         import aiohttp
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]  # has none
 
         try:
-            async with asyncio.timeout(self._settings.time_limit):
+            async with asyncio.timeout(self._settings.time_limit) as limit:
+                if isinstance(sent, Spool):
+                    sent.on_piece = partial(_begin_anew, limit, self._settings.time_limit)
                 yield self._client or await self._connect()
         except ClientError as error:
             raise self._translated(error.response, str(error), location) from error
         except NoCredentialsError as error:
             raise AccessDenied(str(error)) from error
         except TimeoutError as error:
-            limit = self._settings.time_limit
-            raise StorageUnavailable(f"no answer from the bucket within {limit:g} s") from error
+            raise StorageUnavailable(
+                f"no answer from the bucket within {self._settings.time_limit:g} s"
+            ) from error
         except (BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise StorageUnavailable(str(error) or type(error).__name__) from error
 
@@ -295,27 +334,54 @@ class S3(Parted):
                     endpoint_url=settings.endpoint,
                     aws_access_key_id=settings.access_key,
                     aws_secret_access_key=settings.secret_key,
-                    verify=settings.verify,
+                    aws_session_token=settings.session_token,
+                    verify=self._authorities(),
                     config=AioConfig(
-                        signature_version="s3v4",  # otherwise URLs are signed with version 2
+                        signature_version="s3v4"
+                        if settings.v4auth
+                        else "s3",  # otherwise URLs are signed with "s3"
                         connect_timeout=settings.time_limit,
                         read_timeout=settings.time_limit,
                         retries={"mode": "standard", "total_max_attempts": 3},
-                        max_pool_connections=64,
+                        max_pool_connections=settings.connections,
                         # Stores other than Amazon's do not all know the newer checksums; blobs have digests
                         # of their own.
                         request_checksum_calculation="when_required",
                         response_checksum_validation="when_required",
                         s3={
-                            "addressing_style": "path" if settings.path_style else "auto",
+                            "addressing_style": self._addressing,
                             # TLS protects the bytes; over plain HTTP nothing does but the digest that pulls check.
                             "payload_signing_enabled": False,
+                            "use_accelerate_endpoint": settings.accelerate,
+                            "use_dualstack_endpoint": settings.dual_stack,
                         },
                     ),
                 )
                 connected = await self._resources.enter_async_context(client)
                 self._client = connected
             return connected
+
+    @property
+    def _addressing(self) -> str:
+        """Where the bucket is said; left alone, the client puts it into the path wherever it is not Amazon's."""
+        if self._settings.path_style:
+            return "path"
+        return "virtual" if self._settings.endpoint else "auto"
+
+    def _authorities(self) -> bool | str:
+        """What `verify` says, certificates in a file that has no name, for the client wants a path."""
+        verify = self._settings.verify
+        if not isinstance(verify, str) or "-----BEGIN" not in verify:
+            return verify
+        descriptor = os.memfd_create("authorities")
+        self._resources.callback(os.close, descriptor)
+        os.write(descriptor, verify.encode())
+        return f"/proc/self/fd/{descriptor}"
+
+
+def _begin_anew(limit: asyncio.Timeout, seconds: float) -> None:
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 @lru_cache(maxsize=1)

@@ -35,6 +35,8 @@ class Spool:
 
     `len`, `tell`, `seek`, `read` and the iteration are what the S3 client asks of a body: it learns the length,
     goes back to the beginning for another attempt, and iterates.
+
+    `on_piece`, when it is set, is called before each piece that is read.
     """
 
     def __init__(self, directory: str, threads: ThreadPoolExecutor, in_memory: int) -> None:
@@ -46,6 +48,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self._size = 0
         self._last: Future[Any] | None = None
+        self.on_piece: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """How many bytes there are."""
@@ -75,6 +78,8 @@ class Spool:
             yield self.short
             return
         for offset in range(0, self._size, SPOOL_PIECE):
+            if self.on_piece is not None:
+                self.on_piece()
             yield await self._call(self._read, offset, min(SPOOL_PIECE, self._size - offset))
 
     def read(self, size: int = -1) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
 import time
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
@@ -14,12 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 from tests.support.disk import small_disk
 from tests.support.proxy import forward_proxy, proxy
-from tests.support.storage import MIB, PART, body, left_of_uploads, locations, read, upload
+from tests.support.storage import MIB, PART, body, curl, left_of_uploads, locations, read, upload
 
 from dtr.storage import AccessDenied, StorageFull, StorageUnavailable, UploadState, new_location
 
-LIMIT = 1
-BOUND = 10
+LIMIT = 2
+BOUND = 15
 """Seconds after which everybody knows that a server does not answer, with that time limit."""
 
 
@@ -241,14 +240,6 @@ async def test_no_room_for_parts_on_their_way_loses_nothing_and_is_given_back(se
 
 
 # --- Signed URLs, TLS, proxies ------------------------------------------------------------------------------
-
-
-def curl(*arguments):
-    """The status and the body that the real client gets."""
-    command = ["curl", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "-w", "\n%{http_code}"]
-    done = subprocess.run([*command, *arguments], capture_output=True, check=True, timeout=30)
-    content, _, status = done.stdout.rpartition(b"\n")
-    return int(status), content
 
 
 async def test_a_signed_url_lets_anyone_read_the_object_and_nothing_else(served):
