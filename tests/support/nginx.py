@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import ssl
 import subprocess
@@ -12,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.forks import Fork
 from tests.support.ports import free_port
-from tests.support.server import DTR, clean_environment
+from tests.support.server import clean_environment
 
 if TYPE_CHECKING:
     from tests.support.server import Closable, Server
@@ -70,15 +72,9 @@ class Nginx:
         return int((self.directory / "nginx" / "nginx.pid").read_text())
 
     def start(self, *options: str, seconds: float = 30) -> Nginx:
-        with self.log_file.open("a") as log:
-            self.process = subprocess.Popen(
-                [DTR, "nginx", *options],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd="/",
+        with self.log_file.open("a") as log, Path(os.devnull).open() as nothing:
+            self.process = Fork(
+                ["nginx", *options], self.environment, stdin=nothing, stdout=subprocess.PIPE, stderr=log
             )
         stdout = self.process.stdout
         assert stdout is not None

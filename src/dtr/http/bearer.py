@@ -51,7 +51,7 @@ class Bearer:
             raise Unverified("the token is not valid", "invalid_token") from None
         facts: Facts | None = scope.get("dtr.facts")
         if facts is not None:
-            facts.actor = claims.account_name
+            facts.identify(claims.account_name)
         return claims
 
     def challenge(

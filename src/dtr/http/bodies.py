@@ -28,6 +28,8 @@ The header in which nginx in front tells the names of the storages whose files i
 
 From a trusted proxy it is believed, and becomes a list in the scope, under the same name.
 """
+ACCOUNT = "X-Dtr-Account"
+"""Nginx is told by it whose transfer a file is, where transfers are limited."""
 FILES = "/.files/"
 """
 Where nginx finds these files: what follows is the storage's name, a slash, and the location within it.

@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from dtr.http.bodies import IS_GONE, MISDIRECTED, REACHABLE, ClientGone
+from dtr.http.limits import TooManyRequests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from dtr.http.bodies import IsGone
+    from dtr.http.limits import Limits
     from dtr.http.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = logging.getLogger("dtr.http")
@@ -60,8 +63,20 @@ class Facts:
     seconds: float = 0.0
     reason: str = ""
     """Why it was not served, for the operator: what the database or the storage said."""
+    limits: Limits | None = None
+
+    def identify(self, account: str) -> None:
+        """Note who sends the request, once that is known. Raises TooManyRequests."""
+        self.actor = account
+        if self.limits is not None:
+            self.limits.count_account(account)
+
+    def transferring(self) -> AbstractContextManager[None]:
+        """As long as a blob is on its way. Raises TooManyRequests when it is entered."""
+        return _NOTHING if self.limits is None else self.limits.transfer(self.remote, self.actor)
 
 
+_NOTHING = contextlib.nullcontext()
 Finished: TypeAlias = "Callable[[Scope, Facts], None]"
 
 
@@ -79,6 +94,7 @@ class Front:
         https_port: int | None = None,
         trusted_proxies: Sequence[str] = (),
         plain: Sequence[str] = (),
+        limits: Limits | None = None,
     ) -> None:
         """
         `routes` are applications by the first part of the path; `others` gets what they do not answer.
@@ -86,8 +102,10 @@ class Front:
         A key that begins with a slash is a whole path, which goes before. `within`, by the first part of the path,
         has a text and an application for the paths with that text anywhere.
 
-        Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served.
+        Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served. What `others`
+        answer is not counted for the `limits`.
         """
+        self._limits = limits
         self._routes = routes
         self._within = within or {}
         self._others = others
@@ -105,7 +123,7 @@ class Front:
         if scope["type"] != "http":
             return
         client = scope["client"]
-        facts = Facts(f"{self._prefix}{next(self._numbers):06x}", client[0] if client else "")
+        facts = Facts(f"{self._prefix}{next(self._numbers):06x}", client[0] if client else "", limits=self._limits)
         scope["dtr.facts"] = facts
         if self._is_proxy is not None and self._is_proxy(facts.remote):
             _believe(scope, facts)
@@ -140,9 +158,15 @@ class Front:
             elif not secure and self._https_port is not None and first not in self._plain:
                 await self._redirect(scope, observed, self._https_port)
             else:
-                await self._find(scope["path"], first)(scope, counted, observed)
+                app = self._find(scope["path"], first)
+                if self._limits is not None and app is not self._others:
+                    self._limits.count_address(facts.remote)
+                await app(scope, counted, observed)
         except ClientGone:
             pass
+        except TooManyRequests as error:
+            with contextlib.suppress(ClientGone):
+                await _refuse(observed, first, error)
         except asyncio.CancelledError:
             # Nobody but the server cancels, when it ends and the request does not.
             _log.warning("request was cut", extra={"request_id": facts.id})
@@ -194,12 +218,26 @@ def _never() -> bool:
 
 
 async def _fail(send: Send) -> None:
-    body = msgspec.json.encode({"errors": [{"code": "UNKNOWN", "message": "internal server error"}]})
+    await _answer(send, 500, "UNKNOWN", "internal server error")
+
+
+async def _refuse(send: Send, first: str, error: TooManyRequests) -> None:
+    """In the words of the protocol that is asked for: the registry's, or DTR's."""
+    code = "TOOMANYREQUESTS" if first in {"v2", "auth"} else "TOO_MANY_REQUESTS"
+    await _answer(send, 429, code, str(error), (b"retry-after", b"%d" % error.retry_after))
+
+
+async def _answer(send: Send, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
+    body = msgspec.json.encode({"errors": [{"code": code, "message": message}]})
     await send(
         {
             "type": "http.response.start",
-            "status": 500,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                *headers,
+            ],
         }
     )
     await send({"type": "http.response.body", "body": body})

@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from dtr.config import split_address
-from dtr.http.bodies import FILES, REACHABLE
+from dtr.http.bodies import ACCOUNT, FILES, REACHABLE
 from dtr.http.front import HSTS, SECURITY
 from dtr.http.protocol import Limits
 from dtr.nginx.errors import NginxFailed
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
+    from dtr.config import Limits as ClientLimits
     from dtr.config import Nginx
     from dtr.pki import Certificate
 
@@ -54,6 +55,8 @@ class Configuration:
     """What one depends on."""
 
     settings: Nginx
+    clients: ClientLimits
+    """Of the files that nginx sends, how many at once."""
     upstreams: Mapping[str, tuple[str, ...]]
     """``HOST:PORT`` of dtr, by component."""
     certificate: Certificate
@@ -71,11 +74,15 @@ class Configuration:
         """The file. Raises NginxFailed."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         return _template().render(
+            account_header=ACCOUNT,
+            account_transfers=self.clients.account_transfers,
+            address_transfers=self.clients.address_transfers,
             authority=None if self.certificate.authority is None else self.directory / "ca.pem",
             certificate=self.certificate,
             client_ca=self.settings.client_ca if self.settings.client_certificates != "off" else None,
             client_certificates=self.settings.client_certificates,
             descriptors=_MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS),
+            exempt_networks=self.clients.exempt_networks,
             files_place=FILES,
             has_http2=self.version >= _HTTP2_DIRECTIVE,
             http=self.settings.http_address,

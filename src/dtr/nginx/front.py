@@ -170,6 +170,7 @@ class _Front:
         client_ca = settings.nginx.client_ca if settings.nginx.client_certificates != "off" else None
         text = Configuration(
             settings=settings.nginx,
+            clients=settings.limits,
             upstreams=addresses_of(settings.nginx, settings.http_address if settings.http_serves else None),
             certificate=certificate,
             storages=self._storages.roots,

@@ -176,7 +176,7 @@ async def identify(request: Request) -> Caller:
                 raise ApiError("CSRF_TOKEN_INVALID")
     facts = request.scope.get("dtr.facts")
     if facts is not None and login is not None:
-        facts.actor = login.account.name
+        facts.identify(login.account.name)
     return Caller(accounts, login, address)
 
 

@@ -196,7 +196,7 @@ class TokenService:
             raise _Refused(429, "TOOMANYREQUESTS", str(error), retry) from None
         facts = scope.get("dtr.facts")
         if facts is not None:
-            facts.actor = login.account.name
+            facts.identify(login.account.name)
         return login
 
     def _unauthorized(self, message: str) -> _Refused:
