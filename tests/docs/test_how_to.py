@@ -19,6 +19,7 @@ from tests.support.images import make_image
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server
 from tests.support.server import PASSWORD, Server
+from tests.support.swift import SwiftServer
 from tests.support.wire import wait_until
 
 from dtr.cli.transfer.content import PLURALS
@@ -63,6 +64,14 @@ def test_the_page_on_postgresql_works(tmp_path: Path, places: dict[str, str], po
 
 def test_the_page_on_s3_works(tmp_path: Path, places: dict[str, str], s3_server: S3Server) -> None:
     follow(HOW_TO / "s3.md", tmp_path, replaced=places | {"http://s3.example.org:7070": s3_server.endpoint})
+
+
+def test_the_page_on_swift_works(tmp_path: Path, places: dict[str, str], swift_server: SwiftServer) -> None:
+    addresses = {
+        "https://keystone.example.org:5000": f"{swift_server.endpoint}/identity/http",
+        "https://swift.example.org": swift_server.endpoint,
+    }
+    follow(HOW_TO / "swift.md", tmp_path, replaced=places | addresses)
 
 
 def test_the_page_on_proxies_works(tmp_path: Path, directories: dict[str, str]) -> None:

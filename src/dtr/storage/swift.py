@@ -162,7 +162,10 @@ class Swift(Parted):
 
     async def stat(self, location: str) -> int:
         """See `Driver`."""
-        return int((await self._head(self._name(location)))["Content-Length"])
+        length = (await self._head(self._name(location))).get("Content-Length")
+        if length is None:
+            raise StorageError(f"the store does not say how long {location} is")
+        return int(length)
 
     async def delete(self, location: str) -> None:
         """See `Driver`; with all that belongs to the object."""
