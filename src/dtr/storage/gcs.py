@@ -28,7 +28,7 @@ import msgspec
 from dtr.storage.driver import Part, Stored
 from dtr.storage.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
 from dtr.storage.gcs_auth import ServiceAccount, Tokens
-from dtr.storage.parted import Parted, PartSizes, aside
+from dtr.storage.parted import Parted, PartSizes, aside, upload_of
 from dtr.storage.web import Web, size_of
 
 if TYPE_CHECKING:
@@ -248,8 +248,9 @@ class GCS(Parted):
 
     async def _drop_parts(self, state: UploadState) -> None:
         """See `Parted`; those of other requests as well."""
-        async with aclosing(self._list_everything(f"{state.location}.part.")) as parts:
-            found = [part.location async for part in parts]
+        location = state.location
+        async with aclosing(self._list_everything(f"{location}.part.")) as parts:
+            found = [part.location async for part in parts if upload_of(part.location) == location]
         await _each(self.delete, found)
 
     async def _compose_group(self, group: tuple[Sequence[str], str]) -> None:
