@@ -22,13 +22,15 @@ import uvloop
 
 from dtr import logs, metrics, processes
 from dtr.accounts import PasswordInvalid
-from dtr.app import Application, background, preload
+from dtr.app import Application, background, preload, request_limits
+from dtr.backends import PlaceChanged
 from dtr.certificates import changed_at, web_certificate
 from dtr.config import split_address
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated
 from dtr.http.server import Listener, Server
 from dtr.pki import server_context
 from dtr.signatures import TrustRootInvalid
+from dtr.storage import StorageError
 
 if TYPE_CHECKING:
     import socket
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dtr.config import Settings
+    from dtr.http.limits import Limits
     from dtr.pki import Certificate
 
 _log = logging.getLogger("dtr.serve")
@@ -70,8 +73,11 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
                 f"    password  {password}",
                 "",
             )
+        limits = request_limits(settings)
         preload(settings.components)
     except processes.AddressInUse as error:
+        raise ServeError(str(error)) from error
+    except (PlaceChanged, StorageError) as error:
         raise ServeError(str(error)) from error
     except DatabaseError as error:
         where = "" if settings.database.url else f" {settings.data_dir / 'metadata.db'}"
@@ -87,7 +93,9 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             if all(one is not mine for mine, _ in sockets):
                 one.close()
         jobs = number == 0 and "jobrunner" in settings.components
-        _run(settings, sockets, certificate, parent, ready, jobs=jobs, reports=number == 0)
+        if limits is not None:
+            limits.begin(number)
+        _run(settings, sockets, certificate, limits, parent, ready, jobs=jobs, reports=number == 0)
 
     try:
         processes.run(
@@ -138,6 +146,7 @@ async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | 
                 raise
             except SchemaOutdated as error:
                 raise ServeError(str(error)) from error
+        await application.backends.begin()
         await application.tokens.keys.refresh()
         given = environment.get("DTR_ADMIN_PASSWORD")
         password = given or secrets.token_urlsafe(_PASSWORD_BYTES)
@@ -168,6 +177,7 @@ def _run(
     settings: Settings,
     sockets: list[tuple[socket.socket, ssl.SSLContext | None]],
     certificate: Certificate | None,
+    limits: Limits | None,
     parent: int,
     ready: Callable[[], None],
     *,
@@ -190,10 +200,11 @@ def _run(
         loop.add_reader(parent, orphaned)
         application = Application(settings)
         counted = metrics.Metrics(_metrics_directory(settings))
-        front = application.front(certificate, counted)
+        front = application.front(certificate, counted, limits)
         server = Server(front, [Listener(one, tls) for one, tls in sockets], drain_seconds=settings.drain_seconds)
         await application.tokens.keys.refresh()
         await application.live.refresh()
+        await application.backends.refresh()
         await application.upstreams.refresh()
         await application.enforcement.refresh()
         beside = [
@@ -201,6 +212,7 @@ def _run(
             for work in (
                 counted.keep_saved(),
                 application.live.keep_fresh(),
+                application.backends.keep_fresh(),
                 application.upstreams.keep_fresh(),
                 application.enforcement.keep_fresh(),
                 application.enforcement.refusals.run(),

@@ -234,6 +234,7 @@ class Server:
         async def work() -> T:
             application = Application(settings)
             try:
+                await application.backends.refresh()
                 return await action(application)
             finally:
                 await application.close()

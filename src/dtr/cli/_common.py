@@ -80,15 +80,27 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
     from dtr.accounts import AccountError
+    from dtr.backends import BackendError
     from dtr.db import DatabaseError
     from dtr.oci import OciError
     from dtr.registry import RegistryError
     from dtr.signatures import SignaturesError
     from dtr.storage import StorageError
+    from dtr.vault import VaultError
 
+    known = (
+        AccountError,
+        BackendError,
+        DatabaseError,
+        OciError,
+        RegistryError,
+        SignaturesError,
+        StorageError,
+        VaultError,
+    )
     try:
         return asyncio.run(work)
-    except (AccountError, RegistryError, SignaturesError, DatabaseError, StorageError, OciError) as error:
+    except known as error:
         raise Failure(str(error)) from None
     except BrokenPipeError:  # whoever read what is printed has seen enough
         raise
@@ -108,6 +120,7 @@ def run_with(loaded: Loaded, action: Callable[[Application], Awaitable[Any]]) ->
         application = Application(settings)
         try:
             await check(application.database)
+            await application.backends.refresh()
             await action(application)
         finally:
             await application.close()

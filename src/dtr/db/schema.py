@@ -669,6 +669,30 @@ Index(
     postgresql_where=policy_tags.c.state == "waits",
 )
 
+storages = Table(  # where blobs are; `blobs.location` and the like begin with a name
+    "storages",
+    metadata,
+    Column("name", _text, primary_key=True),
+    Column("driver", _text, nullable=False),
+    Column("parameters", _text),  # JSON, without secrets; NULL: the settings file describes it
+    Column("secrets", _text),  # JSON, sealed
+    Column("place", _text, nullable=False),  # where its objects are: what no change may change unseen
+    Column("redirect_seconds", Integer),  # NULL: nobody is sent there
+    Column("redirect_except", _text, nullable=False),  # JSON: networks of clients
+    Column("is_default", Boolean, nullable=False),
+    Column("used_until", BigInteger, nullable=False),  # when new blobs last had to go there; 0: never
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    CheckConstraint("secrets IS NULL OR parameters IS NOT NULL", "described"),
+)
+
+namespace_storages = Table(  # where the new blobs of namespaces go, when it is not the default storage
+    "namespace_storages",
+    metadata,
+    Column("namespace_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("storage", ForeignKey(storages.c.name), nullable=False, index=True),
+)
+
 remotes = Table(  # other registries, and as whom they are asked
     "remotes",
     metadata,

@@ -57,6 +57,7 @@ Kind: TypeAlias = Literal[
     "pull",
     "trust_collection",
     "trust_tag",
+    "storage",
 ]
 """What can be an object. Later parts of the program add theirs."""
 

@@ -370,6 +370,16 @@ CREATE TABLE namespace_grants (
 
 CREATE INDEX ix_namespace_grants_team_id ON public.namespace_grants USING btree (team_id);
 
+CREATE TABLE namespace_storages (
+    namespace_id text COLLATE "C" NOT NULL,
+    storage text COLLATE "C" NOT NULL,
+    CONSTRAINT pk_namespace_storages PRIMARY KEY (namespace_id),
+    CONSTRAINT fk_namespace_storages_namespace_id_accounts FOREIGN KEY (namespace_id) REFERENCES accounts(id) ON DELETE CASCADE,
+    CONSTRAINT fk_namespace_storages_storage_storages FOREIGN KEY (storage) REFERENCES storages(name)
+);
+
+CREATE INDEX ix_namespace_storages_storage ON public.namespace_storages USING btree (storage);
+
 CREATE TABLE namespace_user_grants (
     namespace_id text COLLATE "C" NOT NULL,
     user_id text COLLATE "C" NOT NULL,
@@ -699,6 +709,22 @@ CREATE TABLE signing_keys (
     signs_from bigint NOT NULL,
     expires_at bigint NOT NULL,
     CONSTRAINT pk_signing_keys PRIMARY KEY (id)
+);
+
+CREATE TABLE storages (
+    name text COLLATE "C" NOT NULL,
+    driver text COLLATE "C" NOT NULL,
+    parameters text COLLATE "C",
+    secrets text COLLATE "C",
+    place text COLLATE "C" NOT NULL,
+    redirect_seconds integer,
+    redirect_except text COLLATE "C" NOT NULL,
+    is_default boolean NOT NULL,
+    used_until bigint NOT NULL,
+    created_at bigint NOT NULL,
+    changed_at bigint NOT NULL,
+    CONSTRAINT pk_storages PRIMARY KEY (name),
+    CONSTRAINT ck_storages_described CHECK (((secrets IS NULL) OR (parameters IS NOT NULL)))
 );
 
 CREATE TABLE tag_origins (

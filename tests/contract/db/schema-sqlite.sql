@@ -383,6 +383,16 @@ CREATE TABLE namespace_grants (
 
 CREATE INDEX ix_namespace_grants_team_id ON namespace_grants (team_id);
 
+CREATE TABLE namespace_storages (
+    namespace_id TEXT NOT NULL,
+    storage TEXT NOT NULL,
+    CONSTRAINT pk_namespace_storages PRIMARY KEY (namespace_id),
+    CONSTRAINT fk_namespace_storages_namespace_id_accounts FOREIGN KEY(namespace_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_namespace_storages_storage_storages FOREIGN KEY(storage) REFERENCES storages (name)
+);
+
+CREATE INDEX ix_namespace_storages_storage ON namespace_storages (storage);
+
 CREATE TABLE namespace_user_grants (
     namespace_id TEXT NOT NULL,
     user_id TEXT NOT NULL,
@@ -752,6 +762,22 @@ CREATE TABLE signing_keys (
 );
 
 CREATE TABLE sqlite_sequence(name,seq);
+
+CREATE TABLE storages (
+    name TEXT NOT NULL,
+    driver TEXT NOT NULL,
+    parameters TEXT,
+    secrets TEXT,
+    place TEXT NOT NULL,
+    redirect_seconds INTEGER,
+    redirect_except TEXT NOT NULL,
+    is_default BOOLEAN NOT NULL,
+    used_until BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    CONSTRAINT pk_storages PRIMARY KEY (name),
+    CONSTRAINT ck_storages_described CHECK (secrets IS NULL OR parameters IS NOT NULL)
+);
 
 CREATE TABLE tag_origins (
     repository_id BIGINT NOT NULL,

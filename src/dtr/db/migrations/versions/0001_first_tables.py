@@ -948,6 +948,38 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'waits'"),
     )
     op.create_table(
+        "storages",
+        sa.Column("name", text, nullable=False),
+        sa.Column("driver", text, nullable=False),
+        sa.Column("parameters", text, nullable=True),
+        sa.Column("secrets", text, nullable=True),
+        sa.Column("place", text, nullable=False),
+        sa.Column("redirect_seconds", sa.Integer(), nullable=True),
+        sa.Column("redirect_except", text, nullable=False),
+        sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.Column("used_until", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("secrets IS NULL OR parameters IS NOT NULL", name=op.f("ck_storages_described")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_storages")),
+    )
+    op.create_table(
+        "namespace_storages",
+        sa.Column("namespace_id", text, nullable=False),
+        sa.Column("storage", text, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["accounts.id"],
+            name=op.f("fk_namespace_storages_namespace_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["storage"], ["storages.name"], name=op.f("fk_namespace_storages_storage_storages")
+        ),
+        sa.PrimaryKeyConstraint("namespace_id", name=op.f("pk_namespace_storages")),
+    )
+    op.create_index(op.f("ix_namespace_storages_storage"), "namespace_storages", ["storage"], unique=False)
+    op.create_table(
         "remotes",
         sa.Column("id", text, nullable=False),
         sa.Column("name", text, nullable=True),
@@ -1453,6 +1485,8 @@ def downgrade() -> None:
     op.drop_table("enforcement_exceptions")
     op.drop_table("enforcement_policies")
     op.drop_table("remotes")
+    op.drop_table("namespace_storages")
+    op.drop_table("storages")
     op.drop_table("webhooks")
     op.drop_table("policy_tags")
     op.drop_table("promotion_policies")
