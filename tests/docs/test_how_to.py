@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ import pytest
 from tests.conftest import Cluster
 from tests.docs.pages import DOCS, codes_in, follow, tables_of
 from tests.support.api import Api
+from tests.support.azurite import ACCOUNT, ACCOUNT_KEY, AzureServer
 from tests.support.client import Client
 from tests.support.distribution import DockerRegistry
 from tests.support.images import make_image
@@ -20,12 +22,14 @@ from tests.support.ports import free_port
 from tests.support.s3 import S3Server
 from tests.support.server import PASSWORD, Server
 from tests.support.swift import SwiftServer
+from tests.support.trees import Tree
 from tests.support.wire import wait_until
 
 from dtr.cli.transfer.content import PLURALS
 from dtr.cli.transfer.files import COLUMNS
 from dtr.mirrors import STATUS_CODES
 from dtr.pki import ensure_certificate
+from dtr.storage import FileSystem
 
 HOW_TO = DOCS / "how-to"
 
@@ -72,6 +76,15 @@ def test_the_page_on_swift_works(tmp_path: Path, places: dict[str, str], swift_s
         "https://swift.example.org": swift_server.endpoint,
     }
     follow(HOW_TO / "swift.md", tmp_path, replaced=places | addresses)
+
+
+def test_the_page_on_azure_works(tmp_path: Path, places: dict[str, str], azure_server: AzureServer) -> None:
+    here = {
+        "https://blobs.example.org/exampleaccount": azure_server.settings["storage.azure.endpoint"],
+        "exampleaccount": ACCOUNT,
+        "c2VjcmV0IGtleSBvZiB0aGUgYWNjb3VudA==": ACCOUNT_KEY,
+    }
+    follow(HOW_TO / "azure.md", tmp_path, replaced=places | here)
 
 
 def test_the_page_on_proxies_works(tmp_path: Path, directories: dict[str, str]) -> None:
@@ -252,6 +265,16 @@ def test_the_page_on_checking_works(tmp_path: Path, make_server: Callable[..., S
     server.make_repository("admin/app")
     Client(server).push("admin/app", make_image(), "latest")
     follow(HOW_TO / "check-and-repair.md", tmp_path / "page", replaced={"/var/lib/dtr": str(server.directory)})
+
+
+def test_the_page_on_taking_over_a_storage_works(tmp_path: Path, directories: dict[str, str]) -> None:
+    image = make_image()
+    tree = Tree(FileSystem(tmp_path))
+    asyncio.run(tree.image("acme/app", image, "v1"))
+    asyncio.run(tree.image("alpine", image, "3"))
+    (tmp_path / "srv" / "registry").mkdir(parents=True)
+    (tmp_path / "docker").rename(tmp_path / "srv" / "registry" / "docker")
+    follow(HOW_TO / "import-storage.md", tmp_path, replaced=directories)
 
 
 def test_a_lost_blob_is_found_as_the_page_says_and_a_push_brings_it_back(

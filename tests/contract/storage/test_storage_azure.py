@@ -337,10 +337,10 @@ async def test_a_shared_access_signature_is_enough_and_never_told(open_azure):
     ):
         with pytest.raises(AccessDenied) as caught:
             await open_azure(account_key=None, sas_token=wrong).check()
-        assert "sig" not in str(caught.value)
+        assert "sig=" not in str(caught.value)
     with pytest.raises(StorageUnavailable) as unreachable:
         await open_azure(account_key=None, sas_token=token, endpoint="http://127.0.0.1:1").stat("a/b")
-    assert "sig" not in str(unreachable.value)
+    assert "sig=" not in str(unreachable.value)
     assert token not in repr(azure_settings(driver, endpoint="", sas_token=token))
 
 
