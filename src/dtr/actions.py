@@ -19,6 +19,7 @@ from dtr.registry import PROMOTE, VERIFY, RegistryError
 from dtr.registry.collector import Collected
 from dtr.registry.fsck import Audit
 from dtr.registry.importing import ImportPlan, parse_names
+from dtr.registry.migration import MIGRATE, Move
 from dtr.registry.sweeper import Swept
 from dtr.storage import StorageError
 from dtr.webhooks import DeliveryFailed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from dtr.accounts import Retention
+    from dtr.backends import Backends
     from dtr.events import Bounds, Events
     from dtr.jobs import Action, Jobs, Run
     from dtr.mirrors import Cache, PollMirror, PushMirror
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.registry.fsck import Fsck
     from dtr.registry.importing import Import
+    from dtr.registry.migration import Migration
     from dtr.settings import LiveSettings
     from dtr.signatures import Signatures
     from dtr.trust import OldFiles
@@ -62,6 +65,9 @@ ACTIONS = {
     " it",
     "import_storage": "takes over what another registry left in a storage; `storage`, `prefix`, `names`,"
     " `namespace`, `createNamespaces`, `visibility`, `verify`, `dryRun`",
+    "storage_migrate": "moves blobs to the storage `to`, which takes new ones from then on, from those in `from` or all"
+    " others; `rate`, `parallel`, `keepSource`; `copied` only looks for what was copied by hand, and `verify` reads"
+    " it",
     "tag_pruning": "another name of tag_prune",
     "sleep": "sleeps for `seconds` (60), to try the queue",
     "false": "fails, to try the queue",
@@ -84,6 +90,10 @@ _REPORT_SECONDS = 1.0
 _MOST_FINDINGS = 10_000
 """In the log of a job."""
 _LONGEST_NUMBER = 16
+_COPIES, _MOST_COPIES = 4, 64
+"""Of blobs, at a time."""
+_KNOWN_SECONDS = 3.0
+"""Until every process knows where new blobs go."""
 
 
 class Actions:
@@ -107,6 +117,8 @@ class Actions:
         jobs: Jobs,
         audit: Callable[[], Fsck],
         importing: Callable[[ImportPlan], Import],
+        migrating: Callable[[Move, Callable[[str, str], None]], Migration],
+        backends: Backends,
         live: LiveSettings,
         event_bounds: Callable[[], Bounds],
         lifetimes: Lifetimes,
@@ -126,6 +138,8 @@ class Actions:
         self._jobs = jobs
         self._audit = audit
         self._importing = importing
+        self._migrating = migrating
+        self._backends = backends
         self._live = live
         self._event_bounds = event_bounds
         self._lifetimes = lifetimes
@@ -149,6 +163,7 @@ class Actions:
             "webhook": self._deliver,
             "fsck": self._check,
             "import_storage": self._import,
+            MIGRATE: self._migrate,
             "sleep": _sleep,
             "false": _fail,
         }
@@ -369,6 +384,61 @@ class Actions:
         except (RegistryError, StorageError) as error:
             raise JobFailed(str(error)) from None
         run.log(importing.report)
+
+    async def _migrate(self, run: Run) -> None:
+        for other in await self._jobs.list_jobs(action=MIGRATE, only_running=True, limit=2):
+            if other.id != run.job:  # they might send the same blobs back and forth
+                raise JobFailed(f"the job {other.id} moves blobs already", retry_after=60)
+        move = await self._move(run)
+        await self._send_new_blobs(move)
+        migration = self._migrating(move, run.log)
+        progress = migration.progress
+        try:
+            async with _reporting(
+                lambda: run.progress(progress.size, max(progress.all_size, progress.size), "bytes")
+            ):
+                if _flag(run, "copied"):
+                    await migration.adopt(verify=_flag(run, "verify"))
+                else:
+                    await migration.run()
+        except RegistryError as error:
+            raise JobFailed(str(error)) from None
+        finally:
+            run.log(f"moved {progress.blobs} blobs of {progress.size} bytes to {move.target}")
+        if progress.uploads:
+            run.log(f"{progress.uploads} uploads that nobody went on with stay where they are", "warning")
+        if progress.failed:
+            raise JobFailed(f"{progress.failed} blobs stay where they are", is_lasting=True)
+
+    async def _move(self, run: Run) -> Move:
+        target = run.parameters.get("to", "")
+        names = [one.name for one in await self._backends.list_storages()]
+        sources = tuple(filter(None, run.parameters.get("from", "").split(",")))
+        for name in (target, *sources):
+            if name not in names:
+                raise JobFailed(f"there is no storage called {name!r}", is_lasting=True)
+        if target in sources:
+            raise JobFailed(f"{target} is where the blobs go", is_lasting=True)
+        return Move(
+            sources=sources or tuple(name for name in names if name != target),
+            target=target,
+            rate=_number(run, "rate"),
+            parallel=min(_number(run, "parallel") or _COPIES, _MOST_COPIES),
+            keep_source=_flag(run, "keepSource"),
+        )
+
+    async def _send_new_blobs(self, move: Move) -> None:
+        """Let new blobs go where the old ones are moved to: else there would be no end of it."""
+        changed = False
+        if any(one.is_default and one.name in move.sources for one in await self._backends.list_storages()):
+            await self._backends.make_default(move.target)
+            changed = True
+        for one in await self._backends.assignments():
+            if one.storage in move.sources:
+                await self._backends.assign(one.namespace_id, move.target)
+                changed = True
+        if changed:
+            await asyncio.sleep(_KNOWN_SECONDS)
 
 
 def _grace(run: Run) -> int | None:

@@ -82,14 +82,16 @@ def _read_s3(given: dict[str, Any], ours: dict[str, Any]) -> None:
         # As the registry does: few stores of others have a host name for each bucket.
         ours["path_style"] = _boolean("forcepathstyle", given.get("forcepathstyle", True))
     else:
-        if "regionendpoint" in given:
-            ours["endpoint"] = None
         if "forcepathstyle" in given:
             ours["path_style"] = _boolean("forcepathstyle", given["forcepathstyle"])
         if not is_secure:
             raise DefinitionInvalid({"secure": "Amazon's stores are reached with TLS"})
     if "skipverify" in given:
         ours["verify"] = not _boolean("skipverify", given["skipverify"])
+    if not _boolean("encrypt", given.get("encrypt", False)):
+        ours.pop("kms_key", None)
+    if given.get("objectacl") not in {None, "", "private"}:
+        raise DefinitionInvalid({"objectacl": "objects are private"})
 
 
 def _show_s3(ours: dict[str, Any], shown: dict[str, Any]) -> None:
@@ -129,7 +131,34 @@ _S3_NAMES = {
     "region": "region",
     "accesskey": "access_key",
     "secretkey": "secret_key",
+    "sessiontoken": "session_token",
     "rootdirectory": "prefix",
+    "v4auth": "v4auth",
+    "accelerate": "accelerate",
+    "usedualstack": "dual_stack",
+    "chunksize": "part_size",
+    "storageclass": "storage_class",
+    "encrypt": "encrypt",
+    "keyid": "kms_key",
+}
+_SWIFT_NAMES = {
+    "authurl": "auth_url",
+    "authversion": "auth_version",
+    "username": "username",
+    "password": "password",
+    "domain": "user_domain",
+    "domainid": "user_domain_id",
+    "tenant": "project",
+    "tenantid": "project_id",
+    "tenantdomain": "project_domain",
+    "tenantdomainid": "project_domain_id",
+    "trustid": "trust_id",
+    "region": "region",
+    "container": "container",
+    "endpointtype": "endpoint_type",
+    "prefix": "prefix",
+    "chunksize": "segment_size",
+    "secretkey": "temp_url_key",
 }
 
 _FORMS: dict[str, _Form] = {
@@ -138,7 +167,7 @@ _FORMS: dict[str, _Form] = {
     "s3": _Form(
         "s3",
         _S3_NAMES,
-        extra=frozenset({"regionendpoint", "secure", "skipverify", "forcepathstyle"}),
+        extra=frozenset({"regionendpoint", "secure", "skipverify", "forcepathstyle", "objectacl"}),
         made=frozenset({"endpoint", "verify", "path_style"}),
         harmless=frozenset(
             {
@@ -172,6 +201,15 @@ _FORMS: dict[str, _Form] = {
             }
         ),
     ),
+    "swift": _Form(
+        "swift",
+        _SWIFT_NAMES,
+        extra=frozenset({"insecureskipverify"}),
+        made=frozenset({"verify"}),
+        harmless=frozenset({"accesskey", "tempurlcontainerkey", "tempurlmethods"}),
+        read=_read_skipping,
+        show=_show_skipping,
+    ),
     "oss": _Form(
         "s3",
         {
@@ -180,6 +218,8 @@ _FORMS: dict[str, _Form] = {
             "accesskeyid": "access_key",
             "accesskeysecret": "secret_key",
             "rootdirectory": "prefix",
+            "chunksize": "part_size",
+            "encrypt": "encrypt",
         },
         extra=frozenset({"endpoint", "internal", "secure"}),
         made=frozenset({"endpoint", "path_style"}),
@@ -194,9 +234,9 @@ class Configuration:
     """
     What a document says of storage.
 
-    `parameters` are those of our `driver` by our names, as JSON has them; None where the document says that there
-    is none, nothing where it does not say. The same holds for the rest. `ignored` are the names of what means
-    nothing here.
+    `parameters` are those of our `driver` by our names, as JSON has them. A secret is None where the document says
+    that there is none, and is not there where it does not say. What it does not say of the rest is None. `ignored`
+    are the names of what means nothing here.
     """
 
     driver: str
@@ -291,7 +331,7 @@ def theirs(driver: str, problems: Mapping[str, str]) -> dict[str, str]:
     name = _SHOWN_AS.get(driver, driver)
     names = {mine: one for one, mine in _FORMS[name].names.items()} if name in _FORMS else {}
     names |= {"verify": "skipverify", "endpoint": "regionendpoint", "path_style": "forcepathstyle"}
-    return {f"storage.{name}.{names.get(mine, mine)}": text for mine, text in problems.items()}
+    return {f"storage.{name}.{names.get(mine, mine)}".rstrip("."): text for mine, text in problems.items()}
 
 
 def _read_storage(storage: Mapping[str, Any], ignored: list[str]) -> Configuration:
@@ -337,13 +377,16 @@ def _read_parameters(name: str, given: Any, ignored: list[str]) -> dict[str, Any
         elif key not in form.extra:
             problems[str(key)] = "is not known"
     fields = KINDS[form.kind].model_fields
-    for key, value in ours.items():
-        if isinstance(value, dict | list) and not _takes(fields[key].annotation, tuple):
+    for key, value in list(ours.items()):
+        annotation = fields[key].annotation
+        if isinstance(value, dict | list):
             problems[key] = "is one value"
-        elif value in ("", None):
+        elif value is None or value == "":
             ours[key] = None
-        elif isinstance(value, int | float) and not isinstance(value, bool) and _is_text(fields[key].annotation):
-            ours[key] = str(value)
+            if not _takes(annotation, SecretStr):
+                del ours[key]
+        elif isinstance(value, int | float) and not isinstance(value, bool) and _is_text(annotation):
+            ours[key] = f"{value:g}"
     if problems:
         raise DefinitionInvalid(problems)
     form.read(given, ours)
@@ -383,7 +426,7 @@ def _boolean(name: str, value: Any) -> bool:
 def _plain(value: Any) -> Any:
     if value is None:
         return ""
-    return list(value) if isinstance(value, tuple) else value if isinstance(value, bool | int) else str(value)
+    return value if isinstance(value, bool | int) else str(value)
 
 
 def _is_text(annotation: Any) -> bool:
@@ -391,5 +434,9 @@ def _is_text(annotation: Any) -> bool:
 
 
 def _takes(annotation: Any, kind: type) -> bool:
-    """Whether a field is of this type, or may be."""
-    return annotation is kind or any(_takes(one, kind) for one in get_args(annotation))
+    """Whether a field is of this type, or may be, or has values of it to choose from."""
+    return (
+        annotation is kind
+        or isinstance(annotation, kind)
+        or any(_takes(one, kind) for one in get_args(annotation))
+    )

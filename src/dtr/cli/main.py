@@ -13,8 +13,9 @@ from dtr.cli.remote import completion
 from dtr.cli.repository import repository
 from dtr.cli.server import doctor, fsck, import_storage, migrate, serve
 from dtr.cli.signer import signer
+from dtr.cli.storage import storage
 
-LOCAL = (serve, nginx, migrate, doctor, fsck, import_storage, config, account, repository, signer)
+LOCAL = (serve, nginx, migrate, doctor, fsck, import_storage, config, storage, account, repository, signer)
 
 
 class _Sections(click.Group):

@@ -26,6 +26,7 @@ from sqlalchemy import BigInteger, Text, and_, bindparam, case, cast, delete, fu
 
 from dtr.db import DatabaseError, Statement, in_list, now
 from dtr.db.schema import blobs, gc_objects, uploads
+from dtr.jobs import JobRequest
 from dtr.registry._links import bury
 from dtr.registry.errors import RegistryError
 from dtr.registry.lifetimes import HOUR
@@ -42,7 +43,7 @@ from dtr.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from dtr.registry.lifetimes import Lifetimes
     from dtr.storage import Storages
 
+MIGRATE = "storage_migrate"
+"""The action of the job."""
+_RETRIES = 5
 _PAGE = 500
 _PORTION = 100
 """So many rows are switched in one unit: pushes wait for it."""
@@ -186,10 +190,28 @@ class _Unreadable(Exception):
         self.is_passing = is_passing
 
 
-async def count(database: Database, storage: str) -> tuple[int, int]:
-    """How many blobs a storage has, and their bytes."""
-    row = await database.fetch_one(_COUNT, **_range(storage))
-    return (0, 0) if row is None else (int(row[0]), int(row[1]))
+def request_of(
+    target: str,
+    *,
+    sources: Sequence[str] = (),
+    rate: int | None = None,
+    parallel: int = 4,
+    keep_source: bool = False,
+    copied: bool = False,
+    verify: bool = False,
+) -> JobRequest:
+    """The job that does it: see `Move`. Without sources, all others are; `copied` is for `Migration.adopt`."""
+    given = {
+        "to": target,
+        "from": ",".join(sources),
+        "rate": str(rate or ""),
+        "parallel": str(parallel),
+        "keepSource": str(keep_source).lower(),
+        "copied": str(copied).lower(),
+        "verify": str(verify).lower(),
+    }
+    # One that cannot go on is tried again: what was moved is moved.
+    return JobRequest(action=MIGRATE, parameters=given, retries=_RETRIES, unique_key=MIGRATE)
 
 
 class Migration:
@@ -263,9 +285,10 @@ class Migration:
 
     async def _count_all(self) -> None:
         for source in self._move.sources:
-            number, size = await count(self._database, source)
-            self.progress.all_blobs += number
-            self.progress.all_size += size
+            row = await self._database.fetch_one(_COUNT, **_range(source))
+            assert row is not None
+            self.progress.all_blobs += row[0]
+            self.progress.all_size += row[1]
 
     async def _every_blob(self, source: str) -> AsyncGenerator[_Blob, None]:
         """All blobs in a storage, those that come meanwhile perhaps, and not those that failed."""

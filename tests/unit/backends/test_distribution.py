@@ -28,9 +28,18 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "azure.container": st.text("abcxyz019", min_size=3, max_size=63),
     "azure.realm": st.sampled_from(["core.windows.net", "core.chinacloudapi.cn"]),
     "azure.endpoint": URL,
+    "swift.auth_url": URL,
+    "swift.auth_version": st.sampled_from(["1", "2", "3"]),
+    "swift.endpoint_type": st.sampled_from(["public", "internal", "admin"]),
+    "swift.container": WORD,
 }
 """Of what is not any text, number or switch."""
-NEEDED = {"filesystem": {"root"}, "s3": {"bucket"}, "azure": {"account_name", "account_key", "container"}}
+NEEDED = {
+    "filesystem": {"root"},
+    "s3": {"bucket"},
+    "azure": {"account_name", "account_key", "container"},
+    "swift": {"auth_url", "container", "username", "password", "application_credential_secret"},
+}
 
 
 def of(kind: str, name: str) -> st.SearchStrategy[Any]:
@@ -48,7 +57,12 @@ def of(kind: str, name: str) -> st.SearchStrategy[Any]:
 def parameters(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     fields = sorted(KINDS[kind].model_fields)
     names = draw(st.sets(st.sampled_from(fields)) if fields else st.just(set()))
-    return {name: draw(of(kind, name)) for name in sorted(names | NEEDED.get(kind, set()))}
+    names |= NEEDED.get(kind, set())
+    if kind == "s3":  # what goes together there
+        names |= {"access_key", "secret_key"} if names & {"access_key", "secret_key"} else set()
+        names -= {"ca_certificate"} if "ca_bundle" in names else set()
+    made = {name: draw(of(kind, name)) for name in sorted(names)}
+    return made | ({"encrypt": True} if "kms_key" in made else {})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,11 +101,8 @@ def test_every_form_can_be_sent_back_as_it_was_shown(kind: str, data: st.DataObj
             },
             "s3",
             {
-                "prefix": None,
                 "region": "eu-west-1",
-                "endpoint": None,
                 "bucket": "images",
-                "access_key": None,
                 "secret_key": None,
             },
         ),
@@ -144,6 +155,35 @@ def test_every_form_can_be_sent_back_as_it_was_shown(kind: str, data: st.DataObj
             },
         ),
         (
+            {
+                "swift": {
+                    "authurl": "https://keystone.example.com/v3",
+                    "authversion": 3,
+                    "username": "dtr",
+                    "password": "secret",
+                    "tenant": "images",
+                    "tenantid": "",
+                    "domain": "Default",
+                    "container": "registry",
+                    "insecureskipverify": True,
+                    "chunksize": "20971520",
+                    "tempurlmethods": ["GET"],
+                }
+            },
+            "swift",
+            {
+                "auth_url": "https://keystone.example.com/v3",
+                "auth_version": "3",
+                "username": "dtr",
+                "password": "secret",
+                "project": "images",
+                "user_domain": "Default",
+                "container": "registry",
+                "verify": False,
+                "segment_size": "20971520",
+            },
+        ),
+        (
             {"oss": {"region": "r", "bucket": "images", "endpoint": "images.oss.example.com", "secure": False}},
             "s3",
             {"region": "r", "bucket": "images", "endpoint": "http://oss.example.com", "path_style": False},
@@ -181,12 +221,12 @@ def test_what_stands_beside_the_driver():
     ("document", "problems"),
     [
         ({}, {"storage": "is needed"}),
-        ({"storage": {}}, {"storage": "has one of filesystem, inmemory, s3, azure, oss, not 0"}),
+        ({"storage": {}}, {"storage": "has one of filesystem, inmemory, s3, azure, swift, oss, not 0"}),
         (
             {"storage": {"s3": {"bucket": "b"}, "inmemory": {}}},
-            {"storage": "has one of filesystem, inmemory, s3, azure, oss, not 2"},
+            {"storage": "has one of filesystem, inmemory, s3, azure, swift, oss, not 2"},
         ),
-        ({"storage": {"rados": {}}}, {"storage.rados": "is none of filesystem, inmemory, s3, azure, oss"}),
+        ({"storage": {"rados": {}}}, {"storage.rados": "is none of filesystem, inmemory, s3, azure, swift, oss"}),
         ({"storage": {"s3": {"buckett": "b"}}}, {"storage.s3.buckett": "is not known"}),
         ({"storage": {"s3": {"secure": "maybe"}}}, {"storage.s3.secure": "is true or false"}),
         ({"storage": {"s3": {"secure": False}}}, {"storage.s3.secure": "Amazon's stores are reached with TLS"}),

@@ -39,8 +39,10 @@ from dtr.accounts import (
     UserSettingsInvalid,
     UserUnknown,
 )
+from dtr.backends import BackendInUse, BackendRefused, BackendUnknown
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.enforcement import EnforcementExceptionUnknown, EnforcementPolicyInvalid, EnforcementPolicyUnknown
+from dtr.http.limits import TooManyRequests
 from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
 from dtr.mirrors import MirroringPolicyUnknown, UpstreamUnknown
 from dtr.oci import DigestInvalid, NameInvalid
@@ -89,6 +91,8 @@ _CODES: dict[str, tuple[int, str]] = {
     "INVALID_ENFORCEMENT_POLICY": (400, "What has to be signed cannot be said so."),
     "INVALID_UPSTREAM": (400, "An upstream cannot be like that."),
     "INVALID_REMOTE": (400, "A remote cannot be like that."),
+    "INVALID_STORAGE": (400, "A storage cannot be like that."),
+    "STORAGE_REFUSED": (400, "The storage does not work like that: nothing was changed."),
     "INVALID_SIGNING_IDENTITY": (400, "A signing identity cannot be like that."),
     "REMOTE_EXISTS": (400, "There is a remote of this name."),
     "REMOTE_REGISTRY_INVALID_PERMISSIONS": (400, "The remote registry does not let its user do that."),
@@ -129,6 +133,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_POLL_MIRRORING_POLICY": (404, "The repository has no such poll mirroring policy."),
     "NO_SUCH_REMOTE": (404, "There is no such remote."),
     "NO_SUCH_SIGNING_IDENTITY": (404, "There is no such signing identity."),
+    "NO_SUCH_STORAGE": (404, "There is no such storage."),
     "NO_SUCH_WEBHOOK": (404, "There is no such webhook."),
     "NO_SUCH_WEBHOOK_DELIVERY": (404, "The webhook has no such delivery."),
     "NO_SUCH_JOB": (404, "There is no such job."),
@@ -147,6 +152,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "LAST_ADMINISTRATOR": (409, "The last active administrator has to stay one."),
     "ACCOUNT_IN_USE": (409, "The account has repositories."),
     "REMOTE_IN_USE": (409, "Policies or caches use the remote."),
+    "STORAGE_IN_USE": (409, "What the storage has, or is there for, forbids it."),
     "READ_ONLY": (409, "The registry is read-only at present: what it holds stays as it is."),
     "TAG_IN_NOTARY": (409, "The tag is signed in content trust: its signatures have to be removed before."),
     "TAG_IMMUTABLE": (409, "The target does not let this tag be overwritten."),
@@ -154,7 +160,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "MANIFEST_REFERENCED": (409, "Another manifest names this one."),
     "TOO_LARGE": (413, "The body is too large."),
     "UNSUPPORTED_MEDIA_TYPE": (415, "The body has to be JSON, and to say so."),
-    "TOO_MANY_REQUESTS": (429, "Too many wrong log-ins; try again later."),
+    "TOO_MANY_REQUESTS": (429, "Too many requests, or wrong log-ins; try again later."),
     "INTERNAL_ERROR": (500, "The server failed. Its administrator finds more in the log."),
     "UNAVAILABLE": (503, "The metadata database does not answer."),
     "STORAGE_FULL": (507, "The server has no room left."),
@@ -233,6 +239,9 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     BadCredentials: _code("NOT_AUTHENTICATED"),
     SessionUnknown: _code("NOT_AUTHENTICATED"),
     TooManyAttempts: lambda error: ApiError("TOO_MANY_REQUESTS", None, {"Retry-After": str(error.retry_after)}),
+    TooManyRequests: lambda error: ApiError(
+        "TOO_MANY_REQUESTS", str(error), {"Retry-After": str(error.retry_after)}
+    ),
     EnforcementPolicyInvalid: _code("INVALID_ENFORCEMENT_POLICY"),
     EnforcementPolicyUnknown: _code("NO_SUCH_ENFORCEMENT_POLICY"),
     EnforcementExceptionUnknown: _code("NO_SUCH_ENFORCEMENT_EXCEPTION"),
@@ -244,6 +253,9 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     DefinitionInvalid: _code("INVALID_REMOTE"),
     DefinitionTaken: _code("REMOTE_EXISTS"),
     DefinitionInUse: _code("REMOTE_IN_USE"),
+    BackendUnknown: _code("NO_SUCH_STORAGE"),
+    BackendRefused: _code("STORAGE_REFUSED"),
+    BackendInUse: _code("STORAGE_IN_USE"),
     WebhookUnknown: _code("NO_SUCH_WEBHOOK"),
     WebhookInvalid: _code("INVALID_WEBHOOK"),
     DeliveryUnknown: _code("NO_SUCH_WEBHOOK_DELIVERY"),

@@ -74,6 +74,7 @@ _PARAMETERS = {
     "remote": "Id of a remote.",
     "reponame": "Name of the repository in its namespace; it may have slashes.",
     "robot": "Short name of a robot of the organization.",
+    "storage": "Name of a storage.",
     "tag": "A tag.",
     "team": "Name or id of a team of the organization.",
     "teamname": "Name of a team of the organization.",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dtr.accounts import Accounts, Tokens
+    from dtr.backends import Backends
     from dtr.cluster import Alerts, Replicas
     from dtr.db import Database
     from dtr.enforcement import Enforcement
@@ -34,8 +35,8 @@ class Installation:
     """What the configuration says about this replica, for administrators."""
 
     log_level: str
-    storage_volume: str
-    """The directory of the storage; empty: it is none."""
+    deletes: bool
+    """Clients may delete manifests, tags and blobs."""
     proxies: Mapping[str, str]
     """What leads to the storage: `http`, `https`, and `no` for hosts without; without passwords."""
     certificate: Path | None
@@ -48,6 +49,7 @@ class Rooms:
 
     database: Database
     storage: Driver
+    backends: Backends
     accounts: Accounts
     repositories: Repositories
     manifests: Manifests

@@ -19,6 +19,8 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record
 from dtr.http.api.rooms import RoomsDep
+from dtr.http.api.storages import default_storage, directory_of
+from dtr.storage.mounts import nfs_export
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,9 +70,9 @@ class SettingsRecord(Record):
     log_level: str = Field(description="Read-only.")
     web_tls_cert: str = Field(alias="webTLSCert", description="Read-only. The certificate with its chain, in PEM.")
     web_tls_ca: str = Field(alias="webTLSCA", description="Read-only. The authority that clients trust, in PEM.")
-    storage_volume: str = Field(description="Read-only. The directory of the storage; empty: it is none.")
-    nfs_host: str = Field("", description="Read-only. Empty: file systems are mounted by the operating system.")
-    nfs_path: str = Field("", description="Read-only.")
+    storage_volume: str = Field(description="Read-only. The directory of the default storage; empty: it is none.")
+    nfs_host: str = Field(description="Read-only. The NFS server that has it; empty: none has.")
+    nfs_path: str = Field(description="Read-only. What that server exports.")
     sso: bool = Field(False, description="Read-only.")
     disable_upgrades: bool = Field(True, description="Read-only. Nobody is asked for newer versions.")
     report_analytics: bool = Field(False, description="Read-only. Nothing is reported to anybody.")
@@ -167,6 +169,8 @@ async def _read(rooms: Rooms) -> SettingsRecord:
     live = await rooms.live.refresh()
     here = rooms.installation
     chain, authority = await asyncio.gather(_text(here.certificate), _text(here.authority))
+    volume = directory_of(await default_storage(rooms))
+    export = await asyncio.to_thread(nfs_export, volume) if volume else None
     return SettingsRecord(
         dtr_host=live.dtr_host,
         create_repository_on_push=live.create_repository_on_push,
@@ -193,7 +197,9 @@ async def _read(rooms: Rooms) -> SettingsRecord:
         log_level=here.log_level,
         web_tls_cert=chain,
         web_tls_ca=authority,
-        storage_volume=here.storage_volume,
+        storage_volume=str(volume or ""),
+        nfs_host=export.host if export else "",
+        nfs_path=export.path if export else "",
     )
 
 
