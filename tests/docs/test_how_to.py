@@ -17,6 +17,7 @@ from tests.support.api import Api
 from tests.support.azurite import ACCOUNT, ACCOUNT_KEY, AzureServer
 from tests.support.client import Client
 from tests.support.distribution import DockerRegistry
+from tests.support.gcs import GCSServer
 from tests.support.images import make_image
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server
@@ -68,6 +69,13 @@ def test_the_page_on_postgresql_works(tmp_path: Path, places: dict[str, str], po
 
 def test_the_page_on_s3_works(tmp_path: Path, places: dict[str, str], s3_server: S3Server) -> None:
     follow(HOW_TO / "s3.md", tmp_path, replaced=places | {"http://s3.example.org:7070": s3_server.endpoint})
+
+
+def test_the_page_on_google_works(tmp_path: Path, places: dict[str, str], gcs_server: GCSServer) -> None:
+    key = tmp_path / "etc" / "dtr" / "key.json"
+    key.parent.mkdir(parents=True)
+    key.write_text(gcs_server.key())
+    follow(HOW_TO / "gcs.md", tmp_path, replaced=places | {"https://gcs.example.org": gcs_server.endpoint})
 
 
 def test_the_page_on_swift_works(tmp_path: Path, places: dict[str, str], swift_server: SwiftServer) -> None:
