@@ -446,6 +446,11 @@ class SwiftStorage(Parameters):
     ca_bundle: Path | None = Field(None, description="Authorities that may have signed the servers' certificates.")
     verify: bool = Field(True, description="Check the servers' certificates.")
 
+    @field_validator("auth_version", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
     @field_validator("auth_url")
     @classmethod
     def _http(cls, value: str) -> str:
