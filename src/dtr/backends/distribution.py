@@ -10,6 +10,7 @@ refused by its name. No value is repeated in an error: it may be a secret.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -117,6 +118,17 @@ def _read_oss(given: dict[str, Any], ours: dict[str, Any]) -> None:
     ours["path_style"] = False
 
 
+def _read_gcs(given: dict[str, Any], ours: dict[str, Any]) -> None:
+    """The key of an account is in a file, or, as DTR wanted it, here."""
+    credentials = given.get("credentials")
+    if isinstance(credentials, dict):
+        ours["key"] = json.dumps(credentials, default=str)
+    elif credentials:
+        raise DefinitionInvalid({"credentials": "is a table"})
+    if str(ours.get("key_file", "")).lstrip().startswith("{"):
+        ours["key"] = ours.pop("key_file")
+
+
 def _read_skipping(given: dict[str, Any], ours: dict[str, Any]) -> None:
     if "insecureskipverify" in given:
         ours["verify"] = not _boolean("insecureskipverify", given["insecureskipverify"])
@@ -209,6 +221,13 @@ _FORMS: dict[str, _Form] = {
         harmless=frozenset({"accesskey", "tempurlcontainerkey", "tempurlmethods"}),
         read=_read_skipping,
         show=_show_skipping,
+    ),
+    "gcs": _Form(
+        "gcs",
+        {"bucket": "bucket", "keyfile": "key_file", "rootdirectory": "prefix", "chunksize": "part_size"},
+        extra=frozenset({"credentials"}),
+        harmless=frozenset({"maxconcurrency", "disablekeepalives"}),
+        read=_read_gcs,
     ),
     "oss": _Form(
         "s3",

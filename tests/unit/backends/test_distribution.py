@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dtr.backends.distribution import parse, read, show, theirs
+from dtr.backends.distribution import Configuration, parse, read, show, theirs
 from dtr.storage.definitions import KINDS, DefinitionInvalid, parameters_of, plain_and_secret
 
 TEXT = (
@@ -18,6 +22,21 @@ TEXT = (
     .map(str.strip)
     .filter(bool)
 )
+
+
+@cache
+def _service_account() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return json.dumps(
+        {
+            "type": "service_account",
+            "client_email": "dtr@example.com",
+            "token_uri": "https://oauth2.example.com/token",
+            "private_key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        }
+    )
+
+
 WORD = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
 URL = st.builds("{}://{}:{}".format, st.sampled_from(["http", "https"]), WORD, st.integers(1, 65535))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -28,6 +47,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "azure.container": st.text("abcxyz019", min_size=3, max_size=63),
     "azure.realm": st.sampled_from(["core.windows.net", "core.chinacloudapi.cn"]),
     "azure.endpoint": URL,
+    "gcs.bucket": WORD,
+    "gcs.endpoint": URL,
+    "gcs.key": st.builds(_service_account),
     "swift.auth_url": URL,
     "swift.auth_version": st.sampled_from(["1", "2", "3"]),
     "swift.endpoint_type": st.sampled_from(["public", "internal", "admin"]),
@@ -37,6 +59,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 NEEDED = {
     "filesystem": {"root"},
     "s3": {"bucket"},
+    "gcs": {"bucket"},
     "azure": {"account_name", "account_key", "container"},
     "swift": {"auth_url", "container", "username", "password", "application_credential_secret"},
 }
@@ -60,13 +83,18 @@ def parameters(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     names |= NEEDED.get(kind, set())
     if kind == "s3":  # what goes together there
         names |= {"access_key", "secret_key"} if names & {"access_key", "secret_key"} else set()
-        names -= {"ca_certificate"} if "ca_bundle" in names else set()
+    if {"ca_bundle", "ca_certificate"} <= names:
+        names -= {"ca_certificate"}
+    if "key_file" in names:
+        names -= {"key"}
+    if "account_key" in names:
+        names -= {"sas_token"}
     made = {name: draw(of(kind, name)) for name in sorted(names)}
     return made | ({"encrypt": True} if "kms_key" in made else {})
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_form_can_be_sent_back_as_it_was_shown(kind: str, data: st.DataObject):
     """DTR 2.7.6 had to mend one with which that was not so."""
@@ -195,6 +223,20 @@ def test_what_a_document_says(storage: Any, driver: str, expected: dict[str, Any
     assert (said.driver, said.parameters) == (driver, expected)
 
 
+def test_a_key_of_google_is_in_a_file_or_in_the_document():
+    key = {"type": "service_account", "client_email": "dtr@example.com"}
+    for one in ({"keyfile": json.dumps(key)}, {"credentials": key}):
+        said = read({"storage": {"gcs": {"bucket": "b", **one}}}).parameters
+        assert (said.pop("bucket"), json.loads(said.pop("key")), said) == ("b", key, {})
+    assert read({"storage": {"gcs": {"bucket": "b", "keyfile": "/etc/key.json", "disablekeepalives": True}}}) == (
+        Configuration(
+            driver="gcs",
+            parameters={"bucket": "b", "key_file": "/etc/key.json"},
+            ignored=("storage.gcs.disablekeepalives",),
+        )
+    )
+
+
 def test_what_stands_beside_the_driver():
     said = read(
         {
@@ -221,12 +263,15 @@ def test_what_stands_beside_the_driver():
     ("document", "problems"),
     [
         ({}, {"storage": "is needed"}),
-        ({"storage": {}}, {"storage": "has one of filesystem, inmemory, s3, azure, swift, oss, not 0"}),
+        ({"storage": {}}, {"storage": "has one of filesystem, inmemory, s3, azure, swift, gcs, oss, not 0"}),
         (
             {"storage": {"s3": {"bucket": "b"}, "inmemory": {}}},
-            {"storage": "has one of filesystem, inmemory, s3, azure, swift, oss, not 2"},
+            {"storage": "has one of filesystem, inmemory, s3, azure, swift, gcs, oss, not 2"},
         ),
-        ({"storage": {"rados": {}}}, {"storage.rados": "is none of filesystem, inmemory, s3, azure, swift, oss"}),
+        (
+            {"storage": {"rados": {}}},
+            {"storage.rados": "is none of filesystem, inmemory, s3, azure, swift, gcs, oss"},
+        ),
         ({"storage": {"s3": {"buckett": "b"}}}, {"storage.s3.buckett": "is not known"}),
         ({"storage": {"s3": {"secure": "maybe"}}}, {"storage.s3.secure": "is true or false"}),
         ({"storage": {"s3": {"secure": False}}}, {"storage.s3.secure": "Amazon's stores are reached with TLS"}),
@@ -275,7 +320,7 @@ def test_what_is_no_document_is_refused_without_its_text(text: str):
     assert "secret" not in str(refused.value)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

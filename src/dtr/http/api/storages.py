@@ -33,13 +33,14 @@ from dtr.registry.migration import request_of
 from dtr.storage.definitions import DefinitionInvalid, parameters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from dtr.backends import Assignment, Backend
     from dtr.backends.distribution import Configuration
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
     from dtr.jobs import Job
+    from dtr.storage.definitions import Parameters
 
 settings_router = APIRouter(prefix="/api/v0/admin/settings/registry", tags=["storages"])
 router = APIRouter(prefix="/api/v0/admin/storages", tags=["storages"], responses=errors("NOT_AUTHORIZED"))
@@ -262,11 +263,11 @@ def _places(said: Configuration, found: Iterable[Backend]) -> tuple[Backend, Bac
     known = [one for one in found if one.driver == said.driver]
     for one in known:
         with contextlib.suppress(DefinitionInvalid):
-            if parameters_of(said.driver, _stood_in(given, one.secrets)).place == one.place:
+            if _checked(said.driver, given, one.secrets).place == one.place:
                 return before, one
     masked = [name for name in said.parameters if name not in given]
     try:
-        parameters_of(said.driver, _stood_in(given, masked))
+        _checked(said.driver, given, masked)
         if masked:
             raise DefinitionInvalid(dict.fromkeys(masked, "has to be given again for another place"))
     except DefinitionInvalid as error:
@@ -331,7 +332,7 @@ async def put_storage(storage: str, form: StorageForm, caller: CallerDep, rooms:
     except BackendUnknown:
         kept = ()
     try:
-        parameters_of(form.driver, _stood_in(given, kept))
+        _checked(form.driver, given, kept)
     except DefinitionInvalid as error:
         raise _invalid(
             {
@@ -467,12 +468,21 @@ def _unmasked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value != MASK}
 
 
-def _stood_in(given: Mapping[str, Any], kept: Iterable[str]) -> dict[str, Any]:
-    """Parameters as they are checked: what there is none of is left out, what is kept is there."""
-    return {
-        **{name: _STAND_IN for name in kept if name not in given},
-        **{name: value for name, value in given.items() if value is not None},
-    }
+def _checked(driver: str, given: Mapping[str, Any], kept: Collection[str]) -> Parameters:
+    """
+    The parameters, without the secrets that are kept, or with something in their place where one is needed.
+
+    Raises DefinitionInvalid for what is wrong with the others.
+    """
+    said = {name: value for name, value in given.items() if value is not None}
+    try:
+        return parameters_of(driver, said)
+    except DefinitionInvalid as error:
+        try:
+            return parameters_of(driver, dict.fromkeys(kept, _STAND_IN) | said)
+        except DefinitionInvalid:
+            problems = {name: text for name, text in error.problems.items() if name not in kept}
+            raise DefinitionInvalid(problems or error.problems) from None
 
 
 def _invalid(problems: Mapping[str, str]) -> ApiError:
