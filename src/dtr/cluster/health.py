@@ -1,4 +1,4 @@
-"""Health: whether database, storage and signer answer this process."""
+"""Health: whether database, storages and signer answer this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dtr.storage import StorageError
 if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.signer import Signer
-    from dtr.storage import Driver
+    from dtr.storage import Storages
 
 _ASK = Statement(select(now()))
 _PATIENCE_SECONDS = 10.0
@@ -26,7 +26,7 @@ _GOOD_FOR_SECONDS = 5.0
 class Health:
     """Looks when it is asked, and not too often."""
 
-    def __init__(self, database: Database, storage: Driver, signer: Signer | None) -> None:
+    def __init__(self, database: Database, storage: Storages, signer: Signer | None) -> None:
         """`signer` is None where nothing is signed."""
         self._database = database
         self._storage = storage
@@ -36,18 +36,28 @@ class Health:
         self._wrong: dict[str, str] = {}
 
     async def look(self) -> dict[str, str]:
-        """What is wrong, by what it concerns (`metadata`, `storage`, `trust`), in words that give nothing away."""
+        """
+        What is wrong, by what it concerns, in words that give nothing away.
+
+        That is `metadata`; `storage`, the default one, where new blobs go; ``storage NAME``, another one; `trust`.
+        """
         async with self._looking:
             if time.monotonic() - self._looked_at < _GOOD_FOR_SECONDS:
                 return self._wrong
-            database, storage, signer = await asyncio.gather(
-                self._has_database(), self._has_storage(), self._has_signer()
+            names = self._storage.names
+            database, signer, *storages = await asyncio.gather(
+                self._has_database(), self._has_signer(), *(self._has_storage(name) for name in names)
             )
             wrong = {}
             if not database:
                 wrong["metadata"] = "the metadata database does not answer"
-            if not storage:
-                wrong["storage"] = "the storage does not answer"
+            for name, answers in zip(names, storages, strict=True):
+                if name == self._storage.default and not answers:
+                    wrong["storage"] = f"the storage {name} does not answer"
+                elif not answers:
+                    wrong[f"storage {name}"] = f"the storage {name} does not answer"
+            if self._storage.default not in names:
+                wrong["storage"] = f"the storage {self._storage.default} is not open"
             if not signer:
                 wrong["trust"] = "the signer of content trust does not sign"
             self._wrong = wrong
@@ -74,10 +84,10 @@ class Health:
             return True
         return True
 
-    async def _has_storage(self) -> bool:
+    async def _has_storage(self, name: str) -> bool:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._storage.check()
+                await self._storage.check(name)
         except (StorageError, TimeoutError):
             return False
         return True

@@ -2,8 +2,8 @@
 What operators and their tools ask for: ``/_ping``, ``/health``, ``/metrics``, ``/ca``.
 
 ``/_ping`` and ``/health`` are DTR's: 200 and ``{"Error":"","Healthy":true}``, or 503 and what is wrong, in words
-that give nothing away. Without the signer of content trust, images still come and go: that is told, and no reason
-for a balancer to send requests elsewhere.
+that give nothing away. Without the signer of content trust, and without a storage to which new blobs do not go,
+images still come and go: that is told, and no reason for a balancer to send requests elsewhere.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Operations:
     async def _report(self, scope: Scope, send: Send) -> None:
         wrong = await self._health.look()
         document, status = _document(wrong)
-        checks = {name: wrong.get(name, "") for name in ("metadata", "storage", "trust")}
+        checks = dict.fromkeys(("metadata", "storage", "trust"), "") | wrong
         await _answer(scope, send, status, {**document, "Checks": checks})
 
     async def _metrics(self, scope: Scope, send: Send) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import BigInteger, bindparam, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -20,7 +21,7 @@ from dtr.db import Statement, in_list, now
 from dtr.db.schema import gc_objects, uploads
 from dtr.registry._links import REPEAT
 from dtr.registry.lifetimes import DAY
-from dtr.storage import UploadState
+from dtr.storage import StorageUnavailable, UploadState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ _log = logging.getLogger("dtr.sweeper")
 _BATCH = 50
 _LEASE_MS = 600_000
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 1.0, 60.0
+_PATIENCE_SECONDS, _SILENT_SECONDS = 5.0, 60.0
+"""A storage that took so long to fail is left alone for so long."""
 ALERT_AFTER = 10
 """A deletion that failed so often is worth an alert."""
 _MINUTE = 60_000
@@ -115,12 +118,28 @@ class Swept:
         return self.uploads == _BATCH or self.objects + self.failures == _BATCH
 
 
+class _Due(NamedTuple):
+    """A tombstone whose time has come."""
+
+    location: str
+    driver_state: str | None
+    size: int
+    attempts: int
+
+    @property
+    def storage(self) -> str:
+        """The name of the storage that it is in."""
+        return self.location.partition(":")[0]
+
+
 class Sweeper:
     """Works off expired uploads and tombstones."""
 
     def __init__(self, database: Database, storage: Driver) -> None:
         self._database = database
         self._storage = storage
+        self._silent_until: dict[str, float] = {}
+        """Until when, by the clock `time.monotonic`, nothing is asked of a storage that did not answer."""
 
     async def run(self, is_on: Callable[[], bool] = lambda: True) -> None:
         """Sweep until cancelled, while it is on."""
@@ -150,24 +169,39 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """One round: a batch of uploads, a batch of objects."""
         given_up = await self._database.unit(_give_up)
-        due = await self._database.unit(_claim)
+        by_storage: dict[str, list[_Due]] = {}
+        for one in await self._database.unit(_claim):
+            by_storage.setdefault(one.storage, []).append(one)
+        # No storage waits for another one.
+        swept = sum(await asyncio.gather(*(self._delete(some) for some in by_storage.values())), Swept(given_up))
+        if given_up or swept.objects:
+            done = {"uploads": given_up, "objects": swept.objects, "bytes": swept.size}
+            _log.info("swept", extra=done)
+        return swept
+
+    async def _delete(self, due: list[_Due]) -> Swept:
+        """Delete objects of one storage."""
+        storage = due[0].storage
         done, size, failures = [], 0, 0
-        for location, driver_state, object_size, attempts in due:
+        for one in due:
+            began = time.monotonic()
             try:
-                if driver_state is not None:
-                    await self._storage.abort(UploadState.decode(driver_state))
-                await self._storage.delete(location)
+                if began < self._silent_until.get(storage, began):
+                    raise StorageUnavailable(f"storage {storage} did not answer a moment ago")
+                if one.driver_state is not None:
+                    await self._storage.abort(UploadState.decode(one.driver_state))
+                await self._storage.delete(one.location)
             except Exception as error:  # noqa: BLE001 - whatever ails one object, the others go on
+                if isinstance(error, StorageUnavailable) and time.monotonic() - began > _PATIENCE_SECONDS:
+                    self._silent_until[storage] = time.monotonic() + _SILENT_SECONDS
                 failures += 1
-                await self._note_failure(location, attempts + 1, error)
+                await self._note_failure(one.location, one.attempts + 1, error)
             else:
-                done.append(location)
-                size += object_size
+                done.append(one.location)
+                size += one.size
         if done:
             await self._database.unit(lambda tx: _forget(tx, done))
-        if given_up or done:
-            _log.info("swept", extra={"uploads": given_up, "objects": len(done), "bytes": size})
-        return Swept(given_up, len(done), size, failures)
+        return Swept(0, len(done), size, failures)
 
     async def _note_failure(self, location: str, attempts: int, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"[:1000]
@@ -190,11 +224,11 @@ async def _give_up(tx: Transaction) -> int:
     return len(ids)
 
 
-async def _claim(tx: Transaction) -> list[tuple[str, str | None, int, int]]:
+async def _claim(tx: Transaction) -> list[_Due]:
     rows = await tx.fetch_all(_DUE)
     if rows:
         await tx.execute(_LEASE, locations=[row[0] for row in rows])
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
+    return [_Due(*row) for row in rows]
 
 
 async def _forget(tx: Transaction, locations: list[str]) -> None:

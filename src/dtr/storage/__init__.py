@@ -21,7 +21,6 @@ from dtr.storage.errors import (
 )
 from dtr.storage.filesystem import FileSystem
 from dtr.storage.memory import Memory
-from dtr.storage.observed import Observed
 from dtr.storage.storages import Redirect, Storages
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ __all__ = [
     "LocalFiles",
     "Memory",
     "ObjectMissing",
-    "Observed",
     "Part",
     "Redirect",
     "S3Settings",

@@ -23,8 +23,10 @@ from dtr.backends import (
     PlaceChanged,
     Usage,
 )
+from dtr.cluster import Health
 from dtr.db import Statement
 from dtr.events import Actor
+from dtr.http.operations import _document
 from dtr.oci import Digest
 from dtr.storage import FileSystem, ObjectMissing, Redirect, StorageUnavailable
 from dtr.storage.definitions import FileSystemStorage, S3Storage
@@ -374,6 +376,18 @@ async def test_a_lost_key_of_the_secrets_takes_one_storage_away_not_the_others(
         await other.storages.stat("cloud:x")
     with pytest.raises(ObjectMissing):
         await other.storages.stat("default:x")
+
+
+async def test_health_names_the_storage_and_only_without_the_default_one_is_a_host_of_no_use(host, tmp_path):
+    await host.put("fast", tmp_path / "fast")
+    (tmp_path / "fast").rmdir()
+    wrong = await Health(host.rooms.database, host.storages, None).look()
+    assert wrong == {"storage fast": "the storage fast does not answer"}
+    assert _document(wrong) == ({"Error": "the storage fast does not answer", "Healthy": True}, 200)
+    await host.backends.make_default("fast")
+    wrong = await Health(host.rooms.database, host.storages, None).look()
+    assert wrong == {"storage": "the storage fast does not answer"}
+    assert _document(wrong)[1] == 503
 
 
 async def test_changes_are_events(host, tmp_path):

@@ -10,14 +10,15 @@ from tests.support.invariants import assert_invariants
 from tests.support.rooms import Rooms, make_body
 
 from dtr.oci import Digest
-from dtr.registry import Sweeper
+from dtr.registry import Sweeper, sweeper
+from dtr.storage import Memory, StorageUnavailable
 
 MINUTE, DAY = 60_000, 86_400_000
 
 
-async def bury(rooms: Rooms, number: int = 1, *, after: int = 0) -> list[str]:
+async def bury(rooms: Rooms, number: int = 1, *, after: int = 0, storage: str = "default") -> list[str]:
     """Objects with tombstones, each of 3 bytes."""
-    locations = [rooms.storage.new_location() for _ in range(number)]
+    locations = [rooms.storage.new_location().replace("default", storage) for _ in range(number)]
     for location in locations:
         await rooms.storage.put_small(location, b"old")
         await rooms.change(
@@ -288,3 +289,31 @@ async def test_sweeping_during_pushes_takes_nothing_that_is_pushed(stored: Rooms
             assert await stored.read(path, Digest.of(content)) == content
     assert len(await stored.locations()) == len(contents)
     await assert_invariants(stored)
+
+
+async def test_a_storage_that_does_not_answer_keeps_no_other_one(rooms: Rooms, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    class Silent(Memory):
+        async def delete(self, location: str) -> None:
+            asked.append(location)
+            await asyncio.sleep(0.3)
+            raise StorageUnavailable("no answer")
+
+    monkeypatch.setattr(sweeper, "_PATIENCE_SECONDS", 0.2)
+    await rooms.storage.put("other", Silent())
+    await bury(rooms, 2)
+    locations = await bury(rooms, 3, storage="other")
+    began = asyncio.get_running_loop().time()
+    swept = await rooms.sweeper.sweep()
+    assert asyncio.get_running_loop().time() - began < 0.6, "it is asked once"
+    assert (swept.objects, swept.failures, len(asked)) == (2, 3, 1)
+    assert await rooms.locations() == sorted(locations)
+    rows = await rooms.query("SELECT attempts, last_error FROM gc_objects")
+    assert {attempts for attempts, _ in rows} == {1}
+    assert all("storage other" in error for _, error in rows)
+    monkeypatch.setattr(sweeper, "_SILENT_SECONDS", 0)
+    rooms.sweeper._silent_until.clear()
+    await rooms.storage.put("other", Memory(rooms.storage.driver("other")))
+    await rooms.make_due()
+    assert (await rooms.sweeper.sweep()).objects == 3

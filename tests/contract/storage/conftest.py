@@ -15,17 +15,12 @@ from tests.support.storage import Store, s3_settings
 from tests.support.swift import swift_settings
 
 from dtr.pki import Certificate, ensure_certificate
-from dtr.storage import GCS, S3, Azure, Driver, FileSystem, Memory, Observed, Swift
+from dtr.storage import GCS, S3, Azure, Driver, FileSystem, Memory, Swift
 
 
 def memory(_: pytest.FixtureRequest, __: Path) -> Store:
     shared = Memory()
     return Store(partial(Memory, shared))
-
-
-def observed(_: pytest.FixtureRequest, __: Path) -> Store:
-    shared = Memory()
-    return Store(lambda: Observed(Memory(shared)))
 
 
 def filesystem(_: pytest.FixtureRequest, path: Path) -> Store:
@@ -98,7 +93,6 @@ def gcs(request: pytest.FixtureRequest, path: Path) -> Store:
 
 ALONE: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {
     "memory": memory,
-    "observed": observed,
     "filesystem": filesystem,
 }
 SERVED: dict[str, Callable[[pytest.FixtureRequest, Path], Store]] = {
