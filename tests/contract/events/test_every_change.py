@@ -24,9 +24,12 @@ from tests.support.notary import Publisher
 from tests.support.registry_double import RegistryDouble
 from tests.support.rooms import Rooms, annotated
 from tests.support.signing import make_key, public_pem
+from tests.support.trees import Tree
 
 import dtr
 from dtr.accounts import Level
+from dtr.backends import Backends, Own
+from dtr.backends import Definition as StorageDefinition
 from dtr.db import ConstraintViolated, Database, Statement
 from dtr.enforcement import Enforcement, PolicyException, Scope
 from dtr.enforcement import Policy as EnforcementPolicy
@@ -45,11 +48,13 @@ from dtr.oci import Digest, parse_manifest, parse_repository_name
 from dtr.outbound import Addresses, Outside
 from dtr.policies import PromotionPolicy, Promotions, Pruning, PruningPolicy, parse_rules
 from dtr.registry import Origin, Promotion, Settings
+from dtr.registry.importing import Import, ImportPlan
 from dtr.remotes import Definition, Definitions, Remote
 from dtr.settings import LiveSettings
 from dtr.signatures import Identities, Identity
 from dtr.signer import LocalSigner
 from dtr.storage import Memory
+from dtr.storage.definitions import FileSystemStorage
 from dtr.trust import Collection, Trust
 from dtr.tuf import Envelope
 from dtr.vault import Vault
@@ -93,6 +98,7 @@ SILENT = {
     "Pushes.forget_gone": "forgets what is about tags that are gone",
     "Deliveries.forget": "forgets what was sent",
     "Worker.run": "runs what was queued",
+    "Backends.begin": "remembers what the settings say",
     "Replicas.leave": "a process ends",
     "Replicas.keep_reporting": "a process lives",
     "Follower.claim": "reads events",
@@ -242,6 +248,12 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await rooms.push(number, make_artifact("application/x.signature", b"signed", subject=image))
     await did.does("Promotion.carry", promotion.carry, number, image.digest, target, origin)
     await _transfers(rooms, did, number, image)
+    await Tree(rooms.storage.driver("default")).image("acme/old", image, "v1")
+    importing = Import(
+        database, rooms.storage, accounts=accounts, repositories=rooms.repositories, manifests=rooms.manifests,
+        lifetimes=rooms.lifetimes, manifest_limit=10_000, plan=ImportPlan(),
+    )  # fmt: skip
+    await did.does("Import.run", importing.run, print)
     await did.does("Manifests.delete", rooms.manifests.delete, number, image.digest)
     await did.does("Blobs.delete", rooms.blobs.delete, number, spare)
     pruning = Pruning(database, rooms.tag_reader, rooms.manifests)
@@ -297,6 +309,7 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     # the installation
     live = LiveSettings(database)
     await did.does("LiveSettings.change", live.change, {"readOnlyRegistry": True})
+    await _storages(rooms, did, key_file)
     jobs, crons = Jobs(database), Crons(database)
     job = await did.does("Jobs.submit", jobs.submit, JobRequest(action="sleep"))
     await did.does("Jobs.cancel", jobs.cancel, job.id)
@@ -314,6 +327,21 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await did.does("Organizations.remove_member", organizations.remove_member, "acme", "ada")
     await did.does("Accounts.delete", accounts.delete, "bob")
     return [SECRET, hidden, one, another, session]
+
+
+async def _storages(rooms: Rooms, did: Scenario, key_file: Path) -> None:
+    here = Own("filesystem", FileSystemStorage(root=key_file.parent / "blobs"))
+    backends = Backends(rooms.database, Vault(key_file), rooms.storage, here, spool_directory=key_file.parent)
+    await backends.begin()
+    ((namespace,),) = await rooms.query("SELECT id FROM accounts WHERE name = 'acme'")
+    added = StorageDefinition(driver="filesystem", parameters={"root": str(key_file.parent)})
+    await did.does("Backends.put", backends.put, "other", added)
+    await did.does("Backends.assign", backends.assign, namespace, "other")
+    await did.does("Backends.unassign", backends.unassign, namespace)
+    await did.does("Backends.make_default", backends.make_default, "other")
+    await backends.make_default("default")
+    await rooms.change("UPDATE storages SET used_until = 0")
+    await did.does("Backends.delete", backends.delete, "other")
 
 
 async def _transfers(rooms: Rooms, did: Scenario, number: int, image: Image) -> None:
