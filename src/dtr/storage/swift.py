@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 SEGMENT_SIZE = 16 * 1024 * 1024
 _SHORTEST_SEGMENT = 1024 * 1024
 _MOST_SEGMENTS, _GROWTH = 5000, 600
-"""600 parts of 16 MiB, and 4,200 growing ones, of 5 GiB at last, to 5 TiB."""
+"""600 parts of 16 MiB, and 3,900 growing ones, of 5 GiB at last, make 5 TiB."""
 _MOST_IN_MANIFEST = 1000
 """Where the cluster does not say."""
 
