@@ -285,7 +285,7 @@ class Azure(Parted):
         status = answer.status
         if code in _CONTAINER_CODES:
             return StorageUnavailable(f"{self._name} is not there: {code}")
-        if code in _MISSING_CODES or (status == 404 and not code):
+        if code in _MISSING_CODES:  # a 404 without one is not of the service
             return ObjectMissing(location)
         if code in _DENIED_CODES or status in {401, 403}:
             return AccessDenied(f"{self._name}: {reason}")
