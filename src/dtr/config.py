@@ -382,6 +382,11 @@ class Nginx(Section):
                 raise ValueError("are HOST:PORT")
         return value
 
+    @field_validator("client_certificates", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML has its own meaning
+
     @field_validator("user")
     @classmethod
     def _name(cls, value: str | None) -> str | None:

@@ -26,14 +26,17 @@ BEHIND = {"http_serves": True, "https_address": "", "trusted_proxies": "127.0.0.
 
 class Nginx:
     """
-    ``dtr nginx`` in front of servers that have the settings `BEHIND`, in the data directory of the first.
+    ``dtr nginx`` in front of servers that have the settings `BEHIND`.
 
+    It is in the data directory of the first server, or in another `directory`, with the settings of that server.
     It is where a client expects a server: it has `address`, `port`, `ca` and `tls`.
     """
 
-    def __init__(self, *servers: Server, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, *servers: Server, settings: Mapping[str, Any] | None = None, directory: Path | None = None
+    ) -> None:
         self.server = servers[0]
-        self.directory = self.server.directory
+        self.directory = directory or self.server.directory
         self.port = free_port()
         self.http_port = free_port()
         self.log_file = self.directory.with_name(f"{self.directory.name}-nginx.log")
@@ -44,6 +47,12 @@ class Nginx:
             "nginx.upstreams": ",".join(f"127.0.0.1:{one.http_port}" for one in servers),
             **(settings or {}),
         }
+        if directory is not None:
+            self._settings |= {
+                "data_dir": directory,
+                "database.url": f"sqlite:///{self.server.directory / 'metadata.db'}",
+                "storage.filesystem.root": self.server.directory / "blobs",
+            }
 
     @property
     def address(self) -> str:
@@ -112,9 +121,11 @@ class Nginx:
 
 
 @contextmanager
-def run_nginx(*servers: Server, settings: Mapping[str, Any] | None = None) -> Iterator[Nginx]:
-    """nginx in front of running servers."""
-    nginx = Nginx(*servers, settings=settings)
+def run_nginx(
+    *servers: Server, settings: Mapping[str, Any] | None = None, directory: Path | None = None
+) -> Iterator[Nginx]:
+    """nginx in front of running servers; see `Nginx`."""
+    nginx = Nginx(*servers, settings=settings, directory=directory)
     try:
         yield nginx.start()
     finally:

@@ -46,6 +46,7 @@ _START_SECONDS = 15.0
 """nginx itself tries for some seconds to get an address that is in use."""
 _LOOK_SECONDS = 2.0
 """How often what is in the database is looked at."""
+_POLL_SECONDS = 0.1
 _CUT_SECONDS = 5.0
 """So long nginx may take to end when it was told to do so at once."""
 _PR_SET_PDEATHSIG = 1
@@ -89,11 +90,11 @@ class _Front:
         loop.add_signal_handler(signal.SIGHUP, look.set)
         try:
             with contextlib.suppress(DatabaseError):  # it is asked again soon
-                await self._storages.refresh()
+                await self._storages.refresh(self._loaded.settings)
             await asyncio.to_thread(self._renew)
             process = await self._start()
             listening = asyncio.create_task(self._listen(process))
-            ended = asyncio.create_task(process.wait())
+            ended = asyncio.create_task(_ended(process))
             following = asyncio.create_task(self._follow(process, look))
             stopped = asyncio.create_task(stop.wait())
             try:
@@ -153,7 +154,7 @@ class _Front:
                     look.clear()
                     looked_at = loop.time()
                     self._loaded = await asyncio.to_thread(self._loaded.again)
-                has_changed = await self._storages.refresh()
+                has_changed = await self._storages.refresh(self._loaded.settings)
                 if (is_due or has_changed) and await asyncio.to_thread(self._renew):
                     process.send_signal(signal.SIGHUP)
                     _log.info("nginx reloaded", extra={"file": str(self._file)})
@@ -219,10 +220,16 @@ class _Front:
             if process.returncode is None:
                 process.send_signal(number)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), seconds)
+                    await asyncio.wait_for(_ended(process), seconds)
         with contextlib.suppress(ProcessLookupError):  # of a master that was killed, the workers live on
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of the master; `wait` waits for its workers as well, which have the same output."""
+    while process.returncode is None:  # noqa: ASYNC110 - nothing else tells
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager
