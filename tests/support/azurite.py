@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -21,6 +22,7 @@ from tests.support.ports import free_port
 from tests.support.stopping import stop
 
 if TYPE_CHECKING:
+    from dtr.pki import Certificate
     from dtr.storage import AzureSettings
 
 ACCOUNT, CONTAINER = "contract", "blobs"
@@ -31,14 +33,19 @@ _UNTIL_SAVED = 0.3
 
 
 class AzureServer:
-    """A server over `directory`, with the container `blobs`; it keeps its address when it is started again."""
+    """
+    A server over `directory`, with the container `blobs`; it keeps its address when it is started again.
 
-    def __init__(self, directory: Path) -> None:
+    With a certificate for ``localhost`` it speaks TLS, and takes access tokens as well: any that could be Azure's.
+    """
+
+    def __init__(self, directory: Path, certificate: Certificate | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory / "azurite"
         self._port = free_port()
         self._log_file = directory / "azurite.log"
-        self.endpoint = f"http://127.0.0.1:{self._port}"
+        self._certificate = certificate
+        self.endpoint = f"https://localhost:{self._port}" if certificate else f"http://127.0.0.1:{self._port}"
 
     @property
     def settings(self) -> dict[str, str]:
@@ -55,11 +62,15 @@ class AzureServer:
         assert _PROGRAM.exists(), "Azurite is missing: scripts/prepare-tests installs it"
         node = shutil.which("node")
         assert node, "node is missing: Azurite needs Node.js"
+        tls: list[str | Path] = []
+        if self._certificate:
+            tls = ["--oauth", "basic", "--cert", self._certificate.chain, "--key", self._certificate.key]
         with self._log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     node, _PROGRAM, "--blobHost", "127.0.0.1", "--blobPort", str(self._port),
                     "--location", self._directory, "--silent", "--disableTelemetry", "--disableProductStyleUrl",
+                    *tls,
                 ],
                 env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"},
                 cwd=self._directory.parent,
@@ -99,7 +110,7 @@ class AzureServer:
             headers={**headers, "Authorization": signature},
         )
         try:
-            urllib.request.urlopen(request, timeout=5).close()
+            urllib.request.urlopen(request, timeout=5, context=ssl._create_unverified_context()).close()
         except urllib.error.HTTPError as answer:
             answer.close()
             if answer.code != 409:  # it was there before
@@ -125,9 +136,9 @@ def azure_settings(server: AzureServer, **changes: Any) -> AzureSettings:
 
 
 @contextmanager
-def run_azure_server(directory: Path) -> Iterator[AzureServer]:
+def run_azure_server(directory: Path, certificate: Certificate | None = None) -> Iterator[AzureServer]:
     """A running server with the container `blobs`, over a directory."""
-    server = AzureServer(directory)
+    server = AzureServer(directory, certificate)
     try:
         server.start()
         yield server

@@ -2,7 +2,7 @@
 Block blobs in a container of Microsoft Azure, by the Blob service's REST interface.
 
 The maker's library is not used: it reads pieces of megabytes whole into memory, one request each, and signs and
-retries where our own time limits and states have to hold. What is needed of the interface is ten requests.
+retries where our own time limits and states have to hold. What is needed of the interface is nine requests.
 
 A part is a *block*: Put Block stores it under a random name, and Put Block List makes the blob of those that it
 names; the others are dropped then. Blocks that no list named yet are all that there is of an unfinished upload;
@@ -10,7 +10,7 @@ they are listed as an "uncommitted" blob, which cannot be read, and Azure drops 
 50,000 blocks make a blob, each of at most 4000 MiB.
 
 Names of the interface's operations, headers and codes are those of "Blob Storage REST API" at Microsoft Learn;
-signatures are those of "Authorize with Shared Key" and "Create a service SAS".
+signatures are those of "Authorize with Shared Key", "Create a service SAS" and "Create a user delegation SAS".
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
 import msgspec
 
+from dtr.storage.azure_identity import METADATA, Identity
 from dtr.storage.driver import Part, Stored
 from dtr.storage.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
 from dtr.storage.parted import Parted, PartSizes
@@ -56,6 +57,16 @@ _VERSION = "2021-08-06"
 _PAGE = 1000
 _OCTETS = "application/octet-stream"
 _LONGEST_REASON = 300
+_DELEGATED_HOURS = 24
+_DELEGATED = {
+    "skoid": "SignedOid",
+    "sktid": "SignedTid",
+    "skt": "SignedStart",
+    "ske": "SignedExpiry",
+    "sks": "SignedService",
+    "skv": "SignedVersion",
+}
+"""How an address names what the answer to Get User Delegation Key says, in the order in which it is signed."""
 _BEGUN = re.compile(r"[0-9]{8}/[0-9]{4}(?=/)")
 
 _MISSING_CODES = frozenset({"BlobNotFound", "ResourceNotFound", "InvalidBlockList", "InvalidBlobOrBlock"})
@@ -75,17 +86,20 @@ class AzureSettings:
     """
     Where the container is and how to reach it.
 
-    Requests carry a signature by `account_key`, or `sas_token` (a shared access signature: the text behind the
-    question mark). Without `endpoint`, the service is ``https://<account>.blob.<realm>``. `verify` is whether to
-    check the server's certificate, or the authorities to trust: the path of a file, or PEM. `time_limit`, in
-    seconds, holds for every request, and anew for every piece that is sent or read. Parts of uploads wait below
-    `spool_directory`, served by so many `threads`.
+    Requests carry a signature by `account_key`; or `sas_token` (a shared access signature: the text behind the
+    question mark); or a token for `identity`, what the machine is at Azure (`dtr.storage.azure_identity`), for
+    which the service at `metadata` is asked. Without `endpoint`, the service is ``https://<account>.blob.<realm>``.
+    `verify` is whether to check the server's certificate, or the authorities to trust: the path of a file, or PEM.
+    `time_limit`, in seconds, holds for every request, and anew for every piece that is sent or read. Parts of
+    uploads wait below `spool_directory`, served by so many `threads`.
     """
 
     account: str
     container: str
     account_key: str | None = field(default=None, repr=False)
     sas_token: str | None = field(default=None, repr=False)
+    identity: str | None = None
+    metadata: str = METADATA
     realm: str = PUBLIC
     endpoint: str | None = None
     root_directory: str = ""
@@ -112,11 +126,16 @@ class Azure(Parted):
         super().__init__(SIZES, spool_directory=settings.spool_directory, threads=settings.threads)
         self._settings = settings
         self._key = SharedKey(settings.account, settings.account_key) if settings.account_key else None
-        self._sas = (settings.sas_token or "").lstrip("?") if self._key is None else ""
+        self._sas = (settings.sas_token or "").lstrip("?")
         root = settings.root_directory.strip("/")
         self._prefix = f"{root}/" if root else ""
         self._name = f"the container {settings.container}"
         self._web = Web(self._name, verify=settings.verify, time_limit=settings.time_limit)
+        self._identity: Identity | None = None
+        self._delegated: DelegatedKey | None = None
+        if settings.identity:
+            metadata = Web("the metadata service of the machine", time_limit=settings.time_limit, proxies=False)
+            self._identity = Identity(settings.identity, metadata, settings.metadata)
 
     async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted or replaced meanwhile may end in a StorageError."""
@@ -163,12 +182,13 @@ class Azure(Parted):
 
     async def sign(self, location: str, ttl: int) -> str | None:
         """See `Driver`; a shared access signature that we were given would give away all of its rights."""
-        if self._key is None:
+        until = datetime.now(UTC) + timedelta(seconds=ttl)
+        key = self._key if self._identity is None else await self._delegate(until)
+        if key is None:
             return None
         resource = f"/blob/{self._settings.account}/{self._settings.container}/{self._prefix}{location}"
         is_secure = self._settings.service.startswith("https://")
-        query = self._key.grant_reading(resource, datetime.now(UTC) + timedelta(seconds=ttl), is_secure=is_secure)
-        return f"{self._address(location)}?{query}"
+        return f"{self._address(location)}?{key.grant_reading(resource, until, is_secure=is_secure)}"
 
     async def check(self) -> None:
         """See `Driver`; the right to list is needed, too."""
@@ -179,6 +199,8 @@ class Azure(Parted):
     async def close(self) -> None:
         """See `Driver`."""
         await self._web.close()
+        if self._identity is not None:
+            await self._identity.close()
         await super().close()
 
     # --- Parts ----------------------------------------------------------------------------------------------
@@ -243,8 +265,25 @@ class Azure(Parted):
 
     # --- Requests -------------------------------------------------------------------------------------------
 
-    def _address(self, location: str) -> str:
-        """The address of a blob; of the container without one."""
+    async def _delegate(self, until: datetime) -> DelegatedKey:
+        """A key that the identity may sign with, good until then: the same one for a day."""
+        if self._delegated is None or self._delegated.expires_at < until:
+            now = datetime.now(UTC)
+            start, end = (_iso(now + timedelta(hours=hours)) for hours in (-0.25, _DELEGATED_HOURS))
+            text = f"<KeyInfo><Start>{start}</Start><Expiry>{end}</Expiry></KeyInfo>".encode()
+            query = {"restype": "service", "comp": "userdelegationkey"}
+            async with self._answer("POST", None, query, {"Content-Type": "application/xml"}, text) as answer:
+                content = await self._web.read(answer)
+            try:
+                self._delegated = DelegatedKey.read(content)
+            except (ET.ParseError, ValueError) as error:
+                raise StorageError(f"{self._name}: the key for signatures cannot be read") from error
+        return self._delegated
+
+    def _address(self, location: str | None) -> str:
+        """The address of a blob; of the container with the location ""; of the service with None."""
+        if location is None:
+            return f"{self._settings.service}/"
         path = f"{self._settings.service}/{self._settings.container}"
         return f"{path}/{quote(self._prefix + location)}" if location else path
 
@@ -252,31 +291,33 @@ class Azure(Parted):
     async def _answer(
         self,
         method: str,
-        location: str,
+        location: str | None,
         query: Mapping[str, str] = MappingProxyType({}),
         headers: Mapping[str, str] = MappingProxyType({}),
         data: Body = b"",
     ) -> AsyncGenerator[ClientResponse, None]:
-        """A successful answer about a blob, or the container. Raises StorageError for all others."""
+        """A successful answer about what `_address` names. Raises StorageError for all others."""
         address = self._address(location)
         asked = "&".join(filter(None, (urlencode(query, quote_via=quote), self._sas)))
 
         async def signed() -> Mapping[str, str]:
-            named = {
-                **headers,
-                "x-ms-date": format_datetime(datetime.now(UTC), usegmt=True),
-                "x-ms-version": _VERSION,
-            }
-            if self._key is None:
-                return named
-            path = urlsplit(address).path
-            return {**named, "Authorization": self._key.authorize(method, path, query, named, size_of(data))}
+            date = format_datetime(datetime.now(UTC), usegmt=True)
+            named = {**headers, "x-ms-date": date, "x-ms-version": _VERSION}
+            if self._identity is not None:
+                return {**named, "Authorization": f"Bearer {await self._identity.token()}"}
+            if self._key is not None:
+                path = urlsplit(address).path
+                named["Authorization"] = self._key.authorize(method, path, query, named, size_of(data))
+            return named
 
         async with await self._web.send(
             method, f"{address}?{asked}" if asked else address, signed, data
         ) as answer:
+            is_unknown = answer.status == 401 or answer.headers.get("x-ms-error-code") == "AuthenticationFailed"
+            if is_unknown and self._identity is not None:
+                self._identity.forget()
             if answer.status >= 300:
-                raise await self._translated(answer, location)
+                raise await self._translated(answer, location or "")
             yield answer
 
     async def _translated(self, answer: ClientResponse, location: str) -> StorageError:
@@ -318,18 +359,52 @@ class SharedKey:
             f"/{self._account}{path}",
             *(f"{name}:{query[name]}" for name in sorted(query)),
         ]
-        return f"SharedKey {self._account}:{self._sign(lines)}"
+        return f"SharedKey {self._account}:{_signature(self._key, lines)}"
 
     def grant_reading(self, resource: str, until: datetime, *, is_secure: bool) -> str:
         """The query of a URL by which anyone may read a blob, ``/blob/ACCOUNT/CONTAINER/NAME``, for some time."""
-        expiry = until.strftime("%Y-%m-%dT%H:%M:%SZ")
-        protocols = "https" if is_secure else "https,http"
-        lines = ["r", "", expiry, resource, "", "", protocols, _VERSION, "b", "", "", "", "", "", "", ""]
-        given = {"sp": "r", "se": expiry, "spr": protocols, "sv": _VERSION, "sr": "b", "sig": self._sign(lines)}
-        return urlencode(given, quote_via=quote, safe="")
+        given = _granted(until, is_secure=is_secure)
+        lines = ["r", "", given["se"], resource, "", "", given["spr"], _VERSION, "b", *[""] * 7]
+        return urlencode({**given, "sig": _signature(self._key, lines)}, quote_via=quote, safe="")
 
-    def _sign(self, lines: list[str]) -> str:
-        return base64.b64encode(hmac.digest(self._key, "\n".join(lines).encode(), "sha256")).decode()
+
+@dataclass(frozen=True, slots=True)
+class DelegatedKey:
+    """What signs for an identity, until it `expires_at`; `named` is how an address says which key it was."""
+
+    value: bytes = field(repr=False)
+    named: dict[str, str]
+    expires_at: datetime
+
+    @classmethod
+    def read(cls, text: bytes) -> Self:
+        """From the answer to Get User Delegation Key. Raises ParseError, ValueError."""
+        answer = ET.fromstring(text)  # noqa: S314 - what entities grow to, expat bounds
+        named = {name: answer.findtext(tag) or "" for name, tag in _DELEGATED.items()}
+        expires_at = datetime.fromisoformat(named["ske"])
+        return cls(base64.b64decode(answer.findtext("Value") or "", validate=True), named, expires_at)
+
+    def grant_reading(self, resource: str, until: datetime, *, is_secure: bool) -> str:
+        """See `SharedKey`."""
+        given = _granted(until, is_secure=is_secure)
+        lines = [
+            *("r", "", given["se"], resource, *self.named.values(), "", "", "", ""),
+            *(given["spr"], _VERSION, "b", *[""] * 7),
+        ]
+        return urlencode({**given, **self.named, "sig": _signature(self.value, lines)}, quote_via=quote, safe="")
+
+
+def _granted(until: datetime, *, is_secure: bool) -> dict[str, str]:
+    """The right to read one blob until then, without its signature."""
+    return {"sp": "r", "se": _iso(until), "spr": "https" if is_secure else "https,http", "sv": _VERSION, "sr": "b"}
+
+
+def _signature(key: bytes, lines: list[str]) -> str:
+    return base64.b64encode(hmac.digest(key, "\n".join(lines).encode(), "sha256")).decode()
+
+
+def _iso(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,12 @@ class AzureStorage(Parameters):
         description="A shared access signature instead of the key, with the rights `racwdl` on the container; "
         "pulls are not redirected then.",
     )
+    identity: str = Field(
+        "",
+        pattern=r"^(machine|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$",
+        description="Instead of a key, what the machine is at Azure: `machine` is the identity that it has of its "
+        "own, the client id is given of one that was assigned to it.",
+    )
     container: str = Field(
         "", pattern=r"^([a-z0-9](-?[a-z0-9]){2,62})?$", description="The container; it must exist."
     )
@@ -237,15 +243,17 @@ class AzureStorage(Parameters):
 
     @model_validator(mode="after")
     def _together(self) -> AzureStorage:
-        if self.account_key and self.sas_token:
-            raise ValueError("of account_key and sas_token, one is given")
+        if sum(map(bool, (self.account_key, self.sas_token, self.identity))) > 1:
+            raise ValueError("of account_key, sas_token and identity, one is given")
+        if self.identity and (self.endpoint or "").startswith("http://"):
+            raise ValueError("with an identity, the endpoint is https://")
         if self.ca_bundle and self.ca_certificate:
             raise ValueError("of ca_bundle and ca_certificate, one is given")
         return self
 
     def missing(self) -> list[str]:
-        """See `Parameters`; one of key and signature is needed."""
-        return super().missing() + ([] if self.account_key or self.sas_token else ["account_key"])
+        """See `Parameters`; one of key, signature and identity is needed."""
+        return super().missing() + ([] if self.account_key or self.sas_token or self.identity else ["account_key"])
 
     @property
     def place(self) -> str:
@@ -263,6 +271,7 @@ class AzureStorage(Parameters):
                 container=self.container,
                 account_key=self.account_key.get_secret_value() if self.account_key else None,
                 sas_token=self.sas_token.get_secret_value() if self.sas_token else None,
+                identity=self.identity or None,
                 realm=self.realm,
                 endpoint=self.endpoint,
                 root_directory=self.prefix,

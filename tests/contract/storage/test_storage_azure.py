@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
+import json
 import os
+import ssl
 import subprocess
 import sys
 import time
-from contextlib import aclosing, suppress
+import urllib.error
+import urllib.request
+from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from aiohttp import web
-from tests.support.azurite import ACCOUNT, ACCOUNT_KEY, CONTAINER, azure_settings
+from tests.support.azurite import ACCOUNT, ACCOUNT_KEY, CONTAINER, azure_settings, run_azure_server
 from tests.support.storage import MIB, body, left_of_uploads, locations, read, upload
 
 from dtr.storage import (
@@ -29,8 +34,10 @@ from dtr.storage import (
     new_location,
 )
 from dtr.storage.azure import SIZES
+from dtr.storage.azure_identity import Identity
 from dtr.storage.definitions import DefinitionInvalid, open_driver, parameters_of
 from dtr.storage.spool import Spool
+from dtr.storage.web import Web
 
 
 @pytest.fixture
@@ -345,6 +352,98 @@ async def test_a_shared_access_signature_is_enough_and_never_told(open_azure):
     assert token not in repr(AzureSettings("acme", "blobs", sas_token=token))
 
 
+def access_token(seconds=3600, **changes):
+    """An access token as Azure gives them out; Azurite looks at all but the signature."""
+    now = int(time.time())
+    claims = {
+        "aud": "https://storage.azure.com",
+        "iss": "https://sts.windows.net/72f988bf-86f1-41af-91ab-2d7cd011db47/",
+        "iat": now,
+        "nbf": now - 60,
+        "exp": now + seconds,
+        "oid": "11059fcc-5514-4800-b5f8-49808b9cfab6",
+        "tid": "72f988bf-86f1-41af-91ab-2d7cd011db47",
+    }
+    parts = ({"alg": "RS256", "typ": "JWT"}, {**claims, **changes})
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
+    return ".".join([*encoded, "c2lnbmF0dXJl"])
+
+
+def give_token(canned, token, seconds=3600):
+    """What the metadata service answers from now on."""
+    canned.answers.clear()
+    canned.will(200, text=json.dumps({"access_token": token, "expires_in": str(seconds), "token_type": "Bearer"}))
+
+
+async def test_what_the_machine_is_at_azure_is_enough(canned, own_certificate, tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # not for what only the machine itself reaches
+    trusted = ssl.create_default_context(cafile=own_certificate.authority)
+
+    async def fetch(url):
+        with await asyncio.to_thread(urllib.request.urlopen, url, context=trusted) as answer:
+            return answer.read()
+
+    async with AsyncExitStack() as opened:
+        server = opened.enter_context(run_azure_server(tmp_path / "server", own_certificate))
+
+        def open_as(identity):
+            given = {"account_key": None, "identity": identity, "metadata": canned.endpoint}
+            driver = Azure(azure_settings(server, verify=str(own_certificate.authority), **given))
+            opened.push_async_callback(driver.close)
+            return driver
+
+        driver, assigned = open_as("machine"), open_as("00000000-1111-2222-3333-444444444444")
+        give_token(canned, access_token())
+        await driver.check()
+        location = await upload(driver, content := os.urandom(100_000), b"end")
+        assert await left_of_uploads(driver) == set()
+        [(_, path, _)] = canned.asked  # once for all of these requests
+        assert parse_qs(urlsplit(path).query) == {
+            "api-version": ["2018-02-01"],
+            "resource": ["https://storage.azure.com/"],
+        }
+        for url in (await driver.sign(location, 60), await driver.sign(location, 60)):
+            assert parse_qs(urlsplit(url).query)["sp"] == ["r"]
+            assert await fetch(url) == content + b"end"
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            await fetch(url.replace(location, "a/b"))
+        refused.value.close()
+
+        give_token(canned, access_token(-60))
+        with pytest.raises(AccessDenied):
+            await assigned.stat(location)
+        give_token(canned, access_token())  # the one that was not taken is not used again
+        assert await assigned.stat(location) == 100_003
+        assert "client_id=00000000-1111-2222-3333-444444444444" in canned.asked[-1][1]
+
+        canned.answers.clear()
+        canned.will(400, text='{"error": "invalid_request", "error_description": "Identity not found"}')
+        with pytest.raises(AccessDenied, match="no such identity"):
+            await open_as("machine").stat(location)
+        assert await driver.stat(location) == 100_003
+
+
+async def test_a_token_is_renewed_before_its_end_and_used_while_there_is_no_other(canned, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr("dtr.storage.azure_identity.time.time", lambda: now)
+    identity = Identity("machine", Web("the metadata service", time_limit=5), canned.endpoint)
+    give_token(canned, "first")
+    assert [await identity.token() for _ in range(3)] == ["first"] * 3
+    assert len(canned.asked) == 1
+    now += 3500
+    canned.answers.clear()
+    canned.will(500)
+    assert await identity.token() == "first"
+    give_token(canned, "second")
+    assert await asyncio.gather(*(identity.token() for _ in range(5))) == ["second"] * 5
+    canned.answers.clear()
+    canned.will(200, text="<html>")
+    now += 3700
+    with pytest.raises(StorageUnavailable, match="without a token"):
+        await identity.token()
+    await identity.close()
+
+
 GIVEN = {"account_name": "acme", "account_key": ACCOUNT_KEY, "container": "blobs"}
 
 
@@ -375,6 +474,9 @@ async def test_the_realm_leads_to_its_cloud(more, service, tmp_path):
         ({"container": "No Container"}, "container"),
         ({"account_key": "no base64!"}, "account_key"),
         ({"sas_token": "sig=x"}, ""),
+        ({"identity": "machine"}, ""),
+        ({"account_key": None, "identity": "me"}, "identity"),
+        ({"account_key": None, "identity": "machine", "endpoint": "http://storage.example.org"}, ""),
         ({"endpoint": "storage.example.org"}, "endpoint"),
         ({"realm": "https://core.windows.net"}, "realm"),
     ],
