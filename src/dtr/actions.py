@@ -65,9 +65,9 @@ ACTIONS = {
     " it",
     "import_storage": "takes over what another registry left in a storage; `storage`, `prefix`, `names`,"
     " `namespace`, `createNamespaces`, `visibility`, `verify`, `dryRun`",
-    "storage_migrate": "moves blobs to the storage `to`, which takes new ones from then on, from those in `from` or all"
-    " others; `rate`, `parallel`, `keepSource`; `copied` only looks for what was copied by hand, and `verify` reads"
-    " it",
+    "storage_migrate": "moves blobs to the storage `to`, which takes new ones from then on, from those in `from`"
+    " or all others; `rate`, `parallel`, `keepSource`; `copied` only looks for what was copied by hand, `verify`"
+    " reads it",
     "tag_pruning": "another name of tag_prune",
     "sleep": "sleeps for `seconds` (60), to try the queue",
     "false": "fails, to try the queue",

@@ -84,6 +84,8 @@ SILENT = {
     "Collector.collect": "leaves events of its own: see test_pushes.py",
     "ImageConfigs.get_many": "keeps what it read",
     "Fsck.run": "mends what the storage lost",
+    "Migration.run": "what is in the blobs stays; that new ones go elsewhere is an event",
+    "Migration.adopt": "the same",
     "Crons.ensure": "what the program comes with",
     "Crons.queue_due": "does what an event before said",
     "Jobs.prune": "forgets, by the settings",

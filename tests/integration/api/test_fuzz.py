@@ -78,6 +78,10 @@ REFUSES = {
     "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies": "as for remotes; templates",
     "POST /api/v0/repositories/{namespace}/{reponame}/pollMirroringPolicies/test": "as for remotes; templates",
     "PUT /api/v0/signingIdentities/{identity}": "keys and certificates are PEM",
+    "PUT /api/v0/admin/storages/{storage}": "every kind of storage has its parameters, and has to work",
+    "POST /api/v0/admin/storages/{storage}/migration": "no storage is moved to itself",
+    "PUT /api/v0/admin/settings/registry": "a document has a storage that works",
+    "PUT /api/v0/admin/settings/registry/simple": "the same",
     **{
         operation: why
         for place in (

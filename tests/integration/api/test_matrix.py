@@ -135,6 +135,10 @@ class World:
         for who, (name, secret) in secrets.items():
             self.users[who] = User(api.server, name, secret)
         self.admin = self.users["S"]
+        files = api.server.directory
+        (files / "more").mkdir()
+        STORAGE["parameters"] = {"root": str(files / "more")}
+        DOCUMENT["storage"] = {"filesystem": {"rootdirectory": str(files / "blobs")}}
         MIRROR.update(remoteHost=f"https://127.0.0.1:{api.server.port}", password=secrets["S"][1])
         for target in ("acme/private", "acme/public", "pia/private"):
             self.admin.client.push(target, self.image, "v1")
@@ -185,6 +189,8 @@ class World:
         return paths
 
 
+STORAGE: dict[str, Any] = {"driver": "filesystem"}
+DOCUMENT: dict[str, Any] = {}
 TEAMS = {
     "readers": ("rita", "ian"),
     "writers": ("will", "ian"),
@@ -440,6 +446,10 @@ def _action_config(world: World, _target: str) -> None:
     world.admin.post("/api/v0/action_configs", {"action": "sleep"}).expect(202)
 
 
+def _storage(world: World, _target: str) -> None:
+    world.admin.put("/api/v0/admin/storages/gone", STORAGE).expect(200)
+
+
 def _worker(world: World, _target: str) -> None:
     (worker,) = world.admin.get("/api/v0/workers").expect(200).json["workers"]
     world.ids["id"] = worker["id"]
@@ -680,6 +690,19 @@ MATRIX = {
     ),
     "GET /api/v0/workers": Row("auditor"),
     "POST /api/v0/workers/{id}/capacity": Row("administrator", {"capacityMap": {}}, before=_worker),
+    "GET /api/v0/admin/settings/registry": Row("auditor"),
+    "PUT /api/v0/admin/settings/registry": Row("administrator", DOCUMENT),
+    "GET /api/v0/admin/settings/registry/simple": Row("auditor"),
+    "PUT /api/v0/admin/settings/registry/simple": Row("administrator", DOCUMENT),
+    "GET /api/v0/admin/storages": Row("auditor"),
+    "GET /api/v0/admin/storages/{storage}": Row("auditor"),
+    "PUT /api/v0/admin/storages/{storage}": Row("administrator", STORAGE, path={"storage": "gone"}),
+    "DELETE /api/v0/admin/storages/{storage}": Row("administrator", path={"storage": "gone"}, before=_storage),
+    "POST /api/v0/admin/storages/{storage}/check": Row("administrator"),
+    "PUT /api/v0/admin/storages/{storage}/default": Row("administrator"),
+    "PUT /api/v0/admin/storages/{storage}/namespaces/{namespace}": Row("administrator"),
+    "DELETE /api/v0/admin/storages/{storage}/namespaces/{namespace}": Row("administrator"),
+    "POST /api/v0/admin/storages/{storage}/migration": Row("administrator", {}),
     "GET /api/v0/meta/alerts": Row("auditor"),
     "GET /api/v0/meta/cluster_status": Row("auditor"),
     "GET /api/v0/meta/settings": Row("auditor"),
@@ -696,6 +719,7 @@ PARAMETERS = {
     "orgname": "acme",
     "team": "idle",
     "teamname": "idle",
+    "storage": "default",
     "user": "spare",
     "username": "spare",
     "robot": "bot",
