@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from dtr.storage.driver import Blocks, Stored, UploadState, check_location, probe
+from dtr.storage.driver import Stored, UploadState, check_location, probe
 from dtr.storage.errors import Interrupted, ObjectMissing, StorageError
 from dtr.storage.spool import SPOOL_PIECE, Spool
 
@@ -156,25 +156,24 @@ class Parted(ABC):
                 tail_location="",
                 stale_location=state.tail_location,
             )
-            blocks = Blocks(body, SPOOL_PIECE)
-            async with _Sending(self._append, before_tail) as sending, aclosing(aiter(blocks)) as pieces:
-                async for block in pieces:
-                    left = memoryview(block.read())
-                    while len(left) >= (room := self._sizes.full(sending.offset) - len(part)):
-                        await part.add(left[:room])
+            gathered = _Gathered(body)
+            async with _Sending(self._append, before_tail) as sending, aclosing(aiter(gathered)) as handfuls:
+                async for handful in handfuls:
+                    left = handful
+                    while sum(map(len, left)) >= (room := self._sizes.full(sending.offset) - len(part)):
+                        fitting, left = _cut(left, room)
+                        await part.add(*fitting)
                         await sending.begin(part)
                         part, spare = spare, part
                         part.clear()
-                        left = left[room:]
-                    if left:
-                        await part.add(left)
+                    await part.add(*left)
                 reached = await sending.end()
             if part.short is None and len(part) >= self._sizes.enough(reached):
                 reached = await self._append(reached, part)
             else:
                 reached = await self._keep_tail(reached, part)
-        if blocks.failure is not None:
-            raise Interrupted(reached) from blocks.failure
+        if gathered.failure is not None:
+            raise Interrupted(reached) from gathered.failure
         return reached
 
     async def complete(self, state: UploadState) -> None:
@@ -272,6 +271,43 @@ class Parted(ABC):
             async for stored in found:
                 if upload_of(stored.location) is not None:
                     await self.delete(stored.location)
+
+
+class _Gathered:
+    """
+    A body in handfuls of its pieces, each worth a write; nothing is copied.
+
+    A body that fails ends them: what came before is still delivered, and `failure` says what happened. A
+    cancellation passes through.
+    """
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self.failure: Exception | None = None
+        self._body = body
+
+    async def __aiter__(self) -> AsyncGenerator[list[memoryview], None]:
+        handful: list[memoryview] = []
+        size = 0
+        try:
+            async for piece in self._body:
+                handful.append(memoryview(piece))
+                size += len(piece)
+                if size >= SPOOL_PIECE:
+                    yield handful
+                    handful, size = [], 0
+        except Exception as failure:  # noqa: BLE001 - whatever the body raises is handed to the caller
+            self.failure = failure
+        if handful:
+            yield handful
+
+
+def _cut(pieces: list[memoryview], size: int) -> tuple[list[memoryview], list[memoryview]]:
+    """The first `size` bytes of these pieces, and the rest."""
+    for number, piece in enumerate(pieces):
+        if size <= len(piece):
+            return [*pieces[:number], piece[:size]], [piece[size:], *pieces[number + 1 :]]
+        size -= len(piece)
+    return pieces, []
 
 
 class _Sending:

@@ -279,24 +279,33 @@ class S3(Parted):
 
         With `sent`, the limit begins anew with each piece of it.
         """
-        import aiohttp
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]  # has none
-
         try:
             async with asyncio.timeout(self._settings.time_limit) as limit:
                 if isinstance(sent, Spool):
                     sent.on_piece = partial(_begin_anew, limit, self._settings.time_limit)
                 yield self._client or await self._connect()
-        except ClientError as error:
-            raise self._translated(error.response, str(error), location) from error
-        except NoCredentialsError as error:
-            raise AccessDenied(str(error)) from error
         except TimeoutError as error:
             raise StorageUnavailable(
                 f"no answer from the bucket within {self._settings.time_limit:g} s"
             ) from error
-        except (BotoCoreError, aiohttp.ClientError, OSError) as error:
-            raise StorageUnavailable(str(error) or type(error).__name__) from error
+        except Exception as error:
+            translated = self._of_library(error, location)
+            if translated is None:
+                raise
+            raise translated from error
+
+    def _of_library(self, error: Exception, location: str) -> StorageError | None:
+        """The StorageError for what the client raises; None when it is nothing of the client's."""
+        import aiohttp
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]  # has none
+
+        if isinstance(error, ClientError):
+            return self._translated(error.response, str(error), location)
+        if isinstance(error, NoCredentialsError):
+            return AccessDenied(str(error))
+        if isinstance(error, (BotoCoreError, aiohttp.ClientError, OSError)):
+            return StorageUnavailable(str(error) or type(error).__name__)
+        return None
 
     def _translated(self, response: object, message: str, location: str) -> StorageError:
         """The StorageError for an error answer of the store."""

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 from dtr.storage.errors import StorageUnavailable, of_system
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
 
 P = ParamSpec("P")
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SPOOL_PIECE = 256 * 1024
 """Bytes that are read from a spool at once."""
+_MANY = 64
+"""Pieces that are copied together before they are written."""
 
 
 class Spool:
@@ -59,20 +61,20 @@ class Spool:
         """All bytes when they are few enough to be in memory."""
         return self._memory if self._size <= self._in_memory else None
 
-    async def add(self, data: bytes | memoryview) -> None:
+    async def add(self, *pieces: bytes | memoryview) -> None:
         """Append these bytes."""
-        size = self._size + len(data)
+        size = self._size + sum(map(len, pieces))
         if size <= self._in_memory:
-            self._memory += data
+            self._memory = b"".join((self._memory, *pieces))
         else:
-            await self._call(self._write, data)
+            await self._call(self._write, pieces)
         self._size = size
 
     def clear(self) -> None:
         """Begin anew, in the same file."""
         self._size, self._memory = 0, b""
 
-    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+    async def __aiter__(self) -> AsyncGenerator[bytes | bytearray, None]:
         """All bytes, in pieces."""
         if self.short is not None:
             yield self.short
@@ -80,7 +82,9 @@ class Spool:
         for offset in range(0, self._size, SPOOL_PIECE):
             if self.on_piece is not None:
                 self.on_piece()
-            yield await self._call(self._read, offset, min(SPOOL_PIECE, self._size - offset))
+            size = min(SPOOL_PIECE, self._size - offset)
+            at_once = self._read_at_once(offset, size)
+            yield await self._call(self._read, offset, size) if at_once is None else at_once
 
     def read(self, size: int = -1) -> bytes:
         """Nothing: the client looks whether there is such a method, and iterates."""
@@ -103,21 +107,23 @@ class Spool:
         if self._file is not None:
             self._file.close()
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, pieces: Sequence[bytes | memoryview]) -> None:
         with self._translated():
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0, dir=self._directory)  # noqa: SIM115 - closed by `close`
             if self._memory:
-                self._write_at(self._file, 0, self._memory)
+                _write_at(self._file.fileno(), 0, [self._memory])
                 self._memory = b""
-            self._write_at(self._file, self._size, data)
+            _write_at(self._file.fileno(), self._size, pieces)
 
-    @staticmethod
-    def _write_at(file: IO[bytes], offset: int, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(file.fileno(), view, offset)
-            offset, view = offset + written, view[written:]
+    def _read_at_once(self, offset: int, size: int) -> bytearray | None:
+        """Bytes that are in the system's memory, as those of a moment ago are: a thread would cost more."""
+        buffer = bytearray(size)
+        try:
+            read = os.preadv(self._file.fileno(), [buffer], offset, os.RWF_NOWAIT) if self._file else 0
+        except OSError:  # not there, or a file system that cannot say
+            return None
+        return buffer if read == size else None
 
     def _read(self, offset: int, size: int) -> bytes:
         with self._translated():
@@ -138,3 +144,14 @@ class Spool:
             yield
         except OSError as error:
             raise of_system(error, f"{error.strerror} (parts of uploads wait in {self._directory})") from error
+
+
+def _write_at(descriptor: int, offset: int, pieces: Sequence[bytes | memoryview]) -> None:
+    left = [memoryview(b"".join(pieces))] if len(pieces) > _MANY else [memoryview(one) for one in pieces]
+    while left:
+        written = os.pwritev(descriptor, left, offset)
+        offset += written
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
