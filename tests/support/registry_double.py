@@ -119,6 +119,8 @@ class RepositoryDouble:
 
     async def read_blob(self, digest: str, size: int, offset: int = 0) -> AsyncIterator[bytes]:
         self._call("read_blob", digest)
+        if digest not in self._content.blobs:
+            raise RemoteUnknown(digest)
         content = self._content.blobs[digest]
         assert len(content) == size
         for start in range(offset, size, 10_000):

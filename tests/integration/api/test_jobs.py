@@ -226,6 +226,27 @@ def test_an_audit_as_a_job_finds_what_is_damaged(api: Api, admin: User):
     api.change("DELETE FROM blob_contents")
     damaged = ended(admin, submit(admin, "fsck")["id"])
     assert damaged["status"] == "errored"
+    limits = {"content": "true", "repair": "true", "rate": "1000000", "time": "1h", "resume": "true", "after": "d"}
+    assert ended(admin, submit(admin, "fsck", parameters=limits)["id"])["status"] == "errored"
+    marked = ended(admin, submit(admin, "fsck", parameters=limits)["id"])
+    assert marked["status"] == "done"
+    assert "known to be missing" in log(admin, marked["id"])[-1]
+    for wrong in ({"rate": "0"}, {"rate": "-1"}, {"rate": "1" * 20}, {"time": "soon"}):
+        refused = ended(admin, submit(admin, "fsck", parameters=wrong)["id"])
+        assert refused["status"] == "errored"
+        assert f"{next(iter(wrong))} is" in log(admin, refused["id"])[-1]
+
+
+def test_an_import_as_a_job_refuses_what_it_cannot_do(admin: User):
+    for parameters, text in (
+        ({}, "there is no tree of a registry at default:"),
+        ({"storage": "other"}, "there is no storage called 'other'"),
+        ({"names": "a=b,c"}, "'c' is not OLD=NEW"),
+        ({"visibility": "secret"}, "the visibility is public or private"),
+    ):
+        refused = ended(admin, submit(admin, "import_storage", parameters=parameters)["id"])
+        assert refused["status"] == "errored"
+        assert text in log(admin, refused["id"])[-1]
 
 
 def test_old_jobs_are_forgotten_when_that_is_switched_on(admin: User):

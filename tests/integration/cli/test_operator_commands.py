@@ -1,11 +1,13 @@
-"""``dtr migrate``, ``doctor``, ``fsck`` and ``config show``: against real data, and when something is wrong."""
+"""What operators call on the machine of the registry: against real data, and when something is wrong."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
 import sqlite3
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,10 @@ from tests.support.images import digest_of, make_image
 from tests.support.ports import free_port
 from tests.support.s3 import S3Server
 from tests.support.server import Server
+from tests.support.trees import Tree
 
 from dtr.db.migrate import HEAD
+from dtr.storage import FileSystem
 
 # --- migrate ----------------------------------------------------------------------------------------------------
 
@@ -297,6 +301,65 @@ def test_fsck_names_old_objects_that_belong_to_nothing(pushed: Pushed) -> None:
     pushed.dtr("fsck", "--repair")
     assert "belongs to nothing" not in pushed.dtr("fsck")  # it has a tombstone now
     assert stray.exists()
+
+
+def test_fsck_reads_a_part_and_keeps_what_is_damaged(pushed: Pushed) -> None:
+    first, second = sorted(pushed.files)
+    content = bytearray(first.read_bytes())
+    content[5000] ^= 1
+    first.write_bytes(content)
+    location = f"default:{first.relative_to(pushed.dtr.server.directory / 'blobs')}"
+    assert "; 0 damaged" in pushed.dtr("fsck", "--verify", "--after", location)
+    assert "; blobs were read up to " in pushed.dtr("fsck", "--verify", "--time", "1ns", "--resume")
+    damaged = pushed.dtr.run("fsck", "--verify", "--rate", "100M", "--repair", "--resume", "--time", "1h")
+    assert damaged.exit_code == 1
+    assert f"has an object with other content at {location}" in damaged.stdout
+    (line,) = [one for one in pushed.dtr("fsck", "--quarantine").splitlines() if one.startswith(location)]
+    assert f"{len(content)} bytes  until 20" in line
+    assert line.endswith("has an object with other content")
+    content[5000] ^= 1
+    first.write_bytes(content)
+    assert f"was missing, and was found at {location}" in pushed.dtr("fsck", "--repair")
+    assert location not in pushed.dtr("fsck", "--quarantine")
+    assert "; 0 damaged" in pushed.dtr("fsck", "--verify")
+    assert second.exists()
+
+
+@pytest.mark.parametrize("option", [("--rate", "0"), ("--rate", "x"), ("--rate", "M"), ("--time", "soon")])
+def test_fsck_refuses_what_is_no_limit(dtr: Commands, option: tuple[str, str]) -> None:
+    assert dtr.run("fsck", *option).exit_code == 2
+
+
+# --- import-storage ----------------------------------------------------------------------------------------------
+
+
+def test_an_import_tells_problems_by_its_status(running: Server) -> None:
+    tree, dtr = Tree(FileSystem(running.directory / "blobs")), Commands(running)
+    asyncio.run(tree.image("admin/good", make_image(), "v1"))
+    asyncio.run(tree.image("nobody/bad", make_image(), "v1"))
+    for options in (("--dry-run",), (), ()):
+        ran = dtr.run("import-storage", *options)
+        assert ran.exit_code == 1
+        problem, report = ran.stdout.splitlines()
+        assert problem == "problem  nobody/bad: there is no user or organisation nobody"
+        assert report.endswith("; 1 problems")
+    assert dtr("import-storage", "--map", "nobody=admin").endswith("; 0 problems\n")
+    assert "admin/bad" in dtr("repository", "list")
+    assert "there is no tree of a registry" in dtr.fail("import-storage", "--prefix", "elsewhere")
+    assert "is not OLD=NEW" in dtr.fail("import-storage", "--map", "a")
+
+
+def test_a_backup_of_dtr_is_looked_into_and_refused(running: Server, tmp_path: Path) -> None:
+    backup, dtr = tmp_path / "backup.tar", Commands(running)
+    assert "No such file" in dtr.fail("import-storage", "--dtr-backup", str(backup))
+    backup.write_bytes(b"x" * 2000)
+    assert "it is no tar archive" in dtr.fail("import-storage", "--dtr-backup", str(backup))
+    with tarfile.open(backup, "w") as archive:
+        archive.addfile(tarfile.TarInfo("dtr-backup-v2.7.5/rethink/blobs/0"))
+    ran = dtr.run("import-storage", "--dtr-backup", str(backup))
+    assert ran.exit_code == 1
+    assert ran.stdout.startswith("a backup of DTR 2.7.5\ntable blobs: 1 files of 0 bytes")
+    assert "nothing is imported" in ran.stderr
 
 
 # --- serve -------------------------------------------------------------------------------------------------------
