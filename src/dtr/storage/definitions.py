@@ -11,7 +11,7 @@ import base64
 import ipaddress
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -109,7 +109,28 @@ class MemoryStorage(Parameters):
         return Memory()
 
 
-class S3Storage(Parameters):
+class ServerParameters(Parameters):
+    """The parameters of a kind of storage that is reached over TLS."""
+
+    ca_bundle: Path | None = Field(
+        None, description="A file with the authorities to trust, instead of those that the system trusts."
+    )
+    ca_certificate: str | None = Field(None, description="The same, as certificates in PEM instead of a file.")
+    verify: bool = Field(True, description="Check the certificates of servers.")
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if self.ca_bundle and self.ca_certificate:
+            raise ValueError("of ca_bundle and ca_certificate, one is given")
+        return self
+
+    @property
+    def trusted(self) -> bool | str:
+        """Whether to check certificates, or with which authorities: the path of a file, or themselves in PEM."""
+        return (self.ca_certificate or str(self.ca_bundle or "") or True) if self.verify else False
+
+
+class S3Storage(ServerParameters):
     """Blobs in a bucket of Amazon S3 or of a server that speaks its protocol."""
 
     needed = ("bucket",)
@@ -129,9 +150,6 @@ class S3Storage(Parameters):
     path_style: bool = Field(False, description="Put the bucket into the path instead of the host name.")
     accelerate: bool = Field(False, description="Use Amazon's transfer acceleration.")
     dual_stack: bool = Field(False, description="Use Amazon's addresses that have IPv6 as well.")
-    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
-    ca_certificate: str | None = Field(None, description="The same, as certificates in PEM instead of a file.")
-    verify: bool = Field(True, description="Check the server's certificate.")
     part_size: int = Field(
         5 * 1024**2,
         ge=5 * 1024**2,
@@ -178,7 +196,7 @@ class S3Storage(Parameters):
                 path_style=self.path_style,
                 accelerate=self.accelerate,
                 dual_stack=self.dual_stack,
-                verify=(self.ca_certificate or str(self.ca_bundle or "") or True) if self.verify else False,
+                verify=self.trusted,
                 part_size=self.part_size,
                 storage_class=self.storage_class,
                 encrypt=self.encrypt,
@@ -188,7 +206,7 @@ class S3Storage(Parameters):
         )
 
 
-class AzureStorage(Parameters):
+class AzureStorage(ServerParameters):
     """Blobs as block blobs in a container of Microsoft Azure."""
 
     needed = ("account_name", "container")
@@ -221,9 +239,6 @@ class AzureStorage(Parameters):
         None, description="The address of the Blob service; by default `https://ACCOUNT.blob.REALM`."
     )
     prefix: str = Field("", description="What every name begins with.")
-    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the server's certificate.")
-    ca_certificate: str | None = Field(None, description="The same, as certificates in PEM instead of a file.")
-    verify: bool = Field(True, description="Check the server's certificate.")
 
     @field_validator("account_key")
     @classmethod
@@ -247,8 +262,6 @@ class AzureStorage(Parameters):
             raise ValueError("of account_key, sas_token and identity, one is given")
         if self.identity and (self.endpoint or "").startswith("http://"):
             raise ValueError("with an identity, the endpoint is https://")
-        if self.ca_bundle and self.ca_certificate:
-            raise ValueError("of ca_bundle and ca_certificate, one is given")
         return self
 
     def missing(self) -> list[str]:
@@ -275,13 +288,13 @@ class AzureStorage(Parameters):
                 realm=self.realm,
                 endpoint=self.endpoint,
                 root_directory=self.prefix,
-                verify=(self.ca_certificate or str(self.ca_bundle or "") or True) if self.verify else False,
+                verify=self.trusted,
                 spool_directory=str(spool_directory),
             )
         )
 
 
-class GCSStorage(Parameters):
+class GCSStorage(ServerParameters):
     """
     Blobs in a bucket of Google Cloud Storage.
 
@@ -321,10 +334,6 @@ class GCSStorage(Parameters):
         description="Bytes of a part of an upload, of which two at a time wait on the disk; after 500 parts, they "
         "grow.",
     )
-    ca_bundle: Path | None = Field(
-        None, description="Authorities that may have signed the certificates of the store and the token service."
-    )
-    verify: bool = Field(True, description="Check these certificates.")
 
     @field_validator("key")
     @classmethod
@@ -371,13 +380,13 @@ class GCSStorage(Parameters):
                 root_directory=self.prefix,
                 endpoint=self.endpoint or ENDPOINT,
                 part_size=self.part_size,
-                verify=str(self.ca_bundle) if self.ca_bundle and self.verify else self.verify,
+                verify=self.trusted,
                 spool_directory=str(spool_directory),
             )
         )
 
 
-class SwiftStorage(Parameters):
+class SwiftStorage(ServerParameters):
     """
     Blobs in a container of OpenStack Swift, or of a store that speaks its protocol.
 
@@ -402,7 +411,7 @@ class SwiftStorage(Parameters):
     `segment_size`           ``chunksize``, in bytes
     `verify`                 ``insecureskipverify``, the opposite
     `temp_url_key`           ``secretkey``
-    `user_id`, `ca_bundle`,  none
+    `user_id`, `ca_…`,       none
     `application_credential_…`
     none: both are asked     ``tempurlcontainerkey``: whether the key is the container's
     none: the cluster says   ``tempurlmethods``
@@ -452,8 +461,6 @@ class SwiftStorage(Parameters):
         description="The key that signs addresses for pulls that are redirected; by default the one that the "
         "container or the account has.",
     )
-    ca_bundle: Path | None = Field(None, description="Authorities that may have signed the servers' certificates.")
-    verify: bool = Field(True, description="Check the servers' certificates.")
 
     @field_validator("auth_version", mode="before")
     @classmethod
@@ -522,7 +529,7 @@ class SwiftStorage(Parameters):
                 root_directory=self.prefix,
                 segment_size=self.segment_size,
                 temp_url_key=plain(self.temp_url_key) or None,
-                verify=str(self.ca_bundle) if self.ca_bundle and self.verify else self.verify,
+                verify=self.trusted,
                 spool_directory=str(spool_directory),
             )
         )
