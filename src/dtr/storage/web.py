@@ -180,7 +180,7 @@ class Web:
             source = "what is given" if "-----BEGIN" in verify else verify
             raise StorageError(f"no certificates of authorities can be read from {source}: {error}") from error
 
-    async def _sent(self, data: Body, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+    async def _sent(self, data: Body, limit: asyncio.Timeout) -> AsyncIterator[bytes | bytearray]:
         """The body, piece by piece."""
         if isinstance(data, Spool):
             async for piece in data:
