@@ -68,10 +68,10 @@ class GCSSettings:
     Where the bucket is, and who we are.
 
     Without an `account`, we are what the machine is, as its metadata server at `machine` says. `verify` is whether
-    to check the certificates of the store and the token service, or the path of a file with the authorities to
-    trust. Parts of `part_size` bytes wait below `spool_directory`, by default where the system has its temporary
-    files, served by so many `threads`. `time_limit`, in seconds, holds for every single request, and begins anew
-    with every piece that is sent or read.
+    to check the certificates of the store and the token service, or the authorities to trust: the path of a file,
+    or they themselves (PEM). Parts of `part_size` bytes wait below `spool_directory`, by default where the system
+    has its temporary files, served by so many `threads`. `time_limit`, in seconds, holds for every single request,
+    and begins anew with every piece that is sent or read.
     """
 
     bucket: str
