@@ -67,6 +67,12 @@ def test_the_page_on_postgresql_works(tmp_path: Path, places: dict[str, str], po
     )
 
 
+def test_the_page_on_storages_works(tmp_path: Path, places: dict[str, str]) -> None:
+    (tmp_path / "srv").mkdir()
+    address = f"127.0.0.1:{free_port()}"
+    follow(HOW_TO / "storages.md", tmp_path, replaced=places, environment={"DTR_HTTPS_ADDRESS": address})
+
+
 def test_the_page_on_s3_works(tmp_path: Path, places: dict[str, str], s3_server: S3Server) -> None:
     follow(HOW_TO / "s3.md", tmp_path, replaced=places | {"http://s3.example.org:7070": s3_server.endpoint})
 

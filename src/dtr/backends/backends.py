@@ -595,7 +595,7 @@ class Backends:
         found = await self._database.fetch_one(_GET, which=name)
         before = _Row(*found) if found else None
         known = await asyncio.to_thread(self._secrets, before) if before else {}
-        given = {key: value for key, value in definition.parameters.items() if value not in {None, ""}}
+        given = {key: value for key, value in definition.parameters.items() if value is not None and value != ""}
         kept = {
             key: value
             for key, value in known.items()
