@@ -99,7 +99,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
         number = value
     if not number.isdecimal() or not int(number):
         raise click.BadParameter("it is a number of bytes above 0, maybe with K, M, G or T")
-    return int(number) * 1024**power
+    return int(number) << 10 * power
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:

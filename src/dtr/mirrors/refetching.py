@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.mirrors.local import Local
     from dtr.mirrors.upstreams import Upstreams
-    from dtr.remotes import Definitions, Remotes
+    from dtr.remotes import Definitions, Remote, Remotes
 
 _log = logging.getLogger("dtr.mirrors")
 
@@ -59,19 +59,18 @@ class Refetch:
         place = Place(repository, row[0])
         for definition, path in await self._sources(repository):
             try:
-                remote = await self._definitions.remote(definition, path)
-                async with self._remotes.connect(remote) as there:
-                    await self._local.store_blob(
-                        place, digest, size, lambda offset, there=there: there.read_blob(digest, size, offset)
-                    )
+                return await self._fetch(place, await self._definitions.remote(definition, path), digest, size)
             except FAILURES as error:
                 _log.warning(
                     "blob not fetched again",
                     extra={"repository": repository, "digest": digest, "reason": str(error)},
                 )
-            else:
-                return remote.full_name
         return None
+
+    async def _fetch(self, place: Place, remote: Remote, digest: str, size: int) -> str:
+        async with self._remotes.connect(remote) as there:
+            await self._local.store_blob(place, digest, size, lambda offset: there.read_blob(digest, size, offset))
+        return remote.full_name
 
     async def _sources(self, repository: int) -> list[tuple[str, str]]:
         """The remotes that a repository came from, and what it is called there."""
