@@ -27,7 +27,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
@@ -173,13 +173,8 @@ class Swift(Parted):
         if upload_of(location) is not None:
             await self._delete_one(name)
             return
-        async with await self._send(
-            "DELETE", name, query="?multipart-manifest=delete", headers={"Accept": "application/json"}
-        ) as answer:
-            # A success only means that the deletion was tried. It may take a while, in which blanks come.
-            text = await self._web.read(answer)
-        if answer.status == 200:
-            deletion = _decode(text, _Deletion)
+        deletion = await self._delete_large(name)
+        if deletion is not None:
             if deletion.errors or not deletion.status.startswith("2"):
                 await self._delete_other(name, deletion)
             elif deletion.gone:
@@ -313,6 +308,23 @@ class Swift(Parted):
             async with await self._send("DELETE", name):
                 pass
 
+    async def _delete_large(self, name: str) -> _Deletion | None:
+        """Delete a large object with its parts, by its manifest; what came of it, or None when it is gone."""
+        try:
+            async with await self._send(
+                "DELETE", name, query="?multipart-manifest=delete", headers={"Accept": "application/json"}
+            ) as answer:
+                # A success only means that the deletion was tried. It may take a while, in which blanks come.
+                text = await self._web.read(answer)
+        except ObjectMissing:
+            return None
+        except _Refused as error:
+            if error.status != 400:
+                raise
+            # Other stores than Swift itself say so that it is no large object.
+            return _Deletion(str(error), 0, [])
+        return _decode(text, _Deletion) if answer.status == 200 else None
+
     async def _delete_other(self, name: str, deletion: _Deletion) -> None:
         """Delete what could not be deleted as a large object: it is none, or the deletion failed."""
         try:
@@ -359,9 +371,10 @@ class Swift(Parted):
     async def _read_info(self) -> dict[str, Any]:
         """What the cluster says of itself, read once; nothing when it does not."""
         if self._info is None:
-            access = await self._log_in()
             # It stands two steps above the account: /v1/AUTH_x, or /swift/v1.
-            url = access.url.rpartition("/")[0].rpartition("/")[0] + "/info"
+            account = urlsplit((await self._log_in()).url)
+            above = "/".join(account.path.split("/")[:-2])
+            url = account._replace(path=f"{above}/info").geturl()
             async with await self._web.send("GET", url, _no_headers) as answer:
                 text = await self._web.read(answer)
             if answer.status in _BUSY:
@@ -439,6 +452,8 @@ class Swift(Parted):
             break
         async with answer:
             body = await self._web.read(answer)
+        if whole_account and answer.status == 404:
+            raise AccessDenied("the account is not ours to see")
         raise await self._meaning(method, name, answer, body)
 
     async def _meaning(self, method: str, name: str | None, answer: ClientResponse, body: bytes) -> StorageError:

@@ -468,6 +468,34 @@ async def test_a_busy_cluster_is_asked_again_a_few_times(status):
         await driver.close()
 
 
+@pytest.mark.parametrize("root", ["", "/swift", "/very/deep"])
+async def test_a_store_that_is_not_swift_itself_may_say_otherwise_that_an_object_is_none_of_parts(root):
+    stored, asked = {"plain", "manifest"}, []
+
+    async def say(request):
+        if request.path == "/v1.0":
+            return web.Response(headers={"X-Auth-Token": "t", "X-Storage-Url": f"{server.url}{root}/v1"})
+        asked.append(request.path)
+        name = request.path.removeprefix(f"{root}/v1/c/")
+        if request.method == "GET":
+            return web.json_response({} if request.path.endswith("/info") else [])
+        if request.method == "HEAD" or name not in stored:
+            return web.Response(status=200 if name in {*stored, f"{root}/v1/c"} else 404)
+        if name == "plain" and request.query:
+            return web.Response(status=400)
+        stored.remove(name)
+        return web.Response(status=204)
+
+    async with scripted(say) as server:
+        driver = Swift(SwiftSettings(Credentials(f"{server.url}/v1.0", username="u", password="p"), "c"))
+        for name in ("plain", "manifest", "missing"):
+            await driver.delete(name)
+        assert stored == set()
+        assert await driver.sign("x", 60) is None
+        assert f"{root.rpartition('/')[0]}/info" in asked
+        await driver.close()
+
+
 async def test_answers_that_make_no_sense_are_errors():
     answers = {}
 
