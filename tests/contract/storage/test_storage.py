@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from contextlib import aclosing, suppress
 
@@ -38,6 +39,16 @@ async def test_a_stream_of_unknown_length_is_read_back(store, size):
     assert await driver.stat(state.location) == size
     assert await read(driver, state.location) == content
     assert await locations(driver) == [state.location]
+
+
+async def test_a_body_in_pieces_of_all_sizes_is_read_back(store):
+    driver, dice = store.open(), random.Random(3)
+    pieces = [dice.randbytes(dice.randrange(dice.choice((2, 100, 8000, 80_000)))) for _ in range(1200)]
+    location = (await driver.create_upload(new_location())).location
+    state = await driver.write(UploadState(location), body(*pieces))
+    await driver.complete(state)
+    assert state.offset > 11 * MIB
+    assert await read(driver, location) == b"".join(pieces)
 
 
 @pytest.mark.parametrize("sizes", [(10, 20), (100_000, 200_000, 1), (6 * MIB, 3, 100_000, 5 * MIB), (0, 5)])

@@ -308,6 +308,8 @@ async def test_what_the_store_is_to_do_with_objects_is_said_when_they_are_stored
         assert "x-amz-server-side-encryption-aws-kms-key-id: key-1" in head
         assert "x-amz-security-token: token-1" in head
         assert ("x-amz-storage-class: standard_ia" in head) == (head is not tail)
+    # In chunks with sums of their own: few stores of others know that.
+    assert b"aws-chunked" not in sent
 
 
 async def test_parts_may_be_longer(open_driver):
