@@ -211,7 +211,8 @@ def main() -> None:
         for one in (verified, dtr):
             one.directory.mkdir()
             one.more = {"DTR_STORAGE__FILESYSTEM__ROOT": str(data)}
-            subprocess.run([one.commands()[0][0], "migrate"], env=one.environment(), check=True, cwd="/")
+            one.start()  # which makes the tables and the first accounts
+            one.stop()
         for text, one, options in (
             ("import", dtr, ()),
             ("import again", dtr, ()),

@@ -101,6 +101,11 @@ def test_the_page_on_azure_works(tmp_path: Path, places: dict[str, str], azure_s
     follow(HOW_TO / "azure.md", tmp_path, replaced=places | here)
 
 
+def test_the_page_on_nginx_works(tmp_path: Path, places: dict[str, str]) -> None:
+    ports = {one: f"127.0.0.1:{free_port()}" for one in ("127.0.0.1:5080", "127.0.0.1:5081", "0.0.0.0:80")}
+    follow(HOW_TO / "nginx.md", tmp_path, replaced=places | ports)
+
+
 def test_the_page_on_proxies_works(tmp_path: Path, directories: dict[str, str]) -> None:
     address = {"127.0.0.1:5080": f"127.0.0.1:{free_port()}"}
     output = follow(HOW_TO / "proxy.md", tmp_path, replaced=directories | address)
@@ -281,14 +286,14 @@ def test_the_page_on_checking_works(tmp_path: Path, make_server: Callable[..., S
     follow(HOW_TO / "check-and-repair.md", tmp_path / "page", replaced={"/var/lib/dtr": str(server.directory)})
 
 
-def test_the_page_on_taking_over_a_storage_works(tmp_path: Path, directories: dict[str, str]) -> None:
+def test_the_page_on_taking_over_a_storage_works(tmp_path: Path, places: dict[str, str]) -> None:
     image = make_image()
     tree = Tree(FileSystem(tmp_path))
     asyncio.run(tree.image("acme/app", image, "v1"))
     asyncio.run(tree.image("alpine", image, "3"))
     (tmp_path / "srv" / "registry").mkdir(parents=True)
     (tmp_path / "docker").rename(tmp_path / "srv" / "registry" / "docker")
-    follow(HOW_TO / "import-storage.md", tmp_path, replaced=directories)
+    follow(HOW_TO / "import-storage.md", tmp_path, replaced=places)
 
 
 def test_a_lost_blob_is_found_as_the_page_says_and_a_push_brings_it_back(

@@ -196,6 +196,9 @@ def import_storage(loaded: Loaded, maps: tuple[str, ...], dtr_backup: str | None
         nonlocal problems
         import asyncio
 
+        if plan["create_namespaces"] and await application.accounts.is_empty():
+            # The first start makes an administrator only when there is nobody.
+            raise Failure("there are no accounts yet: let `dtr serve` start once, which makes the first")
         importing = application.importing(ImportPlan(**plan, names=parse_names(maps)))
         watching = asyncio.create_task(_watch(importing)) if sys.stderr.isatty() else None
         try:

@@ -18,6 +18,7 @@ import os
 import queue
 import stat
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -46,11 +47,14 @@ T = TypeVar("T")
 
 _Errors: TypeAlias = "list[StorageError | None]"
 _Entries: TypeAlias = "list[Stored | str]"
+_Files: TypeAlias = "list[Stored]"
 _Batch: TypeAlias = "list[_Small]"
 
 _PARTIAL = ".part"
 _LARGEST_BATCH = 256  # descriptors open at once
 _SYNC_THREADS = 4  # more do not make a disk faster
+_MOST_VISITED = 500
+_VISIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,16 +304,23 @@ class FileSystem:
         return status.st_size
 
     async def _walk(self, prefix: str, *, unfinished: bool) -> AsyncGenerator[Stored, None]:
-        # A stack of what is still to be visited instead of recursion: one thread call a directory.
-        found = await self._call(self._scan, "", prefix, unfinished)
-        to_visit = found[::-1]
+        # A stack of what is still to be visited instead of recursion.
+        to_visit: _Entries = [""]
         while to_visit:
+            for stored in await self._call(self._visit, to_visit, prefix, unfinished):
+                yield stored
+
+    def _visit(self, to_visit: _Entries, prefix: str, unfinished: bool) -> _Files:
+        """The next files, maybe of many directories: a hop to a thread costs more than a small one."""
+        found: _Files = []
+        enough_at = time.monotonic() + _VISIT_SECONDS
+        while to_visit and len(found) < _MOST_VISITED and time.monotonic() < enough_at:
             entry = to_visit.pop()
             if isinstance(entry, Stored):
-                yield entry
+                found.append(entry)
             else:
-                found = await self._call(self._scan, entry, prefix, unfinished)
-                to_visit.extend(reversed(found))
+                to_visit.extend(reversed(self._scan(entry, prefix, unfinished)))
+        return found
 
     def _scan(self, directory: str, prefix: str, unfinished: bool) -> _Entries:
         """Files and directories (with a final slash) directly in `directory` that can match, in order."""
