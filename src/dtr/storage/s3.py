@@ -50,6 +50,8 @@ _DENIED_CODES = frozenset(
         "XAdminUserNotFound",
     }
 )
+_PATIENCE = 5
+"""Time limits for joining parts, which may take minutes (API reference, "CompleteMultipartUpload")."""
 _SKEWED_CODES = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _FULL_CODES = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
@@ -214,7 +216,7 @@ class S3(Parted):
         )
 
     async def _join_parts(self, state: UploadState) -> None:
-        async with self._requests(state.location) as client:
+        async with self._requests(state.location, patience=_PATIENCE) as client:
             await client.complete_multipart_upload(
                 Bucket=self._settings.bucket,
                 Key=self._key(state.location),
@@ -272,22 +274,21 @@ class S3(Parted):
 
     @asynccontextmanager
     async def _requests(
-        self, location: str, sent: Spool | io.BytesIO | None = None
+        self, location: str, sent: Spool | io.BytesIO | None = None, *, patience: int = 1
     ) -> AsyncGenerator[S3Client, None]:
         """
-        The client, for what must end within the time limit; its errors become storage's own.
+        The client, for what must end within so many time limits; its errors become storage's own.
 
         With `sent`, the limit begins anew with each piece of it.
         """
+        seconds = self._settings.time_limit * patience
         try:
-            async with asyncio.timeout(self._settings.time_limit) as limit:
+            async with asyncio.timeout(seconds) as limit:
                 if isinstance(sent, Spool):
                     sent.on_piece = partial(_begin_anew, limit, self._settings.time_limit)
                 yield self._client or await self._connect()
         except TimeoutError as error:
-            raise StorageUnavailable(
-                f"no answer from the bucket within {self._settings.time_limit:g} s"
-            ) from error
+            raise StorageUnavailable(f"no answer from the bucket within {seconds:g} s") from error
         except Exception as error:
             translated = self._of_library(error, location)
             if translated is None:
@@ -350,7 +351,7 @@ class S3(Parted):
                         if settings.v4auth
                         else "s3",  # otherwise URLs are signed with "s3"
                         connect_timeout=settings.time_limit,
-                        read_timeout=settings.time_limit,
+                        read_timeout=settings.time_limit * _PATIENCE,  # ours is shorter for all but one
                         retries={"mode": "standard", "total_max_attempts": 3},
                         max_pool_connections=settings.connections,
                         # Stores other than Amazon's do not all know the newer checksums; blobs have digests

@@ -338,6 +338,23 @@ async def test_clocks_that_differ_are_the_reason_that_is_told(open_driver, monke
         await open_driver().check()
 
 
+async def test_parts_may_take_the_store_longer_to_join_than_anything_else(s3_server, open_driver):
+    async def slowly(reader, writer):
+        while piece := await reader.read(65536):
+            await asyncio.sleep(2.5)
+            writer.write(piece)
+
+    patient = open_driver()
+    state = await patient.write(await patient.create_upload(new_location()), body(bytes(5 * MIB)))
+    async with way_to(s3_server, answers=slowly) as address:
+        driver = open_driver(endpoint=address, time_limit=2)
+        with pytest.raises(StorageUnavailable):
+            await driver.stat(state.location)
+        await driver.complete(state)
+        await driver.close()
+    assert await patient.stat(state.location) == 5 * MIB
+
+
 async def test_a_bucket_may_be_part_of_the_host_name(tmp_path, monkeypatch):
     for name in ("http_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
