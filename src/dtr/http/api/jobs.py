@@ -39,6 +39,9 @@ _MOST_LINES = 10_000
 _LOOK_SECONDS = 0.5
 _Capacity = Annotated[dict[str, int], Field(description="What it needs of the capacity of its worker.")]
 _Parameters = Annotated[dict[str, str], Field(description="Go before those that the action is configured with.")]
+_Configured = Annotated[
+    dict[str, str], Field(description="What jobs with this action have, unless they say otherwise.")
+]
 _Deadline = Annotated[str, Field(description="It is stopped when it takes longer: `90s`, `1h30m`; empty: never.")]
 _StopTimeout = Annotated[str, Field(description="It is given up so long after it was told to stop.")]
 _Retries = Annotated[int, Field(description="How often it is tried again when it fails.")]
@@ -159,7 +162,7 @@ class ActionConfigRecord(Record):
 
     id: str
     action: str
-    parameters: dict[str, str]
+    parameters: _Configured
 
 
 class ActionConfigsRecord(Record):
@@ -240,7 +243,7 @@ class ActionConfigForm(Form):
     """Parameters of an action."""
 
     action: str
-    parameters: dict[str, str] = Field(default_factory=dict)
+    parameters: _Configured = Field(default_factory=dict)
 
 
 class CapacityForm(Form):

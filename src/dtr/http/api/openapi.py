@@ -45,6 +45,7 @@ _TAGS = {
     "remote": "Other registries, tried out.",
     "remotes": "Other registries, and as whom they are asked, for mirrors and caches.",
     "signatures": "Signatures of cosign and Notation: those of an image, and whose of them count.",
+    "storages": "Where blobs are kept, and moving them from one storage to another.",
     "webhooks": "Who is told what happens, and how that went.",
     "index": "Search.",
     "jobs": "Work in the background: what was done, what is to be done and when, and who does it.",

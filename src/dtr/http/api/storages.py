@@ -392,7 +392,7 @@ async def set_default_storage(storage: str, caller: CallerDep, rooms: RoomsDep) 
     summary="Let a storage take the new blobs of a namespace",
     responses=errors("NO_SUCH_STORAGE", "NO_SUCH_ACCOUNT"),
 )
-async def assign_storage(storage: str, namespace: str, caller: CallerDep, rooms: RoomsDep) -> None:
+async def put_storage_namespace(storage: str, namespace: str, caller: CallerDep, rooms: RoomsDep) -> None:
     """For administrators. Blobs that are there stay where they are."""
     caller.require(Operation.ADMINISTER)
     owner = await rooms.accounts.get(namespace)
@@ -405,7 +405,7 @@ async def assign_storage(storage: str, namespace: str, caller: CallerDep, rooms:
     summary="Let the default storage take the new blobs of a namespace",
     responses=errors("NO_SUCH_STORAGE", "NO_SUCH_ACCOUNT"),
 )
-async def unassign_storage(storage: str, namespace: str, caller: CallerDep, rooms: RoomsDep) -> None:
+async def delete_storage_namespace(storage: str, namespace: str, caller: CallerDep, rooms: RoomsDep) -> None:
     """For administrators; also when it is assigned to no storage, or to another one: then nothing changes."""
     caller.require(Operation.ADMINISTER)
     owner = await rooms.accounts.get(namespace)
@@ -420,7 +420,9 @@ async def unassign_storage(storage: str, namespace: str, caller: CallerDep, room
     summary="Move blobs to a storage",
     responses=errors("NO_SUCH_STORAGE", "STORAGE_IN_USE"),
 )
-async def migrate_storage(storage: str, form: MigrationForm, caller: CallerDep, rooms: RoomsDep) -> JobRecord:
+async def run_storage_migration(
+    storage: str, form: MigrationForm, caller: CallerDep, rooms: RoomsDep
+) -> JobRecord:
     """
     For administrators. A job moves them, while pushes and pulls go on; the storage takes new blobs from then on.
 
