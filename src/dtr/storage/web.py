@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -57,6 +58,7 @@ class Web:
         self._time_limit = time_limit
         self._proxies = proxies
         self._session: aiohttp.ClientSession | None = None
+        self._sockets: WeakSet[socket.socket] = WeakSet()
 
     async def send(
         self,
@@ -135,7 +137,12 @@ class Web:
         """Let go of the connections. May be repeated."""
         if self._session is not None:
             await self._session.close()
-            await asyncio.sleep(0)  # sockets are closed in the next round of the loop
+            # Requests that were given up on leave connections that wait until the last byte is gone.
+            for made in list(self._sockets):
+                with suppress(OSError):
+                    made.shutdown(socket.SHUT_RDWR)
+            for _ in range(3):  # rounds of the loop, in which it hears of that and closes them
+                await asyncio.sleep(0)
 
     def _open(self) -> aiohttp.ClientSession:
         """The session, made by the first request."""
@@ -162,6 +169,7 @@ class Web:
         family, kind, protocol, _, _ = info
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._time_limit * 1000))
+        self._sockets.add(made)
         return made
 
     def _trusted(self) -> ssl.SSLContext:

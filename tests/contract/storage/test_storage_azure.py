@@ -188,7 +188,7 @@ async def test_a_body_that_cannot_be_read_again_is_told_as_that(open_azure, monk
     def lost(self, offset, size):
         raise StorageFull("the disk lost them")
 
-    monkeypatch.setattr(Spool, "_read", lost)
+    monkeypatch.setattr(Spool, "_read_at_once", lost)
     state = await driver.create_upload(new_location())
     with pytest.raises(StorageFull, match="the disk lost them"):
         await driver.write(state, body(bytes(MIB)))
