@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from dtr.app import open_signer, open_storage
+from dtr.backends import DEFAULT, BackendRefused, Backends, Own
 from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated, Statement, now, open_database
 from dtr.db.migrate import check
 from dtr.db.schema import blobs
@@ -23,7 +24,8 @@ from dtr.db.texts import HAS_TEXTS
 from dtr.pki import Certificate
 from dtr.pki import examine as examine_certificate
 from dtr.signer import SignerError
-from dtr.storage import StorageError, StorageFull
+from dtr.storage import StorageError, StorageFull, Storages
+from dtr.vault import Vault, VaultError
 
 if TYPE_CHECKING:
     from dtr.config import Settings
@@ -50,7 +52,7 @@ async def examine(settings: Settings) -> list[Checked]:
     """Check everything."""
     return [
         *await _database(settings),
-        *await _storage(settings),
+        *await _storages(settings),
         *_certificates(settings),
         *await _signer(settings),
         *_space(settings),
@@ -142,6 +144,51 @@ def _shown_to_signer(settings: Settings) -> list[Checked]:
     ]
 
 
+async def _storages(settings: Settings) -> list[Checked]:
+    """All storages of the installation; without tables, the one that the settings describe."""
+    added = await _added_storages(settings)
+    return [*([] if DEFAULT in added else await _storage(settings)), *added.values()]
+
+
+async def _added_storages(settings: Settings) -> dict[str, Checked]:
+    """What was found about each storage that the database describes; a database that fails is found already."""
+    if _lacks_database(settings):
+        return {}
+    found: dict[str, Checked] = {}
+    try:
+        storages = Storages({DEFAULT: settings.storage_parameters.open(settings.data_dir.absolute())}, DEFAULT)
+        database = open_database(settings.database_url)
+    except (DatabaseError, StorageError):
+        return {}
+    own = Own(settings.storage.driver, settings.storage_parameters)
+    key_file = settings.secret_key_file
+    backends = Backends(database, Vault(key_file), storages, own, spool_directory=settings.data_dir.absolute())
+    try:
+        await check(database)
+        for one in await backends.list_storages():
+            if one.is_from_settings:
+                continue
+            if one.secrets and not key_file.exists():
+                advice = "restore it, or give the storage its secrets again: `dtr storage set`"
+                text = f"{one.name}: the key of its secrets, {key_file}, is missing"
+                found[one.name] = Checked(False, "storage", text, advice)
+                continue
+            try:
+                await backends.check(one.name)
+            except (BackendRefused, VaultError) as error:
+                advice = f"check {one.place}, its credentials (`dtr storage set`) and the network"
+                found[one.name] = Checked(False, "storage", _line(error), advice)
+            else:
+                text = f"{one.name}, {one.driver}: wrote, read and deleted a small object"
+                found[one.name] = Checked(True, "storage", text)
+    except DatabaseError:
+        pass
+    finally:
+        await storages.close()
+        await database.close()
+    return found
+
+
 async def _storage(settings: Settings) -> list[Checked]:
     name = settings.storage.driver
     advice = "check the settings in storage, the credentials and the network"
@@ -153,7 +200,10 @@ async def _storage(settings: Settings) -> list[Checked]:
                 return [Checked(True, "storage", f"`dtr serve` will make {root}")]
             advice = f"make {root}; when something was pushed already, mount or restore it"
             return [Checked(False, "storage", f"there is no directory {root}", advice)]
-    storage = open_storage(settings)
+    try:
+        storage = open_storage(settings)
+    except StorageError as error:
+        return [Checked(False, "storage", _line(error), advice)]
     try:
         await storage.check()
     except StorageFull as error:

@@ -146,7 +146,8 @@ async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | 
                 raise
             except SchemaOutdated as error:
                 raise ServeError(str(error)) from error
-        await application.backends.begin()
+        if _keeps_blobs(settings):
+            await application.backends.begin()
         await application.tokens.keys.refresh()
         given = environment.get("DTR_ADMIN_PASSWORD")
         password = given or secrets.token_urlsafe(_PASSWORD_BYTES)
@@ -157,6 +158,11 @@ async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | 
         return password if made and not given else None
     finally:
         await application.close()
+
+
+def _keeps_blobs(settings: Settings) -> bool:
+    """Whether this process tree has to do with storages: what only gives out tokens need not be told of them."""
+    return set(settings.components) != {"garant"}
 
 
 def _metrics_directory(settings: Settings) -> Path:
@@ -204,7 +210,8 @@ def _run(
         server = Server(front, [Listener(one, tls) for one, tls in sockets], drain_seconds=settings.drain_seconds)
         await application.tokens.keys.refresh()
         await application.live.refresh()
-        await application.backends.refresh()
+        if _keeps_blobs(settings):
+            await application.backends.refresh()
         await application.upstreams.refresh()
         await application.enforcement.refresh()
         beside = [
@@ -212,7 +219,6 @@ def _run(
             for work in (
                 counted.keep_saved(),
                 application.live.keep_fresh(),
-                application.backends.keep_fresh(),
                 application.upstreams.keep_fresh(),
                 application.enforcement.keep_fresh(),
                 application.enforcement.refusals.run(),
@@ -220,6 +226,8 @@ def _run(
                 application.warm_up(),
             )
         ]
+        if _keeps_blobs(settings):
+            beside.append(asyncio.create_task(application.backends.keep_fresh()))
         if reports:
             beside.append(asyncio.create_task(application.replicas.keep_reporting()))
         context = next((tls for _, tls in sockets if tls is not None), None)

@@ -25,6 +25,7 @@ from tests.support.server import DTR, Server
 from tests.support.signer import make_pair
 
 from dtr.app import Application
+from dtr.backends import Definition
 from dtr.config import load
 from dtr.doctor import examine
 from dtr.pki import ensure_certificate
@@ -264,6 +265,24 @@ def test_a_storage_directory_that_is_gone_is_not_made_anew(
     shutil.rmtree(gone, ignore_errors=True)
     Report(server).expect_bad("storage", f"there is no directory {gone}", "mount or restore it")
     assert not gone.exists()
+
+
+def test_a_storage_that_was_added_while_running(make_data: Callable[..., Server], tmp_path: Path):
+    server = make_data()
+    fast = tmp_path / "fast"
+    fast.mkdir()
+
+    async def add(application: Application) -> None:
+        await application.backends.begin()
+        definition = Definition(driver="filesystem", parameters={"root": str(fast)})
+        await application.backends.put("fast", definition)
+
+    server.do(add)
+    assert ("ok", "storage", "fast, filesystem: wrote, read and deleted a small object") in Report(server).lines
+    fast.rmdir()
+    Report(server).expect_bad(
+        "storage", f"storage fast: the storage directory {fast} is not there", "its credentials"
+    )
 
 
 def test_a_storage_directory_that_is_read_only(make_data: Callable[..., Server]):

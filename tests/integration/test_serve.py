@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -216,6 +217,30 @@ def test_an_address_that_is_not_of_this_machine_is_named(make_server: MakeServer
     assert "http_address 192.0.2.77:8080" in refusal(server)
     server.environment["DTR_HTTP_ADDRESS"] = "no-such-host.invalid:8080"
     assert "http_address no-such-host.invalid:8080" in refusal(server)
+
+
+def test_settings_that_name_another_storage_lose_no_blob(make_server: MakeServer, tmp_path: Path) -> None:
+    """The program does not start where blobs would be missing, and takes over what was copied by hand."""
+    server = make_server()
+    server.make_repository("admin/app")
+    digest = Client(server).push_blob("admin/app", BIG)
+    assert server.stop() == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    server.environment["DTR_STORAGE__FILESYSTEM__ROOT"] = str(elsewhere)
+    message = refusal(server)
+    assert str(elsewhere) in message
+    assert "1 of 1 blobs" in message
+    assert "dtr storage migrate" in message
+    del server.environment["DTR_STORAGE__FILESYSTEM__ROOT"]
+    server.start()
+    assert Client(server).get_blob("admin/app", digest).expect(200).body == BIG
+    assert server.stop() == 0
+    shutil.copytree(server.directory / "blobs", elsewhere, dirs_exist_ok=True)
+    server.environment["DTR_STORAGE__FILESYSTEM__ROOT"] = str(elsewhere)
+    server.start()
+    (server.directory / "blobs").rename(server.directory / "old")
+    assert Client(server).get_blob("admin/app", digest).expect(200).body == BIG
 
 
 def test_data_of_a_newer_version_are_refused_on_sqlite(make_server: MakeServer) -> None:

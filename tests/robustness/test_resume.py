@@ -15,7 +15,6 @@ import pytest
 from tests.support.client import Client
 from tests.support.images import digest_of
 from tests.support.pusher import end_leases, reported_offset
-from tests.support.s3 import S3Server
 from tests.support.server import Server, wait_for_end
 from tests.support.wire import wait_until
 
@@ -212,9 +211,10 @@ def test_a_gap_or_an_overlap_is_refused_with_the_right_offset(two_workers: Serve
 @pytest.fixture(params=["directory", "bucket"])
 def hosts(request: pytest.FixtureRequest, make_server: Callable[..., Server], tmp_path: Path) -> list[Server]:
     """Two process trees that share a PostgreSQL and a storage, and nothing else."""
-    if request.param == "bucket":
-        s3: S3Server = request.getfixturevalue("s3_server")
-        settings = {**s3.settings, "storage.s3.prefix": os.urandom(8).hex()}
+    if request.param != "directory":
+        kind = "s3" if request.param == "bucket" else request.param
+        store = request.getfixturevalue(f"{kind}_server")
+        settings = {**store.settings, f"storage.{kind}.prefix": os.urandom(8).hex()}
     else:
         (tmp_path / "shared").mkdir()
         settings = {"storage.filesystem.root": str(tmp_path / "shared")}
@@ -225,6 +225,7 @@ def hosts(request: pytest.FixtureRequest, make_server: Callable[..., Server], tm
     return [first, second]
 
 
+@pytest.mark.parametrize("hosts", ["directory", "bucket", "azure", "gcs", "swift"], indirect=True)
 def test_an_upload_goes_on_at_another_host(hosts: list[Server]) -> None:
     first, second = (Client(host) for host in hosts)
     location = first.start_upload("admin/app")

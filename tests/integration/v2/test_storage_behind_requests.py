@@ -16,6 +16,9 @@ from tests.support.s3 import S3Server
 from tests.support.server import Server
 from tests.support.wire import wait_until
 
+from dtr.app import Application
+from dtr.backends import Definition
+
 
 def objects(server: Server, request: pytest.FixtureRequest) -> set[Path]:
     """The files of all objects, wherever the server keeps them."""
@@ -85,7 +88,7 @@ def test_a_storage_that_is_away_is_not_taken_for_missing_blobs(make_server: Call
     assert int(answer.headers["retry-after"]) > 0
     more = os.urandom(20_000)
     assert client.call("POST", f"/v2/admin/r/blobs/uploads/?digest={digest_of(more)}", more).status == 503
-    wait_until(lambda: '"reason":"the storage directory' in server.log)  # for the operator alone
+    wait_until(lambda: '"reason":"storage default: the storage directory' in server.log)  # for the operator alone
     (server.directory / "away").rename(blobs)
     assert client.get_blob("admin/r", digest).expect(200).body == data
 
@@ -132,6 +135,30 @@ def test_the_address_is_for_reading_only(redirecting: Server) -> None:
     assert fetch("DELETE", address, {})[0] == 403
     assert fetch("PUT", address, {})[0] == 403
     assert fetch("GET", address, {}) == (200, data)
+
+
+def test_who_cannot_reach_the_storage_is_not_sent_there(redirecting: Server) -> None:
+    client, data = Client(redirecting), os.urandom(20_000)
+    digest = client.push_blob("admin/private", data)
+
+    async def change(application: Application, networks: tuple[str, ...]) -> None:
+        backends = application.backends
+        found = await backends.get("default")
+        definition = Definition(
+            driver=found.driver, parameters=found.parameters, redirect_seconds=60, redirect_except=networks
+        )
+        await backends.put("default", definition)
+
+    def is_sent() -> bool:
+        return client.get_blob("admin/private", digest).status == 307
+
+    assert is_sent()
+    assert client.call("HEAD", f"/v2/admin/private/blobs/{digest}").expect(200).body == b""
+    redirecting.do(lambda application: change(application, ("10.0.0.0/8", "127.0.0.0/8")))
+    wait_until(lambda: not is_sent())  # a running server follows
+    assert client.get_blob("admin/private", digest).expect(200).body == data
+    redirecting.do(lambda application: change(application, ("10.0.0.0/8",)))
+    wait_until(is_sent)
 
 
 def test_a_small_blob_comes_from_the_database(redirecting: Server) -> None:
