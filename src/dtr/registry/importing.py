@@ -476,8 +476,10 @@ class Import:
         known = await self._known_manifests(place, digests)
         self.counted["present"] += len(known)
         indexes: list[tuple[Digest, Manifest, bytes]] = []
+        tried: set[str] = set(known)
 
         async def take(digest: Digest) -> None:
+            tried.add(digest)
             read = await self._read_manifest(repository, digest)
             if read is None:
                 return
@@ -487,8 +489,11 @@ class Import:
                 await self._put_manifest(repository, place, digest, *read)
 
         await _at_once(take, [digest for digest in digests if digest not in known], _MANIFESTS_AT_ONCE)
-        for digest, manifest, payload in sorted(indexes, key=lambda one: one[0]):
-            await self._take_index(repository, place, digest, manifest, payload, 1)
+        waiting = {one[0]: one[1:] for one in indexes}
+        tried -= waiting.keys()
+        for digest in sorted(waiting):
+            if digest not in tried:
+                await self._take_index(repository, place, digest, *waiting[digest], tried, 1)
 
     async def _known_manifests(self, place: _Place, digests: Iterable[str]) -> set[str]:
         """Those of the manifests that are here."""
@@ -496,16 +501,27 @@ class Import:
         return {row[0] for row in rows}
 
     async def _take_index(
-        self, repository: str, place: _Place, digest: Digest, manifest: Manifest, payload: bytes, depth: int
+        self,
+        repository: str,
+        place: _Place,
+        digest: Digest,
+        manifest: Manifest,
+        payload: bytes,
+        tried: set[str],
+        depth: int,
     ) -> None:
-        """Its children first, wherever in the tree they stand."""
-        children = set() if self._plan.dry_run else {child.digest for child in manifest.children}
+        """Its children first, wherever in the tree they stand. What is in `tried` was looked at."""
+        tried.add(digest)
+        children = {child.digest for child in manifest.children if child.digest not in tried}
+        if self._plan.dry_run or depth > _DEEPEST:
+            children.clear()
         for child in sorted(children - await self._known_manifests(place, children)):
-            if depth == _DEEPEST or not await self._tree.has_manifest(repository, child):
+            if child in tried or not await self._tree.has_manifest(repository, child):
                 continue
+            tried.add(child)
             read = await self._read_manifest(repository, child)
             if read is not None and read[0].children:
-                await self._take_index(repository, place, child, *read, depth + 1)
+                await self._take_index(repository, place, child, *read, tried, depth + 1)
             elif read is not None:
                 await self._put_manifest(repository, place, child, *read)
         await self._put_manifest(repository, place, digest, manifest, payload)

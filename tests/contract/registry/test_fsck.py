@@ -481,6 +481,20 @@ async def test_what_another_registry_left_is_counted_and_left_alone(store: Store
     assert await store.rooms.count("gc_objects") == 0
 
 
+async def test_a_listing_need_not_know_the_sizes_of_what_others_stored(rooms: Rooms):
+    """That of Swift says 0 of objects of segments, as docker-registry writes large ones."""
+
+    class Sizeless(Memory):
+        async def list(self, prefix: str = ""):
+            async for stored in super().list(prefix):
+                yield Stored(stored.location, 0, stored.modified_at)
+
+    repository = await rooms.make_repository()
+    digest = await rooms.push_blob(repository, b"content")
+    assert await audit(rooms, Sizeless(rooms.storage.driver("default"))) == []
+    assert await rooms.read("acme/app", digest) == b"content"
+
+
 # --- reading everything, a part at a time ----------------------------------------------------------------------
 
 

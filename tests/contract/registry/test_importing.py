@@ -313,6 +313,21 @@ async def test_a_repository_gets_only_what_it_has_links_to(rooms: Rooms):
             await rooms.blobs.get("evil/app", digest_of(content))
 
 
+async def test_indexes_of_indexes_cost_what_they_are(rooms: Rooms):
+    """Also when none of them can be imported: each is looked at once."""
+    tree = tree_in(rooms)
+    level = [annotated(make_image(), n=str(number)) for number in range(5)]  # without their layers
+    for image in level:
+        await tree.manifest("acme/app", image.payload)
+    for depth in range(12):
+        level = [make_index(*level, annotations={"n": f"{depth}/{number}"}) for number in range(5)]
+        for index in level:
+            await tree.manifest("acme/app", index.payload)
+    made, told = await run(rooms)
+    assert len(told) == 5 * 13
+    assert made.counted["manifests"] == 0
+
+
 async def test_names_are_mapped(rooms: Rooms):
     image = make_image()
     for name in ("alpine", "team-x/app/web", "team-x", "gamma/app"):
