@@ -326,6 +326,7 @@ class GCS(Parted):
             return {"Authorization": f"Bearer {token}", **(headers or {})}
 
         for attempt in range(_ATTEMPTS):
+            await self._tokens.get()  # a new one takes a request of its own, with a time limit of its own
             async with await self._web.send(method, self._endpoint + url, authorized, data) as answer:
                 if answer.status < 300 or answer.status == also:
                     yield answer
