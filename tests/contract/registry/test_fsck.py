@@ -482,7 +482,7 @@ async def test_what_another_registry_left_is_counted_and_left_alone(store: Store
 
 
 async def test_a_listing_need_not_know_the_sizes_of_what_others_stored(rooms: Rooms):
-    """That of Swift says 0 of objects of segments, as docker-registry writes large ones."""
+    """Some stores say 0 of objects of segments, as docker-registry writes large ones."""
 
     class Sizeless(Memory):
         async def list(self, prefix: str = ""):
