@@ -86,15 +86,20 @@ def local(location: str) -> str:
     return parts.path + (f"?{parts.query}" if parts.query else "")
 
 
-def push_file(server: Server, file: Path, digest: str, *, chunked: bool = False) -> None:
-    """A layer as clients push it: POST, one PATCH, PUT."""
+def push_file(server: Server, file: Path, digest: str, *, chunked: bool = False, tls: bool = False) -> None:
+    """A layer as clients push it: POST, one PATCH, over TLS or not, PUT."""
     connection = Connection(server)
     location = connection.start_upload()
     command = ["curl", "-sS", "-o", "/dev/null", "-D", "-", "-X", "PATCH", "-T", str(file), "-H", "Expect:"]
+    if tls:
+        command += ["-k", "--http1.1"]
     if chunked:
         command += ["-H", "Transfer-Encoding: chunked"]
     done = subprocess.run(
-        [*command, *_header_options(server), server.url + location], capture_output=True, text=True, check=True
+        [*command, *_header_options(server), (server.tls_url if tls else server.url) + location],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = re.findall(r"(?im)^location:\s*(\S+)", done.stdout)
     if not found:
@@ -103,13 +108,15 @@ def push_file(server: Server, file: Path, digest: str, *, chunked: bool = False)
     connection.close()
 
 
-def pull(server: Server, digest: str, *, tls: bool = False) -> int:
-    """A layer to nowhere; how many bytes came."""
+def pull(server: Server, digest: str, *, tls: bool = False, part: str = "") -> int:
+    """A layer, or the `part` from one byte to another (``0-99``), to nowhere; how many bytes came."""
     url = f"{server.tls_url if tls else server.url}/v2/{REPOSITORY}/blobs/{digest}"
     command = ["curl", "-sS", "-k", "--http1.1", "-o", "/dev/null", "-w", "%{http_code} %{size_download}"]
+    if part:
+        command += ["-r", part]
     done = subprocess.run([*command, *_header_options(server), url], capture_output=True, text=True, check=True)
     status, size = done.stdout.split()
-    if status != "200":
+    if status != ("206" if part else "200"):
         raise Failed(f"{server.name}: GET {url}: {status}")
     return int(size)
 
