@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from dtr.storage import Storages
 
 _LOCK_TOMBSTONES = Statement(
-    select(gc_objects.c.location, gc_objects.c.attempts, gc_objects.c.driver_state)
+    select(
+        gc_objects.c.location, gc_objects.c.attempts, gc_objects.c.driver_state, gc_objects.c.damage.is_not(None)
+    )
     .where(in_list(gc_objects.c.location, "locations"))
     .order_by(gc_objects.c.location)
     .with_for_update()
@@ -52,14 +54,19 @@ _NOTE_DAMAGE = Statement(
 )
 
 
-async def take_back(tx: Transaction, locations: Iterable[str]) -> set[str]:
+async def take_back(tx: Transaction, locations: Iterable[str], *, hashed: bool) -> set[str]:
     """
     Take away the tombstones of those objects; which of them cannot be had, for they are being deleted.
 
-    Others may not leave new ones meanwhile: the caller has the locks on the rows that name the objects.
+    Those in quarantine cannot be had either, unless they were `hashed`. Others may not leave new tombstones
+    meanwhile: the caller has the locks on the rows that name the objects.
     """
     found = await tx.fetch_all(_LOCK_TOMBSTONES, locations=sorted(locations))
-    lost = {location for location, attempts, driver_state in found if attempts or driver_state is not None}
+    lost = {
+        location
+        for location, attempts, driver_state, is_damaged in found
+        if attempts or driver_state is not None or (is_damaged and not hashed)
+    }
     free = sorted({row[0] for row in found} - lost)
     if free:
         await tx.execute(_TAKE_BACK, locations=free)
@@ -79,7 +86,7 @@ async def give_object(tx: Transaction, digest: str, location: str, size: int, *,
     before, its_size, _ = row
     if before != location and await tx.fetch_one(_NAMED, location=location) is not None:
         return False
-    if await take_back(tx, [location]):
+    if await take_back(tx, [location], hashed=True):
         return False
     await tx.execute(_GIVE, which=digest, new_location=location, new_size=size, new_state="present")
     await tx.execute(_DROP_CONTENT, digest=digest)

@@ -202,7 +202,7 @@ class Restorer:
             return False
         if await tx.fetch_one(_MAKE, digest=digest, size=size, location=location) is None:
             return False  # somebody brought it
-        if await take_back(tx, [location]):
+        if await take_back(tx, [location], hashed=True):
             raise _BeingDeleted
         await link(tx, repository, digest, size=size, hold=self._lifetimes.hold, is_new=True)
         return True

@@ -578,8 +578,8 @@ class Fsck:
         One that `is_suspect` is always read: that the size is right does not tell why it was marked.
         """
         try:
-            # Perhaps stored after the listing began. And some stores list objects that others made of segments with
-            # a size of 0: that must not make damage of what is whole.
+            # Perhaps stored after the listing began. And some stores list objects that others made of segments
+            # with a size of 0: that must not make damage of what is whole.
             if size != expected:
                 size = await self._storage.stat(location)
             if size != expected:

@@ -442,7 +442,7 @@ class Import:
             self.counted["bytes"] += sum(taken.values())
             self.counted["links"] += len(digests) - len(lost) - len(gone)
             for digest in lost:
-                self._problem(repository, f"blob {digest} is just being deleted")
+                self._problem(repository, f"blob {digest} is just being deleted, or in quarantine")
             if not gone:
                 return
             # They went with their last links after we looked: then they are the tree's, or nobody's.
@@ -461,7 +461,8 @@ class Import:
         rows = await tx.fetch_all(_TAKE_OVER, fresh=json.dumps(fresh), state="present") if fresh else []
         by_location = {location: (digest, size) for digest, size, location in rows}
         # Now that rows name them, nobody leaves tombstones for them any more.
-        lost = {by_location[one][0] for one in await take_back(tx, by_location)} if by_location else set()
+        gone = await take_back(tx, by_location, hashed=self._plan.verify) if by_location else set()
+        lost = {by_location[one][0] for one in gone}
         if lost:
             await tx.execute(_GIVE_UP, digests=sorted(lost))
         taken = {digest: size for digest, size in by_location.values() if digest not in lost}

@@ -9,9 +9,9 @@ durable and their digest is right; nothing is copied then.
 One request at a time has its *turn* at a session; a second one is refused before it writes anything, because a
 store that is told to write the same part twice keeps the later one, whoever sent it. A storage with real files
 takes the fast path (`LocalFiles`): threads move bytes from the socket to the file and hash them on the way, and
-the lock of that file is the turn; the kernel gives it back when the writer dies. With any other storage the turn is
-a lease in the row: a dead writer's ends after `_LEASE_SECONDS`, a living one renews it, and stops writing when it
-cannot. A session stays in the storage in which it began, whatever its namespace is assigned to meanwhile.
+the lock of that file is the turn; the kernel gives it back when the writer dies. With any other storage the turn
+is a lease in the row: a dead writer's ends after `_LEASE_SECONDS`, a living one renews it, and stops writing when
+it cannot. A session stays in the storage in which it began, whatever its namespace is assigned to meanwhile.
 """
 
 from __future__ import annotations
@@ -577,9 +577,9 @@ class Uploads:
 
         Raises UploadOccupied, UploadUnknown.
         """
-        await self._storage.prepare(upload.state.location)
-        has_file = self._storage.has_files(upload.state.location)
-        async with self._locked_file(upload) if has_file else self._leased(upload) as turn, self._kept(turn):
+        storage = await self._storage.prepare(upload.state.location)
+        turns = self._locked_file(upload) if storage.has_files else self._leased(upload)
+        async with turns as turn, self._kept(turn):
             try:
                 yield turn
             except ObjectMissing:  # what was acknowledged is no longer in the storage

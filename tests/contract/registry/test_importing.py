@@ -232,6 +232,26 @@ async def test_what_was_deleted_since_comes_back_unless_it_is_just_being_deleted
     await assert_invariants(rooms)
 
 
+async def test_what_is_in_quarantine_is_taken_only_when_it_is_whole(rooms: Rooms):
+    tree, image = tree_in(rooms), make_image()
+    await tree.image("acme/app", image, "latest")
+    await run(rooms)
+    digest, driver = digest_of(image.blobs[1]), rooms.storage.driver("default")
+    await driver.put_small(tree.blob_path(digest), image.blobs[1][:-1] + b"x")
+    await rooms.findings(content=True, repair=True)
+    await rooms.repositories.delete("acme/app")
+    await rooms.collect_all()
+    _, told = await run(rooms)
+    assert any(f"blob {digest} is just being deleted, or in quarantine" in text for text in told)
+    _, told = await run(rooms, verify=True)
+    assert any(f"blob {digest} has other content" in text for text in told)
+    await driver.put_small(tree.blob_path(digest), image.blobs[1])
+    _, told = await run(rooms, verify=True)
+    assert told == []
+    await assert_pullable(rooms, "acme/app", image, "latest")
+    await assert_invariants(rooms)
+
+
 async def test_what_the_tree_has_wrong_is_told_and_harms_nothing_else(rooms: Rooms):
     tree, good = tree_in(rooms), make_image()
     await tree.image("acme/app", good, "good")
