@@ -515,7 +515,7 @@ async def main():
     driver = Azure(AzureSettings(sys.argv[1], "blobs", account_key=sys.argv[2], endpoint=sys.argv[3]))
     await move(driver, 10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    await move(driver, 80)
+    await move(driver, 50)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     await driver.close()
 
