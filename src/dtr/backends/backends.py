@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.backends")
 
 _POLL_SECONDS = 1.0
+_RETRY_SECONDS = 15.0
+"""A storage that could not be opened is tried again after so long."""
 _PATIENCE_SECONDS = 30.0
 """A storage that was not written, read and deleted from by then does not work."""
 _SETTLED_MS = 10_000
@@ -249,6 +252,7 @@ class Backends:
         self._reading = asyncio.Lock()
         self._known: dict[str, _Row] = {}
         self._failed: set[str] = set()
+        self._retry_at = 0.0
         opened.refresh = self.refresh
 
     # --- asking ---
@@ -452,13 +456,14 @@ class Backends:
         async with self._reading:
             row = await self._database.fetch_one(_REVISION)
             revision = int(row[0]) if row else 0
-            if revision == self._revision and not self._failed:
+            if revision == self._revision and not (self._failed and time.monotonic() >= self._retry_at):
                 return
             # Should they change in between, they are newer than the revision, and are read once more.
             rows = {one[0]: _Row(*one) for one in await self._database.fetch_all(_LIST)}
             assigned = {one[0]: one[2] for one in await self._database.fetch_all(_ASSIGNMENTS)}
             if rows:
                 await self._take_over(rows, assigned)
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
             self._revision = revision
 
     async def keep_fresh(self) -> None:

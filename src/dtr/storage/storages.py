@@ -41,8 +41,8 @@ class Redirect:
     """But not those in these networks, who cannot reach it."""
 
 
-class _Storage:
-    """One of them: its driver, and how many operations of it run."""
+class Opened:
+    """One of them: its driver, whom it redirects, and how many operations of it run."""
 
     __slots__ = ("driver", "files", "is_retired", "name", "redirect", "running")
 
@@ -53,6 +53,11 @@ class _Storage:
         self.files = driver if isinstance(driver, LocalFiles) else None
         self.running = 0
         self.is_retired = False
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it has real files."""
+        return self.files is not None
 
 
 class Storages:
@@ -79,7 +84,7 @@ class Storages:
         self.default = default
         self.assigned: Mapping[str, str] = {}
         """The storages of namespaces, by the namespaces' ids."""
-        self._known = {name: _Storage(name, driver) for name, driver in drivers.items()}
+        self._known = {name: Opened(name, driver) for name, driver in drivers.items()}
         if redirect is not None:
             self._known[default].redirect = redirect
 
@@ -100,7 +105,7 @@ class Storages:
         if before is not None and before.driver is driver:
             before.redirect = redirect
             return
-        self._known[name] = _Storage(name, driver, redirect)
+        self._known[name] = Opened(name, driver, redirect)
         if before is not None:
             await self._retire(before)
 
@@ -112,13 +117,10 @@ class Storages:
         """A full location that was never used, in the storage of that namespace, or else in the default one."""
         return f"{self.assigned.get(namespace_id or '', self.default)}:{new_path()}"
 
-    async def prepare(self, location: str) -> None:
-        """Know the storage of this location, so that `has_files` can tell. Raises StorageUnavailable."""
-        await self._find(location.partition(":")[0])
-
-    def redirect(self, location: str) -> Redirect | None:
-        """Whether reading clients are sent to the storage of this location."""
-        return self._storage(location.partition(":")[0]).redirect
+    async def prepare(self, location: str) -> Opened:
+        """The storage of this location, which is known then. Raises StorageUnavailable."""
+        name = location.partition(":")[0]
+        return self._known.get(name) or await self._find(name)
 
     # --- LocalFiles ---
 
@@ -248,13 +250,13 @@ class Storages:
 
     # --- inside ---
 
-    def _storage(self, name: str) -> _Storage:
+    def _storage(self, name: str) -> Opened:
         storage = self._known.get(name)
         if storage is None:
             raise StorageUnavailable(f"there is no storage called {name!r}")
         return storage
 
-    async def _find(self, name: str) -> _Storage:
+    async def _find(self, name: str) -> Opened:
         storage = self._known.get(name)
         if storage is None:
             if self.refresh is not None:
@@ -263,20 +265,20 @@ class Storages:
         return storage
 
     def _files(self, name: str) -> LocalFiles:
-        files = self._storage(name).files
-        if files is None:
-            raise StorageUnavailable(f"storage {name} has no files")
-        return files
+        storage = self._known.get(name)
+        if storage is None or storage.files is None:
+            raise StorageUnavailable(f"there is no storage with files that is called {name!r}")
+        return storage.files
 
-    async def _retire(self, storage: _Storage) -> None:
+    async def _retire(self, storage: Opened) -> None:
         storage.is_retired = True
         await self._ended(storage)
 
-    async def _ended(self, storage: _Storage) -> None:
+    async def _ended(self, storage: Opened) -> None:
         if not storage.running:
             await storage.driver.close()
 
-    async def _timed(self, storage: _Storage, operation: str, doing: Awaitable[T]) -> T:
+    async def _timed(self, storage: Opened, operation: str, doing: Awaitable[T]) -> T:
         started = perf_counter()
         storage.running += 1
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from tests.support.images import make_image
-from tests.support.rooms import Rooms, make_body
+from tests.support.rooms import Rooms, SlowBody, make_body
 
 from dtr.backends import (
     BackendInUse,
@@ -28,7 +28,8 @@ from dtr.db import Statement
 from dtr.events import Actor
 from dtr.http.operations import _document
 from dtr.oci import Digest
-from dtr.storage import FileSystem, ObjectMissing, Redirect, StorageUnavailable
+from dtr.registry import UploadOccupied
+from dtr.storage import FileSystem, Memory, ObjectMissing, Redirect, StorageUnavailable
 from dtr.storage.definitions import FileSystemStorage, S3Storage
 from dtr.vault import Vault
 
@@ -95,10 +96,10 @@ async def test_at_first_there_is_what_the_settings_describe(make_host, tmp_path)
     assert only.parameters == {"root": str(tmp_path / "blobs")}
     assert only.place == (tmp_path / "blobs").as_uri()
     assert host.storages.names == ("default",)
-    assert host.storages.redirect("default:x") == Redirect(60)
+    assert (await host.storages.prepare("default:x")).redirect == Redirect(60)
     # Settings that change while there is one place take effect.
     host = await make_host(redirect_seconds=None)
-    assert host.storages.redirect("default:x") is None
+    assert (await host.storages.prepare("default:x")).redirect is None
     assert (await host.backends.get("default")).redirect_seconds is None
 
 
@@ -181,7 +182,7 @@ async def test_a_storage_with_something_in_it_stays_where_it_is(host, tmp_path):
     with pytest.raises(BackendInUse, match="in it"):
         await host.put("fast", tmp_path / "elsewhere")
     await host.put("fast", tmp_path / "fast", redirect_seconds=20)
-    assert host.storages.redirect("fast:x") == Redirect(20)
+    assert (await host.storages.prepare("fast:x")).redirect == Redirect(20)
     await host.rooms.uploads.cancel(upload)
     await host.rooms.make_due()
     await host.rooms.sweeper.sweep()
@@ -216,6 +217,34 @@ async def test_namespaces_are_assigned_and_an_upload_stays_where_it_began(host, 
             await host.backends.assign(wrong, name)
     with pytest.raises(BackendUnknown):
         await host.backends.make_default("nowhere")
+
+
+async def test_uploads_go_on_in_storages_of_different_kinds_at_once(host, make_host, tmp_path):
+    """With files the lock is the turn, without them the lease in the row is, whichever storage is the default."""
+    rooms, elsewhere = host.rooms, (await make_host()).rooms
+    shared = Memory()
+    for one in (rooms, elsewhere):
+        await one.storage.put("plain", Memory(shared))
+    repository = await rooms.make_repository()
+    for name, turns in (("default", 0), ("plain", 1)):
+        rooms.storage.default = name
+        upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"a" * 70_000))
+        assert upload.state.location.startswith(f"{name}:")
+        slow = SlowBody()
+        writing = asyncio.create_task(rooms.uploads.append(upload, slow.body))
+        await slow.begun()
+        ((held,),) = await rooms.query("SELECT count(*) FROM uploads WHERE writer != ''")
+        assert held == turns
+        with pytest.raises(UploadOccupied):
+            await elsewhere.uploads.append(await elsewhere.uploads.get(repository, upload.id), make_body(b"c"))
+        await slow.send(b"b")
+        slow.end()
+        await writing
+        digest = Digest.of(b"a" * 70_000 + b"bc")
+        there = await elsewhere.uploads.get(repository, upload.id)
+        await elsewhere.uploads.finish(there, digest, make_body(b"c"))
+        assert (await rooms.blobs.get("acme/app", digest)).location == upload.state.location
+        await rooms.blobs.delete(repository, digest)
 
 
 async def test_other_processes_follow(make_host, tmp_path):
@@ -273,7 +302,7 @@ async def test_the_default_is_as_it_was_set_while_running_whatever_the_settings_
     await host.put("default", tmp_path / "blobs", redirect_seconds=99)
     assert not (await host.backends.get("default")).is_from_settings
     later = await make_host("elsewhere")
-    assert later.storages.redirect("default:x") == Redirect(99)
+    assert (await later.storages.prepare("default:x")).redirect == Redirect(99)
     await later.storages.put_small("default:a", b"content")
     assert (tmp_path / "blobs" / "a").read_bytes() == b"content"
 

@@ -91,11 +91,10 @@ class BlobSender:
                 raise OSError(f"blob {digest} is not whole in the database")
             await respond(request, status, data[offset : offset + count], headers)
             return
-        storage = self._storage
-        await storage.prepare(location)
-        redirect = storage.redirect(location)
+        storage = await self._storage.prepare(location)
+        redirect = storage.redirect
         if redirect is not None and _may_redirect(request, redirect):
-            address = await storage.sign(location, redirect.seconds)
+            address = await self._storage.sign(location, redirect.seconds)
             if address is not None:
                 await respond(
                     request, 307, b"", ((b"location", address.encode()), (b"cache-control", b"no-store"))
@@ -103,7 +102,7 @@ class BlobSender:
                 return
         headers.append((b"content-length", b"%d" % count))
         try:
-            if storage.has_files(location):
+            if storage.has_files:
                 await self._send_file(request, location, blob.size, status, headers, offset, count)
             else:
                 await self._send_stream(request, location, status, headers, offset, count)
