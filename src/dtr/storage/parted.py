@@ -186,7 +186,8 @@ class Parted(ABC):
                 if not state.parts:
                     await self._put(state.location, tail)
                 else:
-                    await self._join_parts(await self._append(state, tail) if tail else state)
+                    before = msgspec.structs.replace(state, offset=state.offset - len(tail))
+                    await self._join_parts(await self._append(before, tail) if tail else state)
         except ObjectMissing:
             # The answer to an earlier attempt was perhaps lost.
             if await self.stat(state.location) != state.offset:
