@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import tracemalloc
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -477,19 +477,7 @@ async def test_imports_pushes_and_deletions_at_the_same_time(stored: Rooms):
     assert await stored.findings(content=True) == []
 
 
-async def test_a_tree_in_a_bucket_stays_as_it_is(make_rooms: Callable[..., Rooms]):
-    rooms = make_rooms("s3")
-    tree, image = tree_in(rooms), make_image(layers=2)
-    await tree.image("acme/app", make_index(image), "latest")
-    driver = rooms.storage.driver("default")
-    before = [(stored.location, stored.size, stored.modified_at) async for stored in driver.list()]
-    _, told = await run(rooms, verify=True)
-    assert told == []
-    assert [(stored.location, stored.size, stored.modified_at) async for stored in driver.list()] == before
-    await assert_pullable(rooms, "acme/app", make_index(image), "latest")
-
-
-REPOSITORIES = int(os.environ.get("DTR_SCALE_ROWS", "5000"))
+REPOSITORIES = int(os.environ.get("DTR_SCALE_ROWS", "2500"))
 
 
 class Endless(Memory):
@@ -504,7 +492,10 @@ class Endless(Memory):
                 yield Stored(location, 71, modified_at)
 
 
-async def test_memory_does_not_grow_with_the_tree(rooms: Rooms, monkeypatch: pytest.MonkeyPatch):
+async def test_memory_does_not_grow_with_the_tree(
+    make_database_url: Callable[[str], Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+):
+    rooms = Rooms(await make_database_url("sqlite"), Memory)
     monkeypatch.setattr(importing, "_MOST_TOLD", 1000)
     storage = Storages({"default": Endless()}, "default")
     made = Import(
@@ -523,6 +514,7 @@ async def test_memory_does_not_grow_with_the_tree(rooms: Rooms, monkeypatch: pyt
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+        await rooms.close()
     assert made.counted["problems"] == REPOSITORIES == made.done
     assert told == 1001, "those after so many are counted alone"
     assert peak < 4 * 1024 * 1024
