@@ -76,6 +76,8 @@ _REQUESTS_AT_ONCE = 32
 _HASHED_AT_ONCE = 4
 _MANIFESTS_AT_ONCE = 8
 """Of a portion; each is in memory until it is stored."""
+_ATTEMPTS = 3
+"""To link blobs that change while we look."""
 _DEEPEST = 8
 """So deep indexes may name indexes."""
 _REMEMBERED_PLACES = 1_000
@@ -373,7 +375,7 @@ class Import:
 
     # --- blobs ---
 
-    async def _take_layers(self, repository: str, place: _Place, digests: list[Digest]) -> None:
+    async def _take_layers(self, repository: str, place: _Place, digests: list[Digest], attempt: int = 1) -> None:
         rows = await self._database.fetch_all(_KNOWN_BLOBS, repository=place.id, digests=digests)
         known: dict[str, Row] = {row[0]: row for row in rows}
         present = {digest for digest, row in known.items() if row[3] == "present"}
@@ -392,7 +394,11 @@ class Import:
         if self._plan.dry_run:
             self.counted["links"] += len(there)
         elif there:
-            await self._link(repository, place, there, sizes)
+            gone = await self._link(repository, place, there, sizes)
+            if gone and attempt == _ATTEMPTS:
+                self._problem(repository, f"blobs {', '.join(gone)} come and go at this moment")
+            elif gone:
+                await self._take_layers(repository, place, gone, attempt + 1)
 
     async def _look_at(self, repository: str, digests: list[Digest]) -> dict[str, int]:
         """The sizes of those blobs of the tree that can be taken over; of the others it is told why not."""
@@ -426,34 +432,37 @@ class Import:
     async def _heal(self, digest: str, size: int) -> bool:
         """Let a blob that is marked as missing have the object in the tree, if that is whole."""
         location = self._tree.blob(digest)
-        async with self._hashing:
-            if await digest_of(self._storage, location, digest.partition(":")[0]) != digest:
-                return False
+        try:
+            async with self._hashing:
+                if await digest_of(self._storage, location, digest.partition(":")[0]) != digest:
+                    return False
+        except ObjectMissing:
+            return False
         if self._plan.dry_run:
             return True
         delay = self._lifetimes.delete_delay
         return await self._database.unit(lambda tx: give_object(tx, digest, location, size, delete_delay=delay))
 
-    async def _link(self, repository: str, place: _Place, digests: list[Digest], sizes: dict[str, int]) -> None:
-        """Let the repository have these blobs, of which those in `sizes` are the tree's."""
-        while True:
-            taken, lost, gone = await self._database.unit(partial(self._link_in, place, digests, sizes))
-            self.counted["blobs"] += len(taken)
-            self.counted["bytes"] += sum(taken.values())
-            self.counted["links"] += len(digests) - len(lost) - len(gone)
-            for digest in lost:
-                self._problem(repository, f"blob {digest} is just being deleted, or in quarantine")
-            if not gone:
-                return
-            # They went with their last links after we looked: then they are the tree's, or nobody's.
-            digests = [digest for digest in digests if digest in gone]
-            sizes = await self._look_at(repository, digests)
-            digests = [digest for digest in digests if digest in sizes]
+    async def _link(
+        self, repository: str, place: _Place, digests: list[Digest], sizes: dict[str, int]
+    ) -> list[Digest]:
+        """Let the repository have these blobs, of which those in `sizes` are the tree's; which have changed."""
+        taken, lost, gone = await self._database.unit(partial(self._link_in, place, digests, sizes))
+        self.counted["blobs"] += len(taken)
+        self.counted["bytes"] += sum(taken.values())
+        self.counted["links"] += len(digests) - len(lost) - len(gone)
+        for digest in lost:
+            self._problem(repository, f"blob {digest} is just being deleted, or in quarantine")
+        return [digest for digest in digests if digest in gone]
 
     async def _link_in(
         self, place: _Place, digests: list[Digest], sizes: dict[str, int], tx: Transaction
     ) -> tuple[dict[str, int], set[str], set[str]]:
-        """What was taken over, with its size; what cannot be had; and what is not there any more."""
+        """
+        What was taken over, with its size; what cannot be had; and what is another matter than when we looked.
+
+        The last went with its last link, was marked as missing, or was pushed meanwhile.
+        """
         if await tx.fetch_one(_LOCK_REPOSITORY, repository=place.id) is None:
             raise RepositoryUnknown(place.name)
         here = {row[0] for row in await tx.fetch_all(_LOCK_BLOBS, digests=digests)}

@@ -204,6 +204,38 @@ async def test_a_blob_that_lost_its_object_gets_that_of_the_tree(rooms: Rooms):
     await assert_invariants(rooms)
 
 
+@pytest.mark.parametrize("often", [False, True])
+async def test_a_blob_that_changes_while_it_is_looked_at_is_looked_at_again(rooms: Rooms, often: bool):
+    tree, image = tree_in(rooms), make_image()
+    repository = await rooms.make_repository("acme/pushed")
+    digest = await rooms.push_blob(repository, image.blobs[1])
+    await tree.image("acme/app", image, "latest")
+    made, told = make_import(rooms), []
+    link = made._link
+    turn = 0
+
+    async def change_first(*given: Any) -> Any:
+        nonlocal turn
+        turn += 1
+        if turn == 1 or often:
+            if turn % 2:  # what was known goes
+                await rooms.blobs.delete(repository, digest)
+            else:  # what was not comes
+                await rooms.push_blob(repository, image.blobs[1])
+                await rooms.blobs.mark_missing(await rooms.blobs.get("acme/pushed", digest))
+        return await link(*given)
+
+    made._link = change_first  # type: ignore[method-assign]
+    await made.run(told.append)
+    if often:
+        assert turn == 3
+        assert any("come and go at this moment" in text for text in told)
+        _, told = await run(rooms)
+    assert told == []
+    await assert_pullable(rooms, "acme/app", image, "latest")
+    await assert_invariants(rooms)
+
+
 async def test_what_was_deleted_since_comes_back_unless_it_is_just_being_deleted(rooms: Rooms):
     tree, image = tree_in(rooms), make_image()
     await tree.image("acme/app", image, "latest")
