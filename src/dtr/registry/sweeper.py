@@ -175,8 +175,7 @@ class Sweeper:
         # No storage waits for another one.
         swept = sum(await asyncio.gather(*(self._delete(some) for some in by_storage.values())), Swept(given_up))
         if given_up or swept.objects:
-            done = {"uploads": given_up, "objects": swept.objects, "bytes": swept.size}
-            _log.info("swept", extra=done)
+            _log.info("swept", extra={"uploads": given_up, "objects": swept.objects, "bytes": swept.size})
         return swept
 
     async def _delete(self, due: list[_Due]) -> Swept:
