@@ -282,6 +282,9 @@ class Import:
                 counting.cancel()
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
+        finally:
+            for one in (self._looks, self._places, self._namespaces):
+                one.cancel()
         self.total = self.done
         if self.counted["problems"] > _MOST_TOLD:
             self._tell(f"{self.counted['problems'] - _MOST_TOLD} more problems are counted alone")
@@ -690,6 +693,11 @@ class _Once(Generic[V]):
             running = self._running[key] = asyncio.create_task(work())
             running.add_done_callback(partial(self._keep, key))
         return await asyncio.shield(running)
+
+    def cancel(self) -> None:
+        """Let nobody's work go on: whoever waited was cancelled."""
+        for running in self._running.values():
+            running.cancel()
 
     def _keep(self, key: str, done: asyncio.Task[V]) -> None:
         del self._running[key]

@@ -424,6 +424,32 @@ async def test_on_request_every_blob_is_hashed_before_it_is_taken(rooms: Rooms):
     assert await rooms.findings(content=True) == []
 
 
+async def test_what_is_cancelled_does_not_go_on_reading(rooms: Rooms):
+    tree = tree_in(rooms)
+    for number in range(20):
+        await tree.layer("acme/app", b"%d" % number)
+    reading, reads = asyncio.Event(), 0
+
+    class Slow(Memory):
+        async def open(self, location: str, offset: int = 0, length: int | None = None):
+            nonlocal reads
+            reads += 1
+            reading.set()
+            await asyncio.sleep(0.01)
+            async for piece in super().open(location, offset, length):
+                yield piece
+
+    await rooms.storage.put("default", Slow(rooms.storage.driver("default")))
+    importing = asyncio.create_task(run(rooms, verify=True))
+    await reading.wait()
+    importing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await importing
+    before = reads
+    await asyncio.sleep(0.1)
+    assert reads == before
+
+
 async def test_a_dry_run_tells_the_same_and_changes_nothing(rooms: Rooms):
     tree, image = tree_in(rooms), make_image()
     await tree.image("acme/app", make_index(image), "latest")
