@@ -66,8 +66,8 @@ _PAUSES = (1.0, 3.0)
 _MOST_FAILURES_IN_A_ROW = 10
 _MOST_FAILURES = 10_000
 _WAIT_SECONDS = 2.0
-_ACTIVE = 600_000
-"""Uploads that had bytes in the last so many milliseconds are waited for."""
+_ACTIVE = 60_000
+"""Uploads with news in the last so many milliseconds are waited for; a transfer under way has some more often."""
 _HASHED_IN_LOOP = 64 * 1024
 
 _source: ColumnElement[str] = bindparam("source", type_=Text())

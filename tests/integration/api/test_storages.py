@@ -266,6 +266,17 @@ def test_storages_are_made_used_emptied_and_removed(api: Api, place: Path):
     problems(api.admin.delete(f"{STORAGES}/fast").expect(409), "STORAGE_IN_USE")  # a pull may still read there
 
 
+def test_a_job_that_cannot_be_done_says_why(api: Api):
+    for parameters, reason in (
+        ({}, "there is no storage called ''"),
+        ({"to": "nowhere"}, "there is no storage called 'nowhere'"),
+        ({"to": "default", "from": "default"}, "default is where the blobs go"),
+        ({"to": "default", "rate": "fast"}, "rate is a whole number above 0"),
+    ):
+        job = api.admin.post("/api/v0/jobs", {"action": "storage_migrate", "parameters": parameters}).expect(202)
+        assert any(reason in line for line in ended(api, job.json["id"], "errored"))
+
+
 def test_refusals(api: Api, place: Path):
     for method, path in (
         ("GET", "nowhere"),
