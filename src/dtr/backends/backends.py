@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Boolean, Integer, Text, bindparam, delete, func, select, update
+from sqlalchemy import BigInteger, Boolean, Integer, Text, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.backends.errors import (
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from sqlalchemy import Column
+
     from dtr.db import Database, Transaction
     from dtr.events import Actor, EventType
     from dtr.storage import Driver, Redirect, Storages
@@ -65,6 +67,7 @@ _PATIENCE_SECONDS = 30.0
 """A storage that was not written, read and deleted from by then does not work."""
 _SETTLED_MS = 10_000
 """So long after new blobs stopped going to a storage, every process knows that they do."""
+_COUNTED_AT_ONCE = 10_000
 _LOOKED_FOR = 25
 """So many of the newest blobs, and as many others, are looked for at another place."""
 _SHORTEST_REDIRECT, _LONGEST_REDIRECT = 10, 3600
@@ -158,16 +161,23 @@ _blobs_of = select(blobs.c.location, blobs.c.size).where(
 )
 _NEWEST_BLOBS = Statement(_blobs_of.order_by(blobs.c.location.desc()).limit(_LOOKED_FOR))
 _SOME_BLOBS = Statement(_blobs_of.order_by(blobs.c.digest).limit(_LOOKED_FOR))
-_COUNT_BLOBS = Statement(
-    select(func.count(), func.coalesce(func.sum(blobs.c.size), 0)).where(
-        blobs.c.location >= _from, blobs.c.location < _to
+
+
+def _portion(locations: Column[str], sizes: Column[int]) -> Statement:
+    """How many of the next locations there are, their bytes, and the last of them."""
+    some = (
+        select(locations.label("location"), sizes.label("size"))
+        .where(locations > bindparam("after", type_=Text), locations < _to)
+        .order_by(locations)
+        .limit(bindparam("limit", type_=BigInteger))
+        .subquery()
     )
-)
-_COUNT_UPLOADS = Statement(
-    select(func.count()).select_from(uploads).where(uploads.c.location >= _from, uploads.c.location < _to)
-)
-_COUNT_DELETIONS = Statement(
-    select(func.count()).select_from(gc_objects).where(gc_objects.c.location >= _from, gc_objects.c.location < _to)
+    return Statement(select(func.count(), func.coalesce(func.sum(some.c.size), 0), func.max(some.c.location)))
+
+
+_COUNTED = tuple(
+    _portion(table.c.location, size)
+    for table, size in ((blobs, blobs.c.size), (uploads, uploads.c.offset), (gc_objects, gc_objects.c.size))
 )
 
 
@@ -270,13 +280,22 @@ class Backends:
         return [Assignment(*row) for row in await self._database.fetch_all(_ASSIGNMENTS)]
 
     async def usage(self, name: str) -> Usage:
-        """What a storage has; it is counted. Nothing, of one that there is not."""
+        """What a storage has; it is counted, a portion at a time. Nothing, of one that there is not."""
         span = _span(name)
-        counted = [
-            await self._database.fetch_one(statement, **span)
-            for statement in (_COUNT_BLOBS, _COUNT_UPLOADS, _COUNT_DELETIONS)
-        ]
-        return Usage(*(int(value) for row in counted if row is not None for value in row))
+        numbers, sizes = [], []
+        for statement in _COUNTED:
+            number = size = 0
+            after: str | None = span["begin"]
+            while after is not None:
+                row = await self._database.fetch_one(
+                    statement, after=after, end=span["end"], limit=_COUNTED_AT_ONCE
+                )
+                assert row is not None
+                number, size, after = number + row[0], size + row[1], row[2]
+                await asyncio.sleep(0)  # others have their turn
+            numbers.append(int(number))
+            sizes.append(int(size))
+        return Usage(numbers[0], sizes[0], *numbers[1:])
 
     async def check(self, name: str) -> None:
         """Write, read and delete a small object in a storage. Raises BackendUnknown, BackendRefused."""

@@ -69,7 +69,10 @@ class Alerts:
 
     async def find(self) -> list[Alert]:
         """All of them, the most serious first. Raises DatabaseError."""
-        found = [Alert(f"unhealthy-{name}", "danger", text) for name, text in (await self._health.look()).items()]
+        found = [
+            Alert(f"unhealthy-{name.replace(' ', '-')}", "danger", text)
+            for name, text in (await self._health.look()).items()
+        ]
         for number, (serious, text) in enumerate(await asyncio.to_thread(self._certificate)):
             found.append(Alert(f"certificate-{number}", "danger" if serious else "warning", text))
         for seen in await self._replicas.list_replicas():

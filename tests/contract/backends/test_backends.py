@@ -22,6 +22,7 @@ from dtr.backends import (
     Own,
     PlaceChanged,
     Usage,
+    backends,
 )
 from dtr.cluster import Health
 from dtr.db import Statement
@@ -103,7 +104,7 @@ async def test_at_first_there_is_what_the_settings_describe(make_host, tmp_path)
     assert (await host.backends.get("default")).redirect_seconds is None
 
 
-async def test_a_storage_is_added_used_and_taken_away(host, tmp_path):
+async def test_a_storage_is_added_used_and_taken_away(host, tmp_path, monkeypatch):
     await host.put("fast-1", tmp_path / "fast", redirect_seconds=30, redirect_except=("10.0.0.0/8",))
     assert host.storages.names == ("default", "fast-1")
     added = await host.backends.get("fast-1")
@@ -121,6 +122,10 @@ async def test_a_storage_is_added_used_and_taken_away(host, tmp_path):
     assert await host.backends.usage("fast-1") == Usage(1, 300_000, 0, 0)
     with pytest.raises(BackendInUse, match="default one"):
         await host.backends.delete("fast-1")
+    third = await host.rooms.push_blob(repository, b"tri" * 100_000)
+    monkeypatch.setattr(backends, "_COUNTED_AT_ONCE", 1)
+    assert await host.backends.usage("fast-1") == Usage(2, 600_000, 0, 0)
+    await host.rooms.blobs.delete(repository, third)
     await host.backends.make_default("default")
     with pytest.raises(BackendInUse, match="a moment ago"):
         await host.backends.delete("fast-1")
@@ -130,7 +135,7 @@ async def test_a_storage_is_added_used_and_taken_away(host, tmp_path):
     await host.rooms.blobs.delete(repository, second)
     with pytest.raises(BackendInUse, match="in it"):
         await host.backends.delete("fast-1")
-    assert await host.backends.usage("fast-1") == Usage(0, 0, 0, 1)
+    assert await host.backends.usage("fast-1") == Usage(0, 0, 0, 2)
     await host.rooms.make_due()
     await host.rooms.sweeper.sweep()
     await host.backends.delete("fast-1")
