@@ -49,7 +49,7 @@ def find_unknown_files(server: Server) -> list[str]:
         query = " UNION ".join(f"SELECT location FROM {table}" for table in tables)
         known = {row[0] for row in await application.database.fetch_all(Statement(text(query)))}
         root = server.directory / "blobs"
-        files = [str(path.relative_to(root)) for path in root.rglob("*.part")]
+        files = [f"default:{path.relative_to(root)}" for path in root.rglob("*.part")]
         return [name for name in files if name.removesuffix(".part") not in known]
 
     return server.do(find)
