@@ -51,7 +51,7 @@ _SAYINGS: dict[str, tuple[str, ...]] = {
     "ACCOUNT_IN_USE": ("{account} has repositories: delete them first, or all together with --repositories",),
     "NOT_AUTHENTICATED": ("{server} does not take these credentials: `dtr login {server}` gets new ones",),
     "NOT_AUTHORIZED": ("{you} may not do that on {server}: it needs more rights",),
-    "TOO_MANY_REQUESTS": ("{server} takes no log-ins now, after too many wrong ones: try again later",),
+    "TOO_MANY_REQUESTS": ("{server} takes nothing now, after too many requests or wrong log-ins: try later",),
     "UNAVAILABLE": ("the database of {server} does not answer: try again, or look at `dtr status`",),
 }
 """What to say, by the API's code: the first sentence all of whose names are known."""
