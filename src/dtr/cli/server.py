@@ -180,11 +180,12 @@ async def _list_quarantine(application: Application) -> None:
 @click.option("--dtr-backup", metavar="FILE", type=click.Path(dir_okay=False), help="Look into a backup of DTR.")
 def import_storage(loaded: Loaded, maps: tuple[str, ...], dtr_backup: str | None, **plan: Any) -> None:
     """
-    Take over what docker-registry, Harbor or DTR up to 2.5 left in a storage.
+    Take over what another registry left in a storage.
 
-    Not a byte is copied: blobs stay where they are, and are dtr's from then on. So the other registry must be
-    stopped or read-only. A server of dtr may run meanwhile. What cannot be taken is told, and harms nothing else;
-    run again, it goes on where it was. Exit status 1 when there was a problem.
+    It was docker-registry, Harbor, or a DTR up to 2.5. Not a byte is copied: blobs stay where they are, and are
+    dtr's from then on. So the other registry must be stopped or read-only. A server of dtr may run meanwhile. What
+    cannot be taken is told, and harms nothing else; run again, it goes on where it was. Exit status 1 when there
+    was a problem.
     """
     from dtr.registry.importing import ImportPlan, parse_names
 

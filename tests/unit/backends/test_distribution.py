@@ -88,7 +88,7 @@ def parameters(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     if "key_file" in names:
         names -= {"key"}
     if "account_key" in names:
-        names -= {"sas_token"}
+        names -= {"sas_token", "identity"}
     made = {name: draw(of(kind, name)) for name in sorted(names)}
     return made | ({"encrypt": True} if "kms_key" in made else {})
 

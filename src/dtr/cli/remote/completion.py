@@ -10,7 +10,7 @@ import click
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """
-    Print what makes a shell complete commands, options and names.
+    Print what makes a shell complete commands and names.
 
     Put `eval "$(dtr completion bash)"` into ~/.bashrc, the same with zsh into ~/.zshrc; for fish, write it to
     ~/.config/fish/completions/dtr.fish.

@@ -51,7 +51,7 @@ def search(remote: Remote, words: tuple[str, ...], output: Output, limit: int | 
 
 @click.group()
 def settings() -> None:
-    """Settings of a server that change while it runs, over its API."""
+    """Settings of a server that change while it runs."""
 
 
 @settings.command("show")
