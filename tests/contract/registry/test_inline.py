@@ -169,7 +169,7 @@ async def test_bytes_of_a_request_that_was_overtaken_are_reclaimed(rooms: Rooms)
     assert await rooms.read("acme/app", digest) == b"content"
     assert await rooms.count("gc_objects") == 1
     await rooms.sweeper.sweep()
-    root = rooms.storage._root
+    root = rooms.storage.driver("default")._root
     assert [name for _, _, names in os.walk(root) for name in names] == []
 
 
