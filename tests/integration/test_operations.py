@@ -53,7 +53,10 @@ def test_a_storage_that_is_away_is_named_and_comes_back(make_server: Callable[..
     health = until(server, "/health", 503)
     assert not health.json["Healthy"]
     assert health.json["Checks"] == {"metadata": "", "storage": "the storage default does not answer", "trust": ""}
-    assert ask(server, "/_ping").expect(503).json == {"Error": "the storage default does not answer", "Healthy": False}
+    assert ask(server, "/_ping").expect(503).json == {
+        "Error": "the storage default does not answer",
+        "Healthy": False,
+    }
     assert str(server.directory) not in health.body.decode()
     (server.directory / "away").rename(blobs)
     until(server, "/health", 200)
