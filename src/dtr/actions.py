@@ -411,6 +411,7 @@ class Actions:
             raise JobFailed(f"{progress.failed} blobs stay where they are", is_lasting=True)
 
     async def _move(self, run: Run) -> Move:
+        await self._backends.refresh()  # whoever starts this may just have described the storage
         target = run.parameters.get("to", "")
         names = [one.name for one in await self._backends.list_storages()]
         sources = tuple(filter(None, run.parameters.get("from", "").split(",")))

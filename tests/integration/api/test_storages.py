@@ -127,7 +127,7 @@ def test_contents_that_were_copied_by_hand_are_taken_over_after_a_look(api: Api,
     lines = ended(api, changed["jobID"], "errored")
     assert any(f"nothing is stored at filesystem:{lost.relative_to(place)}" in line for line in lines), lines
     found = storages(api)
-    assert (found["default"]["blobs"], found["filesystem"]["blobs"]) == (1, total - 1)
+    assert (found["default"]["blobs"], found["filesystem"]["blobs"]) == (1, total - 1), lines
     api.admin.client.assert_whole("admin/app", IMAGE, "v1")
     shutil.copyfile(blobs / lost.relative_to(place), lost)
     form = {"from": ["default"], "copied": True, "verify": True}
