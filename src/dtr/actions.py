@@ -333,6 +333,7 @@ class Actions:
             raise JobFailed(str(error)) from None
 
     async def _check(self, run: Run) -> None:
+        await self._backends.refresh()  # a storage that was replaced a moment ago is no damage
         fsck = self._audit()
         rate, seconds = _number(run, "rate"), _milliseconds(run, "time")
         ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds / 1000

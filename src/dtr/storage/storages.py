@@ -198,6 +198,21 @@ class Storages:
         storage = await self._find(name)
         return await self._timed(storage, "stat", storage.driver.stat(path))
 
+    async def is_missing(self, location: str) -> bool:
+        """
+        Whether nothing is there, by the storages as they are now.
+
+        Another process may have given the name to another storage a moment ago: who is about to write down that
+        an object is lost asks here before.
+        """
+        if self.refresh is not None:
+            await self.refresh()
+        try:
+            await self.stat(location)
+        except ObjectMissing:
+            return True
+        return False
+
     async def delete(self, location: str) -> None:
         """See `Driver`."""
         name, _, path = location.partition(":")

@@ -151,6 +151,19 @@ async def test_a_storage_that_nobody_knows_is_asked_for_once_and_is_not_a_missin
     assert len(asked) == 6
 
 
+async def test_an_object_is_lost_only_when_the_storage_of_now_has_it_not(storages):
+    other = Memory()
+    await other.put_small("x", b"moved")
+
+    async def refresh():
+        await storages.put("a-b", other)
+
+    assert await storages.is_missing("a-b:x")
+    storages.refresh = refresh
+    assert not await storages.is_missing("a-b:x")
+    assert await storages.is_missing("a-b:y")
+
+
 async def test_real_files_are_offered_where_they_are(storages, seen):
     assert storages.has_files("a:x")
     assert not storages.has_files("a-b:x")

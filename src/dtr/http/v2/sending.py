@@ -23,7 +23,7 @@ from dtr.http.bodies import ACCOUNT, FILES, REACHABLE, send_from_file
 from dtr.http.v2.request import not_modified, range_applies, respond, start_response
 from dtr.oci import parse_range
 from dtr.registry import SMALL, BlobUnknown
-from dtr.storage import ObjectMissing
+from dtr.storage import ObjectMissing, StorageUnavailable
 
 if TYPE_CHECKING:
     from dtr.http.front import Facts
@@ -107,6 +107,8 @@ class BlobSender:
             else:
                 await self._send_stream(request, location, status, headers, offset, count)
         except ObjectMissing:
+            if not await self._storage.is_missing(location):
+                raise StorageUnavailable("the storage was replaced at this moment") from None
             await self._blobs.mark_missing(blob)
             raise BlobUnknown(digest) from None
 
