@@ -457,7 +457,8 @@ def test_a_change_of_settings_and_certificate_is_taken_over(server: Server, tmp_
         assert authority is not None
         file.write_text(f"tls: {{certificate: {new.chain}, key: {new.key}, ca: {authority}}}\n")
         nginx.reload()
-        wait_until(lambda: ssl.get_server_certificate(("localhost", nginx.port)) != before)
+        # For a moment workers of before and after take connections.
+        wait_until(lambda: all(ssl.get_server_certificate(("localhost", nginx.port)) != before for _ in range(20)))
         assert run("curl", "--silent", "--cacert", authority, f"https://localhost:{nginx.port}/ca").stdout == (
             authority.read_text()
         )

@@ -152,7 +152,7 @@ WORK: dict[str, tuple[Statement, dict[str, Any]]] = {
     "ended tokens": (retention._ENDED_TOKENS, {"kept": 1}),
 }
 PAGES: dict[str, tuple[Statement, dict[str, Any]]] = {
-    "blobs by location": (fsck._BLOBS, {"after": f"20200101/0000/{ROWS // 2:09}"}),
+    "blobs by location": (fsck._BLOBS, {"after": f"20200101/0000/{ROWS // 2:09}", "before": "20200102"}),
     "blobs in the database": (fsck._CONTENTS, {"after": ""}),
     "a location": (fsck._NAMED, {"location": f"20200101/0000/{ROWS // 2:09}"}),
     "manifests": (fsck._MANIFESTS, MIDDLE),
