@@ -253,6 +253,9 @@ class Pusher:
         if self._patient and answer.status == 503:
             assert answer.codes == ["UNAVAILABLE"]
             raise _Unavailable
+        if self._patient and answer.status == 409 and answer.codes == ["BLOB_UPLOAD_INVALID"]:
+            # The request before it was cut, and has its turn until the database tells it so.
+            raise _Unavailable
         if self._forgiving and "/blobs/uploads/" in path and answer.status in {400, 404, 416} - set(statuses):
             assert answer.codes[0] in {"DIGEST_INVALID", "BLOB_UPLOAD_UNKNOWN", "RANGE_INVALID"}
             raise _Forgotten
