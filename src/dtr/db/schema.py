@@ -1083,6 +1083,7 @@ jobs = Table(
     Column("done", BigInteger),  # progress, in `unit`
     Column("total", BigInteger),
     Column("unit", _text, nullable=False, server_default=""),
+    Column("result", _text, nullable=False, server_default="{}"),  # JSON: numbers by name, as its action says
     Column("unique_key", _text),  # of a job that waits: there is one with it; NULL: there may be many like it
     Column("ended_at", BigInteger),  # NULL: it waits or runs
     Column("deaths", Integer, nullable=False, server_default="0"),  # workers that died while they ran it

@@ -244,6 +244,7 @@ CREATE TABLE jobs (
     done bigint,
     total bigint,
     unit text COLLATE "C" NOT NULL DEFAULT ''::text,
+    result text COLLATE "C" NOT NULL DEFAULT '{}'::text,
     unique_key text COLLATE "C",
     ended_at bigint,
     deaths integer NOT NULL DEFAULT 0,

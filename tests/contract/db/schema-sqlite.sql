@@ -251,6 +251,7 @@ CREATE TABLE jobs (
     done BIGINT,
     total BIGINT,
     unit TEXT DEFAULT '' NOT NULL,
+    result TEXT DEFAULT '{}' NOT NULL,
     unique_key TEXT,
     ended_at BIGINT,
     deaths INTEGER DEFAULT '0' NOT NULL,

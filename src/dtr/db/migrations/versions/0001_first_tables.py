@@ -814,6 +814,7 @@ def upgrade() -> None:
         sa.Column("done", sa.BigInteger(), nullable=True),
         sa.Column("total", sa.BigInteger(), nullable=True),
         sa.Column("unit", text, server_default="", nullable=False),
+        sa.Column("result", text, server_default="{}", nullable=False),
         sa.Column("unique_key", text, nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
