@@ -69,7 +69,9 @@ accounts = Table(
     Column("is_active", Boolean, nullable=False),
     Column("is_imported", Boolean, nullable=False),
     Column("password_hash", _text),  # Argon2, in its own notation; NULL: no password opens this account
+    Column("password_is_own", Boolean, nullable=False, server_default=false()),  # the user set it, nobody else
     Column("created_at", BigInteger, nullable=False),
+    Column("last_login_at", BigInteger),  # by the password, to the minute
     Index(None, "full_name", "name"),
 )
 Index(
@@ -127,6 +129,7 @@ tokens = Table(  # what opens an account beside its password
     Column("is_active", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("last_used_at", BigInteger),
+    Column("last_used_address", _text, nullable=False, server_default=""),
     Column("expires_at", BigInteger),
     Column("creator_user_agent", _text, nullable=False, server_default=""),
     Column("scope", _text),  # JSON, what it is good for; NULL: everything that the account may
@@ -630,7 +633,13 @@ pruning_policies = Table(
     Column("since", BigInteger, nullable=False),  # older tags are not meant; 0: all are
     Column("created_at", BigInteger, nullable=False),
     Column("last_pruned_at", BigInteger),
-    Column("waiting", Integer, nullable=False, server_default="0"),  # tags that waited for a scan then
+    # What the last work came to: numbers of tags, and the job that did it.
+    Column("waiting", Integer, nullable=False, server_default="0"),  # for a scan
+    Column("deleted", Integer, nullable=False, server_default="0"),
+    Column("newest", Integer, nullable=False, server_default="0"),  # stayed as the newest
+    Column("signed", Integer, nullable=False, server_default="0"),  # stayed, for they are signed
+    Column("protected", Integer, nullable=False, server_default="0"),  # stayed, for they are immutable
+    Column("last_job", _text, nullable=False, server_default=""),
 )
 
 promotion_policies = Table(
@@ -644,6 +653,9 @@ promotion_policies = Table(
     Column("tag_template", _text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("last_promoted_at", BigInteger),
+    Column("last_failed_at", BigInteger),
+    Column("last_failure", _text, nullable=False, server_default=""),  # of which tag, and why
+    Column("last_job", _text, nullable=False, server_default=""),  # the one that promoted or failed last
 )
 
 policy_tags = Table(  # what a policy last had to do with a tag, so that it does it once for each push
@@ -877,6 +889,7 @@ mirroring_policies = Table(
     Column("status_code", _text, nullable=False, server_default=""),  # how its last work ended
     Column("status_detail", _text, nullable=False, server_default=""),
     Column("status_at", BigInteger),
+    Column("last_job", _text, nullable=False, server_default=""),
 )
 Index(
     "ix_mirroring_policies_next_run",

@@ -57,7 +57,9 @@ def upgrade() -> None:
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("is_imported", sa.Boolean(), nullable=False),
         sa.Column("password_hash", text, nullable=True),
+        sa.Column("password_is_own", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_login_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("kind IN ('user', 'organization', 'robot')", name=op.f("ck_accounts_kind")),
         sa.ForeignKeyConstraint(
             ["organization_id"],
@@ -315,6 +317,7 @@ def upgrade() -> None:
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_used_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_used_address", text, server_default="", nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("creator_user_agent", text, server_default="", nullable=False),
         sa.Column("scope", text, nullable=True),
@@ -882,6 +885,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_pruned_at", sa.BigInteger(), nullable=True),
         sa.Column("waiting", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("deleted", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("newest", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("signed", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("protected", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("last_job", text, server_default="", nullable=False),
         sa.ForeignKeyConstraint(
             ["repository_id"],
             ["repositories.id"],
@@ -901,6 +909,9 @@ def upgrade() -> None:
         sa.Column("tag_template", text, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("last_promoted_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_failed_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_failure", text, server_default="", nullable=False),
+        sa.Column("last_job", text, server_default="", nullable=False),
         sa.ForeignKeyConstraint(
             ["source_id"],
             ["repositories.id"],
@@ -1240,6 +1251,7 @@ def upgrade() -> None:
         sa.Column("status_code", text, server_default="", nullable=False),
         sa.Column("status_detail", text, server_default="", nullable=False),
         sa.Column("status_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_job", text, server_default="", nullable=False),
         sa.CheckConstraint("direction IN ('push', 'poll')", name=op.f("ck_mirroring_policies_direction")),
         sa.ForeignKeyConstraint(
             ["remote_id"],
