@@ -1074,6 +1074,7 @@ workers = Table(  # those that run jobs
     Column("capacity", _text, nullable=False, server_default="{}"),  # JSON: a number by name
     Column("session", _text, nullable=False),  # of the process that is this worker now
     Column("heartbeat_until", BigInteger, nullable=False),
+    Column("places", Integer, nullable=False, server_default="0"),  # how many jobs it runs at a time
 )
 
 jobs = Table(
@@ -1085,7 +1086,11 @@ jobs = Table(
     Column("worker", _text, nullable=False, server_default=""),  # id; empty: nobody claimed it yet
     Column("session", _text, nullable=False, server_default=""),  # of the process that runs it
     Column("scheduled_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),  # for the last time; NULL: it never was
     Column("updated_at", BigInteger, nullable=False),
+    Column("cause", _text, nullable=False, server_default="event"),  # why there is this job
+    CheckConstraint("cause IN ('account', 'command', 'schedule', 'retry', 'event')", "cause"),
+    Column("caused_by", _text, nullable=False, server_default=""),  # name of the account; empty: of none
     Column("retries_left", Integer, nullable=False),
     Column("retries_total", Integer, nullable=False),
     Column("retry_from", _text, nullable=False, server_default=""),  # id of the job that failed first
@@ -1106,6 +1111,17 @@ Index("ix_jobs_scheduled_at", jobs.c.scheduled_at, jobs.c.id)
 Index("ix_jobs_action", jobs.c.action, jobs.c.scheduled_at)
 _is_open = jobs.c.ended_at.is_(None)
 Index("ix_jobs_open", jobs.c.scheduled_at, jobs.c.id, sqlite_where=_is_open, postgresql_where=_is_open)
+_is_over = jobs.c.ended_at.is_not(None)
+Index(
+    "ix_jobs_ended",
+    jobs.c.status,
+    jobs.c.scheduled_at,
+    jobs.c.id,
+    sqlite_where=_is_over,
+    postgresql_where=_is_over,
+)
+_is_another_try = jobs.c.retry_from != ""
+Index("ix_jobs_retry_from", jobs.c.retry_from, sqlite_where=_is_another_try, postgresql_where=_is_another_try)
 _waits_alone = jobs.c.unique_key.is_not(None)
 Index(
     "uq_jobs_unique_key", jobs.c.unique_key, unique=True, sqlite_where=_waits_alone, postgresql_where=_waits_alone
@@ -1117,8 +1133,14 @@ job_logs = Table(
     Column("job", ForeignKey(jobs.c.id, ondelete="CASCADE"), nullable=False),
     Column("line", Integer, nullable=False),  # from 0
     Column("data", _text, nullable=False),  # JSON: level, message, time
+    Column("level", _text, nullable=False, server_default="info"),
+    CheckConstraint("level IN ('info', 'warning', 'error')", "level"),
     PrimaryKeyConstraint("job", "line"),
     sqlite_with_rowid=False,
+)
+_is_trouble = job_logs.c.level != "info"
+Index(
+    "ix_job_logs_trouble", job_logs.c.job, job_logs.c.line, sqlite_where=_is_trouble, postgresql_where=_is_trouble
 )
 
 crons = Table(

@@ -224,9 +224,13 @@ CREATE TABLE job_logs (
     job text COLLATE "C" NOT NULL,
     line integer NOT NULL,
     data text COLLATE "C" NOT NULL,
+    level text COLLATE "C" NOT NULL DEFAULT 'info'::text,
     CONSTRAINT pk_job_logs PRIMARY KEY (job, line),
+    CONSTRAINT ck_job_logs_level CHECK ((level = ANY (ARRAY['info'::text, 'warning'::text, 'error'::text]))),
     CONSTRAINT fk_job_logs_job_jobs FOREIGN KEY (job) REFERENCES jobs(id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_job_logs_trouble ON public.job_logs USING btree (job, line) WHERE (level <> 'info'::text);
 
 CREATE TABLE jobs (
     id text COLLATE "C" NOT NULL,
@@ -235,7 +239,10 @@ CREATE TABLE jobs (
     worker text COLLATE "C" NOT NULL DEFAULT ''::text,
     session text COLLATE "C" NOT NULL DEFAULT ''::text,
     scheduled_at bigint NOT NULL,
+    started_at bigint,
     updated_at bigint NOT NULL,
+    cause text COLLATE "C" NOT NULL DEFAULT 'event'::text,
+    caused_by text COLLATE "C" NOT NULL DEFAULT ''::text,
     retries_left integer NOT NULL,
     retries_total integer NOT NULL,
     retry_from text COLLATE "C" NOT NULL DEFAULT ''::text,
@@ -250,12 +257,17 @@ CREATE TABLE jobs (
     unique_key text COLLATE "C",
     ended_at bigint,
     deaths integer NOT NULL DEFAULT 0,
-    CONSTRAINT pk_jobs PRIMARY KEY (id)
+    CONSTRAINT pk_jobs PRIMARY KEY (id),
+    CONSTRAINT ck_jobs_cause CHECK ((cause = ANY (ARRAY['account'::text, 'command'::text, 'schedule'::text, 'retry'::text, 'event'::text])))
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
 CREATE INDEX ix_jobs_action ON public.jobs USING btree (action, scheduled_at);
 
+CREATE INDEX ix_jobs_ended ON public.jobs USING btree (status, scheduled_at, id) WHERE (ended_at IS NOT NULL);
+
 CREATE INDEX ix_jobs_open ON public.jobs USING btree (scheduled_at, id) WHERE (ended_at IS NULL);
+
+CREATE INDEX ix_jobs_retry_from ON public.jobs USING btree (retry_from) WHERE (retry_from <> ''::text);
 
 CREATE INDEX ix_jobs_scheduled_at ON public.jobs USING btree (scheduled_at, id);
 
@@ -1021,6 +1033,7 @@ CREATE TABLE workers (
     capacity text COLLATE "C" NOT NULL DEFAULT '{}'::text,
     session text COLLATE "C" NOT NULL,
     heartbeat_until bigint NOT NULL,
+    places integer NOT NULL DEFAULT 0,
     CONSTRAINT pk_workers PRIMARY KEY (id),
     CONSTRAINT ck_workers_status CHECK ((status = ANY (ARRAY['alive'::text, 'dead'::text, 'shutdown'::text])))
 );

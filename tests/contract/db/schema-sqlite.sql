@@ -228,12 +228,16 @@ CREATE TABLE job_logs (
     job TEXT NOT NULL,
     line INTEGER NOT NULL,
     data TEXT NOT NULL,
+    level TEXT DEFAULT 'info' NOT NULL,
     CONSTRAINT pk_job_logs PRIMARY KEY (job, line),
+    CONSTRAINT ck_job_logs_level CHECK (level IN ('info', 'warning', 'error')),
     CONSTRAINT fk_job_logs_job_jobs FOREIGN KEY(job) REFERENCES jobs (id) ON DELETE CASCADE
 )
  WITHOUT ROWID
 
 ;
+
+CREATE INDEX ix_job_logs_trouble ON job_logs (job, line) WHERE level != 'info';
 
 CREATE TABLE jobs (
     id TEXT NOT NULL,
@@ -242,7 +246,10 @@ CREATE TABLE jobs (
     worker TEXT DEFAULT '' NOT NULL,
     session TEXT DEFAULT '' NOT NULL,
     scheduled_at BIGINT NOT NULL,
+    started_at BIGINT,
     updated_at BIGINT NOT NULL,
+    cause TEXT DEFAULT 'event' NOT NULL,
+    caused_by TEXT DEFAULT '' NOT NULL,
     retries_left INTEGER NOT NULL,
     retries_total INTEGER NOT NULL,
     retry_from TEXT DEFAULT '' NOT NULL,
@@ -257,12 +264,17 @@ CREATE TABLE jobs (
     unique_key TEXT,
     ended_at BIGINT,
     deaths INTEGER DEFAULT '0' NOT NULL,
-    CONSTRAINT pk_jobs PRIMARY KEY (id)
+    CONSTRAINT pk_jobs PRIMARY KEY (id),
+    CONSTRAINT ck_jobs_cause CHECK (cause IN ('account', 'command', 'schedule', 'retry', 'event'))
 );
 
 CREATE INDEX ix_jobs_action ON jobs (action, scheduled_at);
 
+CREATE INDEX ix_jobs_ended ON jobs (status, scheduled_at, id) WHERE ended_at IS NOT NULL;
+
 CREATE INDEX ix_jobs_open ON jobs (scheduled_at, id) WHERE ended_at IS NULL;
+
+CREATE INDEX ix_jobs_retry_from ON jobs (retry_from) WHERE retry_from != '';
 
 CREATE INDEX ix_jobs_scheduled_at ON jobs (scheduled_at, id);
 
@@ -1087,6 +1099,7 @@ CREATE TABLE workers (
     capacity TEXT DEFAULT '{}' NOT NULL,
     session TEXT NOT NULL,
     heartbeat_until BIGINT NOT NULL,
+    places INTEGER DEFAULT '0' NOT NULL,
     CONSTRAINT pk_workers PRIMARY KEY (id),
     CONSTRAINT ck_workers_status CHECK (status IN ('alive', 'dead', 'shutdown'))
 );

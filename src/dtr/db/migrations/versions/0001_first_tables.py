@@ -806,7 +806,10 @@ def upgrade() -> None:
         sa.Column("worker", text, server_default="", nullable=False),
         sa.Column("session", text, server_default="", nullable=False),
         sa.Column("scheduled_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("cause", text, server_default="event", nullable=False),
+        sa.Column("caused_by", text, server_default="", nullable=False),
         sa.Column("retries_left", sa.Integer(), nullable=False),
         sa.Column("retries_total", sa.Integer(), nullable=False),
         sa.Column("retry_from", text, server_default="", nullable=False),
@@ -821,10 +824,21 @@ def upgrade() -> None:
         sa.Column("unique_key", text, nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
+        sa.CheckConstraint(
+            "cause IN ('account', 'command', 'schedule', 'retry', 'event')", name=op.f("ck_jobs_cause")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         postgresql_with=lively,
     )
     op.create_index("ix_jobs_action", "jobs", ["action", "scheduled_at"], unique=False)
+    op.create_index(
+        "ix_jobs_ended",
+        "jobs",
+        ["status", "scheduled_at", "id"],
+        unique=False,
+        sqlite_where=sa.text("ended_at IS NOT NULL"),
+        postgresql_where=sa.text("ended_at IS NOT NULL"),
+    )
     op.create_index(
         "ix_jobs_open",
         "jobs",
@@ -832,6 +846,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("ended_at IS NULL"),
         postgresql_where=sa.text("ended_at IS NULL"),
+    )
+    op.create_index(
+        "ix_jobs_retry_from",
+        "jobs",
+        ["retry_from"],
+        unique=False,
+        sqlite_where=sa.text("retry_from != ''"),
+        postgresql_where=sa.text("retry_from != ''"),
     )
     op.create_index("ix_jobs_scheduled_at", "jobs", ["scheduled_at", "id"], unique=False)
     op.create_index(
@@ -850,6 +872,7 @@ def upgrade() -> None:
         sa.Column("capacity", text, server_default="{}", nullable=False),
         sa.Column("session", text, nullable=False),
         sa.Column("heartbeat_until", sa.BigInteger(), nullable=False),
+        sa.Column("places", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint("status IN ('alive', 'dead', 'shutdown')", name=op.f("ck_workers_status")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
@@ -870,9 +893,19 @@ def upgrade() -> None:
         sa.Column("job", text, nullable=False),
         sa.Column("line", sa.Integer(), nullable=False),
         sa.Column("data", text, nullable=False),
+        sa.Column("level", text, server_default="info", nullable=False),
+        sa.CheckConstraint("level IN ('info', 'warning', 'error')", name=op.f("ck_job_logs_level")),
         sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_job_logs_job_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job", "line", name=op.f("pk_job_logs")),
         sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ix_job_logs_trouble",
+        "job_logs",
+        ["job", "line"],
+        unique=False,
+        sqlite_where=sa.text("level != 'info'"),
+        postgresql_where=sa.text("level != 'info'"),
     )
     op.create_table(
         "pruning_policies",
