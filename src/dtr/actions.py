@@ -90,6 +90,8 @@ _REPORT_SECONDS = 1.0
 _MOST_FINDINGS = 10_000
 """In the log of a job."""
 _LONGEST_NUMBER = 16
+_WORDS = {"blobBytes": "bytes of blobs", "storedBytes": "bytes at the storage"}
+"""What is freed, as the log of a job calls it; the rest is called there as in its result."""
 _COPIES, _MOST_COPIES = 4, 64
 """Of blobs, at a time."""
 _KNOWN_SECONDS = 3.0
@@ -192,7 +194,9 @@ class Actions:
             freed = await part(run)
             if run.is_nearly_over:
                 run.log("its time is over: what is left is for the next one", "warning")
-            run.log(f"freed: {', '.join(f'{name} {number}' for name, number in freed.items())}")
+            run.report(freed)
+            words = (f"{_WORDS.get(name, name)} {number}" for name, number in freed.items())
+            run.log(f"freed: {', '.join(words)}")
 
     async def _foresee(self, run: Run) -> None:
         due = await self._collector.count_due(_grace(run))
@@ -203,6 +207,20 @@ class Actions:
         ended = await self._logins.count()
         run.log(f"{ended.sessions} sessions and {ended.tokens} tokens are over")
         run.log("this is a dry run: nothing is deleted; old events and jobs are not counted")
+        run.report(
+            {
+                "repositories": due.repositories,
+                "manifests": due.manifests,
+                "links": due.links,
+                "blobs": free.blobs,
+                "blobBytes": free.size,
+                "uploads": waiting.uploads,
+                "objects": waiting.objects,
+                "storedBytes": waiting.size,
+                "sessions": ended.sessions,
+                "tokens": ended.tokens,
+            }
+        )
 
     async def _collect(self, run: Run) -> dict[str, int]:
         grace = _grace(run)
@@ -227,7 +245,7 @@ class Actions:
             "manifests": total.manifests,
             "links": total.links,
             "blobs": total.blobs,
-            "bytes of blobs": total.size,
+            "blobBytes": total.size,
         }
 
     async def _sweep(self, run: Run) -> dict[str, int]:
@@ -240,7 +258,7 @@ class Actions:
                 break
         if total.failures:
             run.log(f"{total.failures} objects could not be deleted: they are tried again later", "warning")
-        return {"uploads": total.uploads, "objects": total.objects, "bytes at the storage": total.size}
+        return {"uploads": total.uploads, "objects": total.objects, "storedBytes": total.size}
 
     async def _compact_events(self, _run: Run) -> dict[str, int]:
         await self._live.refresh()
@@ -360,6 +378,7 @@ class Actions:
         if told > _MOST_FINDINGS:
             run.log(f"{told - _MOST_FINDINGS} more findings are counted alone", "warning")
         run.log(fsck.counted)
+        run.report({**fsck.numbers, "damage": damage, "notes": told - damage})
         if damage:
             raise JobFailed(f"{damage} findings are damage")
 
@@ -406,6 +425,14 @@ class Actions:
             raise JobFailed(str(error)) from None
         finally:
             run.log(f"moved {progress.blobs} blobs of {progress.size} bytes to {move.target}")
+            run.report(
+                {
+                    "blobs": progress.blobs,
+                    "bytes": progress.size,
+                    "failed": progress.failed,
+                    "uploads": progress.uploads,
+                }
+            )
         if progress.uploads:
             run.log(f"{progress.uploads} uploads that nobody went on with stay where they are", "warning")
         if progress.failed:

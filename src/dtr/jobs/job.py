@@ -102,12 +102,15 @@ class Job:
     done: int | None
     total: int | None
     unit: str
+    result: dict[str, int]
+    """What it came to, in numbers by name, as its action says."""
 
     @classmethod
     def of(cls, row: Row) -> Job:
         """The job of a row of `JOB_COLUMNS`."""
         values = list(row)
-        values[9], values[10] = json.loads(values[9]), json.loads(values[10])
+        for number in (9, 10, 16):
+            values[number] = json.loads(values[number])
         return cls(*values)
 
 

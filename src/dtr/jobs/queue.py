@@ -50,6 +50,7 @@ JOB_COLUMNS = (
     jobs.c.done,
     jobs.c.total,
     jobs.c.unit,
+    jobs.c.result,
 )
 
 _INSERT = Statement(

@@ -177,6 +177,7 @@ _CLAIM = Statement(
         updated_at=now(),
         done=None,
         total=None,
+        result="{}",
     )
 )
 _STATES = Statement(
@@ -216,6 +217,7 @@ _PROGRESS = Statement(
         updated_at=now(),
     )
 )
+_RESULT = Statement(update(jobs).where(jobs.c.id == bindparam("which")).values(result=bindparam("came_to")))
 _LAST_LINE = Statement(
     select(func.coalesce(func.max(job_logs.c.line), -1)).where(job_logs.c.job == bindparam("job"))
 )
@@ -256,6 +258,7 @@ class Run:
         self._leaves_at = time.monotonic() + 0.9 * deadline / 1000 if deadline else None
         self.lines: list[str] = []
         self.state: tuple[int, int | None, str] | None = None
+        self.result: dict[str, int] | None = None
 
     def log(self, message: str, level: str = "info") -> None:
         """Write a line to the log of the job."""
@@ -264,6 +267,10 @@ class Run:
     def progress(self, done: int, total: int | None, unit: str) -> None:
         """Say how much is done, in `unit`; `total` None: nobody knows."""
         self.state = (done, total, unit)
+
+    def report(self, result: Mapping[str, int]) -> None:
+        """Say what it came to, in numbers by name; the last that is said before it ends stays."""
+        self.result = dict(result)
 
     @property
     def is_nearly_over(self) -> bool:
@@ -680,6 +687,8 @@ class Worker:
                     one.next_line = await _next_line(tx, job)
                 await _write_lines(tx, job, one.next_line, report.lines)
             if report.outcome is not None:
+                if one.run.result is not None:
+                    await tx.execute(_RESULT, which=job, came_to=json.dumps(one.run.result))
                 wanted_gone = mine[job] == "cancel_request"
                 if report.outcome == "errored" and not wanted_gone:
                     failed.append((job, one.failure))

@@ -402,6 +402,19 @@ class Fsck:
         self._quarantined = 0
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """The same as `counted`, for programs."""
+        return {
+            "blobs": self.blobs,
+            "missing": self._missing,
+            "objects": self._objects,
+            "manifests": self._manifests,
+            "foreign": self._foreign,
+            "foreignBytes": self._foreign_size,
+            "quarantined": self._quarantined,
+        }
+
+    @property
     def counted(self) -> str:
         """How much was looked at."""
         missing = f" ({self._missing} known to be missing)" if self._missing else ""

@@ -45,6 +45,22 @@ async def test_a_job_runs_once_and_tells_what_it_did(jobs: Jobs, start: Callable
     assert (number, json.loads(line)["msg"], json.loads(line)["level"], others) == (0, "working", "info", [])
 
 
+async def test_a_job_says_what_it_came_to_when_it_ends_and_its_next_attempt_anew(
+    jobs: Jobs, start: Callable[..., Worker]
+):
+    async def counts(run: Run) -> None:
+        run.report({"bytes": 1})
+        run.report({"bytes": 2**40, "blobs": 3})
+        if run.parameters["fails"]:
+            raise JobFailed("it cannot be done")
+
+    start(counts=counts)
+    for fails_ in ("", "yes"):
+        queued = await jobs.submit(JobRequest(action="counts", parameters={"fails": fails_}))
+        assert queued.result == {}
+        assert (await ended(jobs, queued.id)).result == {"bytes": 2**40, "blobs": 3}
+
+
 async def test_a_job_waits_for_its_time_and_for_somebody_who_can_do_it(jobs: Jobs, start: Callable[..., Worker]):
     start(works=works)
     later = await jobs.submit(JobRequest(action="works", scheduled_at=int(time.time() * 1000) + 3_600_000))

@@ -206,12 +206,15 @@ def test_collection_frees_what_nothing_names_and_says_so(api: Api, admin: User):
     unsafe = {"grace": "1ms", "unsafe": "true"}
     dry = ended(admin, submit(admin, "onlinegc", parameters=unsafe | {"dryRun": "true"})["id"])
     assert any("are due" in line for line in log(admin, dry["id"]))
+    assert dry["result"]["manifests"] == 1
+    assert hasty["result"] == {}
     admin.client.call("GET", f"/v2/acme/app/manifests/{image.digest}").expect(200)
     api.change("UPDATE manifests SET review_at = 1 WHERE review_at IS NOT NULL")
     for _ in range(3):  # manifests first, then what they let go
         api.change("UPDATE repository_blobs SET review_at = 1 WHERE review_at IS NOT NULL")
         done = ended(admin, submit(admin, "onlinegc", parameters=unsafe)["id"])
         assert done["status"] == "done", log(admin, done["id"])
+        assert f"bytes of blobs {done['result']['blobBytes']}," in log(admin, done["id"])[-1]
     admin.client.call("GET", f"/v2/acme/app/manifests/{image.digest}").expect(404)
     admin.client.get_manifest("acme/app", "new").expect(200)
     for content in kept.blobs:
@@ -223,9 +226,12 @@ def test_an_audit_as_a_job_finds_what_is_damaged(api: Api, admin: User):
     whole = ended(admin, submit(admin, "fsck", parameters={"content": "true"})["id"])
     assert whole["status"] == "done"
     assert "blobs" in log(admin, whole["id"])[-1]
+    assert whole["result"]["damage"] == 0
+    assert whole["result"]["blobs"] > 0
     api.change("DELETE FROM blob_contents")
     damaged = ended(admin, submit(admin, "fsck")["id"])
     assert damaged["status"] == "errored"
+    assert damaged["result"]["damage"] > 0
     limits = {"content": "true", "repair": "true", "rate": "1000000", "time": "1h", "resume": "true", "after": "d"}
     assert ended(admin, submit(admin, "fsck", parameters=limits)["id"])["status"] == "errored"
     marked = ended(admin, submit(admin, "fsck", parameters=limits)["id"])

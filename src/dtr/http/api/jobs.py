@@ -79,6 +79,9 @@ class JobRecord(Record):
     deadline: _Deadline
     stop_timeout: _StopTimeout
     progress: ProgressRecord | None = Field(description="How far it is; null: it did not say.")
+    result: dict[str, int] = Field(
+        description="What it came to, in numbers by name; empty: it did not end, or its action says nothing."
+    )
 
     @classmethod
     def of(cls, job: Job) -> JobRecord:
@@ -98,6 +101,7 @@ class JobRecord(Record):
             deadline=to_duration(job.deadline),
             stop_timeout=to_duration(job.stop_timeout),
             progress=None if job.done is None else ProgressRecord(done=job.done, total=job.total, unit=job.unit),
+            result=job.result,
         )
 
 
