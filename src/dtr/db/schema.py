@@ -377,6 +377,7 @@ manifests = Table(
     Column("config_media_type", _text),
     Column("annotations", _text),  # JSON, for the referrers list; NULL: none
     Column("content_size", BigInteger, nullable=False),  # bytes of config and layers, or of the children
+    Column("platforms", Integer, nullable=False, server_default="0"),  # of an index: its images for a known system
     Column("payload", LargeBinary, nullable=False),  # exactly what was pushed
     Column("author", _text, nullable=False),  # account name of who pushed it; empty: anonymous
     Column("created_at", BigInteger, nullable=False),
@@ -430,6 +431,7 @@ tags = Table(
     Column("author", _text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("version_key", _text, nullable=False, server_default=""),  # the name, as versions are ordered
     PrimaryKeyConstraint("repository_id", "name"),
     ForeignKeyConstraint(
         ["repository_id", "manifest"],
@@ -439,6 +441,8 @@ tags = Table(
     ),
     Index(None, "repository_id", "manifest"),
     Index(None, "repository_id", "created_at", "name"),  # first in, first out of a tag limit
+    Index(None, "repository_id", "updated_at", "name"),  # lists in these orders
+    Index(None, "repository_id", "version_key", "name"),
     sqlite_with_rowid=False,
     postgresql_with=_lively,
 )
@@ -535,6 +539,17 @@ usage = Table(
     Column("pushed_at", BigInteger),
 )
 
+usage_days = Table(  # what came to `usage` in a day
+    "usage_days",
+    metadata,
+    Column("scope", _text, nullable=False),
+    Column("day", BigInteger, nullable=False, index=True),  # days since 1970 UTC
+    Column("bytes", BigInteger, nullable=False),  # gained, or lost
+    Column("pulls", BigInteger, nullable=False),
+    Column("pushes", BigInteger, nullable=False),
+    PrimaryKeyConstraint("scope", "day"),
+)
+
 pulls = Table(  # by tag and by digest, as they were asked for; written in batches
     "pulls",
     metadata,
@@ -557,6 +572,7 @@ image_configs = Table(  # what the configs of images say, read once
     Column("variant", _text, nullable=False),
     Column("history", _text, nullable=False),  # JSON: of each step the command, and whether it made no layer
     Column("labels", _text, nullable=False),  # JSON
+    Column("runtime", _text, nullable=False, server_default="{}"),  # JSON: how its containers run
 )
 
 # --- the whole installation -----------------------------------------------------------------------------------
@@ -597,6 +613,15 @@ for _name, _columns, _kind in (
     ("address_id_pulls", (events.c.address, events.c.id), _pull),
 ):
     Index(f"ix_events_{_name}", *_columns, sqlite_where=_kind, postgresql_where=_kind)
+_of_tag = (events.c.object_type == "tag") & _no_pull
+Index(  # what a tag named
+    "ix_events_tag",
+    events.c.repository_id,
+    events.c.object_name,
+    events.c.id,
+    sqlite_where=_of_tag,
+    postgresql_where=_of_tag,
+)
 
 event_cursors = Table(  # how far those came who follow the events
     "event_cursors",

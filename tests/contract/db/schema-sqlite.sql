@@ -183,6 +183,8 @@ CREATE INDEX ix_events_repository_id_id ON events (repository_id, id) WHERE type
 
 CREATE INDEX ix_events_repository_id_id_pulls ON events (repository_id, id) WHERE type = 'GET';
 
+CREATE INDEX ix_events_tag ON events (repository_id, object_name, id) WHERE object_type = 'tag' AND type != 'GET';
+
 CREATE TABLE fetches (
     repository_id BIGINT NOT NULL,
     digest TEXT NOT NULL,
@@ -220,6 +222,7 @@ CREATE TABLE image_configs (
     variant TEXT NOT NULL,
     history TEXT NOT NULL,
     labels TEXT NOT NULL,
+    runtime TEXT DEFAULT '{}' NOT NULL,
     CONSTRAINT pk_image_configs PRIMARY KEY (digest),
     CONSTRAINT fk_image_configs_digest_blobs FOREIGN KEY(digest) REFERENCES blobs (digest) ON DELETE CASCADE
 );
@@ -315,6 +318,7 @@ CREATE TABLE manifests (
     config_media_type TEXT,
     annotations TEXT,
     content_size BIGINT NOT NULL,
+    platforms INTEGER DEFAULT '0' NOT NULL,
     payload BLOB NOT NULL,
     author TEXT NOT NULL,
     created_at BIGINT NOT NULL,
@@ -825,6 +829,7 @@ CREATE TABLE tags (
     author TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
+    version_key TEXT DEFAULT '' NOT NULL,
     CONSTRAINT pk_tags PRIMARY KEY (repository_id, name),
     CONSTRAINT fk_tags_repository_id_manifest_manifests FOREIGN KEY(repository_id, manifest) REFERENCES manifests (repository_id, digest) DEFERRABLE INITIALLY DEFERRED
 )
@@ -835,6 +840,10 @@ CREATE TABLE tags (
 CREATE INDEX ix_tags_repository_id_created_at_name ON tags (repository_id, created_at, name);
 
 CREATE INDEX ix_tags_repository_id_manifest ON tags (repository_id, manifest);
+
+CREATE INDEX ix_tags_repository_id_updated_at_name ON tags (repository_id, updated_at, name);
+
+CREATE INDEX ix_tags_repository_id_version_key_name ON tags (repository_id, version_key, name);
 
 CREATE TABLE team_members (
     team_id TEXT NOT NULL,
@@ -1014,6 +1023,17 @@ CREATE TABLE usage (
     pushed_at BIGINT,
     CONSTRAINT pk_usage PRIMARY KEY (scope)
 );
+
+CREATE TABLE usage_days (
+    scope TEXT NOT NULL,
+    day BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    pulls BIGINT NOT NULL,
+    pushes BIGINT NOT NULL,
+    CONSTRAINT pk_usage_days PRIMARY KEY (scope, day)
+);
+
+CREATE INDEX ix_usage_days_day ON usage_days (day);
 
 CREATE TABLE usage_deltas (
     id INTEGER NOT NULL,

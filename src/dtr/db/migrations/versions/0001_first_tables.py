@@ -196,6 +196,16 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_usage_deltas_scope"), "usage_deltas", ["scope"], unique=False)
     op.create_table(
+        "usage_days",
+        sa.Column("scope", text, nullable=False),
+        sa.Column("day", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("pulls", sa.BigInteger(), nullable=False),
+        sa.Column("pushes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "day", name=op.f("pk_usage_days")),
+    )
+    op.create_index(op.f("ix_usage_days_day"), "usage_days", ["day"], unique=False)
+    op.create_table(
         "organization_members",
         sa.Column("organization_id", text, nullable=False),
         sa.Column("user_id", text, nullable=False),
@@ -360,6 +370,7 @@ def upgrade() -> None:
         sa.Column("config_media_type", text, nullable=True),
         sa.Column("annotations", text, nullable=True),
         sa.Column("content_size", sa.BigInteger(), nullable=False),
+        sa.Column("platforms", sa.Integer(), server_default="0", nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("author", text, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -535,6 +546,7 @@ def upgrade() -> None:
         sa.Column("author", text, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("version_key", text, server_default="", nullable=False),
         sa.ForeignKeyConstraint(
             ["repository_id", "manifest"],
             ["manifests.repository_id", "manifests.digest"],
@@ -550,6 +562,18 @@ def upgrade() -> None:
         op.f("ix_tags_repository_id_created_at_name"),
         "tags",
         ["repository_id", "created_at", "name"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_tags_repository_id_updated_at_name"),
+        "tags",
+        ["repository_id", "updated_at", "name"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_tags_repository_id_version_key_name"),
+        "tags",
+        ["repository_id", "version_key", "name"],
         unique=False,
     )
     op.create_index(op.f("ix_tags_repository_id_manifest"), "tags", ["repository_id", "manifest"], unique=False)
@@ -612,6 +636,14 @@ def upgrade() -> None:
             sqlite_where=sa.text(kind),
             postgresql_where=sa.text(kind),
         )
+    op.create_index(
+        "ix_events_tag",
+        "events",
+        ["repository_id", "object_name", "id"],
+        unique=False,
+        sqlite_where=sa.text("object_type = 'tag' AND type != 'GET'"),
+        postgresql_where=sa.text("object_type = 'tag' AND type != 'GET'"),
+    )
     op.create_table(
         "event_cursors",
         sa.Column("name", text, nullable=False),
@@ -654,6 +686,7 @@ def upgrade() -> None:
         sa.Column("variant", text, nullable=False),
         sa.Column("history", text, nullable=False),
         sa.Column("labels", text, nullable=False),
+        sa.Column("runtime", text, server_default="{}", nullable=False),
         sa.ForeignKeyConstraint(
             ["digest"], ["blobs.digest"], name=op.f("fk_image_configs_digest_blobs"), ondelete="CASCADE"
         ),
@@ -1569,6 +1602,7 @@ def downgrade() -> None:
     op.drop_table("teams")
     op.drop_table("repositories")
     op.drop_table("organization_members")
+    op.drop_table("usage_days")
     op.drop_table("usage_deltas")
     op.drop_table("usage")
     op.drop_table("signing_keys")
