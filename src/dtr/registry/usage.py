@@ -4,20 +4,38 @@ What is counted: bytes, pulls and pushes of repositories and namespaces.
 Whoever counts adds a row to `usage_deltas`, in the transaction of what it counts, and waits for nobody;
 `Usage.fold` adds them up in `usage` from time to time. What is read is the sum of both in one statement, hence
 exact at every moment.
+
+What came in a day is in `usage_days`, for as many days as are kept. The pulls and pushes of the whole registry are
+counted there only, when they are added up: some seconds later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import json
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, bindparam, case, cast, delete, func, or_, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, in_list, now
-from dtr.db.schema import usage, usage_deltas
+from dtr.db import Statement, each_row, in_list, now
+from dtr.db.schema import usage, usage_days, usage_deltas
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +50,12 @@ _log = logging.getLogger("dtr.usage")
 _BATCH = 1000
 """Rows in a unit: the writer of SQLite is busy with them for some milliseconds."""
 _PAUSE_SECONDS = 5.0
+_DAY_MS = 86_400_000
+_HOUR_SECONDS = 3600.0
+DAYS_KEPT = 400
+"""A month can be compared with the same of the year before."""
+
+_EPOCH = dt.date(1970, 1, 1)
 
 WHOLE = "*"
 """The scope of the whole registry."""
@@ -77,6 +101,7 @@ _SOME = Statement(
         usage_deltas.c.pushes,
         usage_deltas.c.pulled_at,
         usage_deltas.c.pushed_at,
+        now(),
     )
     .order_by(usage_deltas.c.id)
     .limit(_BATCH)
@@ -109,11 +134,63 @@ _ADD = Statement(
     )
 )
 _DONE = Statement(delete(usage_deltas).where(in_list(usage_deltas.c.id, "ids")))
-
+_given = each_row(
+    "given", usage_days.c.scope, usage_days.c.day, usage_days.c.bytes, usage_days.c.pulls, usage_days.c.pushes
+)
+_dated = insert(usage_days).from_select(
+    ["scope", "day", "bytes", "pulls", "pushes"],
+    select(_given.c.scope, _given.c.day, _given.c.bytes, _given.c.pulls, _given.c.pushes)
+    .where(true())  # SQLite takes ON CONFLICT for a join otherwise
+    .order_by(_given.c.scope, _given.c.day),
+)
+_ADD_DAYS = Statement(
+    _dated.on_conflict_do_update(
+        index_elements=["scope", "day"],
+        set_={name: usage_days.c[name] + _dated.excluded[name] for name in ("bytes", "pulls", "pushes")},
+    )
+)
+_END_DAYS = Statement(delete(usage_days).where(usage_days.c.day <= now() // _DAY_MS - DAYS_KEPT))
 
 _FORGET = tuple(
-    Statement(delete(table).where(table.c.scope == bindparam("scope"))) for table in (usage_deltas, usage)
+    Statement(delete(table).where(table.c.scope == bindparam("scope")))
+    for table in (usage_deltas, usage, usage_days)
 )
+
+# --- days -----------------------------------------------------------------------------------------------------
+
+_today = now() // _DAY_MS
+_from = bindparam("days", type_=BigInteger)
+_part_of_day = union_all(
+    # Beside the days: what there is of each scope in all, hence what there was before any of them.
+    select(usage.c.scope, literal(-1, BigInteger).label("day"), usage.c.bytes, literal(0), literal(0)).where(
+        in_list(usage.c.scope, "scopes")
+    ),
+    select(usage_deltas.c.scope, literal(-1, BigInteger), usage_deltas.c.bytes, literal(0), literal(0)).where(
+        in_list(usage_deltas.c.scope, "scopes")
+    ),
+    select(
+        usage_days.c.scope, usage_days.c.day, usage_days.c.bytes, usage_days.c.pulls, usage_days.c.pushes
+    ).where(in_list(usage_days.c.scope, "scopes"), usage_days.c.day > _today - _from),
+    select(
+        usage_deltas.c.scope,
+        func.coalesce(usage_deltas.c.pulled_at, usage_deltas.c.pushed_at, now()) // _DAY_MS,
+        usage_deltas.c.bytes,
+        usage_deltas.c.pulls,
+        usage_deltas.c.pushes,
+    ).where(in_list(usage_deltas.c.scope, "scopes")),
+).subquery("part_of_day")
+_scope, _day, _bytes, _pulls, _pushes = _part_of_day.c
+_HISTORY = Statement(
+    select(
+        _scope,
+        _day,
+        cast(func.sum(_bytes), BigInteger),
+        cast(func.sum(_pulls), BigInteger),
+        cast(func.sum(_pushes), BigInteger),
+        _today,
+    ).group_by(_scope, _day)
+)
+_TODAY = Statement(select(_today))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +214,16 @@ class Counts:
 
 
 _NOTHING = Counts()
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What was counted of a scope on a day (UTC); `bytes` are those that it held when the day ended, or now."""
+
+    day: dt.date
+    bytes: int
+    pulls: int
+    pushes: int
 
 
 def of_repository(repository: int) -> str:
@@ -177,31 +264,71 @@ class Usage:
         rows = await self._database.fetch_all(_TOTALS, scopes=wanted)
         return dict.fromkeys(wanted, _NOTHING) | {row[0]: _counts(row[1:]) for row in rows}
 
+    async def history(self, scopes: Iterable[str], *, days: int) -> dict[str, list[Day]]:
+        """The last `days` days of each scope, today last, in one query. Before `DAYS_KEPT` nothing is known."""
+        wanted = list(scopes)
+        rows = await self._database.fetch_all(_HISTORY, scopes=wanted, days=days)
+        if not rows:  # of none of them anything was ever counted
+            ((today,),) = await self._database.fetch_all(_TODAY)
+        else:
+            today = rows[0][5]
+        counted = {(scope, day): (size, pulls, pushes) for scope, day, size, pulls, pushes, _ in rows}
+        return {scope: _days(scope, counted, today, days) for scope in wanted}
+
     async def fold(self) -> int:
         """Add up a batch of rows; how many there were. Several may do so at the same time."""
 
         async def work(tx: Transaction) -> int:
             rows = await tx.fetch_all(_SOME)
+            if not rows:
+                return 0
             sums: dict[str, Counts] = {}
-            for _, scope, *counted in rows:
-                sums[scope] = sums.get(scope, _NOTHING) + _counts(counted)
+            days: dict[tuple[str, int], Counts] = {}
+            for _, scope, *counted, moment in rows:
+                counts = _counts(counted)
+                sums[scope] = sums.get(scope, _NOTHING) + counts
+                day = (_latest(counts.pulled_at, counts.pushed_at) or moment) // _DAY_MS
+                days[scope, day] = days.get((scope, day), _NOTHING) + counts
+                if scope != WHOLE and (counts.pulls or counts.pushes):
+                    taken = Counts(pulls=counts.pulls, pushes=counts.pushes)
+                    days[WHOLE, day] = days.get((WHOLE, day), _NOTHING) + taken
             # In one order, so that two who fold never wait for each other in a circle.
             await tx.execute_many(_ADD, [_parameters(scope, sums[scope]) for scope in sorted(sums)])
-            if rows:
-                await tx.execute(_DONE, ids=[row[0] for row in rows])
+            given = [[scope, day, one.bytes, one.pulls, one.pushes] for (scope, day), one in sorted(days.items())]
+            await tx.execute(_ADD_DAYS, given=json.dumps(given))
+            await tx.execute(_DONE, ids=[row[0] for row in rows])
             return len(rows)
 
         return await self._database.unit(work)
 
+    async def forget_days(self) -> int:
+        """Drop the days that are not kept; how many rows."""
+        return await self._database.unit(lambda tx: tx.execute(_END_DAYS))
+
     async def run(self) -> None:
-        """Fold until cancelled."""
+        """Fold, and forget old days, until cancelled."""
+        forgotten = float("-inf")
         while True:
             try:
                 folded = await self.fold()
+                if time.monotonic() - forgotten > _HOUR_SECONDS:
+                    await self.forget_days()
+                    forgotten = time.monotonic()
             except Exception:  # noqa: BLE001 - it goes on, whatever it was
                 _log.exception("folding of usage failed")
                 folded = 0
             await asyncio.sleep(0 if folded == _BATCH else _PAUSE_SECONDS)
+
+
+def _days(scope: str, counted: dict[tuple[str, int], tuple[int, int, int]], today: int, days: int) -> list[Day]:
+    """The days of a scope; day -1 of what was counted is what it has in all."""
+    size = counted.get((scope, -1), (0, 0, 0))[0]
+    found = []
+    for day in range(today, today - days, -1):
+        gained, pulls, pushes = counted.get((scope, day), (0, 0, 0))
+        found.append(Day(_EPOCH + dt.timedelta(days=day), size, pulls, pushes))
+        size -= gained
+    return found[::-1]
 
 
 def _counts(values: Row) -> Counts:

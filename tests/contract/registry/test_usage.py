@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import time
 
 from tests.support.images import make_image, make_index
 from tests.support.invariants import assert_invariants
 from tests.support.rooms import Counter, Rooms
 
-from dtr.registry.usage import Counts, count, of_namespace, of_repository
+from dtr.registry.usage import DAYS_KEPT, WHOLE, Counts, Day, count, of_namespace, of_repository
+
+DAY_MS = 86_400_000
 
 
 async def add(rooms: Rooms, **scopes: Counts) -> None:
@@ -87,7 +91,7 @@ async def test_folding_takes_few_statements_and_leaves_the_audit_content(rooms: 
         await rooms.push(repository, make_image(), "latest")
     counter = Counter().watch(rooms.database)
     await rooms.usage_counts.fold()
-    assert counter.statements <= 2 + 3  # a row for each scope
+    assert counter.statements <= 3 + 3  # a row for each scope; one for all days
     assert await rooms.findings() == []
     await assert_invariants(rooms)
     ((namespace,),) = await rooms.query("SELECT id FROM accounts WHERE name = 'acme'")
@@ -107,3 +111,68 @@ async def test_what_was_counted_of_a_repository_goes_with_it(rooms: Rooms):
     assert await rooms.query(f"SELECT scope FROM usage_deltas WHERE scope = '{of_repository(repository)}'") == []
     assert set(await rooms.usage()) == set()
     await assert_invariants(rooms)
+
+
+def ago(days: int) -> int:
+    """A moment of a day, in milliseconds since 1970 UTC: as far from midnight as now."""
+    return round(time.time() * 1000) - days * DAY_MS
+
+
+def date(days: int) -> dt.date:
+    return dt.datetime.fromtimestamp(ago(days) / 1000, dt.UTC).date()
+
+
+async def test_days_tell_what_came_on_them_and_what_was_held_when_they_ended(rooms: Rooms):
+    await add(rooms, a=Counts(bytes=100, pushes=1, pushed_at=ago(3)))
+    await add(rooms, a=Counts(pulls=2, pulled_at=ago(3)))
+    await add(rooms, a=Counts(bytes=-30, pushed_at=ago(1)))
+    expected = [
+        Day(date(4), 0, 0, 0),
+        Day(date(3), 100, 2, 1),
+        Day(date(2), 100, 0, 0),
+        Day(date(1), 70, 0, 0),
+        Day(date(0), 75, 7, 0),
+    ]
+    await rooms.usage_counts.fold()
+    await add(rooms, a=Counts(bytes=5), b=Counts(pulls=1))
+    await add(rooms, a=Counts(pulls=7, pulled_at=ago(0)))
+    before = await rooms.usage_counts.history(["a", "b", "c"], days=5)
+    assert before["a"] == expected
+    assert before["b"][-1] == Day(date(0), 0, 1, 0)
+    assert before["c"] == [Day(date(day), 0, 0, 0) for day in (4, 3, 2, 1, 0)]
+    await rooms.usage_counts.fold()
+    assert await rooms.usage_counts.history(["a", "b", "c"], days=5) == before
+    # What came before the days that are asked for is held on the first of them.
+    assert (await rooms.usage_counts.history(["a"], days=2))["a"] == expected[-2:]
+
+
+async def test_days_of_the_whole_registry_have_the_pulls_and_pushes_of_all_repositories(rooms: Rooms):
+    await add(rooms, **{"repository:1": Counts(bytes=5, pushes=1, pushed_at=ago(1)), WHOLE: Counts(bytes=5)})
+    await add(rooms, **{"repository:2": Counts(pulls=3, pulled_at=ago(1))})
+    await rooms.usage_counts.fold()
+    whole = (await rooms.usage_counts.history([WHOLE], days=2))[WHOLE]
+    assert whole == [Day(date(1), 0, 3, 1), Day(date(0), 5, 0, 0)]
+
+
+async def test_days_that_are_too_old_are_forgotten_and_what_is_held_stays_right(rooms: Rooms):
+    await add(rooms, a=Counts(bytes=9, pushes=1, pushed_at=ago(DAYS_KEPT)))
+    await add(rooms, a=Counts(bytes=1, pushes=1, pushed_at=ago(DAYS_KEPT - 1)))
+    await rooms.usage_counts.fold()
+    assert await rooms.usage_counts.forget_days() == 2  # that of the whole registry, too
+    days = (await rooms.usage_counts.history(["a"], days=DAYS_KEPT))["a"]
+    assert (days[0], len(days)) == (Day(date(DAYS_KEPT - 1), 10, 0, 1), DAYS_KEPT)
+    assert (await rooms.usage_counts.get(["a"]))["a"].pushes == 2
+
+
+async def test_days_of_many_repositories_are_one_query_and_go_with_them(rooms: Rooms):
+    repository = await rooms.make_repository()
+    await rooms.push(repository, make_image(), "latest")
+    await rooms.usage_counts.fold()
+    scope = of_repository(repository)
+    counter = Counter().watch(rooms.database)
+    days = await rooms.usage_counts.history([scope, *map(of_repository, range(100, 125))], days=14)
+    assert counter.seen == (1, 0)
+    assert (days[scope][-1].pushes, len(days), {len(one) for one in days.values()}) == (1, 26, {14})
+    await rooms.repositories.delete("acme/app")
+    await rooms.collect_all()
+    assert await rooms.query(f"SELECT scope FROM usage_days WHERE scope = '{scope}'") == []
