@@ -333,6 +333,33 @@ repository_redirects = Table(  # a name that a repository had; gone when another
     Column("created_at", BigInteger, nullable=False),
 )
 
+repository_summaries = Table(  # what lists of repositories are filtered and sorted by: narrow rows, read all at once
+    "repository_summaries",
+    metadata,
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("namespace_id", _text, nullable=False),  # as the repository has them, changed together with it
+    Column("visibility", _text, nullable=False),
+    Column("path", _text, nullable=False),
+    # What follows is some seconds late.
+    Column("latest_tag", _text, nullable=False, server_default=""),  # that was moved last; empty: there is none
+    Column("kind", _text, nullable=False, server_default=""),  # of what it names
+    Column("is_signed", Boolean, nullable=False, server_default=false()),  # what it names
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("pulls", BigInteger, nullable=False, server_default="0"),
+    Column("pushed_at", BigInteger, nullable=False, server_default="0"),  # 0: never
+    Index(None, "namespace_id"),
+    postgresql_with=_lively,
+)
+
+pinned_repositories = Table(  # those that users want to find at once
+    "pinned_repositories",
+    metadata,
+    Column("account_id", ForeignKey(accounts.c.id, ondelete="CASCADE"), nullable=False),
+    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("account_id", "repository_id"),
+)
+
 # --- content ------------------------------------------------------------------------------------------------
 
 blobs = Table(  # a row lives exactly as long as it has a link
@@ -383,6 +410,7 @@ manifests = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("review_at", BigInteger),
     PrimaryKeyConstraint("repository_id", "digest"),
+    Index(None, "digest", "repository_id"),  # which repositories have it
     postgresql_with=_lively,
 )
 Index(  # pages of referrers

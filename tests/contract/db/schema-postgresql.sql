@@ -317,6 +317,8 @@ CREATE TABLE manifests (
     CONSTRAINT fk_manifests_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id)
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
+CREATE INDEX ix_manifests_digest_repository_id ON public.manifests USING btree (digest, repository_id);
+
 CREATE INDEX ix_manifests_review_at ON public.manifests USING btree (review_at, repository_id, digest) WHERE (review_at IS NOT NULL);
 
 CREATE INDEX ix_manifests_subject ON public.manifests USING btree (repository_id, subject, digest) WHERE (subject IS NOT NULL);
@@ -424,6 +426,17 @@ CREATE TABLE organization_members (
 CREATE INDEX ix_organization_members_owners ON public.organization_members USING btree (organization_id, user_id) WHERE (is_admin IS TRUE);
 
 CREATE INDEX ix_organization_members_user_id ON public.organization_members USING btree (user_id);
+
+CREATE TABLE pinned_repositories (
+    account_id text COLLATE "C" NOT NULL,
+    repository_id bigint NOT NULL,
+    created_at bigint NOT NULL,
+    CONSTRAINT pk_pinned_repositories PRIMARY KEY (account_id, repository_id),
+    CONSTRAINT fk_pinned_repositories_account_id_accounts FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE CASCADE,
+    CONSTRAINT fk_pinned_repositories_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_pinned_repositories_repository_id ON public.pinned_repositories USING btree (repository_id);
 
 CREATE TABLE policy_tags (
     policy_id text COLLATE "C" NOT NULL,
@@ -619,6 +632,23 @@ CREATE TABLE repository_redirects (
 );
 
 CREATE INDEX ix_repository_redirects_repository_id ON public.repository_redirects USING btree (repository_id);
+
+CREATE TABLE repository_summaries (
+    repository_id bigint NOT NULL,
+    namespace_id text COLLATE "C" NOT NULL,
+    visibility text COLLATE "C" NOT NULL,
+    path text COLLATE "C" NOT NULL,
+    latest_tag text COLLATE "C" NOT NULL DEFAULT ''::text,
+    kind text COLLATE "C" NOT NULL DEFAULT ''::text,
+    is_signed boolean NOT NULL DEFAULT false,
+    bytes bigint NOT NULL DEFAULT '0'::bigint,
+    pulls bigint NOT NULL DEFAULT '0'::bigint,
+    pushed_at bigint NOT NULL DEFAULT '0'::bigint,
+    CONSTRAINT pk_repository_summaries PRIMARY KEY (repository_id),
+    CONSTRAINT fk_repository_summaries_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
+) WITH (autovacuum_vacuum_scale_factor=0.02);
+
+CREATE INDEX ix_repository_summaries_namespace_id ON public.repository_summaries USING btree (namespace_id);
 
 CREATE TABLE repository_user_grants (
     repository_id bigint NOT NULL,

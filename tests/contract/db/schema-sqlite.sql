@@ -327,6 +327,8 @@ CREATE TABLE manifests (
     CONSTRAINT fk_manifests_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id)
 );
 
+CREATE INDEX ix_manifests_digest_repository_id ON manifests (digest, repository_id);
+
 CREATE INDEX ix_manifests_review_at ON manifests (review_at, repository_id, digest) WHERE review_at IS NOT NULL;
 
 CREATE INDEX ix_manifests_subject ON manifests (repository_id, subject, digest) WHERE subject IS NOT NULL;
@@ -437,6 +439,17 @@ CREATE TABLE organization_members (
 CREATE INDEX ix_organization_members_owners ON organization_members (organization_id, user_id) WHERE is_admin IS 1;
 
 CREATE INDEX ix_organization_members_user_id ON organization_members (user_id);
+
+CREATE TABLE pinned_repositories (
+    account_id TEXT NOT NULL,
+    repository_id INTEGER NOT NULL,
+    created_at BIGINT NOT NULL,
+    CONSTRAINT pk_pinned_repositories PRIMARY KEY (account_id, repository_id),
+    CONSTRAINT fk_pinned_repositories_account_id_accounts FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE,
+    CONSTRAINT fk_pinned_repositories_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_pinned_repositories_repository_id ON pinned_repositories (repository_id);
 
 CREATE TABLE policy_tags (
     policy_id TEXT NOT NULL,
@@ -651,6 +664,23 @@ CREATE TABLE repository_redirects (
 );
 
 CREATE INDEX ix_repository_redirects_repository_id ON repository_redirects (repository_id);
+
+CREATE TABLE repository_summaries (
+    repository_id INTEGER NOT NULL,
+    namespace_id TEXT NOT NULL,
+    visibility TEXT NOT NULL,
+    path TEXT NOT NULL,
+    latest_tag TEXT DEFAULT '' NOT NULL,
+    kind TEXT DEFAULT '' NOT NULL,
+    is_signed BOOLEAN DEFAULT 0 NOT NULL,
+    bytes BIGINT DEFAULT '0' NOT NULL,
+    pulls BIGINT DEFAULT '0' NOT NULL,
+    pushed_at BIGINT DEFAULT '0' NOT NULL,
+    CONSTRAINT pk_repository_summaries PRIMARY KEY (repository_id),
+    CONSTRAINT fk_repository_summaries_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
+);
+
+CREATE INDEX ix_repository_summaries_namespace_id ON repository_summaries (namespace_id);
 
 CREATE VIRTUAL TABLE repository_texts USING fts5(path, folded, tokenize = 'trigram');
 

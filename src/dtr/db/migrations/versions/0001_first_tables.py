@@ -382,6 +382,9 @@ def upgrade() -> None:
         postgresql_with=lively,
     )
     op.create_index(
+        op.f("ix_manifests_digest_repository_id"), "manifests", ["digest", "repository_id"], unique=False
+    )
+    op.create_index(
         "ix_manifests_review_at",
         "manifests",
         ["review_at", "repository_id", "digest"],
@@ -770,6 +773,52 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("repository_id", "reference", name=op.f("pk_pulls")),
         postgresql_with=lively,
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "repository_summaries",
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("namespace_id", text, nullable=False),
+        sa.Column("visibility", text, nullable=False),
+        sa.Column("path", text, nullable=False),
+        sa.Column("latest_tag", text, server_default="", nullable=False),
+        sa.Column("kind", text, server_default="", nullable=False),
+        sa.Column("is_signed", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pulls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pushed_at", sa.BigInteger(), server_default="0", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_repository_summaries_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", name=op.f("pk_repository_summaries")),
+        postgresql_with=lively,
+    )
+    op.create_index(
+        op.f("ix_repository_summaries_namespace_id"), "repository_summaries", ["namespace_id"], unique=False
+    )
+    op.create_table(
+        "pinned_repositories",
+        sa.Column("account_id", text, nullable=False),
+        sa.Column("repository_id", counted, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"],
+            ["accounts.id"],
+            name=op.f("fk_pinned_repositories_account_id_accounts"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"],
+            ["repositories.id"],
+            name=op.f("fk_pinned_repositories_repository_id_repositories"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("account_id", "repository_id", name=op.f("pk_pinned_repositories")),
+    )
+    op.create_index(
+        op.f("ix_pinned_repositories_repository_id"), "pinned_repositories", ["repository_id"], unique=False
     )
     op.create_table(
         "repository_redirects",
@@ -1578,6 +1627,8 @@ def downgrade() -> None:
     op.drop_table("namespace_user_grants")
     op.drop_table("repository_user_grants")
     op.drop_table("repository_redirects")
+    op.drop_table("pinned_repositories")
+    op.drop_table("repository_summaries")
     op.drop_table("pulls")
     op.drop_table("image_configs")
     op.drop_table("user_settings")
