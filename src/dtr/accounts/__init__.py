@@ -3,7 +3,7 @@ Accounts: who somebody is, and the one answer to "may X do A on R?".
 
 `Accounts` knows users and organisations, and has one attribute for each of what belongs to them: `logins`,
 `sessions`, `tokens`, `public_keys`, `organizations` (members and teams), `robots`, `grants`, `standings`,
-`user_settings`. `may` is the rule; `Tokens` issues and verifies what clients of the registry carry.
+`reasons`, `user_settings`. `may` is the rule; `Tokens` issues and verifies what clients of the registry carry.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from dtr.accounts.organizations import Member, Team
 from dtr.accounts.passwords import Passwords
 from dtr.accounts.permissions import Action, Facts, Level, Operation, TokenScope, may
 from dtr.accounts.public_keys import Certificate, PublicKey
+from dtr.accounts.reasons import Grant, Person, Reason
 from dtr.accounts.records import SHARED_ORGANIZATION, Account, AccountKind, check_name, folded
 from dtr.accounts.retention import Retention
 from dtr.accounts.robots import Robot
@@ -76,6 +77,7 @@ __all__ = [
     "Claims",
     "Facts",
     "GrantedTeam",
+    "Grant",
     "LastAdministrator",
     "Level",
     "Login",
@@ -91,12 +93,14 @@ __all__ = [
     "Passwords",
     "Place",
     "PlaceUnknown",
+    "Person",
     "PublicKey",
     "PublicKeyInvalid",
     "PublicKeyTaken",
     "PublicKeyUnknown",
     "Retention",
     "Robot",
+    "Reason",
     "RobotUnknown",
     "SessionRules",
     "SessionUnknown",

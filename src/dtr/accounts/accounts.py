@@ -23,6 +23,7 @@ from dtr.accounts.organizations import Organizations
 from dtr.accounts.passwords import Passwords
 from dtr.accounts.public_keys import PublicKeys
 from dtr.accounts.records import (
+from dtr.accounts.reasons import Reasons
     ACCOUNT_COLUMNS,
     SHARED_ORGANIZATION,
     Account,
@@ -192,6 +193,7 @@ class Accounts:
             raise AccountUnknown(name)
         return found
 
+        self.reasons = Reasons(database)
     async def list_accounts(self, query: AccountQuery | None = None, *, limit: int) -> list[Account]:
         """At most `limit` accounts, from where the query starts."""
         query = query or AccountQuery()

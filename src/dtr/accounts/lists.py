@@ -69,7 +69,7 @@ class AccountQuery:
         """The parameters of `statement`."""
         given: dict[str, Any] = {}
         if self.contains:
-            given["pattern"] = f"%{_literal(folded(self.contains))}%"
+            given["pattern"] = pattern_of(self.contains)
         if self.start and self.order == "name":
             given["start"] = findable(self.start)
         elif self.start:
@@ -100,6 +100,16 @@ def _statement(
     )
 
 
-def _literal(text: str) -> str:
-    """A text without what means something in a pattern."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+@cache
+def _count(which: AccountFilter, contains: bool) -> Statement:
+    return Statement(
+        select(func.count())
+        .select_from(accounts)
+        .where(_FILTERS[which], accounts.c.folded.like(bindparam("pattern"), escape="\\") if contains else true())
+    )
+
+
+def pattern_of(part: str) -> str:
+    """A pattern of what contains this part, for texts that are `folded`; it is escaped by a backslash."""
+    escaped = folded(part).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"

@@ -45,7 +45,8 @@ _asker = accounts.alias("asker")
 _owner = accounts.alias("owner")
 
 
-def _level(column: ColumnElement[str]) -> ColumnElement[int]:
+def level_of(column: ColumnElement[str]) -> ColumnElement[int]:
+    """The level that a column of labels says, as a number."""
     # Literals: this is asked with every push, and to bind two dozen values would take a tenth of it.
     ranks: dict[Any, Any] = {
         literal_column(f"'{level.label}'"): literal_column(str(int(level))) for level in Level if level
@@ -54,13 +55,13 @@ def _level(column: ColumnElement[str]) -> ColumnElement[int]:
 
 
 _repository_level = (
-    select(func.max(_level(repository_grants.c.level)))
+    select(func.max(level_of(repository_grants.c.level)))
     .join_from(repository_grants, team_members, repository_grants.c.team_id == team_members.c.team_id)
     .where(repository_grants.c.repository_id == repositories.c.id, team_members.c.user_id == _asker.c.id)
     .scalar_subquery()
 )
 _own_repository_level = (
-    select(_level(repository_user_grants.c.level))
+    select(level_of(repository_user_grants.c.level))
     .where(
         repository_user_grants.c.repository_id == repositories.c.id,
         repository_user_grants.c.user_id == _asker.c.id,
@@ -68,13 +69,13 @@ _own_repository_level = (
     .scalar_subquery()
 )
 _namespace_level = (
-    select(func.max(_level(namespace_grants.c.level)))
+    select(func.max(level_of(namespace_grants.c.level)))
     .join_from(namespace_grants, team_members, namespace_grants.c.team_id == team_members.c.team_id)
     .where(namespace_grants.c.namespace_id == _owner.c.id, team_members.c.user_id == _asker.c.id)
     .scalar_subquery()
 )
 _own_namespace_level = (
-    select(_level(namespace_user_grants.c.level))
+    select(level_of(namespace_user_grants.c.level))
     .where(namespace_user_grants.c.namespace_id == _owner.c.id, namespace_user_grants.c.user_id == _asker.c.id)
     .scalar_subquery()
 )

@@ -66,6 +66,8 @@ RIGHTS = """
     rename public    401 403 403 403 403 +   403 +   403 403 +   401 403 403 403
     paul at private  401 404 403 403 403 403 403 403 403 +   +   401 403 403 403
     paul at public   401 +   403 403 403 403 403 403 403 +   +   401 403 403 403
+    why private      401 404 403 403 +   +   404 +   404 +   +   401 404 403 403
+    why public       401 +   403 403 +   +   403 +   403 +   +   401 403 403 403
     manage private   401 404 403 403 +   +   404 +   404 403 +   401 404 403 403
     manage public    401 403 403 403 +   +   403 +   403 403 +   401 403 403 403
     cache private    401 404 403 403 404 +   404 +   404 403 +   401 404 403 403
@@ -562,6 +564,9 @@ MATRIX = {
     ),
     f"DELETE {REPOSITORY}/teamAccess/{{teamname}}": Row("manage", in_organization=True),
     f"GET {REPOSITORY}/userAccess": Row("look at"),
+    f"GET {REPOSITORY}/access": Row("look at"),
+    f"GET {REPOSITORY}/access/{{username}}": Row("why", path={"username": "paul"}),
+    f"GET {REPOSITORY}/grants": Row("look at"),
     f"PUT {REPOSITORY}/userAccess/{{username}}": Row("manage", {"accessLevel": "read-only"}),
     f"DELETE {REPOSITORY}/userAccess/{{username}}": Row("manage"),
     f"GET {NAMESPACE}/teamAccess": Row("member"),
