@@ -9,7 +9,7 @@ Accounts: who somebody is, and the one answer to "may X do A on R?".
 from __future__ import annotations
 
 from dtr.accounts.access_tokens import TOKEN_KINDS, AccessToken, TokenKind, token_id
-from dtr.accounts.accounts import Accounts
+from dtr.accounts.accounts import Accounts, Details
 from dtr.accounts.errors import (
     AccountError,
     AccountInUse,
@@ -52,7 +52,7 @@ from dtr.accounts.reasons import Grant, Person, Reason
 from dtr.accounts.records import SHARED_ORGANIZATION, Account, AccountKind, check_name, folded
 from dtr.accounts.retention import Retention
 from dtr.accounts.robots import Robot
-from dtr.accounts.sessions import SessionRules, csrf_token, is_session_secret
+from dtr.accounts.sessions import OpenSession, SessionRules, csrf_token, is_session_secret
 from dtr.accounts.standings import Standing
 from dtr.accounts.tokens import Claims, SigningKeys, Tokens
 from dtr.accounts.user_settings import UserSettings
@@ -75,6 +75,7 @@ __all__ = [
     "BadCredentials",
     "Certificate",
     "Claims",
+    "Details",
     "Facts",
     "GrantedTeam",
     "Grant",
@@ -88,6 +89,7 @@ __all__ = [
     "NotAUser",
     "NotAnOrganization",
     "NotGrantable",
+    "OpenSession",
     "Operation",
     "PasswordInvalid",
     "Passwords",

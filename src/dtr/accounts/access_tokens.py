@@ -16,7 +16,20 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from sqlalchemy import BigInteger, Boolean, Text, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import AccountUnknown, TokenUnknown, TokenUnusable
@@ -44,6 +57,8 @@ _LONGEST_LABEL = 1_000
 _LOOKED_AT_ONCE = 1_000
 _LATEST = 253_402_300_799_999
 """The last millisecond that RFC 3339 can write."""
+_DIGITS = 18
+"""A number of fewer is one that every database has."""
 
 # --- which tokens open their accounts -------------------------------------------------------------------------
 
@@ -102,6 +117,7 @@ _columns = (
     EXPIRES_AT,
     tokens.c.creator_user_agent,
     SCOPE,
+    tokens.c.last_used_address,
 )
 _tokens = (
     select(*_columns)
@@ -116,9 +132,16 @@ _page = (
     .limit(bindparam("limit", type_=BigInteger))
 )
 _count = select(func.count()).select_from(tokens).where(_of_kinds)
+_newest_start = tuple_(bindparam("start_at", type_=BigInteger), bindparam("start_id", type_=Text))
+_newest = (
+    _tokens.where(_of_account, _of_kinds, tuple_(tokens.c.created_at, tokens.c.id) <= _newest_start)
+    .order_by(tokens.c.created_at.desc(), tokens.c.id.desc())
+    .limit(bindparam("limit", type_=BigInteger))
+)
 _FIND = Statement(_tokens.where(tokens.c.id == bindparam("id")))
 _LIST = Statement(_page)
 _LIST_OF_ACCOUNT = Statement(_page.where(_of_account))
+_LIST_NEWEST = Statement(_newest)
 _COUNT = Statement(_count)
 _COUNT_OF_ACCOUNT = Statement(_count.where(_of_account))
 _UPDATE = Statement(
@@ -156,6 +179,13 @@ class AccessToken:
     user_agent: str
     """Of the client that made it."""
     scope: TokenScope | None
+    last_used_address: str = ""
+    """From where it was used last; empty: it was not."""
+
+    @property
+    def marker(self) -> str:
+        """What names the token as the first one of a page that begins with the newest."""
+        return f"{self.created_at}:{self.id}"
 
     def event(self, happened: EventType, by: Actor, content: str = "") -> Event:
         """What happened to the token."""
@@ -257,6 +287,26 @@ class AccessTokens:
         else:
             account = await self._accounts.get(name)
             rows = await self._database.fetch_all(_LIST_OF_ACCOUNT, account=account.id, **parameters)
+        return [_token(row) for row in rows]
+
+    async def list_newest(
+        self, name: str, *, kinds: Sequence[TokenKind] = ("access",), start: str = "", limit: int
+    ) -> list[AccessToken]:
+        """
+        At most `limit` tokens of an account, the newest first, from the one with the `marker` `start` on.
+
+        Raises AccountUnknown.
+        """
+        account = await self._accounts.get(name)
+        moment, _, token = start.partition(":")
+        rows = await self._database.fetch_all(
+            _LIST_NEWEST,
+            account=account.id,
+            kinds=list(kinds),
+            start_at=int(moment) if moment.isdecimal() and len(moment) < _DIGITS else _LATEST,
+            start_id=findable(token),
+            limit=limit,
+        )
         return [_token(row) for row in rows]
 
     async def count_tokens(self, name: str | None = None, *, kinds: Sequence[TokenKind] = ("access",)) -> int:
@@ -368,7 +418,8 @@ def _check_label(label: str) -> None:
 
 
 def _token(row: Row) -> AccessToken:
-    number, account_id, account, kind, label, is_active, created_at, last_used_at, expires_at, agent, scope = row
+    number, account_id, account, kind, label, is_active, created_at, last_used_at, expires_at, agent, *rest = row
+    scope, last_used_address = rest
     return AccessToken(
         id=number,
         account_id=account_id,
@@ -381,4 +432,5 @@ def _token(row: Row) -> AccessToken:
         expires_at=expires_at,
         user_agent=agent,
         scope=read_scope(scope),
+        last_used_address=last_used_address,
     )

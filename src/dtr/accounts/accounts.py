@@ -11,19 +11,20 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, bindparam, delete, func, literal, select, update
+from sqlalchemy import BigInteger, Boolean, bindparam, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.access_tokens import AccessTokens
 from dtr.accounts.errors import AccountInUse, AccountUnknown, LastAdministrator, NameTaken, NotAUser
 from dtr.accounts.grants import Grants
+from dtr.accounts.holdings import Holdings
 from dtr.accounts.lists import AccountQuery
 from dtr.accounts.logins import Logins
 from dtr.accounts.organizations import Organizations
 from dtr.accounts.passwords import Passwords
 from dtr.accounts.public_keys import PublicKeys
-from dtr.accounts.records import (
 from dtr.accounts.reasons import Reasons
+from dtr.accounts.records import (
     ACCOUNT_COLUMNS,
     SHARED_ORGANIZATION,
     Account,
@@ -40,12 +41,12 @@ from dtr.accounts.sessions import END_ALL as END_SESSIONS
 from dtr.accounts.sessions import SessionRules, Sessions
 from dtr.accounts.standings import Standings
 from dtr.accounts.user_settings import AllUserSettings
-from dtr.db import ConstraintViolated, Statement, now
+from dtr.db import ConstraintViolated, Statement, in_list, now
 from dtr.db.schema import accounts, organization_members, repositories, tokens, usage, usage_deltas
 from dtr.events import SYSTEM, Event, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from dtr.db import Database, Transaction
     from dtr.events import Actor, EventType
@@ -89,7 +90,33 @@ _COUNT = Statement(
 )
 _IS_THERE_ONE = Statement(select(accounts.c.id).limit(1))
 _SET_PASSWORD = Statement(
-    update(accounts).where(accounts.c.id == bindparam("which")).values(password_hash=bindparam("password_hash"))
+    update(accounts)
+    .where(accounts.c.id == bindparam("which"))
+    .values(password_hash=bindparam("password_hash"), password_is_own=bindparam("own", type_=Boolean))
+)
+_DETAILS = Statement(
+    select(accounts.c.id, accounts.c.created_at, accounts.c.last_login_at, accounts.c.password_is_own).where(
+        in_list(accounts.c.id, "ids")
+    )
+)
+_number_of_organization = func.row_number().over(
+    partition_by=organization_members.c.user_id, order_by=accounts.c.name
+)
+_of_users = (
+    select(
+        organization_members.c.user_id,
+        accounts.c.name,
+        _number_of_organization.label("number"),
+        func.count().over(partition_by=organization_members.c.user_id).label("count"),
+    )
+    .join_from(organization_members, accounts, organization_members.c.organization_id == accounts.c.id)
+    .where(in_list(organization_members.c.user_id, "ids"))
+    .subquery()
+)
+_ORGANIZATIONS = Statement(
+    select(_of_users.c.user_id, _of_users.c.name, _of_users.c.count)
+    .where(_of_users.c.number <= bindparam("most", type_=BigInteger))
+    .order_by(_of_users.c.user_id, _of_users.c.number)
 )
 _CHANGE = Statement(
     update(accounts)
@@ -129,6 +156,21 @@ class Counts:
     organizations: int
 
 
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is not everybody's business of an account; times in milliseconds since 1970."""
+
+    created_at: int
+    last_login_at: int | None
+    """When its password was shown last, to the minute; None: never."""
+    password_is_own: bool
+    """The user set the password, and nobody else."""
+    organizations: tuple[str, ...]
+    """The first of those that the user is in, by name."""
+    organizations_count: int
+    """How many organisations the user is in."""
+
+
 class Accounts:
     """All accounts, and what belongs to them."""
 
@@ -148,8 +190,10 @@ class Accounts:
         self.organizations = Organizations(database, self)
         self.robots = Robots(database)
         self.grants = Grants(database)
+        self.holdings = Holdings(database)
         self.user_settings = AllUserSettings(database)
         self.standings = Standings(database)
+        self.reasons = Reasons(database)
 
     async def create_user(
         self,
@@ -193,12 +237,35 @@ class Accounts:
             raise AccountUnknown(name)
         return found
 
-        self.reasons = Reasons(database)
     async def list_accounts(self, query: AccountQuery | None = None, *, limit: int) -> list[Account]:
         """At most `limit` accounts, from where the query starts."""
         query = query or AccountQuery()
         rows = await self._database.fetch_all(query.statement, limit=limit, **query.parameters)
         return [account_of(row) for row in rows]
+
+    async def count_accounts(self, query: AccountQuery) -> int:
+        """How many accounts a list has in all."""
+        parameters = query.parameters
+        given = {"pattern": parameters["pattern"]} if "pattern" in parameters else {}
+        row = await self._database.fetch_one(query.count, **given)
+        return int(row[0]) if row else 0
+
+    async def details(self, found: Iterable[Account], *, organizations: int = 3) -> dict[str, Details]:
+        """The details of accounts, by id, in two queries; of each so many `organizations` at most."""
+        ids = [one.id for one in found]
+        if not ids:
+            return {}
+        names: dict[str, list[str]] = {}
+        counts: dict[str, int] = {}
+        for user, name, count in await self._database.fetch_all(_ORGANIZATIONS, ids=ids, most=organizations):
+            names.setdefault(user, []).append(name)
+            counts[user] = int(count)
+        return {
+            number: Details(
+                created_at, last_login_at, bool(is_own), tuple(names.get(number, ())), counts.get(number, 0)
+            )
+            for number, created_at, last_login_at, is_own in await self._database.fetch_all(_DETAILS, ids=ids)
+        }
 
     async def count(self) -> Counts:
         """How many users and organisations there are."""
@@ -215,7 +282,7 @@ class Accounts:
         hashed = await self._passwords.hash(password)
 
         async def work(tx: Transaction) -> None:
-            if not await tx.execute(_SET_PASSWORD, which=user.id, password_hash=hashed):
+            if not await tx.execute(_SET_PASSWORD, which=user.id, password_hash=hashed, own=by.id == user.id):
                 raise AccountUnknown(name)
             await _end_logins(tx, user)
             await record(tx, _event("UPDATE", user, by, {"password": "new"}))

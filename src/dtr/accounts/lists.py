@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, or_, select, true, tuple_
+from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, or_, select, true, tuple_
 
 from dtr.accounts.records import ACCOUNT_COLUMNS, Account, findable, folded
 from dtr.db import Statement
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 AccountFilter: TypeAlias = Literal[
-    "all", "users", "orgs", "admins", "non-admins", "active-users", "inactive-users", "robots"
+    "all", "users", "orgs", "admins", "non-admins", "auditors", "active-users", "inactive-users", "robots"
 ]
 """Which accounts; robots are in no list but their own."""
 AccountOrder: TypeAlias = Literal["name", "fullName"]
@@ -32,6 +32,7 @@ _FILTERS: Mapping[AccountFilter, ColumnElement[bool]] = {
     "orgs": accounts.c.kind == "organization",
     "admins": and_(_is_user, accounts.c.is_admin.is_(True)),
     "non-admins": and_(_is_user, accounts.c.is_admin.is_(False)),
+    "auditors": and_(_is_user, accounts.c.is_auditor.is_(True)),
     "active-users": and_(_is_user, accounts.c.is_active.is_(True)),
     "inactive-users": and_(_is_user, accounts.c.is_active.is_(False)),
     "robots": accounts.c.kind == "robot",
@@ -63,6 +64,11 @@ class AccountQuery:
     def statement(self) -> Statement:
         """Reads `ACCOUNT_COLUMNS`, with `parameters` and a `limit`."""
         return _statement(self.filter, self.order, self.descending, bool(self.contains), bool(self.start))
+
+    @property
+    def count(self) -> Statement:
+        """Counts the whole list; its parameter is `pattern`, of those of `parameters`."""
+        return _count(self.filter, bool(self.contains))
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -97,6 +103,15 @@ def _statement(
         )
         .order_by(*(key.desc() if descending else key for key in keys))
         .limit(bindparam("limit", type_=BigInteger))
+    )
+
+
+@cache
+def _count(which: AccountFilter, contains: bool) -> Statement:
+    return Statement(
+        select(func.count())
+        .select_from(accounts)
+        .where(_FILTERS[which], accounts.c.folded.like(bindparam("pattern"), escape="\\") if contains else true())
     )
 
 

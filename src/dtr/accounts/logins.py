@@ -42,8 +42,13 @@ _FIRST = len(ACCOUNT_COLUMNS)
 """The place of the first column behind those of the account."""
 
 _FIND_SECRET = Statement(
-    select(*ACCOUNT_COLUMNS, accounts.c.password_hash).where(accounts.c.name == bindparam("name"))
+    select(
+        *ACCOUNT_COLUMNS,
+        accounts.c.password_hash,
+        or_(accounts.c.last_login_at.is_(None), accounts.c.last_login_at < now() - _TOUCH_MS),
+    ).where(accounts.c.name == bindparam("name"))
 )
+_NOTE_LOGIN = Statement(update(accounts).where(accounts.c.id == bindparam("which")).values(last_login_at=now()))
 _FIND_BY_TOKEN = Statement(
     select(
         *ACCOUNT_COLUMNS,
@@ -56,7 +61,11 @@ _FIND_BY_TOKEN = Statement(
     .outerjoin(PARENTS, IS_CHILD_OF)
     .where(tokens.c.id == bindparam("id"), OPENS)
 )
-_TOUCH = Statement(update(tokens).where(tokens.c.id == bindparam("which")).values(last_used_at=now()))
+_TOUCH = Statement(
+    update(tokens)
+    .where(tokens.c.id == bindparam("which"))
+    .values(last_used_at=now(), last_used_address=bindparam("address"))
+)
 _RENEW_HASH = Statement(
     update(accounts)
     .where(accounts.c.id == bindparam("which"), accounts.c.password_hash == bindparam("old"))
@@ -97,7 +106,7 @@ class Logins:
         BadCredentials, TooManyAttempts.
         """
         if secret.startswith(PREFIXES["access"]):
-            found = await self._check_token(secret, "access")
+            found = await self._check_token(secret, "access", address)
             if found is not None and found.account.name == name:
                 return found
         return await self.authenticate_password(name, secret, address)
@@ -113,11 +122,13 @@ class Logins:
                 raise BadCredentials
             if noteworthy:
                 await self._note(self._throttle.succeeded(name, address))
+        if row is not None and row[_FIRST + 1]:
+            await self._note(self._note_login(login.account))
         return login
 
     async def authenticate_token(self, secret: str, kind: TokenKind, address: str) -> Login:
         """The user whose token this is; as for `authenticate`. Raises BadCredentials, TooManyAttempts."""
-        found = await self._check_token(secret, kind)
+        found = await self._check_token(secret, kind, address)
         if found is None:
             await self._throttle.check(None, address)
             await self._throttle.failed(None, address, _failure(None, address))
@@ -141,6 +152,12 @@ class Logins:
         proof = await self._renew_hash(found, stored, password) if outdated else stored
         return Login(found, "password", proof=proof)
 
+    async def _note_login(self, account: Account) -> None:
+        async def work(tx: Transaction) -> None:
+            await tx.execute(_NOTE_LOGIN, which=account.id)
+
+        await self._database.unit(work, durable=False)
+
     async def _renew_hash(self, account: Account, old: str, password: str) -> str:
         """Store a hash at today's cost; which one is stored then. The password is right also when that fails."""
         new = await self._passwords.hash(password)
@@ -152,7 +169,7 @@ class Logins:
             return new if await self._database.unit(work) else old
         return old
 
-    async def _check_token(self, secret: str, kind: TokenKind) -> Login | None:
+    async def _check_token(self, secret: str, kind: TokenKind, address: str) -> Login | None:
         token = token_id(secret)
         row = await self._database.fetch_one(_FIND_BY_TOKEN, id=token)
         if row is None or row[_FIRST] != kind:
@@ -164,7 +181,7 @@ class Logins:
         if is_to_be_noted:
 
             async def work(tx: Transaction) -> None:
-                await tx.execute(_TOUCH, which=token)
+                await tx.execute(_TOUCH, which=token, address=address)
 
             await self._note(self._database.unit(work))
         return Login(found, "token", scope_of_login(found, scope), token, expires_at)

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Boolean, bindparam, delete, func, or_, select, update
+from sqlalchemy import BigInteger, Boolean, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import (
@@ -151,6 +151,18 @@ _TEAMS_OF = Statement(
         teams.c.id >= bindparam("start"),
     )
     .order_by(teams.c.id)
+    .limit(_limit)
+)
+
+_ALL_TEAMS_OF = Statement(
+    select(*_TEAM_COLUMNS, team_members.c.is_admin, accounts.c.name)
+    .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
+    .join(accounts, accounts.c.id == teams.c.organization_id)
+    .where(
+        team_members.c.user_id == bindparam("user"),
+        tuple_(accounts.c.name, teams.c.name) >= tuple_(bindparam("organization"), bindparam("team")),
+    )
+    .order_by(accounts.c.name, teams.c.name)
     .limit(_limit)
 )
 
@@ -342,6 +354,23 @@ class Organizations:
             _TEAMS_OF, organization=group.id, user=who.id, start=findable(start), limit=limit
         )
         return [(Team(*columns), bool(is_admin)) for *columns, is_admin in rows]
+
+    async def list_all_teams_of(self, user: str, *, start: str = "", limit: int) -> list[tuple[str, Team, bool]]:
+        """
+        At most `limit` teams that a user is in, by ``organisation/team``, from `start` on, which is written so.
+
+        With each comes the name of its organisation, and whether the user administers it. Raises AccountUnknown.
+        """
+        who = await self._accounts.get(user, "user")
+        organization, _, team = start.partition("/")
+        rows = await self._database.fetch_all(
+            _ALL_TEAMS_OF,
+            user=who.id,
+            organization=findable(organization),
+            team=findable(team),
+            limit=limit,
+        )
+        return [(name, Team(*columns), bool(is_admin)) for *columns, is_admin, name in rows]
 
     async def update_team(
         self,

@@ -15,15 +15,17 @@ import contextlib
 import hashlib
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, bindparam, case, delete, select, update
+from sqlalchemy import BigInteger, Text, bindparam, case, delete, func, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.access_tokens import token_id
 from dtr.accounts.errors import SessionUnknown
+from dtr.accounts.lists import pattern_of
 from dtr.accounts.logins import Login
-from dtr.accounts.records import ACCOUNT_COLUMNS, account_of, require_proof
+from dtr.accounts.records import ACCOUNT_COLUMNS, account_of, findable, require_proof
 from dtr.db import DatabaseError, Statement, now
 from dtr.db.schema import accounts, sessions
 from dtr.events import SYSTEM, Actor, Event, Object, record
@@ -31,7 +33,9 @@ from dtr.events import SYSTEM, Actor, Event, Object, record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dtr.db import Database, Transaction
+    from sqlalchemy import ColumnElement
+
+    from dtr.db import Database, Row, Transaction
 
 _PREFIX = "dtrs_"
 _MINUTE = 60_000
@@ -84,6 +88,42 @@ _USE = Statement(
 _END = Statement(delete(sessions).where(sessions.c.id == bindparam("which")))
 END_ALL = Statement(delete(sessions).where(sessions.c.account_id == bindparam("account")))
 """Ends the sessions of an account."""
+_OPEN_COLUMNS = (
+    sessions.c.id,
+    accounts.c.id,
+    accounts.c.name,
+    sessions.c.created_at,
+    sessions.c.last_used_at,
+    sessions.c.expires_at,
+    sessions.c.address,
+    sessions.c.user_agent,
+)
+_is_open = sessions.c.expires_at > now()
+_FIND_OPEN = Statement(
+    select(*_OPEN_COLUMNS)
+    .join_from(sessions, accounts, sessions.c.account_id == accounts.c.id)
+    .where(sessions.c.id == bindparam("id"), _is_open)
+)
+_LATEST = 253_402_300_799_999
+_DIGITS = 18
+"""A number of fewer is one that every database has."""
+
+
+@cache
+def _open_sessions(*, of_account: bool, contains: bool) -> tuple[Statement, Statement]:
+    """Of one account or of all, of those whose names contain something: a page, and how many there are."""
+    of: ColumnElement[bool] = sessions.c.account_id == bindparam("account", type_=Text) if of_account else true()
+    like = accounts.c.folded.like(bindparam("pattern", type_=Text), escape="\\") if contains else true()
+    start = tuple_(bindparam("start_at", type_=BigInteger), bindparam("start_id", type_=Text))
+    joined = (sessions, accounts, sessions.c.account_id == accounts.c.id)
+    page = (
+        select(*_OPEN_COLUMNS)
+        .join_from(*joined)
+        .where(of, like, _is_open, tuple_(sessions.c.last_used_at, sessions.c.id) <= start)
+        .order_by(sessions.c.last_used_at.desc(), sessions.c.id.desc())
+        .limit(bindparam("limit", type_=BigInteger))
+    )
+    return Statement(page), Statement(select(func.count()).join_from(*joined).where(of, like, _is_open))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +135,29 @@ class SessionRules:
     """One that is used in its last so many milliseconds is renewed; 0: none is."""
     per_user: int = 10
     """0: any number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSession:
+    """A session of a user, which is not over; times in milliseconds since 1970."""
+
+    id: str
+    account_id: str
+    account: str
+    """The name of the user."""
+    created_at: int
+    last_used_at: int
+    """To the minute."""
+    expires_at: int
+    address: str
+    """From where it was opened."""
+    user_agent: str
+    """Of the client that opened it."""
+
+    @property
+    def marker(self) -> str:
+        """What names the session as the first one of a page."""
+        return f"{self.last_used_at}:{self.id}"
 
 
 class Sessions:
@@ -166,6 +229,65 @@ class Sessions:
                 await record(tx, Event(type="DELETE", actor=by, object=what))
 
         await self._database.unit(work)
+
+    async def list_open(
+        self, account: str | None = None, *, contains: str = "", start: str = "", limit: int
+    ) -> list[OpenSession]:
+        """
+        At most `limit` sessions, that which was used last first, from the one with the `marker` `start` on.
+
+        Those of the account of this id, or (None) of all accounts whose names contain something.
+        """
+        page, _ = _open_sessions(of_account=account is not None, contains=bool(contains))
+        moment, _, session = start.partition(":")
+        rows = await self._database.fetch_all(
+            page,
+            account=account or "",
+            pattern=pattern_of(contains),
+            start_at=int(moment) if moment.isdecimal() and len(moment) < _DIGITS else _LATEST,
+            start_id=findable(session),
+            limit=limit,
+        )
+        return [_open(row) for row in rows]
+
+    async def count_open(self, account: str | None = None, *, contains: str = "") -> int:
+        """How many sessions `list_open` lists in the end."""
+        _, count = _open_sessions(of_account=account is not None, contains=bool(contains))
+        row = await self._database.fetch_one(count, account=account or "", pattern=pattern_of(contains))
+        return int(row[0]) if row else 0
+
+    async def find_open(self, session: str) -> OpenSession | None:
+        """The session of this id, if it is not over."""
+        row = await self._database.fetch_one(_FIND_OPEN, id=findable(session))
+        return _open(row) if row else None
+
+    async def end_open(self, *found: OpenSession, by: Actor = SYSTEM) -> int:
+        """End sessions of users; how many were not over yet."""
+
+        async def work(tx: Transaction) -> int:
+            number = 0
+            for one in sorted(found, key=lambda session: session.id):
+                if await tx.execute(_END, which=one.id):
+                    number += 1
+                    what = Object("session", one.id, one.account)
+                    await record(tx, Event(type="DELETE", actor=by, object=what))
+            return number
+
+        return await self._database.unit(work)
+
+
+def _open(row: Row) -> OpenSession:
+    number, account_id, account, created_at, last_used_at, expires_at, address, user_agent = row
+    return OpenSession(
+        id=number,
+        account_id=account_id,
+        account=account,
+        created_at=created_at,
+        last_used_at=last_used_at,
+        expires_at=expires_at,
+        address=address,
+        user_agent=user_agent,
+    )
 
 
 def is_session_secret(text: str) -> bool:

@@ -181,3 +181,38 @@ async def test_a_new_user_is_in_the_organization_that_all_are_in_and_nobody_else
     await accounts.create_organization("other")
     members = await accounts.organizations.list_members(SHARED_ORGANIZATION, limit=10)
     assert [(one.account.name, one.is_admin) for one in members] == [("late", False)]
+
+
+async def test_lists_are_counted(accounts: Accounts):
+    for number in range(5):
+        await accounts.create_user(f"ada{number}", None, is_auditor=number < 2, is_active=number > 0)
+    await accounts.create_organization("adas")
+    for query, expected in {
+        AccountQuery(): 6,
+        AccountQuery(filter="users", contains="ADA", start="ada3"): 5,
+        AccountQuery(filter="auditors"): 2,
+        AccountQuery(filter="auditors", contains="ada1"): 1,
+        AccountQuery(filter="inactive-users"): 1,
+        AccountQuery(contains="%"): 0,
+    }.items():
+        assert await accounts.count_accounts(query) == expected
+    found = await accounts.list_accounts(AccountQuery(filter="auditors"), limit=10)
+    assert [one.name for one in found] == ["ada0", "ada1"]
+
+
+async def test_details_tell_organizations_and_whose_word_the_password_is(accounts: Accounts):
+    ada = await accounts.get(await accounts.create_user("ada", "given"))
+    bob = await accounts.get(await accounts.create_user("bob", None))
+    for name in ("zoo", "acme", "club", "dorm"):
+        await accounts.create_organization(name)
+        await accounts.organizations.put_member(name, "ada")
+    found = await accounts.details([ada, bob])
+    assert found[ada.id].organizations == ("acme", "club", "dorm")
+    assert (found[ada.id].organizations_count, found[bob.id].organizations_count) == (4, 0)
+    assert found[ada.id].created_at <= found[bob.id].created_at
+    assert not found[ada.id].password_is_own
+    await accounts.set_password("ada", "chosen", by=ada.acting())
+    assert (await accounts.details([ada]))[ada.id].password_is_own
+    await accounts.set_password("ada", "given again", by=bob.acting())
+    assert not (await accounts.details([ada]))[ada.id].password_is_own
+    assert await accounts.details([]) == {}

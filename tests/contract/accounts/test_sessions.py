@@ -17,9 +17,12 @@ from dtr.accounts import (
     SessionRules,
     SessionUnknown,
     csrf_token,
+    token_id,
 )
 from dtr.db import Database, DatabaseFull, Statement, Transaction
+from dtr.db.schema import accounts as accounts_table
 from dtr.db.schema import events, sessions
+from dtr.events import Actor
 
 HERE = "192.0.2.1"
 MINUTE = 60_000
@@ -32,6 +35,7 @@ SHIFT = Statement(
         expires_at=sessions.c.expires_at - _earlier,
     )
 )
+EARLIER = Statement(update(accounts_table).values(last_login_at=accounts_table.c.last_login_at - 2 * MINUTE))
 ROWS = Statement(select(sessions.c.id, sessions.c.address, sessions.c.user_agent))
 EVENTS = Statement(
     select(events.c.type, events.c.actor_name, events.c.address)
@@ -239,3 +243,72 @@ async def test_a_session_is_not_renewed_when_nothing_can_be_written_but_it_goes_
 
     monkeypatch.setattr(room.database, "unit", full)
     assert await room.is_open(secret)
+
+
+async def test_open_sessions_are_listed_the_one_used_last_first(room: Room):
+    await room.accounts.create_user("bob", "right")
+    first, second = token_id(await room.open()), token_id(await room.open())
+    await room.later(5)
+    other = await room.accounts.logins.authenticate_password("bob", "right", HERE)
+    theirs = token_id(await room.sessions.create(other, "192.0.2.9", user_agent="Other/2.0"))
+    ada = await room.accounts.get("ada")
+    assert {one.id for one in await room.sessions.list_open(ada.id, limit=10)} == {first, second}
+    (newest, *others) = await room.sessions.list_open(limit=10)
+    assert (newest.id, newest.account, newest.address, newest.user_agent) == (
+        theirs,
+        "bob",
+        "192.0.2.9",
+        "Other/2.0",
+    )
+    assert newest.expires_at - newest.created_at == room.rules.lifetime
+    assert newest.last_used_at - others[0].last_used_at >= 5 * MINUTE
+    assert await room.sessions.count_open() == 3
+    assert await room.sessions.count_open(ada.id) == 2
+    found = await room.sessions.list_open(contains="BO", limit=10)
+    assert [one.account for one in found] == ["bob"]
+    assert await room.sessions.count_open(contains="BO") == 1
+    walked = [newest]
+    for expected in others:
+        page = await room.sessions.list_open(start=walked[-1].marker, limit=2)
+        assert page[1] == expected
+        walked.append(page[1])
+    assert len(await room.sessions.list_open(start="none", limit=10)) == 3
+    await room.later(55.5)
+    assert [one.account for one in await room.sessions.list_open(limit=10)] == ["bob"]
+    assert await room.sessions.find_open(first) is None
+    assert await room.sessions.count_open() == 1
+
+
+async def test_an_open_session_is_ended_by_somebody_once(room: Room):
+    secret, other = await room.open(), await room.open()
+    found = await room.sessions.find_open(token_id(secret))
+    assert found is not None
+    assert await room.sessions.end_open(found, by=Actor("user", "1", "root")) == 1
+    assert not await room.is_open(secret)
+    assert await room.is_open(other)
+    assert await room.sessions.end_open(found) == 0
+    assert (await room.database.fetch_all(EVENTS))[-1] == ("DELETE", "root", "")
+    assert await room.sessions.find_open("\ud800") is None
+
+
+async def test_a_log_in_is_noted_to_the_minute(room: Room):
+    async def noted() -> int | None:
+        ada = await room.accounts.get("ada")
+        return (await room.accounts.details([ada]))[ada.id].last_login_at
+
+    assert await noted() is None
+    with pytest.raises(BadCredentials):
+        await room.login("wrong")
+    assert await noted() is None
+    await room.login()
+    first = await noted()
+    assert first is not None
+    await room.login()
+    assert await noted() == first
+
+    async def earlier(tx: Transaction) -> None:
+        await tx.execute(EARLIER)
+
+    await room.database.unit(earlier)
+    await room.login()
+    assert (await noted() or 0) >= first

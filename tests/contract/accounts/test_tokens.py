@@ -280,3 +280,27 @@ async def test_every_change_is_an_event_without_the_secret(ada: Accounts, databa
     ]
     everything = json.dumps([list(row) for row in await database.fetch_all(Statement(select(events)))])
     assert secret not in everything
+
+
+async def test_the_newest_tokens_come_first_and_tell_from_where_they_were_used(accounts: Accounts):
+    await accounts.create_user("ada", None)
+    await accounts.create_user("bob", None)
+    await accounts.tokens.create("bob", "not ada's")
+    secrets = [await accounts.tokens.create("ada", f"token {number}") for number in range(5)]
+    await accounts.tokens.create("ada", "a client", kind="refresh")
+    expected = sorted(await accounts.tokens.list_tokens("ada"), key=lambda one: (-one.created_at, one.id))
+    found = await accounts.tokens.list_newest("ada", limit=10)
+    assert sorted(found, key=lambda one: (-one.created_at, one.id)) == expected
+    assert [one.created_at for one in found] == [one.created_at for one in expected]
+    for number in range(5):
+        assert await accounts.tokens.list_newest("ada", start=found[number].marker, limit=10) == found[number:]
+    assert await accounts.tokens.list_newest("ada", start="nothing", limit=2) == found[:2]
+    assert [one.kind for one in await accounts.tokens.list_newest("ada", kinds=("refresh",), limit=2)] == [
+        "refresh"
+    ]
+    assert [one.last_used_address for one in found] == [""] * 5
+    await accounts.logins.authenticate("ada", secrets[0], "192.0.2.7")
+    used = await accounts.tokens.find(token_id(secrets[0]))
+    assert used is not None
+    assert used.last_used_address == "192.0.2.7"
+    assert used.last_used_at is not None

@@ -27,7 +27,7 @@ from tests.support.signing import make_key, public_pem
 from tests.support.trees import Tree
 
 import dtr
-from dtr.accounts import Level
+from dtr.accounts import Level, token_id
 from dtr.backends import Backends, Own
 from dtr.backends import Definition as StorageDefinition
 from dtr.db import ConstraintViolated, Database, Statement
@@ -214,6 +214,10 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     session = await accounts.sessions.create(login, "192.0.2.1")
     found = await accounts.sessions.find(session)
     await did.does("Sessions.end", accounts.sessions.end, found)
+    other = token_id(await accounts.sessions.create(login, "192.0.2.1"))
+    opened = await accounts.sessions.find_open(other)
+    assert opened is not None
+    await did.does("Sessions.end_open", accounts.sessions.end_open, opened)
     # repositories
     repositories = rooms.repositories
     number = await did.does(
