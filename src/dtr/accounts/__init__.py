@@ -42,7 +42,7 @@ from dtr.accounts.errors import (
     UserUnknown,
 )
 from dtr.accounts.grants import GrantedTeam, Place
-from dtr.accounts.lists import AccountFilter, AccountOrder, AccountQuery, MemberFilter
+from dtr.accounts.lists import AccountFilter, AccountOrder, AccountQuery, MemberFilter, MemberOrder, MemberQuery
 from dtr.accounts.logins import Login
 from dtr.accounts.organizations import Member, Team
 from dtr.accounts.passwords import Passwords
@@ -84,6 +84,8 @@ __all__ = [
     "Login",
     "Member",
     "MemberFilter",
+    "MemberOrder",
+    "MemberQuery",
     "MemberUnknown",
     "NameTaken",
     "NotAUser",

@@ -24,6 +24,7 @@ AccountOrder: TypeAlias = Literal["name", "fullName"]
 MemberFilter: TypeAlias = Literal["all", "admins", "non-admins"]
 """Which members of an organisation or a team."""
 MEMBER_FILTERS: tuple[MemberFilter, ...] = get_args(MemberFilter)
+MemberOrder: TypeAlias = Literal["id", "name"]
 
 _is_user = accounts.c.kind == "user"
 _FILTERS: Mapping[AccountFilter, ColumnElement[bool]] = {
@@ -82,6 +83,22 @@ class AccountQuery:
             full_name, slash, name = self.start.rpartition("/")
             given |= {"start_full": full_name if slash else name, "start": findable(name) if slash else ""}
         return given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberQuery:
+    """A list of members of an organisation or team, or of the organisations of a user."""
+
+    filter: MemberFilter = "all"
+    order: MemberOrder = "id"
+    contains: str = ""
+    """A part of name or full name, in whatever case; empty: any."""
+    start: str = ""
+    """Where the page begins: id or name, as the order is; empty: at the beginning."""
+
+    def marker(self, account: Account) -> str:
+        """What names an account as the first record of a page."""
+        return account.name if self.order == "name" else account.id
 
 
 @cache

@@ -22,6 +22,7 @@ from dtr.accounts.errors import (
     TeamNameTaken,
     TeamUnknown,
 )
+from dtr.accounts.lists import MemberQuery, pattern_of
 from dtr.accounts.records import ACCOUNT_COLUMNS, Account, account_of, check_name, findable, new_id
 from dtr.db import ConstraintViolated, Statement, in_list
 from dtr.db.schema import accounts, organization_members, team_members, teams
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
 
     from dtr.accounts.accounts import Accounts
-    from dtr.accounts.lists import MemberFilter
+    from dtr.accounts.lists import MemberFilter, MemberOrder
     from dtr.db import Database, Transaction
     from dtr.events import Actor, EventType
 
@@ -74,16 +75,6 @@ _REMOVE_FROM_TEAMS = Statement(
     )
 )
 _FIND_MEMBER = Statement(select(organization_members.c.is_admin).where(*_in_organization))
-_ORGANIZATIONS_OF = Statement(
-    select(*ACCOUNT_COLUMNS, organization_members.c.is_admin)
-    .join_from(organization_members, accounts, organization_members.c.organization_id == accounts.c.id)
-    .where(
-        organization_members.c.user_id == bindparam("user"),
-        organization_members.c.organization_id >= bindparam("start"),
-    )
-    .order_by(organization_members.c.organization_id)
-    .limit(_limit)
-)
 
 # --- teams ----------------------------------------------------------------------------------------------------
 
@@ -114,12 +105,15 @@ _TEAM_ITSELF = Statement(select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("i
 _LOCK_TEAM = Statement(
     select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")).with_for_update(of=teams, key_share=True)
 )
-_LIST_TEAMS = Statement(
+_list_teams = (
     select(*_TEAM_COLUMNS)
     .where(teams.c.organization_id == bindparam("organization"), teams.c.name >= bindparam("start"))
     .order_by(teams.c.name)
     .limit(_limit)
 )
+_LIST_TEAMS = Statement(_list_teams)
+# Names of teams are lower-case already.
+_FIND_TEAMS = Statement(_list_teams.where(teams.c.name.like(bindparam("pattern"), escape="\\")))
 _CHANGE_TEAM = Statement(
     update(teams)
     .where(teams.c.id == bindparam("which"))
@@ -165,6 +159,12 @@ _ALL_TEAMS_OF = Statement(
     .order_by(accounts.c.name, teams.c.name)
     .limit(_limit)
 )
+_TEAMS_OF_ALL = Statement(
+    select(team_members.c.user_id, *_TEAM_COLUMNS, team_members.c.is_admin)
+    .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
+    .where(in_list(team_members.c.user_id, "users"), teams.c.organization_id == bindparam("organization"))
+    .order_by(teams.c.name)
+)
 
 # --- how many, and lists of members -----------------------------------------------------------------------------
 
@@ -183,26 +183,40 @@ _SIZES = Statement(
 
 
 class _Membership:
-    """Reading the members of an organisation or of a team."""
+    """Reading one side of the members of organisations or teams: the accounts in `listed`, of one `group`."""
 
-    def __init__(self, table: Table, group: ColumnElement[str]) -> None:
-        self._table = table
-        listed = (
-            select(*ACCOUNT_COLUMNS, table.c.is_admin)
-            .join_from(table, accounts, table.c.user_id == accounts.c.id)
-            .where(group == bindparam("group"), table.c.user_id >= bindparam("start"))
-            .order_by(table.c.user_id)
-            .limit(_limit)
-        )
-        self.lists: dict[MemberFilter, Statement] = {
-            "all": Statement(listed),
-            "admins": Statement(listed.where(table.c.is_admin.is_(True))),
-            "non-admins": Statement(listed.where(table.c.is_admin.is_(False))),
-        }
+    def __init__(
+        self, listed: ColumnElement[str], group: ColumnElement[str], is_admin: ColumnElement[bool]
+    ) -> None:
+        self._listed = listed
+        self._group = group
+        self._is_admin = is_admin
+        self._statements: dict[tuple[MemberFilter, MemberOrder, bool], Statement] = {}
+
+    def statement(self, which: MemberFilter, order: MemberOrder, *, contains: bool) -> Statement:
+        """A page of them; its parameters are `group`, `start`, `limit`, and `pattern` for what it `contains`."""
+        key = (which, order, contains)
+        if key not in self._statements:
+            by = self._listed if order == "id" else accounts.c.name
+            found = (
+                select(*ACCOUNT_COLUMNS, self._is_admin)
+                .join_from(self._listed.table, accounts, self._listed == accounts.c.id)
+                .where(self._group == bindparam("group"), by >= bindparam("start"))
+                .order_by(by)
+                .limit(_limit)
+            )
+            if which != "all":
+                found = found.where(self._is_admin.is_(which == "admins"))
+            if contains:
+                found = found.where(accounts.c.folded.like(bindparam("pattern"), escape="\\"))
+            self._statements[key] = Statement(found)
+        return self._statements[key]
 
 
-_OF_ORGANIZATION = _Membership(organization_members, organization_members.c.organization_id)
-_OF_TEAM = _Membership(team_members, team_members.c.team_id)
+_in = organization_members.c
+_OF_ORGANIZATION = _Membership(_in.user_id, _in.organization_id, _in.is_admin)
+_OF_USER = _Membership(_in.organization_id, _in.user_id, _in.is_admin)
+_OF_TEAM = _Membership(team_members.c.user_id, team_members.c.team_id, team_members.c.is_admin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,16 +303,16 @@ class Organizations:
         return Member(who, is_admin)
 
     async def list_members(
-        self, organization: str, which: MemberFilter = "all", *, start: str = "", limit: int
+        self, organization: str, query: MemberQuery | None = None, *, limit: int
     ) -> list[Member]:
         """At most `limit` members of an organisation, by id, from the id `start` on. Raises AccountUnknown."""
         group = await self._accounts.get(organization, "organization")
-        return await self._list(_OF_ORGANIZATION.lists[which], group=group.id, start=start, limit=limit)
+        return await self._list(_OF_ORGANIZATION, group.id, query, limit)
 
-    async def list_organizations(self, user: str, *, start: str = "", limit: int) -> list[Member]:
-        """At most `limit` organisations that a user is in, by id, from `start` on. Raises AccountUnknown."""
+    async def list_organizations(self, user: str, query: MemberQuery | None = None, *, limit: int) -> list[Member]:
+        """At most `limit` organisations that a user is in. Raises AccountUnknown."""
         who = await self._accounts.get(user, "user")
-        return await self._list(_ORGANIZATIONS_OF, user=who.id, start=start, limit=limit)
+        return await self._list(_OF_USER, who.id, query, limit)
 
     async def sizes(self, organizations: Iterable[Account]) -> dict[str, Size]:
         """How large organisations are, by id, in one query; other accounts are left aside."""
@@ -336,15 +350,29 @@ class Organizations:
         """At most `limit` teams of an organisation, by name, from the name `start` on. Raises AccountUnknown."""
         group = await self._accounts.get(organization, "organization")
         rows = await self._database.fetch_all(
-            _LIST_TEAMS, organization=group.id, start=findable(start), limit=limit
+            _FIND_TEAMS if contains else _LIST_TEAMS,
+            organization=group.id,
+            start=findable(start),
+            limit=limit,
+            **pattern,
         )
         return [Team(*row) for row in rows]
 
     async def list_teams_of(
+        pattern = {"pattern": pattern_of(contains)} if contains else {}
         self, organization: str, user: str, *, start: str = "", limit: int
     ) -> list[tuple[Team, bool]]:
         """
         At most `limit` teams of an organisation that a user is in, by id, from the id `start` on.
+
+    async def teams_of(self, organization_id: str, users: Iterable[str]) -> dict[str, list[tuple[Team, bool]]]:
+        """The teams of an organisation that users, by id, are in, by name, and whether they administer them."""
+        found: dict[str, list[tuple[Team, bool]]] = {user: [] for user in users}
+        if found:
+            rows = await self._database.fetch_all(_TEAMS_OF_ALL, organization=organization_id, users=list(found))
+            for user, *columns, is_admin in rows:
+                found[user].append((Team(*columns), bool(is_admin)))
+        return found
 
         With each comes whether the user administers it. Raises AccountUnknown.
         """
@@ -477,11 +505,11 @@ class Organizations:
         return Member(who, is_admin)
 
     async def list_team_members(
-        self, organization: str, team: str, which: MemberFilter = "all", *, start: str = "", limit: int
+        self, organization: str, team: str, query: MemberQuery | None = None, *, limit: int
     ) -> list[Member]:
         """At most `limit` members of a team, by id, from the id `start` on. Raises TeamUnknown."""
         found = await self.get_team(organization, team)
-        return await self._list(_OF_TEAM.lists[which], group=found.id, start=start, limit=limit)
+        return await self._list(_OF_TEAM, found.id, query, limit)
 
     # --- what these have in common ---
 
@@ -493,8 +521,18 @@ class Organizations:
         *columns, name = row
         return Team(*columns), name
 
-    async def _list(self, statement: Statement, *, start: str, limit: int, **of: str) -> list[Member]:
-        rows = await self._database.fetch_all(statement, start=findable(start), limit=limit, **of)
+    async def _list(
+        self, membership: _Membership, group: str, query: MemberQuery | None, limit: int
+    ) -> list[Member]:
+        query = query or MemberQuery()
+        pattern = {"pattern": pattern_of(query.contains)} if query.contains else {}
+        rows = await self._database.fetch_all(
+            membership.statement(query.filter, query.order, contains=bool(pattern)),
+            group=group,
+            start=findable(query.start),
+            limit=limit,
+            **pattern,
+        )
         return [Member(account_of(row), bool(row[-1])) for row in rows]
 
     async def _put(

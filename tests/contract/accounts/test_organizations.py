@@ -10,6 +10,7 @@ from sqlalchemy import select
 from dtr.accounts import (
     Accounts,
     AccountUnknown,
+    MemberQuery,
     MemberUnknown,
     Team,
     TeamNameInvalid,
@@ -53,18 +54,77 @@ async def ids(accounts: Accounts, *names: str) -> list[str]:
 async def test_members_are_listed_by_id_in_pages_and_filtered(org: Accounts):
     rooms = org.organizations
     for list_members, all_of_them, admins in (
-        (lambda **how: rooms.list_members("org", **how), NAMES, ("ada", "bob")),
-        (lambda **how: rooms.list_team_members("org", "devs", **how), ("ada", "cher", "dora"), ("cher",)),
+        (lambda *which, **how: rooms.list_members("org", *which, **how), NAMES, ("ada", "bob")),
+        (
+            lambda *which, **how: rooms.list_team_members("org", "devs", *which, **how),
+            ("ada", "cher", "dora"),
+            ("cher",),
+        ),
     ):
         others = tuple(set(all_of_them) - set(admins))
         for which, expected in (("all", all_of_them), ("admins", admins), ("non-admins", others)):
             wanted = await ids(org, *expected)
-            found = await list_members(which=which, limit=10)
+            found = await list_members(MemberQuery(filter=which), limit=10)
             assert [one.account.id for one in found] == wanted
             for place, start in enumerate(wanted):
-                page = await list_members(which=which, start=start, limit=2)
+                page = await list_members(MemberQuery(filter=which, start=start), limit=2)
                 assert [one.account.id for one in page] == wanted[place : place + 2]
     assert await rooms.list_members("empty", limit=10) == []
+
+
+async def test_members_are_listed_by_name_and_found_by_a_part_of_either_name(org: Accounts):
+    rooms = org.organizations
+    await org.update("cher", full_name="Cher Ângel_a")
+    await org.organizations.put_member("empty", "cher", is_admin=True)
+    for list_members, names in (
+        (lambda *which, **how: rooms.list_members("org", *which, **how), list(NAMES)),
+        (lambda *which, **how: rooms.list_team_members("org", "devs", *which, **how), ["ada", "cher", "dora"]),
+        (lambda *which, **how: rooms.list_organizations("cher", *which, **how), ["empty", "org"]),
+    ):
+        found = await list_members(MemberQuery(order="name"), limit=10)
+        assert [one.account.name for one in found] == names
+        for place, start in enumerate(names):
+            page = await list_members(MemberQuery(order="name", start=start), limit=2)
+            assert [one.account.name for one in page] == names[place : place + 2]
+    for part, names in (
+        ("ÂNGEL", ["cher"]),
+        ("a", ["ada", "cher", "dora"]),
+        ("l_a", ["cher"]),
+        ("l%a", []),
+        ("R_", []),
+    ):
+        found = await rooms.list_members("org", MemberQuery(order="name", contains=part), limit=10)
+        assert [one.account.name for one in found] == names
+    found = await rooms.list_members("org", MemberQuery(filter="admins", contains="a"), limit=10)
+    assert [one.account.name for one in found] == ["ada"]
+    found = await rooms.list_organizations("cher", MemberQuery(filter="admins"), limit=10)
+    assert [one.account.name for one in found] == ["empty"]
+
+
+async def test_teams_of_many_members_are_one_question(org: Accounts, database: Database):
+    await org.organizations.put_team_member("org", "ops", "cher")
+    await org.organizations.create_team("empty", "devs")
+    await org.organizations.put_team_member("empty", "devs", "ada")
+    users = [(await org.get(name)).id for name in ("ada", "bob", "cher")]
+    group = await org.get("org")
+    seen: list[str] = []
+    database.observe = lambda kind, _: seen.append(kind)
+    found = await org.organizations.teams_of(group.id, users)
+    assert seen == ["read"]
+    assert [[(team.name, is_admin) for team, is_admin in found[user]] for user in users] == [
+        [("devs", False)],
+        [],
+        [("devs", True), ("ops", False)],
+    ]
+    assert await org.organizations.teams_of(group.id, []) == {}
+
+
+async def test_teams_are_found_by_a_part_of_their_names(org: Accounts):
+    for part, names in (("S", ["devs", "ops"]), ("a.b", ["a.b"]), ("a_b", []), ("%", [])):
+        found = await org.organizations.list_teams("org", contains=part, limit=10)
+        assert [one.name for one in found] == names
+    (second,) = await org.organizations.list_teams("org", contains="s", start="e", limit=10)
+    assert (second.name, second.members) == ("ops", 0)
 
 
 async def test_teams_are_listed_by_name_with_the_number_of_their_members(org: Accounts):
@@ -80,7 +140,9 @@ async def test_what_a_user_is_in_is_listed_with_its_role(org: Accounts):
     found = await org.organizations.list_organizations("cher", limit=10)
     assert [one.account.id for one in found] == await ids(org, "org", "empty")
     assert {one.account.name: one.is_admin for one in found} == {"org": False, "empty": True}
-    (second,) = await org.organizations.list_organizations("cher", start=found[1].account.id, limit=10)
+    (second,) = await org.organizations.list_organizations(
+        "cher", MemberQuery(start=found[1].account.id), limit=10
+    )
     assert second == found[1]
     teams = await org.organizations.list_teams_of("org", "cher", limit=10)
     assert {team.name: is_admin for team, is_admin in teams} == {"devs": True, "ops": False}
@@ -216,3 +278,27 @@ async def test_every_change_is_written_down_once(org: Accounts, database: Databa
         ("DELETE", "member", "bob", "", "empty"),
         ("DELETE", "team", "empty/makers", "d", None),
     ]
+
+
+async def test_all_teams_of_a_user_are_listed_by_organization_and_team(accounts: Accounts):
+    await accounts.create_user("ada", None)
+    await accounts.create_user("bob", None)
+    for organization, teams in {"zoo": ("apes", "bats"), "acme": ("ops", "devs")}.items():
+        await accounts.create_organization(organization)
+        for team in teams:
+            await accounts.organizations.create_team(organization, team)
+            await accounts.organizations.put_team_member(organization, team, "ada", is_admin=team == "ops")
+    await accounts.organizations.put_team_member("zoo", "apes", "bob")
+    expected = [("acme", "devs", False), ("acme", "ops", True), ("zoo", "apes", False), ("zoo", "bats", False)]
+
+    async def told(start: str, limit: int) -> list[tuple[str, str, bool]]:
+        found = await accounts.organizations.list_all_teams_of("ada", start=start, limit=limit)
+        return [(organization, team.name, is_admin) for organization, team, is_admin in found]
+
+    assert await told("", 10) == expected
+    assert await told("acme/ops", 2) == expected[1:3]
+    assert await told("acme/p", 10) == expected[2:]
+    ((_, apes, _),) = await accounts.organizations.list_all_teams_of("bob", limit=10)
+    assert apes.members == 2
+    with pytest.raises(AccountUnknown):
+        await accounts.organizations.list_all_teams_of("zoo", limit=10)

@@ -69,6 +69,32 @@ def test_lists_of_members_are_whole_page_by_page(world: Api, size: int):
     assert world.admin.get(f"{ACME}/members", filter="owners").expect(400).codes == ["INVALID_PARAMETERS"]
 
 
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_members_are_listed_by_name_and_searched_page_by_page(world: Api, size: int):
+    for path, names in (
+        (f"{ACME}/members", ["ada", "bob", "cher"]),
+        (f"{ACME}/teams/devs/members", ["bob", "cher"]),
+    ):
+        found = collect(world, path, "members", size, order="name")
+        assert [one["member"]["name"] for one in found] == names
+        found = collect(world, path, "members", size, order="name", contains="B")
+        assert [one["member"]["name"] for one in found] == ["bob"]
+    orgs = collect(world, f"{ACCOUNTS}/ada/organizations", "memberOrgs", size, order="name", contains="C")
+    assert [one["org"]["name"] for one in orgs] == ["acme", "docker-datacenter"]
+    assert [one["name"] for one in collect(world, f"{ACME}/teams", "teams", size, contains="EV")] == ["devs"]
+    assert world.admin.get(f"{ACME}/members", order="age").expect(400).codes == ["INVALID_PARAMETERS"]
+
+
+def test_members_are_listed_with_their_teams_for_who_asks_for_that(world: Api):
+    listed = world.admin.get(f"{ACME}/members", order="name", details=True).expect(200).json["members"]
+    assert {one["member"]["name"]: one["teams"] for one in listed} == {
+        "ada": [],
+        "bob": [{"name": "devs", "isAdmin": False}],
+        "cher": [{"name": "devs", "isAdmin": False}],
+    }
+    assert "teams" not in world.admin.get(f"{ACME}/members", order="name").json["members"][0]
+
+
 def test_a_team_is_made_read_changed_and_removed(world: Api):
     made = world.admin.post(f"{ACME}/teams", {"name": "ops", "type": "managed"}).expect(201).json
     acme = world.admin.get(ACME).json

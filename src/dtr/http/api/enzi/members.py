@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
-from dtr.accounts import MemberFilter, Operation
+from dtr.accounts import MemberFilter, MemberOrder, MemberQuery, Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.enzi.records import (
+    LONGEST_TEXT,
     List,
     MemberRecord,
     MembershipForm,
@@ -24,17 +25,85 @@ from dtr.http.api.models import AccountRecord, Record
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
+if TYPE_CHECKING:
+    from dtr.accounts import Member
+    from dtr.http.api.paging import Page
+    from dtr.http.api.rooms import Rooms
+
 router = APIRouter(prefix="/enzi/v0/accounts", tags=["enzi"], route_class=Route)
 
-FilterDep = Annotated[MemberFilter, Query(alias="filter", description="Which members.")]
 _READ = errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT")
+
+
+def _query(
+    page: ListDep,
+    which: Annotated[MemberFilter, Query(alias="filter", description="Which members.")] = "all",
+    order: Annotated[
+        MemberOrder, Query(description="By what they are listed; `start` is an id, or a name.")
+    ] = "id",
+    contains: Annotated[
+        str, Query(max_length=LONGEST_TEXT, description="A part of name or full name, in whatever case.")
+    ] = "",
+) -> MemberQuery:
+    return MemberQuery(filter=which, order=order, contains=contains, start=page.start)
+
+
+QueryDep = Annotated[MemberQuery, Depends(_query)]
+"""Which members are asked for, and in which order."""
+
+
+class TeamOfMember(Record):
+    """A team that a member is in."""
+
+    name: str
+    is_admin: bool = Field(description="May edit the team and its members.")
+
+
+class ListedMember(MemberRecord):
+    """A member on a page."""
+
+    teams: list[TeamOfMember] | None = Field(
+        None, description="With `details`: the member's teams in the organization, by name."
+    )
 
 
 class MemberList(List):
     """A page of members."""
 
-    members: list[MemberRecord]
+    members: list[ListedMember]
     resource_count: int = Field(description="How many members there are, whatever was asked for.")
+
+    @classmethod
+    async def of(
+        cls,
+        rooms: Rooms,
+        found: list[Member],
+        page: Page,
+        query: MemberQuery,
+        count: int,
+        *,
+        teams_in: str | None = None,
+    ) -> MemberList:
+        """The page of the members that were `found`; with their teams in the organization of the id `teams_in`."""
+        shown = found[: page.size]
+        teams = {}
+        if teams_in is not None:
+            teams = await rooms.accounts.organizations.teams_of(teams_in, [one.account.id for one in shown])
+        return cls(
+            members=[
+                ListedMember(
+                    **dict(member_record(one)),
+                    teams=[
+                        TeamOfMember(name=team.name, is_admin=is_admin) for team, is_admin in teams[one.account.id]
+                    ]
+                    if teams
+                    else None,
+                )
+                for one in shown
+            ],
+            resource_count=count,
+            next_page_start=query.marker(found[page.size].account) if len(found) > page.size else "",
+        )
 
 
 class MemberOrganization(Record):
@@ -65,11 +134,11 @@ class MemberTeamList(List):
 
 @router.get("/{user}/organizations", summary="A user's organizations", responses=_READ)
 async def list_organizations_of_user(
-    user: str, page: ListDep, caller: CallerDep, rooms: RoomsDep, response: Response
+    user: str, page: ListDep, query: QueryDep, caller: CallerDep, rooms: RoomsDep, response: Response
 ) -> MemberOrganizationList:
-    """For the user itself, and for administrators. In the order of ids."""
+    """For the user itself, and for administrators. The filter `admins` lists those that the user owns."""
     account = await own(caller, rooms.accounts, user, Operation.SEE_SYSTEM, "user")
-    found = await rooms.accounts.organizations.list_organizations(account.id, start=page.start, limit=page.limit)
+    found = await rooms.accounts.organizations.list_organizations(account.id, query, limit=page.limit)
     shown = found[: page.size]
     records = await account_records(rooms.accounts, [one.account for one in shown])
     listed = MemberOrganizationList(
@@ -77,7 +146,7 @@ async def list_organizations_of_user(
             MemberOrganization(org=record, is_admin=one.is_admin)
             for record, one in zip(records, shown, strict=True)
         ],
-        next_page_start=found[page.size].account.id if len(found) > page.size else "",
+        next_page_start=query.marker(found[page.size].account) if len(found) > page.size else "",
     )
     listed.told(response)
     return listed
@@ -87,21 +156,19 @@ async def list_organizations_of_user(
 async def list_members(
     org: str,
     page: ListDep,
+    query: QueryDep,
     caller: CallerDep,
     rooms: RoomsDep,
     response: Response,
-    which: FilterDep = "all",
+    details: Annotated[bool, Query(description="With the teams of each.")] = False,
 ) -> MemberList:
-    """For its members, and for administrators. In the order of ids."""
+    """For its members, and for administrators."""
     organization = await joined(caller, rooms.accounts, org)
     organizations = rooms.accounts.organizations
-    found = await organizations.list_members(organization.id, which, start=page.start, limit=page.limit)
+    found = await organizations.list_members(organization.id, query, limit=page.limit)
     size = (await organizations.sizes([organization]))[organization.id]
-    listed = MemberList(
-        members=[member_record(one) for one in found[: page.size]],
-        resource_count=size.members,
-        next_page_start=found[page.size].account.id if len(found) > page.size else "",
-    )
+    teams_in = organization.id if details else None
+    listed = await MemberList.of(rooms, found, page, query, size.members, teams_in=teams_in)
     listed.told(response, size.members)
     return listed
 

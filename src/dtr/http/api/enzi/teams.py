@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from dtr.http.api.caller import CallerDep
-from dtr.http.api.enzi.members import FilterDep, MemberList
+from dtr.http.api.enzi.members import MemberList, QueryDep
 from dtr.http.api.enzi.records import (
     LONGEST_TEXT,
     List,
@@ -49,11 +51,20 @@ class TeamChange(Form):
 
 
 @router.get("", summary="An organization's teams", responses=errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT"))
-async def list_teams(org: str, page: ListDep, caller: CallerDep, rooms: RoomsDep, response: Response) -> TeamList:
+async def list_teams(
+    org: str,
+    page: ListDep,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    response: Response,
+    contains: Annotated[
+        str, Query(max_length=LONGEST_TEXT, description="A part of the name, in whatever case.")
+    ] = "",
+) -> TeamList:
     """For its members, and for administrators. In the order of names."""
     organization = await joined(caller, rooms.accounts, org)
     organizations = rooms.accounts.organizations
-    found = await organizations.list_teams(organization.id, start=page.start, limit=page.limit)
+    found = await organizations.list_teams(organization.id, contains=contains, start=page.start, limit=page.limit)
     size = (await organizations.sizes([organization]))[organization.id]
     listed = TeamList(
         teams=[TeamRecord.of(one) for one in found[: page.size]],
@@ -113,23 +124,17 @@ async def list_team_members(
     org: str,
     team: str,
     page: ListDep,
+    query: QueryDep,
     caller: CallerDep,
     rooms: RoomsDep,
     response: Response,
-    which: FilterDep = "all",
 ) -> MemberList:
-    """For members of the organization, and for administrators. In the order of ids."""
+    """For members of the organization, and for administrators."""
     organization = await joined(caller, rooms.accounts, org)
     organizations = rooms.accounts.organizations
     of = await organizations.get_team(organization.id, team)
-    found = await organizations.list_team_members(
-        organization.id, of.id, which, start=page.start, limit=page.limit
-    )
-    listed = MemberList(
-        members=[member_record(one) for one in found[: page.size]],
-        resource_count=of.members,
-        next_page_start=found[page.size].account.id if len(found) > page.size else "",
-    )
+    found = await organizations.list_team_members(organization.id, of.id, query, limit=page.limit)
+    listed = await MemberList.of(rooms, found, page, query, of.members)
     listed.told(response, of.members)
     return listed
 
