@@ -305,7 +305,7 @@ class Organizations:
     async def list_members(
         self, organization: str, query: MemberQuery | None = None, *, limit: int
     ) -> list[Member]:
-        """At most `limit` members of an organisation, by id, from the id `start` on. Raises AccountUnknown."""
+        """At most `limit` members of an organisation. Raises AccountUnknown."""
         group = await self._accounts.get(organization, "organization")
         return await self._list(_OF_ORGANIZATION, group.id, query, limit)
 
@@ -346,9 +346,16 @@ class Organizations:
         """A team of an organisation. Raises TeamUnknown."""
         return (await self._find_team(organization, team))[0]
 
-    async def list_teams(self, organization: str, *, start: str = "", limit: int) -> list[Team]:
-        """At most `limit` teams of an organisation, by name, from the name `start` on. Raises AccountUnknown."""
+    async def list_teams(
+        self, organization: str, *, contains: str = "", start: str = "", limit: int
+    ) -> list[Team]:
+        """
+        At most `limit` teams of an organisation, by name, from the name `start` on. Raises AccountUnknown.
+
+        `contains`: a part of the name, in whatever case.
+        """
         group = await self._accounts.get(organization, "organization")
+        pattern = {"pattern": pattern_of(contains)} if contains else {}
         rows = await self._database.fetch_all(
             _FIND_TEAMS if contains else _LIST_TEAMS,
             organization=group.id,
@@ -358,13 +365,6 @@ class Organizations:
         )
         return [Team(*row) for row in rows]
 
-    async def list_teams_of(
-        pattern = {"pattern": pattern_of(contains)} if contains else {}
-        self, organization: str, user: str, *, start: str = "", limit: int
-    ) -> list[tuple[Team, bool]]:
-        """
-        At most `limit` teams of an organisation that a user is in, by id, from the id `start` on.
-
     async def teams_of(self, organization_id: str, users: Iterable[str]) -> dict[str, list[tuple[Team, bool]]]:
         """The teams of an organisation that users, by id, are in, by name, and whether they administer them."""
         found: dict[str, list[tuple[Team, bool]]] = {user: [] for user in users}
@@ -373,6 +373,12 @@ class Organizations:
             for user, *columns, is_admin in rows:
                 found[user].append((Team(*columns), bool(is_admin)))
         return found
+
+    async def list_teams_of(
+        self, organization: str, user: str, *, start: str = "", limit: int
+    ) -> list[tuple[Team, bool]]:
+        """
+        At most `limit` teams of an organisation that a user is in, by id, from the id `start` on.
 
         With each comes whether the user administers it. Raises AccountUnknown.
         """
@@ -507,7 +513,7 @@ class Organizations:
     async def list_team_members(
         self, organization: str, team: str, query: MemberQuery | None = None, *, limit: int
     ) -> list[Member]:
-        """At most `limit` members of a team, by id, from the id `start` on. Raises TeamUnknown."""
+        """At most `limit` members of a team. Raises TeamUnknown."""
         found = await self.get_team(organization, team)
         return await self._list(_OF_TEAM, found.id, query, limit)
 
