@@ -132,15 +132,6 @@ def _count(which: AccountFilter, contains: bool) -> Statement:
     )
 
 
-@cache
-def _count(which: AccountFilter, contains: bool) -> Statement:
-    return Statement(
-        select(func.count())
-        .select_from(accounts)
-        .where(_FILTERS[which], accounts.c.folded.like(bindparam("pattern"), escape="\\") if contains else true())
-    )
-
-
 def pattern_of(part: str) -> str:
     """A pattern of what contains this part, for texts that are `folded`; it is escaped by a backslash."""
     escaped = folded(part).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
