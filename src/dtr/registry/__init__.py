@@ -23,6 +23,7 @@ from dtr.registry.errors import (
     ManifestUnknown,
     NamespaceUnknown,
     RegistryError,
+    RepositoryChanged,
     RepositoryExists,
     RepositorySigned,
     RepositoryUnknown,
@@ -40,19 +41,24 @@ from dtr.registry.images import Images
 from dtr.registry.lifetimes import Lifetimes
 from dtr.registry.manifests import DeletedTags, Manifests, Referrer, StoredManifest
 from dtr.registry.migration import Migration, MigrationFailed, Move, Progress
+from dtr.registry.pins import Pins, TooManyPins
 from dtr.registry.promote import Origin, Promotion
 from dtr.registry.pulls import Pulls
 from dtr.registry.repositories import Repositories, Repository, Settings, immutable_pattern, read_patterns
 from dtr.registry.search import Search
+from dtr.registry.summaries import KINDS, Details, LatestTag, RepositoryKind, RepositoryQuery, Summaries
 from dtr.registry.sweeper import ALERT_AFTER, Sweeper, Swept
+from dtr.registry.totals import Total, Totals
 from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
-from dtr.registry.usage import Counts, Usage
+from dtr.registry.usage import WHOLE, Counts, Usage
 
 __all__ = [
     "ALERT_AFTER",
+    "KINDS",
     "PROMOTE",
     "SMALL",
     "VERIFY",
+    "WHOLE",
     "Blob",
     "BlobReferenced",
     "BlobTooLarge",
@@ -63,11 +69,13 @@ __all__ = [
     "Collector",
     "Counts",
     "DeletedTags",
+    "Details",
     "DigestMismatch",
     "Hasher",
     "ImageConfigs",
     "Images",
     "InvalidSettings",
+    "LatestTag",
     "Lifetimes",
     "ManifestIncomplete",
     "ManifestReferenced",
@@ -78,6 +86,7 @@ __all__ = [
     "Move",
     "NamespaceUnknown",
     "Origin",
+    "Pins",
     "Progress",
     "Promotion",
     "Pulls",
@@ -85,18 +94,25 @@ __all__ = [
     "RegistryError",
     "Repositories",
     "Repository",
+    "RepositoryChanged",
     "RepositoryExists",
+    "RepositoryKind",
+    "RepositoryQuery",
     "RepositorySigned",
     "RepositoryUnknown",
     "Search",
     "Settings",
     "StoredManifest",
+    "Summaries",
     "Sweeper",
     "Swept",
     "TagImmutable",
     "TagOfCache",
     "TagSigned",
     "TooManyManifests",
+    "TooManyPins",
+    "Total",
+    "Totals",
     "Upload",
     "UploadOccupied",
     "UploadOutOfOrder",

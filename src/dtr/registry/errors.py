@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class RegistryError(Exception):
@@ -38,6 +38,15 @@ class NamespaceUnknown(RegistryError):
 
 class InvalidSettings(RegistryError):
     """The settings of a repository do not go together."""
+
+
+class RepositoryChanged(RegistryError):
+    """Settings have other values than who changes them has seen: `values` are those that they have."""
+
+    def __init__(self, path: str, values: Mapping[str, object]) -> None:
+        super().__init__(f"the settings of repository {path} were changed meanwhile: {', '.join(values)}")
+        self.path = path
+        self.values = dict(values)
 
 
 class VisibilityInvalid(InvalidSettings):

@@ -43,10 +43,12 @@ from dtr.db.schema import (
 )
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.oci import NameInvalid
+from dtr.registry import summaries
 from dtr.registry._verification import verify_soon
 from dtr.registry.errors import (
     InvalidSettings,
     NamespaceUnknown,
+    RepositoryChanged,
     RepositoryExists,
     RepositorySigned,
     RepositoryUnknown,
@@ -56,7 +58,7 @@ from dtr.trust import end
 from dtr.trust.index import first_signed, first_signed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from sqlalchemy import Select
 
@@ -309,6 +311,7 @@ class Repositories:
             row = await tx.fetch_one(_INSERT, namespace=namespace[0], path=str(name), **_parameters(settings))
             if row is None:
                 raise RepositoryExists(name)
+            await summaries.add(tx, row[0])
             await tx.execute(_END_REDIRECT, path=str(name))
             await record(tx, _event("CREATE", by, row[0], name, settings.visibility))
             if also is not None:
@@ -333,19 +336,34 @@ class Repositories:
         return [_read(row) for row in await self._database.fetch_all(_LIST, after=after, limit=limit)]
 
     async def update(
-        self, path: str, *, number: int | None = None, by: Actor = SYSTEM, **changes: object
+        self,
+        path: str,
+        *,
+        number: int | None = None,
+        expected: Mapping[str, object] | None = None,
+        by: Actor = SYSTEM,
+        **changes: object,
     ) -> Repository:
-        """Change some of the settings (the fields of `Settings`). Raises RepositoryUnknown, InvalidSettings."""
+        """
+        Change some of the settings (the fields of `Settings`).
+
+        `expected` are values that settings have to have before. Raises RepositoryUnknown, InvalidSettings,
+        RepositoryChanged.
+        """
 
         async def work(tx: Transaction) -> Repository:
             row = await tx.fetch_one(_LOCK, path=path)
             if row is None or number not in {None, row[0]}:
                 raise RepositoryUnknown(path)
             before = _read(row)
+            present = {name: getattr(before.settings, name) for name in expected or ()}
+            if expected and (others := {name: one for name, one in present.items() if one != expected[name]}):
+                raise RepositoryChanged(path, others)
             after = replace(before, settings=replace(before.settings, **changes))  # type: ignore[arg-type]  # names checked by dataclass
             after.settings.check()
             if after != before:
                 await tx.execute(_UPDATE, repository=after.id, **_parameters(after.settings))
+                await summaries.change(tx, after.id, after.settings.visibility)
                 await record(tx, _event("UPDATE", by, after.id, path, _difference(before, after)))
             return after
 
@@ -404,6 +422,7 @@ class Repositories:
                 await tx.execute(_END_TEAM_GRANTS, repository=repository)
                 await tx.execute(_END_ROBOT_GRANTS, repository=repository)
             await tx.execute(_MOVE, repository=repository, new_path=str(name), new_namespace=namespace[0])
+            await summaries.move(tx, repository, str(name), namespace[0])
             await tx.execute(_END_REDIRECT, path=str(name))
             await tx.execute(_REDIRECT, path=path, repository=repository)
             if leaves:  # there, the signatures of others count
@@ -478,6 +497,7 @@ async def _delete(tx: Transaction, ids: list[int], by: Actor) -> int:
         raise RepositorySigned(next(path for number, path in gone if number == signed))
     await end(tx, [row[0] for row in gone], by)  # collections without tags, or whose tags are forgotten
     await tx.execute(_END_REDIRECTS_TO, ids=[row[0] for row in gone])
+    await summaries.remove(tx, [row[0] for row in gone])
     await record(tx, *(_event("DELETE", by, number, path, "") for number, path in gone))
     return len(gone)
 

@@ -25,7 +25,7 @@ from dtr.db.schema import webhook_deliveries, webhooks
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.jobs import JobRequest, submit
 from dtr.vault import VaultError
-from dtr.webhooks.errors import DeliveryFailed, DeliveryUnknown, WebhookInvalid
+from dtr.webhooks.errors import DeliveryFailed, DeliveryUnknown, WebhookInvalid, WebhookUnknown
 from dtr.webhooks.payloads import CONTENT_TYPES, sample
 from dtr.webhooks.sender import Answer, Sender
 from dtr.webhooks.subscriptions import COLUMNS, SOURCE, Webhook, purpose, webhook_of
@@ -111,6 +111,7 @@ _GET = Statement(
         webhook_deliveries.c.webhook_id == _webhook, webhook_deliveries.c.id == bindparam("delivery", type_=Text)
     )
 )
+_SECRET = Statement(select(webhooks.c.secret).where(webhooks.c.id == _webhook))
 _OPEN = Statement(
     select(*COLUMNS, webhooks.c.secret, webhooks.c.deleted_at, *_COLUMNS)
     .select_from(SOURCE.join(webhook_deliveries, webhook_deliveries.c.webhook_id == webhooks.c.id))
@@ -251,6 +252,13 @@ class Deliveries:
         row = await self._database.fetch_one(_COUNT, webhook=webhook)
         return int(row[0]) if row else 0
 
+    async def get(self, webhook: str, delivery: str) -> Delivery:
+        """A delivery of a webhook. Raises DeliveryUnknown."""
+        row = await self._database.fetch_one(_GET, webhook=webhook, delivery=delivery)
+        if row is None:
+            raise DeliveryUnknown(delivery)
+        return _delivery(row)
+
     async def redeliver(self, webhook: Webhook, delivery: str, *, by: Actor = SYSTEM) -> Delivery:
         """Queue what was told before once more. Raises DeliveryUnknown, WebhookInvalid: it is inactive."""
 
@@ -281,6 +289,23 @@ class Deliveries:
             receiver, sample(kind, form, moment, self._host()).encode(), _headers(kind, form, str(uuid.uuid4()))
         )
 
+    async def try_out(self, webhook: Webhook, moment: int) -> Answer:
+        """
+        Send a webhook what it is told, as a delivery would, signed too, once, now; what came of it.
+
+        Nothing of it is written down. `moment` in milliseconds since 1970 UTC. Raises WebhookUnknown.
+        """
+        row = await self._database.fetch_one(_SECRET, webhook=webhook.id)
+        if row is None:
+            raise WebhookUnknown(webhook.id)
+        body = sample(webhook.type, webhook.format, moment, self._host()).encode()
+        headers = _headers(webhook.type, webhook.format, str(uuid.uuid4()))
+        try:
+            await self._sign(webhook.id, row[0], body, headers)
+        except VaultError as error:
+            return Answer(None, "", str(error), 0)
+        return await self._sender.send(webhook.receiver, body, headers)
+
     async def deliver(self, delivery: str) -> str:
         """
         Send a delivery, and write down what came of it; what there is to say about it.
@@ -304,9 +329,7 @@ class Deliveries:
         body = found.body.encode()
         headers = _headers(webhook.type, webhook.format, found.repeats or found.id)
         try:
-            if secret is not None:
-                key = await asyncio.to_thread(self._vault.open, secret, purpose(webhook.id))
-                headers[SIGNATURE] = "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+            await self._sign(webhook.id, secret, body, headers)
             answer = await self._sender.send(webhook.receiver, body, headers)
             self._rests.note(webhook.id, answered=answer.status is not None)
         except VaultError as error:
@@ -330,6 +353,12 @@ class Deliveries:
             total += removed
             if removed < _BATCH:
                 return total
+
+    async def _sign(self, webhook: str, secret: str | None, body: bytes, headers: dict[str, str]) -> None:
+        """Add the signature to the headers, if the webhook has a (sealed) secret. Raises VaultError."""
+        if secret is not None:
+            key = await asyncio.to_thread(self._vault.open, secret, purpose(webhook))
+            headers[SIGNATURE] = "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
 
     async def _write(self, webhook: Webhook, delivery: Delivery, answer: Answer, *, counts: bool) -> None:
         """Write an attempt down; one that `counts` says something about the receiver."""

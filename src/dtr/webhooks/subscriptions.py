@@ -24,8 +24,10 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    literal,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -91,6 +93,10 @@ _SCOPES: dict[str, tuple[ColumnElement[bool], ...]] = {
     "everywhere": (webhooks.c.repository_id.is_(None), webhooks.c.namespace_id.is_(None)),
 }
 _kind = bindparam("kind", type_=Text)
+_since = func.coalesce(
+    select(webhooks.c.created_at).where(webhooks.c.id == bindparam("start", type_=Text)).scalar_subquery(),
+    literal(0, BigInteger),
+)
 _LISTS, _COUNTS = (
     {
         name: Statement(shape.where(_is_there, *conditions, (_kind == "") | (webhooks.c.type == _kind)))
@@ -99,8 +105,8 @@ _LISTS, _COUNTS = (
     for shape in (
         select(*COLUMNS)
         .select_from(SOURCE)
-        .where(webhooks.c.id >= bindparam("start", type_=Text))
-        .order_by(webhooks.c.id)
+        .where(tuple_(webhooks.c.created_at, webhooks.c.id) >= tuple_(_since, bindparam("start", type_=Text)))
+        .order_by(webhooks.c.created_at, webhooks.c.id)
         .limit(bindparam("limit", type_=BigInteger)),
         select(func.count()).select_from(SOURCE),
     )
@@ -187,16 +193,19 @@ class Webhooks:
         author: str | None = None,
         repository: int | None = None,
         namespace: str | None = None,
+        everywhere: bool = False,
         kind: str = "",
         start: str = "",
         limit: int,
     ) -> list[Webhook]:
         """
-        At most `limit` webhooks from the id `start` on, by id: of an author, a repository or a namespace, or all.
+        At most `limit` webhooks from the id `start` on: of an author, a repository or a namespace, or all.
 
-        An author has none of repositories that it does not see any more. `kind` is their type; empty: any.
+        The oldest first; when the one of `start` is gone, from the first on. An author has none of repositories
+        that it does not see any more. `everywhere`: those that are about all repositories. `kind` is their type;
+        empty: any.
         """
-        scope, parameters = _scope(author, repository, namespace)
+        scope, parameters = _scope(author, repository, namespace, everywhere=everywhere)
         rows = await self._database.fetch_all(_LISTS[scope], **parameters, kind=kind, start=start, limit=limit)
         return [webhook_of(row) for row in rows]
 
@@ -206,10 +215,11 @@ class Webhooks:
         author: str | None = None,
         repository: int | None = None,
         namespace: str | None = None,
+        everywhere: bool = False,
         kind: str = "",
     ) -> int:
         """How many `list_webhooks` lists in the end."""
-        scope, parameters = _scope(author, repository, namespace)
+        scope, parameters = _scope(author, repository, namespace, everywhere=everywhere)
         row = await self._database.fetch_one(_COUNTS[scope], **parameters, kind=kind)
         return int(row[0]) if row else 0
 
@@ -231,9 +241,7 @@ class Webhooks:
         await _check(webhook, secret)
         made = replace(webhook, id=secrets.token_hex(32), author_id=by.id, has_secret=bool(secret))
         sealed = await self._sealed(made.id, secret)
-        scope, parameters = _scope(None, made.repository_id, made.namespace_id)
-        if scope == "all":
-            scope = "everywhere"
+        scope, parameters = _scope(None, made.repository_id, made.namespace_id, everywhere=True)
 
         async def work(tx: Transaction) -> Webhook:
             row = await tx.fetch_one(_COUNTS[scope], **parameters, kind=made.type)
@@ -350,12 +358,15 @@ def webhook_of(row: Row) -> Webhook:
     )
 
 
-def _scope(author: str | None, repository: int | None, namespace: str | None) -> tuple[str, dict[str, object]]:
-    """The name of a list, and what it is asked with."""
+def _scope(
+    author: str | None, repository: int | None, namespace: str | None, *, everywhere: bool
+) -> tuple[str, dict[str, object]]:
+    """The name of a list, and what it is asked with; `everywhere` says what is meant without a place."""
     if author is not None:
         return "author", {"author": author, **asking(author)}
     given: dict[str, object] = {"repository": repository, "namespace": namespace}
-    return next(((name, {name: value}) for name, value in given.items() if value is not None), ("all", {}))
+    otherwise: tuple[str, dict[str, object]] = ("everywhere" if everywhere else "all", {})
+    return next(((name, {name: value}) for name, value in given.items() if value is not None), otherwise)
 
 
 async def _check(webhook: Webhook, secret: str) -> None:

@@ -148,12 +148,13 @@ async def test_each_list_has_its_own(world: World):
     assert (of_app.key, of_acme.key, of_all.key) == ("acme/app", "acme", "")
 
     async def ids(**which: Any) -> set[str]:
-        found = [one.id for one in await world.webhooks.list_webhooks(**which, limit=10)]
-        assert found == sorted(found)
+        found = await world.webhooks.list_webhooks(**which, limit=10)
+        assert found == sorted(found, key=lambda one: (one.created_at, one.id))
         assert await world.webhooks.count(**which) == len(found)
-        return set(found)
+        return {one.id for one in found}
 
     assert await ids() == {of_app.id, of_tool.id, of_acme.id, of_all.id}
+    assert await ids(everywhere=True) == {of_all.id}
     assert await ids(author=ADA.id) == {of_app.id, of_acme.id, of_all.id}  # acme/tool is not hers to see any more
     assert await ids(author="another") == set()
     assert await ids(repository=app) == {of_app.id}

@@ -308,3 +308,21 @@ def test_writing_is_not_enough_to_see_pulls(world: Api):
     found = events(world.as_("dave"))
     assert labels(found) == CONTENT
     assert {one["remoteAddress"] for one in found} == {""}
+
+
+def test_the_events_of_a_repository_are_exported_as_they_are_listed(world: Api):
+    carol, bob = world.as_("carol"), world.as_("bob")
+    answer = carol.get(f"{REPOSITORY}/export", format="jsonl").expect(200)
+    listed = events(carol)
+    assert [json.loads(line) for line in answer.body.splitlines()] == listed
+    assert any(one["type"] == "GET" for one in listed)
+    assert answer.headers["content-disposition"] == 'attachment; filename="acme-app-events.jsonl"'
+    # A reader neither learns who pulled nor from where.
+    rows = list(
+        csv.DictReader(io.StringIO(bob.get(f"{REPOSITORY}/export", format="csv").expect(200).body.decode()))
+    )
+    assert [row["id"] for row in rows] == [one["id"] for one in events(bob)]
+    assert {row["remoteAddress"] for row in rows} == {""}
+    assert "GET" not in {row["type"] for row in rows}
+    only = bob.get(f"{REPOSITORY}/export", format="csv", eventType="DELETE", objectType="tag").expect(200)
+    assert [row["objectName"] for row in csv.DictReader(io.StringIO(only.body.decode()))] == ["v2"]

@@ -139,6 +139,68 @@ def test_trying_out(world: Api, receiver: Receiver):
     assert (error["code"], error["detail"]) == ("WEBHOOK_TEST_FAILED", "the receiver answered 418")
 
 
+def test_trying_out_one_that_is_there_sends_what_a_delivery_would_send(world: Api, receiver: Receiver):
+    rita = world.as_("rita")
+    made = make(rita, receiver, secret="open sesame", format="cloudevents")
+    rita.post(f"{WEBHOOKS}/update", {"id": made["id"], "inactive": True}).expect(200)
+    trial = rita.post(f"{WEBHOOKS}/{made['id']}/test").expect(200).json
+    assert (trial["delivered"], trial["statusCode"], trial["body"], trial["error"]) == (True, 200, "thanks", "")
+    (received,) = receiver.received
+    signature = hmac.new(b"open sesame", received.body, hashlib.sha256).hexdigest()
+    assert received.headers["x-dtr-signature-256"] == f"sha256={signature}"
+    assert received.json["specversion"] == "1.0"
+    receiver.reply = lambda _: Reply(503, b"full")
+    trial = rita.post(f"{WEBHOOKS}/{made['id']}/test").expect(200).json
+    assert (trial["delivered"], trial["statusCode"], trial["body"], trial["error"]) == (
+        False,
+        503,
+        "full",
+        "the receiver answered 503",
+    )
+    assert rita.get(f"{WEBHOOKS}/{made['id']}").expect(200).json["lastError"] == ""
+    assert rita.get(f"{WEBHOOKS}/{made['id']}/deliveries").expect(200).json == []
+    rita.delete(f"{WEBHOOKS}/{made['id']}").expect(200)
+    rita.post(f"{WEBHOOKS}/{made['id']}/test").expect(404)
+
+
+def test_one_and_its_deliveries_one_by_one(world: Api, receiver: Receiver):
+    rita, ada, stan = (world.as_(name) for name in ("rita", "ada", "stan"))
+    made = make(rita, receiver, name="builds")
+    assert ada.get(f"{WEBHOOKS}/{made['id']}").expect(200).json == made
+    stan.get(f"{WEBHOOKS}/{made['id']}").expect(404)
+    ada.client.push("acme/app", IMAGE, "one-by-one")
+    (listed,) = deliveries(rita, made["id"], "delivered")
+    path = f"{WEBHOOKS}/{made['id']}/deliveries"
+    assert rita.get(f"{path}/{listed['id']}").expect(200).json == listed
+    (error,) = rita.get(f"{path}/none").expect(404).json["errors"]
+    assert error["code"] == "NO_SUCH_WEBHOOK_DELIVERY"
+    stan.get(f"{path}/{listed['id']}").expect(404)
+    rita.delete(f"{WEBHOOKS}/{made['id']}").expect(200)
+
+
+def test_the_oldest_comes_first_and_those_without_a_key_are_asked_for_alone(world: Api, receiver: Receiver):
+    rita, admin = world.as_("rita"), world.as_("admin")
+    made = [make(rita, receiver, "TAG_DELETE", name=str(number)) for number in range(5)]
+    of_all = make(admin, receiver, "TAG_DELETE", "")
+    path = "/api/v0/repositories/acme/app/webhooks"
+    found: list[str] = []
+    start = ""
+    while True:
+        answer = rita.get(path, pageSize=2, pageStart=start).expect(200)
+        found += [one["id"] for one in answer.json]
+        start = answer.headers.get("x-next-page-start", "")
+        if not start:
+            break
+    found = [one for one in found if one in {made_one["id"] for made_one in made}]  # others left theirs
+    assert found == [one["id"] for one in sorted(made, key=lambda one: (one["createdAt"], one["id"]))]
+    answer = admin.get(WEBHOOKS, everywhere="true", count="true").expect(200)
+    assert [one["id"] for one in answer.json] == [of_all["id"]]
+    assert answer.headers["x-resource-count"] == "1"
+    rita.get(WEBHOOKS, everywhere="true").expect(403)
+    for one in (*made, of_all):
+        admin.delete(f"{WEBHOOKS}/{one['id']}").expect(200)
+
+
 def test_keys_and_rights(world: Api, receiver: Receiver):
     ada, rita, stan, admin = (world.as_(name) for name in ("ada", "rita", "stan", "admin"))
     of_repository = make(rita, receiver)

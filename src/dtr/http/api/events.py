@@ -7,6 +7,7 @@ import datetime as dt
 import io
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from dtr.events import Object, Recorded
+    from dtr.http.api.caller import Caller
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
 
@@ -201,12 +203,16 @@ async def list_repo_events(
     Whoever sees the repository sees what happened to it, its tags and manifests. Pulls, grants and the addresses
     of clients are for those who administer it, and for auditors.
     """
-    path = f"{namespace}/{reponame}"
-    repository, facts = await caller.stand_on(path, Operation.SEE_EVENTS)
-    sees_all = may(facts, Operation.SEE_ALL_EVENTS)
-    here = replace(wanted, repository_id=repository, content_only=not sees_all)
+    here, sees_all = await _within(caller, f"{namespace}/{reponame}", wanted)
     found = await event_page(rooms, here, page, response)
     return EventList(events=[EventRecord.of(one, address=sees_all) for one in found])
+
+
+async def _within(caller: Caller, path: str, wanted: Filter) -> tuple[Filter, bool]:
+    """The events of a repository that the caller may see; and whether clients' addresses are for the caller."""
+    repository, facts = await caller.stand_on(path, Operation.SEE_EVENTS)
+    sees_all = may(facts, Operation.SEE_ALL_EVENTS)
+    return replace(wanted, repository_id=repository, content_only=not sees_all), sees_all
 
 
 async def event_page(rooms: Rooms, wanted: Filter, page: Page, response: Response) -> list[Recorded]:
@@ -225,30 +231,33 @@ async def event_page(rooms: Rooms, wanted: Filter, page: Page, response: Respons
 # --- export ---------------------------------------------------------------------------------------------------
 
 
+_EXPORT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A line for each event.",
+        "content": {
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+}
+_Form = Annotated[
+    Literal["jsonl", "csv"] | None,
+    Query(alias="format", description="Lines of JSON, or of CSV; else what `Accept` says, or JSON."),
+]
+
+
 @router.get(
     "/events/export",
     tags=["events"],
     summary="All events, for other programs",
     response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "A line for each event.",
-            "content": {
-                "application/x-ndjson": {"schema": {"type": "string"}},
-                "text/csv": {"schema": {"type": "string"}},
-            },
-        },
-        **errors("NOT_AUTHORIZED"),
-    },
+    responses={**_EXPORT, **errors("NOT_AUTHORIZED")},
 )
 async def export_events(
     caller: CallerDep,
     rooms: RoomsDep,
     wanted: Annotated[Filter, Depends(_wanted_anywhere)],
-    form: Annotated[
-        Literal["jsonl", "csv"] | None,
-        Query(alias="format", description="Lines of JSON, or of CSV; else what `Accept` says, or JSON."),
-    ] = None,
+    form: _Form = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> StreamingResponse:
     """
@@ -258,6 +267,35 @@ async def export_events(
     lists have it.
     """
     caller.require(Operation.SEE_GLOBAL_EVENTS)
+    return await _exported(rooms, wanted, form, accept, "events", addresses=True)
+
+
+@router.get(
+    "/repositories/{namespace}/{reponame:path}/events/export",
+    tags=["repositories"],
+    summary="What happened in a repository, for other programs",
+    response_class=StreamingResponse,
+    responses={**_EXPORT, **errors("NOT_AUTHORIZED", "NO_SUCH_REPOSITORY")},
+)
+async def export_repo_events(
+    namespace: str,
+    reponame: str,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    wanted: FilterDep,
+    form: _Form = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> StreamingResponse:
+    """For whoever may list them: the same events, newest first, as many as there are."""
+    here, sees_all = await _within(caller, f"{namespace}/{reponame}", wanted)
+    name = f"{namespace}-{reponame.replace('/', '-')}-events"
+    return await _exported(rooms, here, form, accept, name, addresses=sees_all)
+
+
+async def _exported(
+    rooms: Rooms, wanted: Filter, form: str | None, accept: str, name: str, *, addresses: bool
+) -> StreamingResponse:
+    """The answer with the events, as a file called `name`; `addresses`: with those of clients."""
     if form is None:
         form = "csv" if "text/csv" in accept.lower() and "json" not in accept.lower() else "jsonl"
     write, media_type = (_csv, "text/csv; charset=utf-8") if form == "csv" else (_lines, "application/x-ndjson")
@@ -265,18 +303,21 @@ async def export_events(
     # Before the answer begins: that the database fails can still be told.
     first: list[Recorded] = await anext(pages, [])
     return StreamingResponse(
-        _written(first, pages, write),
+        _written(first, pages, partial(EventRecord.of, address=addresses), write),
         media_type=media_type,
-        headers={"Content-Disposition": f'attachment; filename="events.{form}"'},
+        headers={"Content-Disposition": f'attachment; filename="{name}.{form}"'},
     )
 
 
 async def _written(
-    first: list[Recorded], pages: AsyncIterator[list[Recorded]], write: Callable[[Iterable[Any], bool], str]
+    first: list[Recorded],
+    pages: AsyncIterator[list[Recorded]],
+    record: Callable[[Recorded], EventRecord],
+    write: Callable[[Iterable[Any], bool], str],
 ) -> AsyncIterator[str]:
-    yield write(map(EventRecord.of, first), True)
+    yield write(map(record, first), True)
     async for page in pages:
-        yield write(map(EventRecord.of, page), False)
+        yield write(map(record, page), False)
 
 
 def _lines(found: Iterable[EventRecord], _is_first: bool) -> str:

@@ -168,6 +168,16 @@ class WebhookAnswer(Record):
     duration: int = Field(description="Milliseconds.")
 
 
+class WebhookTrial(Record):
+    """What came of trying a webhook out."""
+
+    delivered: bool = Field(description="The receiver took it.")
+    status_code: int = Field(description="Of the answer; 0: there was none.")
+    body: str = Field(description="How the answer begins.")
+    error: str = Field(description="Why it was not taken; empty: it was.")
+    duration: int = Field(description="Milliseconds.")
+
+
 class DeliveryRecord(Record):
     """What a webhook was told, how it was sent, and what came of it."""
 
@@ -213,10 +223,20 @@ async def list_webhooks(
     page: _PageDep,
     response: Response,
     webhook_type: Annotated[str, Query(alias="webhookType", description="Only those of this type.")] = "any",
+    everywhere: Annotated[
+        bool, Query(description="Only those without a key, of everybody; for system administrators.")
+    ] = False,
 ) -> list[WebhookRecord]:
-    """One's own, but of repositories that one does not see any more; for system administrators all."""
+    """
+    One's own, but of repositories that one does not see any more; for system administrators all.
+
+    The oldest first.
+    """
     account = caller.require(Operation.MANAGE_OWN_SETTINGS)
     kind = "" if webhook_type == "any" else webhook_type
+    if everywhere:
+        caller.require(Operation.MANAGE_GLOBAL_WEBHOOKS)
+        return await _list(rooms, page, response, everywhere=True, kind=kind)
     author = None if caller.may(Operation.MANAGE_GLOBAL_WEBHOOKS) else account.id
     return await _list(rooms, page, response, author=author, kind=kind)
 
@@ -315,6 +335,33 @@ async def update_webhook(form: WebhookUpdateForm, caller: CallerDep, rooms: Room
     return [WebhookRecord.of(changed)]
 
 
+@router.get("/{webhook}", summary="A webhook", responses=errors(*_ON_WEBHOOK))
+async def get_webhook(webhook: str, caller: CallerDep, rooms: RoomsDep) -> WebhookRecord:
+    """For whoever may make it, and who made it."""
+    return WebhookRecord.of(await _managed(webhook, caller, rooms, for_author=True))
+
+
+@router.post("/{webhook}/test", summary="Try a webhook out", responses=errors(*_ON_WEBHOOK))
+async def try_webhook(webhook: str, caller: CallerDep, rooms: RoomsDep) -> WebhookTrial:
+    """
+    For whoever may make it. It is sent a sample of its type, once, signed as its deliveries are, active or not.
+
+    What the receiver answers is told, whatever it is, and not written down.
+    """
+    found = await _managed(webhook, caller, rooms)
+    answer = await rooms.deliveries.try_out(found, round(dt.datetime.now(dt.UTC).timestamp() * 1000))
+    error = answer.error
+    if error == str(AddressRefused()):
+        error = with_setting(error, "webhooks.allowed_networks", caller)
+    return WebhookTrial(
+        delivered=answer.is_taken,
+        status_code=answer.status or 0,
+        body=answer.text,
+        error=error,
+        duration=answer.duration,
+    )
+
+
 @router.delete("/{webhook}", summary="Delete a webhook", response_class=Response, responses=errors(*_ON_WEBHOOK))
 async def delete_webhook(webhook: str, caller: CallerDep, rooms: RoomsDep) -> Response:
     """For whoever may make it, and who made it. What was not delivered yet is not delivered."""
@@ -336,6 +383,17 @@ async def list_webhook_deliveries(
         response.headers[COUNT] = str(await rooms.deliveries.count(found.id))
     deliveries = await rooms.deliveries.list_deliveries(found.id, start=page.start, limit=page.limit)
     return [DeliveryRecord.of(one) for one in page.cut(response, deliveries, lambda one: one.id)]
+
+
+@router.get(
+    "/{webhook}/deliveries/{delivery}",
+    summary="A delivery of a webhook",
+    responses=errors("NO_SUCH_WEBHOOK_DELIVERY", *_ON_WEBHOOK),
+)
+async def get_webhook_delivery(webhook: str, delivery: str, caller: CallerDep, rooms: RoomsDep) -> DeliveryRecord:
+    """For whoever may make the webhook."""
+    found = await _managed(webhook, caller, rooms)
+    return DeliveryRecord.of(await rooms.deliveries.get(found.id, delivery))
 
 
 @router.post(
