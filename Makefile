@@ -10,16 +10,19 @@ ADDRESS ?= 0.0.0.0:5443
 DATA ?= data
 T ?=
 B ?=
+# What the web interface's pages refer to, and what it is built from.
+ASSETS := src/dtr/http/ui/static/manifest.json
+WEB := $(shell find web -name node_modules -prune -o -type f -print)
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: $(VENV)/run.stamp ## Start dtr on its embedded default: https://localhost:5443
+run: $(VENV)/run.stamp $(ASSETS) ## Start dtr on its embedded default: https://localhost:5443
 	@exec $(BIN)/dtr serve --data-dir $(DATA) --https-address $(ADDRESS)
 
-dev: $(VENV)/dev.stamp ## Prepare the environment with everything for development
+dev: $(VENV)/dev.stamp $(ASSETS) ## Prepare the environment with everything for development
 
-test: $(VENV)/dev.stamp ## Install what the tests need and run them all; T=path runs some
+test: $(VENV)/dev.stamp $(ASSETS) ## Install what the tests need and run them all; T=path runs some
 	@scripts/prepare-tests
 ifeq ($(T),)
 	@# Those that measure, or take file descriptors over, run alone. Engines are few, so their tests run together.
@@ -63,7 +66,7 @@ docs: $(VENV)/dev.stamp ## Build the documents into docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
 lock: $(VENV)/dev.stamp ## Bring the locked dependencies up to date
-	for one in build core test swift; do \
+	for one in build core node test swift; do \
 	  $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q \
 	    requirements/$$one.in -o requirements/$$one.txt; \
 	done
@@ -73,6 +76,11 @@ protocol: $(VENV)/dev.stamp ## Compile the protocol of the signer after a change
 
 clean: ## Remove what was made here, but not data
 	rm -rf $(VENV) dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache
+
+# Whichever environment is there has what builds them.
+$(ASSETS): $(WEB) | $(VENV)/run.stamp
+	@echo "Building the web interface's assets ..."
+	@$(BIN)/python hatch_build.py >/dev/null
 
 $(VENV)/run.stamp: requirements/core.txt pyproject.toml
 	@scripts/make-environment $(VENV) $(PYTHON) requirements/core.txt

@@ -26,7 +26,16 @@ from dtr.accounts import (
     SigningKeys,
     Tokens,
 )
-from dtr.actions import ACTIONS, AT_MOST, EXPIRY_SCHEDULE, PASSING, PRUNING_SCHEDULE, TRUST_SCHEDULE, Actions
+from dtr.actions import (
+    ACTIONS,
+    AT_MOST,
+    EXPIRY_SCHEDULE,
+    PARAMETERS,
+    PASSING,
+    PRUNING_SCHEDULE,
+    TRUST_SCHEDULE,
+    Actions,
+)
 from dtr.backends import Backends, Own
 from dtr.cluster import Alerts, Health, Replica, Replicas, replica_id
 from dtr.config import split_address
@@ -38,7 +47,7 @@ from dtr.http.hosts import Hosts
 from dtr.http.limits import Limits as RequestLimits
 from dtr.http.limits import Rule
 from dtr.http.operations import Operations
-from dtr.jobs import Crons, JobRequest, Jobs, Worker, Workers
+from dtr.jobs import ActionDescription, Crons, JobRequest, Jobs, Level, Worker, Workers
 from dtr.mirrors import (
     SCHEDULE,
     Cache,
@@ -66,6 +75,7 @@ from dtr.registry import (
     Repositories,
     Search,
     Sweeper,
+    Totals,
     Uploads,
     Usage,
     show_signed,
@@ -89,8 +99,9 @@ if TYPE_CHECKING:
 
     from dtr.config import Settings
     from dtr.db import Database
-    from dtr.http.api import API
+    from dtr.http.api.rooms import Rooms
     from dtr.http.front import Facts
+    from dtr.http.lazy import Lazy
     from dtr.http.types import ASGIApp, Scope
     from dtr.metrics import Metrics
     from dtr.pki import Certificate
@@ -220,8 +231,9 @@ class Application:
         self.jobs = Jobs(self.database)
         self.crons = Crons(self.database)
         self.workers = Workers(self.database)
-        self._lazy: API | None = None
+        self._lazy: tuple[Lazy, ...] = ()
         self._metrics: Metrics | None = None
+        self._certificate: Certificate | None = None
 
     async def ensure_admin(self, password: str) -> bool:
         """Make the first accounts when there are none; whether it did."""
@@ -267,13 +279,13 @@ class Application:
                 service=settings.auth.service,
             )
         if "api" in settings.components:
-            from dtr.http.api import API
-            from dtr.http.start_page import StartPage
+            from dtr.http.lazy import Lazy
+            from dtr.http.ui import PLACES
 
-            routes[""] = StartPage(self.live)
-            self._lazy = API(lambda: self._api(certificate))
-            for place in ("api", "enzi", "v1", "/auth/login", "/basic_info"):
-                routes[place] = self._lazy
+            self._certificate = certificate
+            api, ui = self._lazy = Lazy(self._api), Lazy(self._ui)
+            routes.update(dict.fromkeys(("api", "enzi", "v1", "/auth/login", "/basic_info"), api))
+            routes.update(dict.fromkeys(PLACES, ui))
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
@@ -331,7 +343,7 @@ class Application:
             plan=plan,
         )
 
-    def migrating(self, move: Move, tell: Callable[[str, str], None]) -> Migration:
+    def migrating(self, move: Move, tell: Callable[[str, Level], None]) -> Migration:
         """A migration between storages; `tell` is given a text and a level."""
         return Migration(self.database, self.storage, self.lifetimes, move, tell)
 
@@ -357,8 +369,8 @@ class Application:
     async def warm_up(self) -> None:
         """Build what takes a while to build, when the first requests are answered and before it is asked for."""
         await asyncio.sleep(_QUIET_SECONDS)
-        if self._lazy is not None:
-            await self._lazy.prepare()
+        for application in self._lazy:
+            await application.prepare()
 
     async def run_background(self) -> None:
         """What goes on beside the requests, until it is cancelled."""
@@ -506,60 +518,74 @@ class Application:
         own = Replica(number, socket.gethostname(), __version__, tuple(settings.components), http, https)
         return Replicas(self.database, own)
 
-    def _api(self, certificate: Certificate | None) -> ASGIApp:
+    def _api(self) -> ASGIApp:
         from dtr.http.api.app import build
+
+        return build(self._rooms)
+
+    def _ui(self) -> ASGIApp:
+        from dtr.http.ui.app import build
+
+        return build(self._rooms)
+
+    @cached_property
+    def _rooms(self) -> Rooms:
+        """What the API and the pages call."""
         from dtr.http.api.rooms import Installation, Rooms
 
-        return build(
-            Rooms(
-                database=self.database,
-                storage=self.storage,
-                backends=self.backends,
-                accounts=self.accounts,
-                repositories=self.repositories,
-                manifests=self.manifests,
-                blobs=self.blobs,
-                images=self.images,
-                signed=self.signed,
-                trust=self.trust,
-                promotion=self.promotion,
-                usage=self.usage,
-                live=self.live,
-                search=Search(self.database, self.accounts),
-                tokens=self.tokens,
-                events=self.events,
-                pruning=self.pruning,
-                promotions=self.promotions,
-                tag_reader=self.tag_reader,
-                identities=self.identities,
-                signatures=self.signatures,
-                mirroring=self.mirroring,
-                remotes=self.remotes,
-                definitions=self.definitions,
-                upstreams=self.upstreams,
-                enforcement=self.enforcement,
-                webhooks=self.webhooks,
-                deliveries=self.deliveries,
-                jobs=self.jobs,
-                crons=self.crons,
-                workers=self.workers,
-                actions=frozenset(ACTIONS),
-                replicas=self.replicas,
-                alerts=Alerts(
-                    self.database,
-                    self.health,
-                    self.replicas,
-                    self.live,
-                    lambda: self._certificate_findings(certificate),
-                ),
-                installation=Installation(
-                    log_level=self.settings.log.level,
-                    deletes=self.settings.registry.delete,
-                    proxies=_proxies() if self.settings.storage.driver not in {"filesystem", "memory"} else {},
-                    certificate=certificate.chain if certificate else None,
-                    authority=certificate.authority if certificate else None,
-                ),
-            )
+        certificate = self._certificate
+        return Rooms(
+            database=self.database,
+            storage=self.storage,
+            backends=self.backends,
+            accounts=self.accounts,
+            repositories=self.repositories,
+            manifests=self.manifests,
+            blobs=self.blobs,
+            images=self.images,
+            signed=self.signed,
+            trust=self.trust,
+            promotion=self.promotion,
+            usage=self.usage,
+            totals=Totals(self.database, self.collector),
+            live=self.live,
+            search=Search(self.database, self.accounts),
+            tokens=self.tokens,
+            events=self.events,
+            pruning=self.pruning,
+            promotions=self.promotions,
+            tag_reader=self.tag_reader,
+            identities=self.identities,
+            signatures=self.signatures,
+            mirroring=self.mirroring,
+            remotes=self.remotes,
+            definitions=self.definitions,
+            upstreams=self.upstreams,
+            enforcement=self.enforcement,
+            webhooks=self.webhooks,
+            deliveries=self.deliveries,
+            jobs=self.jobs,
+            crons=self.crons,
+            workers=self.workers,
+            actions={name: ActionDescription(text, PARAMETERS.get(name, {})) for name, text in ACTIONS.items()},
+            replicas=self.replicas,
+            alerts=Alerts(
+                self.database,
+                self.health,
+                self.replicas,
+                self.live,
+                lambda: self._certificate_findings(certificate),
+            ),
+            health=self.health,
+            certificate_findings=lambda: self._certificate_findings(certificate),
+            installation=Installation(
+                log_level=self.settings.log.level,
+                deletes=self.settings.registry.delete,
+                proxies=_proxies() if self.settings.storage.driver not in {"filesystem", "memory"} else {},
+                certificate=certificate.chain if certificate else None,
+                authority=certificate.authority if certificate else None,
+                makes_certificate=certificate is not None and self.settings.tls.certificate is None,
+            ),
         )
 
     def _certificate_findings(self, certificate: Certificate | None) -> list[tuple[bool, str]]:

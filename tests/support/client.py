@@ -23,7 +23,10 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
+    """Of several of one name the last."""
     body: bytes
+    cookies: tuple[str, ...] = ()
+    """Every header `Set-Cookie`."""
 
     @property
     def json(self) -> Any:
@@ -115,7 +118,10 @@ class Client:
                 with self._connection.getresponse() as response:
                     content = response.read()
                 return Answer(
-                    response.status, {name.lower(): value for name, value in response.getheaders()}, content
+                    response.status,
+                    {name.lower(): value for name, value in response.getheaders()},
+                    content,
+                    tuple(response.headers.get_all("set-cookie", ())),
                 )
             except (http.client.HTTPException, OSError) as error:
                 self.close()

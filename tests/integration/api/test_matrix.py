@@ -21,36 +21,17 @@ from tests.support.api import Api, User
 from tests.support.client import Answer
 from tests.support.contract import Operation, operations, ours
 from tests.support.images import Image, make_image
+from tests.support.people import PEOPLE, make_people, make_repository
 from tests.support.receiver import Receiver, receiving
 from tests.support.rooms import annotated
 from tests.support.signing import make_key, public_pem
 
-from dtr.accounts import Action, Level, TokenScope
 from dtr.app import Application
-from dtr.oci import parse_repository_name
-from dtr.registry import Settings
 
 SETTINGS = {"webhooks.allowed_networks": "127.0.0.1/32", "mirroring.allowed_networks": "127.0.0.1/32"}
 
 # --- the matrix -----------------------------------------------------------------------------------------------
 
-PEOPLE = {
-    "An": "nobody: no credentials",
-    "Au": "a user without any grant",
-    "R": "was granted read-only on the repository",
-    "RW": "was granted read-write on it",
-    "A": "was granted admin on it",
-    "NA": "was granted admin on the namespace",
-    "TA": "administers a team, to which nothing was granted",
-    "O": "owns the namespace",
-    "P": "owns another, personal namespace (of the personal one: the organisation)",
-    "Ad": "an auditor",
-    "S": "a system administrator",
-    "In": "a user of all these grants who is not active",
-    "St": "owner of another organisation",
-    "Ro": "a robot that was granted read-write on the repository",
-    "Sc": "a token of the owner's, good for pulling from the repository",
-}
 RIGHTS = """
                      An  Au  R   RW  A   NA  TA  O   P   Ad  S   In  St  Ro  Sc
 
@@ -133,7 +114,7 @@ class World:
         self.other = annotated(self.image, other="yes")
         self.ids: dict[str, str] = {}
         self.users: dict[str, User] = {}
-        secrets = api.server.do(self._make)
+        secrets = api.server.do(make_people)
         for who, (name, secret) in secrets.items():
             self.users[who] = User(api.server, name, secret)
         self.admin = self.users["S"]
@@ -144,39 +125,6 @@ class World:
         MIRROR.update(remoteHost=f"https://127.0.0.1:{api.server.port}", password=secrets["S"][1])
         for target in ("acme/private", "acme/public", "pia/private"):
             self.admin.client.push(target, self.image, "v1")
-
-    async def _make(self, application: Application) -> dict[str, tuple[str | None, str]]:
-        accounts = application.accounts
-        names = {
-            "Au": "paul", "R": "rita", "RW": "will", "A": "adam", "NA": "nan", "TA": "tom", "O": "olga",
-            "P": "pia", "Ad": "audrey", "S": "root", "In": "ian", "St": "stan",
-        }  # fmt: skip
-        for name in (*names.values(), "spare"):
-            await accounts.create_user(name, "secret", is_admin=name == "root", is_auditor=name == "audrey")
-        for name, owner in (("acme", "olga"), ("branch", "olga"), ("other", "stan")):
-            await accounts.create_organization(name)
-            await accounts.organizations.put_member(name, owner, is_admin=True)
-        await accounts.organizations.put_member("acme", "spare")
-        for team, members in TEAMS.items():
-            await accounts.organizations.create_team("acme", team)
-            for member in members:
-                await accounts.organizations.put_team_member("acme", team, member, is_admin=team == "idle")
-        acme = await accounts.get("acme")
-        await accounts.robots.create(acme, "bot")
-        for path in ("acme/private", "acme/public", "pia/private", "acme/target"):
-            await make_repository(application, path)
-        await accounts.grants.grant_team("acme", "namespace", Level.ADMIN)
-        for user in ("nan", "ian"):
-            await accounts.grants.set_user(await accounts.grants.on("pia"), user, Level.ADMIN)
-        found = {who: (name, await accounts.tokens.create(name, who)) for who, name in names.items()}
-        await accounts.update("ian", is_active=False)
-        scope = TokenScope(("acme/*",), frozenset({Action.PULL}))
-        return {
-            **found,
-            "An": (None, ""),
-            "Ro": ("acme+bot", await accounts.tokens.create("acme+bot", "robot")),
-            "Sc": ("olga", await accounts.tokens.create("olga", "scoped", scope=scope)),
-        }
 
     def disposable(self, target: str) -> dict[str, str]:
         """A repository like `target` for each person."""
@@ -193,29 +141,6 @@ class World:
 
 STORAGE: dict[str, Any] = {"driver": "filesystem"}
 DOCUMENT: dict[str, Any] = {}
-TEAMS = {
-    "readers": ("rita", "ian"),
-    "writers": ("will", "ian"),
-    "admins": ("adam", "ian"),
-    "namespace": ("nan", "ian"),
-    "idle": ("tom",),
-}
-LEVELS = {"rita": Level.READ, "will": Level.WRITE, "adam": Level.ADMIN, "ian": Level.ADMIN}
-
-
-async def make_repository(application: Application, path: str) -> None:
-    """A repository, public when it is called so, with its grants."""
-    visibility = "public" if "public" in path else "private"
-    await application.repositories.create(parse_repository_name(path), Settings(visibility=visibility))
-    grants = application.accounts.grants
-    place = await grants.on(path)
-    if path.startswith("acme/"):
-        for team, level in (("readers", Level.READ), ("writers", Level.WRITE), ("admins", Level.ADMIN)):
-            await grants.set_team(place, team, level)
-        await grants.set_user(place, "acme+bot", Level.WRITE)
-    else:
-        for user, level in LEVELS.items():
-            await grants.set_user(place, user, level)
 
 
 def _team(world: World, _target: str) -> None:
@@ -267,6 +192,13 @@ def _signed(world: World, target: str) -> None:
 
 def _manifest(world: World, target: str) -> None:
     world.admin.client.put_manifest(target, world.other).expect(201)
+
+
+def _session(world: World, _target: str) -> None:
+    """One of paul's, of which the matrix ends all others."""
+    world.api.anonymous.post("/auth/login", {"username": "paul", "password": "secret"}).expect(200)
+    (found, *_) = world.admin.get("/api/v0/sessions", username="paul").expect(200).json
+    world.ids["session"] = found["id"]
 
 
 def _no_robot(world: World, _target: str) -> None:
@@ -440,6 +372,11 @@ def _receiver(world: World, _target: str) -> None:
     TEST["endpoint"] = world.receiver.url()
 
 
+def _canceled_job(world: World, target: str) -> None:
+    _job(world, target)
+    world.admin.post(f"/api/v0/jobs/{world.ids['jobID']}/cancel").expect(204)
+
+
 def _cron(world: World, _target: str) -> None:
     world.admin.post("/api/v0/crons", {"action": "sleep", "schedule": "@yearly"}).expect(202)
 
@@ -480,6 +417,7 @@ MATRIX = {
         "self", {"oldPassword": "secret", "newPassword": "secret"}, path={"user": "paul"}
     ),
     f"GET {ENZI}/{{user}}/organizations": Row("self or auditor", path={"user": "paul"}),
+    f"GET {ENZI}/{{user}}/memberTeams": Row("self or auditor", path={"user": "paul"}),
     f"GET {ENZI}/{{org}}/members": Row("member"),
     f"GET {ENZI}/{{org}}/members/{{user}}": Row("member"),
     f"GET {ENZI}/{{org}}/members/{{user}}/teams": Row("member"),
@@ -509,6 +447,7 @@ MATRIX = {
     "GET /basic_info": Row("logged in"),
     # --- settings and tokens of users
     "GET /api/v0/accounts/language": Row("logged in"),
+    "GET /api/v0/accounts/{username}/repositoryAccess": Row("self or auditor", path={"username": "paul"}),
     "GET /api/v0/accounts/{username}/settings": Row("self or auditor", path={"username": "paul"}),
     "PATCH /api/v0/accounts/{username}/settings": Row("self", {"language": "ja"}, path={"username": "paul"}),
     "GET /api/v0/api_tokens": Row("self or auditor", query={"username": "paul"}),
@@ -517,6 +456,9 @@ MATRIX = {
     "GET /api/v0/api_tokens/{hashedtoken}": Row("see own token", before=_token),
     "PATCH /api/v0/api_tokens/{hashedtoken}": Row("own token", {"tokenLabel": "y"}, before=_token),
     "DELETE /api/v0/api_tokens/{hashedtoken}": Row("own token", before=_token),
+    "GET /api/v0/sessions": Row("self or auditor", query={"username": "paul"}),
+    "DELETE /api/v0/sessions": Row("self", query={"username": "paul"}, before=_session),
+    "DELETE /api/v0/sessions/{session}": Row("own token", before=_session),
     # --- robots
     f"GET {ROBOTS}": Row("owner or auditor"),
     f"POST {ROBOTS}": Row("owner", {"name": "fresh"}, before=_no_robot),
@@ -530,11 +472,13 @@ MATRIX = {
     "GET /api/v0/events": Row("auditor"),
     "GET /api/v0/events/export": Row("auditor"),
     "GET /api/v0/repositories/{namespace}/{reponame}/events": Row("watch"),
+    "GET /api/v0/repositories/{namespace}/{reponame}/events/export": Row("watch"),
     # --- repositories
     "GET /api/v0/repositories": Row("found"),
     "GET /api/v0/repositories/{namespace}": Row("found"),
     "POST /api/v0/repositories/{namespace}": Row("namespace", {"name": "fresh"}, before=_no_repository),
     f"GET {REPOSITORY}": Row("see"),
+    f"GET {REPOSITORY}/usage": Row("see"),
     f"PATCH {REPOSITORY}": Row("manage", {"shortDescription": "x"}),
     f"DELETE {REPOSITORY}": Row("manage", destroys=True),
     f"POST {REPOSITORY}/rename": Row("rename", {"name": "fresh"}, destroys=True, before=_no_repository),
@@ -594,6 +538,9 @@ MATRIX = {
     f"POST {REPOSITORY}/mirroringPolicies/{{mirroringpolicyid}}/run": Row(
         "manage", before=_mirroring_policy("poll")
     ),
+    f"POST {REPOSITORY}/mirroringPolicies/{{mirroringpolicyid}}/check": Row(
+        "manage", before=_mirroring_policy("push")
+    ),
     **{
         f"{method} {REPOSITORY}/{kind}MirroringPolicies{rest}": row
         for kind in ("push", "poll")
@@ -620,6 +567,7 @@ MATRIX = {
     f"POST {REPOSITORY}/pruningPolicies/test": Row("manage", PRUNING),
     f"GET {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("policies", before=_pruning_policy),
     f"PUT {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", PRUNING, before=_pruning_policy),
+    f"POST {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}/run": Row("manage", before=_pruning_policy),
     f"DELETE {REPOSITORY}/pruningPolicies/{{pruningpolicyid}}": Row("manage", before=_pruning_policy),
     f"GET {REPOSITORY}/promotionPolicies": Row("policies"),
     f"POST {REPOSITORY}/promotionPolicies": Row("manage", PROMOTION, in_organization=True),
@@ -672,16 +620,22 @@ MATRIX = {
     "POST /api/v0/webhooks": Row("manage private", WEBHOOK),
     "POST /api/v0/webhooks/test": Row("any user", TEST, before=_receiver),
     "POST /api/v0/webhooks/update": Row("manage private", UPDATE, before=_webhook),
+    "GET /api/v0/webhooks/{webhook}": Row("manage private", before=_webhook),
+    "POST /api/v0/webhooks/{webhook}/test": Row("manage private", before=_webhook),
     "DELETE /api/v0/webhooks/{webhook}": Row("manage private", before=_webhook),
+    "GET /api/v0/webhooks/{webhook}/deliveries/{delivery}": Row("manage private", before=_delivery),
     "GET /api/v0/webhooks/{webhook}/deliveries": Row("manage private", before=_webhook),
     "POST /api/v0/webhooks/{webhook}/deliveries/{delivery}/redeliver": Row("manage private", before=_delivery),
     "GET /api/v0/accounts/{namespace}/webhooks": Row("namespace"),
     f"GET {REPOSITORY}/webhooks": Row("manage"),
     "GET /api/v0/jobs": Row("auditor"),
     "POST /api/v0/jobs": Row("administrator", {"action": "sleep", "scheduledAt": "2100-01-01T00:00:00Z"}),
+    "GET /api/v0/actions": Row("auditor"),
+    "GET /api/v0/jobs/counts": Row("auditor"),
     "GET /api/v0/jobs/{jobID}": Row("auditor", before=_job),
     "DELETE /api/v0/jobs/{jobID}": Row("administrator", before=_job),
     "POST /api/v0/jobs/{jobID}/cancel": Row("administrator", before=_job),
+    "POST /api/v0/jobs/{jobID}/retry": Row("administrator", before=_canceled_job),
     "GET /api/v0/jobs/{jobID}/logs": Row("auditor", before=_job),
     "GET /api/v0/crons": Row("auditor"),
     "POST /api/v0/crons": Row("administrator", {"action": "sleep", "schedule": "@yearly"}),
@@ -704,12 +658,17 @@ MATRIX = {
     "PUT /api/v0/admin/storages/{storage}": Row("administrator", STORAGE, path={"storage": "gone"}),
     "DELETE /api/v0/admin/storages/{storage}": Row("administrator", path={"storage": "gone"}, before=_storage),
     "POST /api/v0/admin/storages/{storage}/check": Row("administrator"),
+    "POST /api/v0/admin/storages/{storage}/test": Row("administrator", STORAGE, path={"storage": "gone"}),
     "PUT /api/v0/admin/storages/{storage}/default": Row("administrator"),
     "PUT /api/v0/admin/storages/{storage}/namespaces/{namespace}": Row("administrator"),
     "DELETE /api/v0/admin/storages/{storage}/namespaces/{namespace}": Row("administrator"),
     "POST /api/v0/admin/storages/{storage}/migration": Row("administrator", {}),
     "GET /api/v0/meta/alerts": Row("auditor"),
     "GET /api/v0/meta/cluster_status": Row("auditor"),
+    "GET /api/v0/meta/health": Row("auditor"),
+    "GET /api/v0/meta/usage": Row("auditor"),
+    "GET /api/v0/meta/garbage": Row("auditor"),
+    "GET /api/v0/meta/certificate": Row("auditor"),
     "GET /api/v0/meta/settings": Row("auditor"),
     "POST /api/v0/meta/settings": Row("administrator", {}),
     "GET /api/v0/meta/features": Row("any user"),

@@ -1,0 +1,89 @@
+"""Which function answers which address."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from starlette.routing import compile_path
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from starlette.responses import Response
+
+    from dtr.http.ui.visit import Visit
+
+Handler: TypeAlias = "Callable[[Visit], Awaitable[Response]]"
+
+
+@dataclass(slots=True)
+class _Page:
+    """A template of addresses, and what answers its methods."""
+
+    path: str
+    pattern: re.Pattern[str] = field(init=False)
+    handlers: dict[str, Handler] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        pattern, _, _ = compile_path(self.path)
+        # A line break is a character like others, also at the end.
+        self.pattern = re.compile(pattern.pattern.removesuffix("$") + r"\Z", re.DOTALL)
+
+    @property
+    def rank(self) -> tuple[tuple[int, str], ...]:
+        """Sorts what is fixed before what varies, and longer before shorter."""
+        parts = (
+            (2, "") if one.endswith(":path}") else (1, "") if one[:1] == "{" else (0, one)
+            for one in self.path.split("/")
+        )
+        return (*parts, (3, ""))
+
+
+class Pages:
+    """The pages of one subject: its functions are registered by decorators."""
+
+    def __init__(self) -> None:
+        self._pages: dict[str, _Page] = {}
+
+    def get(self, *paths: str) -> Callable[[Handler], Handler]:
+        """Answer GET (and HEAD) at these templates, like ``/repositories/{namespace}/{repo:path}/tags``."""
+        return lambda handler: self._add("GET", paths, handler)
+
+    def post(self, *paths: str) -> Callable[[Handler], Handler]:
+        """Answer POST at these templates. The form's CSRF token has been checked."""
+        return lambda handler: self._add("POST", paths, handler)
+
+    def _add(self, method: str, paths: tuple[str, ...], handler: Handler) -> Handler:
+        for path in paths:
+            self._pages.setdefault(path, _Page(path)).handlers[method] = handler
+        return handler
+
+    def __iter__(self) -> Iterator[_Page]:
+        return iter(self._pages.values())
+
+
+class Routes:
+    """All pages of all subjects."""
+
+    def __init__(self, subjects: Iterable[Pages]) -> None:
+        pages: dict[str, _Page] = {}
+        for one in (page for subject in subjects for page in subject):
+            pages.setdefault(one.path, _Page(one.path)).handlers.update(one.handlers)
+        self._pages = sorted(pages.values(), key=lambda page: page.rank)
+
+    def find(self, path: str) -> list[tuple[dict[str, Handler], dict[str, str]]]:
+        """
+        What may answer a path: the handlers by method, and the values of the template's parts.
+
+        Names of repositories have slashes, so there may be several. The most specific one is first; the next is
+        meant when there is no repository of the name that the first one reads.
+        """
+        found = ((page.handlers, page.pattern.match(path)) for page in self._pages)
+        return [(handlers, match.groupdict()) for handlers, match in found if match]
+
+    @property
+    def templates(self) -> list[tuple[str, frozenset[str]]]:
+        """Every template of addresses, and its methods."""
+        return [(page.path, frozenset(page.handlers)) for page in self._pages]

@@ -1,0 +1,104 @@
+// All script of the pages: htmx with its server-sent events, and small behaviours found by data attributes.
+// There is no inline script, and nothing here is needed to use a page.
+import "./htmx-global.js";
+import "htmx.org/dist/ext/hx-sse.js";
+
+const one = (selector, root = document) => root.querySelector(selector);
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+function toast(text) {
+  const element = document.createElement("div");
+  element.className = "toast";
+  element.textContent = text;
+  one("#toasts").append(element);
+  leave(element, 5000);
+}
+
+/** Takes a toast away after a while, but not under the pointer or the focus. */
+function leave(element, milliseconds) {
+  setTimeout(() => (element.matches(":hover, :focus-within") ? leave(element, 1000) : element.remove()), milliseconds);
+}
+
+function closeMenus(except) {
+  for (const menu of all("details.menu[open]")) if (!menu.contains(except)) menu.open = false;
+}
+
+function toggleSide(open) {
+  const side = one("#side");
+  side.toggleAttribute("data-open", open);
+  if (open) one("a", side).focus();
+}
+
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    try {
+      await navigator.clipboard.writeText(copy.dataset.copy);
+      toast(copy.dataset.done);
+    } catch { // no permission: mark it, so that the keyboard copies it
+      if (copy.previousElementSibling) getSelection().selectAllChildren(copy.previousElementSibling);
+    }
+  }
+  const theme = event.target.closest("[data-set-theme]");
+  if (theme) {
+    event.preventDefault();
+    const chosen = theme.dataset.setTheme;
+    if (chosen) document.documentElement.dataset.theme = chosen;
+    else delete document.documentElement.dataset.theme;
+    const secure = location.protocol === "https:" ? ";secure" : "";
+    document.cookie = `theme=${chosen};path=/;max-age=${chosen ? 31536000 : 0};samesite=lax${secure}`;
+  }
+  const opener = event.target.closest("[data-dialog]");
+  if (opener) { event.preventDefault(); one("#" + opener.dataset.dialog)?.showModal(); }
+  const closer = event.target.closest("[data-close]");
+  const dialog = closer?.closest("dialog");
+  if (dialog) { event.preventDefault(); dialog.close(); }
+  const burger = event.target.closest("[data-burger]");
+  if (burger) { event.preventDefault(); toggleSide(!one("#side").hasAttribute("data-open")); }
+  else if (!event.target.closest("#side")) one("#side")?.removeAttribute("data-open");
+  closeMenus(event.target);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const menu of all("details.menu[open]")) { menu.open = false; one("summary", menu).focus(); }
+  if (one("#side[data-open]")) { toggleSide(false); one("[data-burger]").focus(); }
+});
+
+// Rows that are picked: how many, and what can be done with them.
+document.addEventListener("change", (event) => {
+  const form = event.target.closest("form[data-bulk]");
+  if (!form) return;
+  if (event.target.matches("[data-all]")) for (const box of all(".pick", form)) box.checked = event.target.checked;
+  const picked = all(".pick:checked", form).length;
+  one(".bulk", form).classList.toggle("on", picked > 0);
+  one("[data-n]", form).textContent = picked;
+});
+
+// A form or a select that is sent as soon as it is changed; without script its button does that.
+document.addEventListener("change", (event) => event.target.closest("[data-submit]")?.form?.requestSubmit());
+
+// Texts that the server sends with an answer: HX-Trigger: {"toast": "…"}.
+document.addEventListener("toast", (event) => toast(event.detail.value ?? event.detail.text ?? event.detail));
+
+document.addEventListener("htmx:after:swap", () => {
+  const dialog = one("#dialog");
+  if (dialog?.firstElementChild && !dialog.open) dialog.showModal();
+  // A log follows its end, unless the reader has scrolled up.
+  for (const log of all("[data-follow]")) {
+    if (log.scrollHeight - log.scrollTop - log.clientHeight < 240) log.scrollTop = log.scrollHeight;
+  }
+  seeProblems();
+});
+one("#dialog")?.addEventListener("close", (event) => event.target.replaceChildren());
+
+/** A form that came back is read from its summary on. */
+function seeProblems() {
+  const summary = one("[data-error-summary]:not([data-seen])");
+  if (summary) { summary.dataset.seen = ""; summary.focus(); }
+}
+seeProblems();
+
+for (const said of all("[data-said]")) leave(said, one("form", said) ? 10000 : 6000);
+// The current tab is in view on a phone.
+for (const tab of all(".tabs [aria-current]")) tab.parentElement.scrollLeft = tab.offsetLeft - 24;
