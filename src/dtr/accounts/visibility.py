@@ -83,16 +83,22 @@ GRANTED: CompoundSelect[Any] = union(
 """The ids of the repositories that the `account` was granted by themselves."""
 
 _prefixes = each("scope_prefixes")
-IN_SCOPE = or_(
-    bindparam("unscoped", type_=Boolean),
-    in_list(repositories.c.path, "scope_paths"),
-    exists(
-        select(1)
-        .select_from(_prefixes)
-        .where(func.substr(repositories.c.path, 1, func.length(_prefixes.c.value)) == _prefixes.c.value)
-        .correlate(repositories)
-    ),
-)
+
+
+def _in_scope(path: ColumnElement[str]) -> ColumnElement[bool]:
+    return or_(
+        bindparam("unscoped", type_=Boolean),
+        in_list(path, "scope_paths"),
+        exists(
+            select(1)
+            .select_from(_prefixes)
+            .where(func.substr(path, 1, func.length(_prefixes.c.value)) == _prefixes.c.value)
+            .correlate_except(_prefixes)
+        ),
+    )
+
+
+IN_SCOPE = _in_scope(repositories.c.path)
 """A condition on `repositories`: the token that was shown is good for it."""
 
 
@@ -116,6 +122,22 @@ def _readable(*, by_auditors: bool) -> ColumnElement[bool]:
 VISIBLE = _readable(by_auditors=True)
 """A condition on `repositories`, for statements with the parameters of `asking`."""
 PULLABLE = _readable(by_auditors=False)
+
+
+def sees(
+    view: View,
+    number: ColumnElement[int],
+    namespace: ColumnElement[str],
+    visibility: ColumnElement[str],
+    path: ColumnElement[str],
+) -> ColumnElement[bool]:
+    """`VISIBLE` for whoever has the view, as a condition on these columns of another table."""
+    is_public = visibility == "public"
+    if view == "public":
+        return is_public
+    if view == "all":
+        return or_(is_public, _in_scope(path))
+    return or_(is_public, and_(_in_scope(path), or_(namespace.in_(SPACES), number.in_(GRANTED))))
 
 
 def asking(account: str | None, scope: TokenScope | None = None) -> dict[str, Any]:

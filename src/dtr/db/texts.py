@@ -120,12 +120,47 @@ def _has_text_sqlite(element: has_text, compiler: SQLCompiler, **options: Any) -
     )
 
 
+class says(ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own functions
+    """
+    A condition: the repository of this id has a text of three letters or more in its path or its description.
+
+    Parameters are what `text_parameters` gives.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, number: ColumnElement[int]) -> None:
+        """Look whether the repository with this `number` is among them."""
+        self.number = number
+
+
+@compiles(says, "postgresql")
+def _says_postgresql(element: says, compiler: SQLCompiler, **options: Any) -> str:
+    pattern = compiler.process(bindparam("pattern", type_=Text), **options)
+    again = compiler.process(bindparam("pattern", type_=Text), **options)
+    # Put together before: the planner must not look into the text of each repository that is asked about.
+    return (
+        f"{compiler.process(element.number, **options)} = ANY(ARRAY(SELECT repositories.id FROM repositories"  # noqa: S608
+        f" WHERE deleted_at IS NULL AND (path LIKE {pattern} OR folded LIKE {again})))"
+    )
+
+
+@compiles(says, "sqlite")
+def _says_sqlite(element: says, compiler: SQLCompiler, **options: Any) -> str:
+    phrase = compiler.process(bindparam("any_phrase", type_=Text), **options)
+    return (
+        f"{compiler.process(element.number, **options)} IN (SELECT abs(rowid) FROM repository_texts"  # noqa: S608
+        f" WHERE repository_texts MATCH {phrase})"
+    )
+
+
 def text_parameters(part: str) -> dict[str, str]:
     """The parameters of `has_text`; `pattern` is one for ``LIKE``, whose escape is the backslash."""
     quoted = part.replace('"', '""')
     escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return {
         "pattern": f"%{escaped}%",
+        "any_phrase": f'"{quoted}"',
         "path_phrase": f'path : "{quoted}"',
         "folded_phrase": f'folded : "{quoted}"',
     }

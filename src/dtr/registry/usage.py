@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, each_row, in_list, now
 from dtr.db.schema import usage, usage_days, usage_deltas
+from dtr.registry.summaries import refresh
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +60,7 @@ _EPOCH = dt.date(1970, 1, 1)
 
 WHOLE = "*"
 """The scope of the whole registry."""
+_OF_ONE = "repository:"
 
 _COUNT = Statement(
     insert(usage_deltas).values(
@@ -71,6 +73,7 @@ _COUNT = Statement(
     )
 )
 _PUSH = Statement(insert(usage_deltas).values(scope=bindparam("scope"), pushes=1, pushed_at=now()))
+_TOUCH = Statement(insert(usage_deltas).values(scope=bindparam("scope")))
 _counted = union_all(
     *(
         select(
@@ -228,7 +231,7 @@ class Day:
 
 def of_repository(repository: int) -> str:
     """The scope of a repository."""
-    return f"repository:{repository}"
+    return f"{_OF_ONE}{repository}"
 
 
 def of_namespace(account: str) -> str:
@@ -244,6 +247,11 @@ async def count(tx: Transaction, counts: dict[str, Counts]) -> None:
 async def count_push(tx: Transaction, repository: int) -> None:
     """Count a push to a repository, now."""
     await tx.execute(_PUSH, scope=of_repository(repository))
+
+
+async def touch(tx: Transaction, repository: int) -> None:
+    """Say that something changed in a repository that is not counted: its summary is made anew."""
+    await tx.execute(_TOUCH, scope=of_repository(repository))
 
 
 async def forget(tx: Transaction, scope: str) -> None:
@@ -296,6 +304,7 @@ class Usage:
             await tx.execute_many(_ADD, [_parameters(scope, sums[scope]) for scope in sorted(sums)])
             given = [[scope, day, one.bytes, one.pulls, one.pushes] for (scope, day), one in sorted(days.items())]
             await tx.execute(_ADD_DAYS, given=json.dumps(given))
+            await refresh(tx, (int(one.removeprefix(_OF_ONE)) for one in sums if one.startswith(_OF_ONE)))
             await tx.execute(_DONE, ids=[row[0] for row in rows])
             return len(rows)
 

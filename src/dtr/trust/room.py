@@ -187,6 +187,8 @@ class Trust:
                 return False
             await store.delete_collection(tx, collection.repository, collection.gun)
             await record(tx, _event("DELETE", by, collection))
+            if self._signed is not None:
+                await self._signed(tx, collection.repository, [])
             return True
 
         async with self._turn(collection):
@@ -240,7 +242,7 @@ class Trust:
             kind: EventType = "UPDATE" if update.base else "CREATE"
             await record(tx, _event(kind, by, collection, _content(told)))
             digests = sorted({digest for digest, _ in update.put.values()})
-            if digests and self._signed is not None:
+            if self._signed is not None:
                 await self._signed(tx, collection.repository, digests)
 
         try:
