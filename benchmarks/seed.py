@@ -24,6 +24,7 @@ from dtr.accounts import folded
 from dtr.db import open_database
 from dtr.db.migrate import migrate
 from dtr.registry.usage import of_repository
+from dtr.registry.versions import version_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,6 +85,17 @@ class Shape:
     def is_public(self, number: int) -> bool:
         """Whether a repository is public; the huge one is not."""
         return number > 0 and (number + number // self.organizations) * 37 % 100 < self.public
+
+    @property
+    def tags_each(self) -> int:
+        """Tags of each repository but the huge one."""
+        return (self.tags - self.huge_tags) // max(1, self.repositories - 1)
+
+    def latest_tag(self, number: int) -> str:
+        """The tag of a repository that was moved last; empty: it has none."""
+        if number == 0:
+            return f"build-{self.huge_tags - 1:06}" if self.huge_tags else ""
+        return f"1.{self.tags_each - 1}" if self.tags_each else ""
 
     def repositories_of(self, number: int) -> range:
         """Numbers of repositories; those of the organisation of this number are among them."""
@@ -155,6 +167,20 @@ def tables(shape: Shape) -> Iterator[Table]:
             "scan_on_push", "immutable_tags", "immutable_patterns", "tag_limit", "created_at",
         ),
         _repositories(shape),
+    )  # fmt: skip
+    yield (
+        "repository_summaries",
+        (
+            "repository_id", "namespace_id", "visibility", "path", "latest_tag", "kind", "is_signed", "bytes", "pulls",
+            "pushed_at",
+        ),
+        (
+            (
+                number + 1, account_id(shape.namespace(number)), "public" if shape.is_public(number) else "private",
+                shape.path(number), shape.latest_tag(number), "image", False, 100, number % 1000, AT,
+            )
+            for number in range(shape.repositories)
+        ),
     )  # fmt: skip
     yield (
         "repository_grants",
@@ -307,7 +333,7 @@ def _content(shape: Shape) -> Iterator[Table]:
     )
     yield (
         "tags",
-        ("repository_id", "name", "manifest", "author", "created_at", "updated_at"),
+        ("repository_id", "name", "manifest", "author", "created_at", "updated_at", "version_key"),
         _tags(shape, digests),
     )
 
@@ -327,12 +353,13 @@ def _manifest(number: int) -> bytes:
 
 
 def _tags(shape: Shape, digests: list[str]) -> Rows:
-    each = (shape.tags - shape.huge_tags) // max(1, shape.repositories - 1)
     for tag in range(min(shape.huge_tags, shape.tags)):
-        yield 1, f"build-{tag:06}", digests[tag % 100], "admin", AT + tag, AT + tag
+        name = f"build-{tag:06}"
+        yield 1, name, digests[tag % 100], "admin", AT + tag, AT + tag, version_key(name)
+    names = [(f"1.{tag}", version_key(f"1.{tag}")) for tag in range(shape.tags_each)]
     for number in range(1, shape.repositories):
-        for tag in range(each):
-            yield number + 1, f"1.{tag}", digests[number % 100], "admin", AT + tag, AT + tag
+        for tag, (name, key) in enumerate(names):
+            yield number + 1, name, digests[number % 100], "admin", AT + tag, AT + tag, key
 
 
 def _usage(shape: Shape) -> Rows:

@@ -62,6 +62,13 @@ class Descriptor:
     platform: Mapping[str, Any] | None = None
 
     @property
+    def is_image(self) -> bool:
+        """Whether an index has it as an image, and not as something that belongs to one."""
+        given = self.platform or {}
+        is_unknown = given.get("os") == "unknown" and given.get("architecture") == "unknown"
+        return not is_unknown and self.artifact_type is None
+
+    @property
     def is_foreign(self) -> bool:
         """Whether the content is fetched from elsewhere and need not be in the registry."""
         return bool(self.urls) and (
@@ -97,6 +104,11 @@ class Manifest:
         sizes = {one.digest: one.size for one in (*config, *self.layers, *self.children)}
         total: int = sum(sizes.values())
         return min(total, _LARGEST)
+
+    @property
+    def platforms(self) -> int:
+        """How many images for a system that it says an index has; what is attested of them is for none."""
+        return len({one.digest for one in self.children if one.is_image})
 
 
 def parse_manifest(payload: bytes, content_type: str | None = None) -> Manifest:

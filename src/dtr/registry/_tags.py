@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, bindparam, delete, exists, not_, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import Statement, each, in_list, now
+from dtr.db import Statement, each_row, in_list, now
 from dtr.db.schema import cached_repositories, manifests, pulls, repositories, tags, trust_targets
 from dtr.events import Actor, Event, Object
 from dtr.jobs import JobRequest, submit
@@ -46,14 +46,15 @@ _settings = select(
 ).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
 _REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
 _REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
-_names = each("names")
+_given = each_row("given", tags.c.name, tags.c.version_key)
 _CLAIM_TAGS = Statement(
     insert(tags)
     .from_select(
-        ["repository_id", "name", "manifest", "author", "created_at", "updated_at"],
+        ["repository_id", "name", "version_key", "manifest", "author", "created_at", "updated_at"],
         select(
             _repository,
-            _names.c.value,
+            _given.c.name,
+            _given.c.version_key,
             bindparam("digest", type_=tags.c.manifest.type),
             bindparam("author", type_=tags.c.author.type),
             now(),
@@ -251,7 +252,8 @@ async def _claim(
     tx: Transaction, repository: int, names: list[str], digest: str, author: str
 ) -> dict[str, tuple[str, bool]]:
     """Lock the tags, new or not; by name, which manifest each names, and whether it is new."""
-    rows = await tx.fetch_all(_CLAIM_TAGS, repository=repository, names=names, digest=digest, author=author)
+    given = json.dumps([[name, version_key(name)] for name in names])
+    rows = await tx.fetch_all(_CLAIM_TAGS, repository=repository, given=given, digest=digest, author=author)
     return {name: (manifest, bool(is_new) and manifest == digest) for name, manifest, is_new in rows}
 
 

@@ -1,5 +1,5 @@
 """
-What the configs of images say: for which system one is, how it was built, its labels.
+What the configs of images say: for which system one is, how it was built, its labels, how its containers run.
 
 OCI image specification 1.1, "Image Configuration"; Docker's has the same form. A config is read once, some moments
 after its push or when somebody wants to see it, and what is needed of it is kept in `image_configs`. Whoever
@@ -14,8 +14,8 @@ import json
 import logging
 import re
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import BigInteger, bindparam, select
@@ -46,6 +46,8 @@ _LONGEST_NAME, _LONGEST_LINE = 100, 4_096
 _MOST_STEPS, _MOST_LINES = 1_000, 65_536
 """Steps of a history, and the characters of all of them."""
 _MOST_LABELS, _LONGEST_LABEL, _MOST_TEXT = 200, 4_096, 32_768
+_MOST_ENTRIES = 500
+"""Of each list of how containers run; they share `_MOST_TEXT`."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 _KNOWN = Statement(
@@ -59,6 +61,7 @@ _KNOWN = Statement(
         image_configs.c.labels,
     ).where(in_list(image_configs.c.digest, "digests"))
 )
+_RUNTIME = Statement(select(image_configs.c.runtime).where(image_configs.c.digest == bindparam("digest")))
 _PRESENT = Statement(
     select(blobs.c.digest, blobs.c.size, blobs.c.location, blob_contents.c.content)
     .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
@@ -69,16 +72,14 @@ _PRESENT = Statement(
     )
 )
 _text = image_configs.c.os.type
+_SAID = ("os", "os_version", "architecture", "variant", "history", "labels", "runtime")
 _KEEP = Statement(
     insert(image_configs)
     .from_select(
-        ["digest", "os", "os_version", "architecture", "variant", "history", "labels"],
+        ["digest", *_SAID],
         select(
             blobs.c.digest,
-            *(
-                bindparam(name, type_=_text)
-                for name in ("os", "os_version", "architecture", "variant", "history", "labels")
-            ),
+            *(bindparam(name, type_=_text) for name in _SAID),
         ).where(blobs.c.digest == bindparam("which")),
     )
     .on_conflict_do_nothing()
@@ -105,6 +106,26 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """How containers of an image run, and where it is from; empty: its config does not say."""
+
+    created: str = ""
+    """When it was built, as it says itself (RFC 3339)."""
+    author: str = ""
+    user: str = ""
+    working_dir: str = ""
+    stop_signal: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    """``NAME=value`` each."""
+    ports: tuple[str, ...] = ()
+    """``80/tcp``."""
+    volumes: tuple[str, ...] = ()
+
+
 class _Step(msgspec.Struct):
     created_by: str | None = None
     empty_layer: bool | None = None
@@ -112,6 +133,16 @@ class _Step(msgspec.Struct):
 
 class _Section(msgspec.Struct):
     Labels: dict[str, str | None] | None = None
+    # What is no text or list of texts here says nothing, and the rest of the config all the same.
+    User: Any = None
+    WorkingDir: Any = None
+    StopSignal: Any = None
+    Entrypoint: Any = None
+    Cmd: Any = None
+    Shell: Any = None
+    Env: Any = None
+    ExposedPorts: Any = None
+    Volumes: Any = None
 
 
 class _Document(msgspec.Struct):
@@ -121,6 +152,8 @@ class _Document(msgspec.Struct):
     variant: str | None = None
     history: list[_Step | None] | None = None
     config: _Section | None = None
+    created: Any = None
+    author: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Document)
@@ -128,10 +161,60 @@ _decoder = msgspec.json.Decoder(_Document)
 
 def read_config(data: bytes) -> ImageConfig:
     """What the bytes of a config say; what is none says nothing."""
+    return _config(_decode(data))
+
+
+def read_runtime(data: bytes) -> Runtime:
+    """What the bytes of a config say of how containers run."""
+    return _runtime(_decode(data))
+
+
+def _read_both(data: bytes) -> tuple[ImageConfig, Runtime]:
+    document = _decode(data)
+    return _config(document), _runtime(document)
+
+
+def _decode(data: bytes) -> _Document:
     try:
-        document = _decoder.decode(data)
+        return _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return ImageConfig()
+        return _Document()
+
+
+def _runtime(document: _Document) -> Runtime:
+    section, left = document.config or _Section(), _MOST_TEXT
+
+    def text(given: Any) -> str:
+        nonlocal left
+        found = _clean(given, min(_LONGEST_LINE, left)) if isinstance(given, str) else ""
+        left -= len(found)
+        return found
+
+    def texts(given: Any) -> tuple[str, ...]:
+        if isinstance(given, str):  # builders of old wrote a single command so
+            given = [given]
+        found = [text(one) for one in given[:_MOST_ENTRIES] if left > 0] if isinstance(given, list) else []
+        return tuple(found)
+
+    def names(given: Any) -> tuple[str, ...]:
+        return texts(sorted(given)) if isinstance(given, dict) else ()
+
+    return Runtime(
+        created=text(document.created),
+        author=text(document.author),
+        user=text(section.User),
+        working_dir=text(section.WorkingDir),
+        stop_signal=text(section.StopSignal),
+        entrypoint=texts(section.Entrypoint),
+        cmd=texts(section.Cmd),
+        shell=texts(section.Shell),
+        env=texts(section.Env),
+        ports=names(section.ExposedPorts),
+        volumes=names(section.Volumes),
+    )
+
+
+def _config(document: _Document) -> ImageConfig:
     steps, left = [], _MOST_LINES
     for one in (document.history or [])[:_MOST_STEPS]:
         line = _clean(one.created_by if one else None, min(_LONGEST_LINE, left))
@@ -177,6 +260,15 @@ class ImageConfigs:
             found |= await self._fill(missing[start : start + _BATCH])
         return found
 
+    async def get_runtime(self, digest: str) -> Runtime:
+        """What a config says of how containers run; one that cannot be read says nothing."""
+        for _ in range(2):
+            row = await self._database.fetch_one(_RUNTIME, digest=digest)
+            if row is not None:
+                return msgspec.json.decode(row[0], type=Runtime)
+            await self._fill([digest])
+        return Runtime()
+
     def note(self, digest: str) -> None:
         """A config was pushed: read it soon, beside the requests."""
         if len(self._noted) < _MOST_NOTED:
@@ -203,25 +295,27 @@ class ImageConfigs:
     async def _fill(self, digests: list[str]) -> dict[str, ImageConfig]:
         """Read configs from where their bytes are, and keep what they say."""
         rows = await self._database.fetch_all(_PRESENT, digests=digests, largest=_LARGEST)
-        configs = await asyncio.gather(*(self._read(*row[1:]) for row in rows))
-        read = {row[0]: config for row, config in zip(rows, configs, strict=True) if config is not None}
+        said = await asyncio.gather(*(self._read(*row[1:]) for row in rows))
+        read = {row[0]: both for row, both in zip(rows, said, strict=True) if both is not None}
 
         async def work(tx: Transaction) -> None:
-            await tx.execute_many(_KEEP, [_parameters(digest, config) for digest, config in sorted(read.items())])
+            await tx.execute_many(_KEEP, [_parameters(digest, *read[digest]) for digest in sorted(read)])
 
         # One that goes at this moment is no loss: the others are read again when they are wanted.
         with contextlib.suppress(DatabaseError):
             await self._database.unit(work, durable=False)
-        return read
+        return {digest: config for digest, (config, _) in read.items()}
 
-    async def _read(self, size: int, location: str | None, content: bytes | None) -> ImageConfig | None:
+    async def _read(
+        self, size: int, location: str | None, content: bytes | None
+    ) -> tuple[ImageConfig, Runtime] | None:
         async with self._reading:
             data = content if location is None else await self._load(location, size)
             if data is None:
                 return None
             if len(data) > _DECODE_IN_LOOP:
-                return await asyncio.to_thread(read_config, data)
-            return read_config(data)
+                return await asyncio.to_thread(_read_both, data)
+            return _read_both(data)
 
     async def _load(self, location: str, size: int) -> bytes | None:
         try:
@@ -242,7 +336,7 @@ def _known(row: Row) -> ImageConfig:
     return ImageConfig(os, os_version, architecture, variant, steps, json.loads(labels))
 
 
-def _parameters(digest: str, config: ImageConfig) -> dict[str, object]:
+def _parameters(digest: str, config: ImageConfig, runtime: Runtime) -> dict[str, object]:
     return {
         "which": digest,
         "os": config.os,
@@ -251,4 +345,5 @@ def _parameters(digest: str, config: ImageConfig) -> dict[str, object]:
         "variant": config.variant,
         "history": json.dumps([[one.created_by, one.is_empty] for one in config.history]),
         "labels": json.dumps(dict(config.labels)),
+        "runtime": json.dumps({name: value for name, value in asdict(runtime).items() if value}),
     }

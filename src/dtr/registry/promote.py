@@ -79,6 +79,7 @@ _copied = (
     manifests.c.config_media_type,
     manifests.c.annotations,
     manifests.c.content_size,
+    manifests.c.platforms,
     manifests.c.payload,
 )
 _given = union_all(

@@ -64,6 +64,7 @@ from dtr.oci import (
     parse_manifest,
 )
 from dtr.registry import show_again
+from dtr.registry.usage import touch
 from dtr.signatures.envelopes import read_signature
 from dtr.signatures.errors import SignatureInvalid
 from dtr.signatures.identities import KEEP_OF_REPOSITORY, OF_REPOSITORY, identity_of
@@ -236,6 +237,35 @@ _SUMMARIES = Statement(  # of each subject: an identity (its name), or how many 
         .group_by(signatures.c.subject, signatures.c.kind),
     )
 )
+
+
+def is_signed(digest: ColumnElement[str]) -> ColumnElement[bool]:
+    """A condition: a signature refers to what has `digest`, whoever it is of; parameter `repository`."""
+    return (
+        select(signatures.c.number)
+        .where(
+            signatures.c.repository_id == _repository,
+            signatures.c.subject == digest,
+            signatures.c.kind == "signature",
+            _is_there,
+        )
+        .exists()
+    )
+
+
+def is_verified(digest: ColumnElement[str]) -> ColumnElement[bool]:
+    """A condition: a signature of what has `digest` is that of an identity; parameter `repository`."""
+    return (
+        _with_proofs(signatures.c.number)
+        .where(
+            signatures.c.repository_id == _repository,
+            signatures.c.subject == digest,
+            signatures.c.kind == "signature",
+        )
+        .exists()
+    )
+
+
 _LIST = Statement(
     select(
         signatures.c.manifest,
@@ -584,6 +614,7 @@ class Signatures:
                 return False
             before = await tx.fetch_all(_PROVEN, repository=repository, manifest=manifest)
             await tx.execute(_FORGET, repository=repository, manifest=manifest)
+            await touch(tx, repository)
             where = {"repository": repository, "manifest": manifest}
             await tx.execute_many(_INSERT, [where | _parameters(one) for one in read])
             proofs = [(one, proof) for one in read for proof in one.judgement.proofs]

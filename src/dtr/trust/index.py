@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import BigInteger, and_, bindparam, case, exists, func, or_, select, update
 
 from dtr.db import Statement, in_list, now
 from dtr.db.schema import repositories, trust_files, trust_roles, trust_targets
@@ -21,6 +21,8 @@ from dtr.events import SYSTEM, Actor, Event, Object, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
 
     from dtr.db import Database, Transaction
 
@@ -168,6 +170,30 @@ def is_signed_as(signatures: Sequence[TargetSignature], digest: str) -> bool:
     where these two say nothing, they are all that there is.
     """
     return any(_leads_to(list(found), digest) for _, found in groupby(signatures, lambda one: one.gun))
+
+
+_stronger = trust_targets.alias("stronger")
+
+
+def _rank(role: ColumnElement[str]) -> ColumnElement[int]:
+    return case((role == RELEASES, 0), (role == "targets", 1), else_=2)
+
+
+def signs(name: ColumnElement[str], digest: ColumnElement[str]) -> ColumnElement[bool]:
+    """What `is_signed_as` says, as a condition on a tag of `name` that names `digest`; parameter `repository`."""
+    is_overruled = exists().where(
+        _stronger.c.repository_id == trust_targets.c.repository_id,
+        _stronger.c.name == trust_targets.c.name,
+        _stronger.c.gun == trust_targets.c.gun,
+        _stronger.c.forgotten_at.is_(None),
+        _rank(_stronger.c.role) < _rank(trust_targets.c.role),
+    )
+    return exists().where(_counts, trust_targets.c.name == name, trust_targets.c.digest == digest, ~is_overruled)
+
+
+def is_named(name: ColumnElement[str]) -> ColumnElement[bool]:
+    """A condition: something is signed under `name`; parameter `repository`."""
+    return exists().where(_counts, trust_targets.c.name == name)
 
 
 def _leads_to(signatures: list[TargetSignature], digest: str) -> bool:
