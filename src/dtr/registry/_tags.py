@@ -22,6 +22,7 @@ from dtr.oci import is_signature_tag
 from dtr.registry._verification import verify_soon
 from dtr.registry.errors import RepositoryUnknown, TagImmutable, TagOfCache
 from dtr.registry.repositories import immutable_pattern, read_patterns
+from dtr.registry.versions import version_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
