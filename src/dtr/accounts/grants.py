@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import BigInteger, Text, and_, bindparam, delete, exists, func, or_, select
+from sqlalchemy import BigInteger, Text, and_, bindparam, delete, exists, func, or_, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts.errors import (
@@ -21,6 +21,7 @@ from dtr.accounts.errors import (
     TeamUnknown,
     UserUnknown,
 )
+from dtr.accounts.lists import pattern_of
 from dtr.accounts.permissions import Level
 from dtr.accounts.records import ACCOUNT_COLUMNS, Account, AccountKind, account_of, findable
 from dtr.db import ConstraintViolated, Statement
@@ -168,12 +169,30 @@ _of_team = and_(
     repository_grants.c.repository_id == repositories.c.id,
     repositories.c.deleted_at.is_(None),
 )
-_PAGE_OF_TEAM = Statement(
+_page_of_team = (
     select(repositories.c.id, repositories.c.path, repository_grants.c.level)
     .where(_of_team, repositories.c.path >= bindparam("start"))
     .order_by(repositories.c.path)
     .limit(bindparam("limit", type_=BigInteger))
 )
+_PAGE_OF_TEAM = Statement(_page_of_team)
+# Paths are lower-case already.
+_FOUND_OF_TEAM = Statement(_page_of_team.where(repositories.c.path.like(bindparam("pattern"), escape="\\")))
+_of_user = union_all(
+    select(accounts.c.name.label("path"), namespace_user_grants.c.level)
+    .join_from(namespace_user_grants, accounts, accounts.c.id == namespace_user_grants.c.namespace_id)
+    .where(namespace_user_grants.c.user_id == bindparam("user")),
+    select(repositories.c.path, repository_user_grants.c.level)
+    .join_from(repository_user_grants, repositories, repositories.c.id == repository_user_grants.c.repository_id)
+    .where(repository_user_grants.c.user_id == bindparam("user"), repositories.c.deleted_at.is_(None)),
+).subquery("of_user")
+_PAGE_OF_USER = Statement(
+    select(_of_user.c.path, _of_user.c.level)
+    .where(_of_user.c.path >= bindparam("start"))
+    .order_by(_of_user.c.path)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_COUNT_OF_USER = Statement(select(func.count()).select_from(_of_user))
 _COUNT_OF_TEAM = Statement(select(func.count(repositories.c.id)).where(_of_team))
 
 
@@ -295,15 +314,30 @@ class Grants:
         return await self._count(_to_users(place).count, place=place.id)
 
     async def list_of_team(
-        self, team: GrantedTeam, *, start: str = "", limit: int
+        self, team: GrantedTeam, *, contains: str = "", start: str = "", limit: int
     ) -> list[tuple[int, str, Level]]:
-        """At most `limit` repositories that a team was granted, by path: ids, paths and levels."""
-        rows = await self._database.fetch_all(_PAGE_OF_TEAM, team=team.id, start=start, limit=limit)
+        """
+        At most `limit` repositories that a team was granted, by path: ids, paths and levels.
+
+        `contains`: a part of the path, in whatever case.
+        """
+        pattern = {"pattern": pattern_of(contains)} if contains else {}
+        statement = _FOUND_OF_TEAM if contains else _PAGE_OF_TEAM
+        rows = await self._database.fetch_all(statement, team=team.id, start=start, limit=limit, **pattern)
         return [(row[0], row[1], Level.of(row[2])) for row in rows]
 
     async def count_of_team(self, team: GrantedTeam) -> int:
         """How many repositories a team was granted."""
         return await self._count(_COUNT_OF_TEAM, team=team.id)
+
+    async def list_of_user(self, user: Account, *, start: str = "", limit: int) -> list[tuple[str, Level]]:
+        """At most `limit` namespaces and repositories on which a user or robot was granted something, by path."""
+        rows = await self._database.fetch_all(_PAGE_OF_USER, user=user.id, start=start, limit=limit)
+        return [(path, Level.of(level)) for path, level in rows]
+
+    async def count_of_user(self, user: Account) -> int:
+        """How many `list_of_user` lists in the end."""
+        return await self._count(_COUNT_OF_USER, user=user.id)
 
     async def _count(self, statement: Statement, **parameters: Any) -> int:
         row = await self._database.fetch_one(statement, **parameters)

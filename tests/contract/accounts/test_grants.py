@@ -184,6 +184,29 @@ async def test_the_repositories_of_a_team_are_listed_without_those_that_were_del
     assert await acme.grants.count_of_team(team) == 1
 
 
+async def test_the_repositories_of_a_team_are_found_by_a_part_of_their_paths(acme: Accounts):
+    for path in ("acme/lib", "acme/app"):
+        await acme.grants.grant_team("acme", "devs", Level.WRITE, repository=path)
+    team = await acme.grants.find_team(await acme.grants.on("acme"), "devs")
+    for part, found in (("LIB", ["acme/lib"]), ("e/", ["acme/app", "acme/lib"]), ("a_p", []), ("%", [])):
+        listed = await acme.grants.list_of_team(team, contains=part, limit=9)
+        assert [path for _, path, _ in listed] == found
+
+
+async def test_what_one_was_granted_is_listed_the_whole_namespace_first(
+    acme: Accounts, repositories: Repositories
+):
+    for where, level in (("acme/lib", Level.WRITE), ("acme", Level.READ), ("acme/app", Level.ADMIN)):
+        await grant(acme, "acme+ci", where, level)
+    robot = await acme.get("acme+ci")
+    listed = [("acme", Level.READ), ("acme/app", Level.ADMIN), ("acme/lib", Level.WRITE)]
+    assert await acme.grants.list_of_user(robot, limit=9) == listed
+    assert await acme.grants.list_of_user(robot, start="acme/app", limit=1) == listed[1:2]
+    await repositories.delete("acme/app")
+    assert await acme.grants.list_of_user(robot, limit=9) == [listed[0], listed[2]]
+    assert await acme.grants.count_of_user(robot) == 2
+
+
 async def test_grants_go_with_the_user_the_robot_and_the_team(acme: Accounts, database: Database):
     for where in ("acme/app", "acme"):
         for user in ("bob", "acme+ci"):

@@ -465,6 +465,7 @@ MATRIX = {
     f"GET {ROBOTS}/{{robot}}": Row("owner or auditor"),
     f"PATCH {ROBOTS}/{{robot}}": Row("owner", {"description": "x"}),
     f"DELETE {ROBOTS}/{{robot}}": Row("owner", path={"robot": "spare"}, before=_robot),
+    f"GET {ROBOTS}/{{robot}}/access": Row("owner or auditor"),
     f"GET {ROBOTS}/{{robot}}/tokens": Row("owner or auditor"),
     f"POST {ROBOTS}/{{robot}}/tokens": Row("owner", {"tokenLabel": "x"}),
     f"DELETE {ROBOTS}/{{robot}}/tokens/{{hashedtoken}}": Row("owner", before=_robots_token),

@@ -258,3 +258,19 @@ def test_every_change_is_an_event_of_who_made_it(api: Api, olga: User) -> None:
         "SELECT type, actor_name, address FROM events WHERE object_name = :name ORDER BY id", name=f"acme+{name}"
     )
     assert told == [(kind, "olga", "127.0.0.1") for kind in ("CREATE", "UPDATE", "DELETE")]
+
+
+def test_what_a_robot_was_granted_is_listed(api: Api, olga: User, robot: str) -> None:
+    path = f"{ROBOTS}/{robot}/access"
+    assert olga.get(path).expect(200).json == []
+    for where in ("repositories/acme/lib", "repositoryNamespaces/acme"):
+        grant = f"/api/v0/{where}/userAccess/acme+{robot}"
+        olga.put(grant, {"accessLevel": "read-write"}).expect(200)
+    listed = [
+        {"path": "acme", "accessLevel": "read-write"},
+        {"path": "acme/lib", "accessLevel": "read-write"},
+    ]
+    answer = olga.get(path, count=True).expect(200)
+    assert (answer.json, answer.headers["x-resource-count"]) == (listed, "2")
+    assert [one for page in api.as_("audrey").pages(path, 1) for one in page] == listed
+    assert olga.get(f"{ROBOTS}/none/access").expect(404).codes == ["NO_SUCH_ROBOT"]

@@ -7,9 +7,9 @@ DTR knew grants to teams alone; those to users, and to robots, are asked for and
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from dtr.accounts import Level, Operation, TeamUnknown, UserUnknown, may
@@ -376,7 +376,13 @@ async def revoke_namespace_user_access(namespace: str, username: str, caller: Ca
     **_OF_ACCOUNT,
 )
 async def list_team_repository_access(
-    orgname: str, teamname: str, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
+    orgname: str,
+    teamname: str,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    contains: Annotated[str, Query(max_length=255, description="A part of the path, in whatever case.")] = "",
 ) -> TeamRepositoryAccess:
     """
     By path, which is what the page starts with. For those who are in the team, and the organization's owners.
@@ -395,7 +401,7 @@ async def list_team_repository_access(
     team = await grants.find_team(place, teamname, caller.account_id)
     if not (sees_all or team.has_asker):
         raise ApiError("NOT_AUTHORIZED")
-    found = await grants.list_of_team(team, start=page.start, limit=page.limit)
+    found = await grants.list_of_team(team, contains=contains, start=page.start, limit=page.limit)
     if page.wants_count:
         response.headers[COUNT] = str(await grants.count_of_team(team))
     levels = {str(number): level for number, _, level in page.cut(response, found, lambda one: one[1])}

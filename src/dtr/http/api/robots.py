@@ -7,7 +7,7 @@ They are the business of the organization's owners; auditors look at them.
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - records need it
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Header, Response
 from pydantic import Field
@@ -68,6 +68,13 @@ class RobotChange(Form):
 
     description: str | None = None
     is_active: bool | None = None
+
+
+class RobotAccess(Record):
+    """What a robot was granted."""
+
+    path: str = Field(description="`NAMESPACE/NAME` of a repository, or `NAMESPACE` alone: on all of it.")
+    access_level: Literal["read-only", "read-write", "admin"]
 
 
 async def _owned(caller: Caller, orgname: str) -> Account:
@@ -138,6 +145,23 @@ async def delete_robot(orgname: str, robot: str, caller: CallerDep, rooms: Rooms
     """Its tokens and what it was granted go with it."""
     organization = await _owned(caller, orgname)
     await rooms.accounts.robots.delete(organization, robot, by=caller.actor)
+
+
+@router.get("/{robot}/access", summary="What a robot was granted", responses=errors(*_ROBOT))
+async def list_robot_access(
+    orgname: str, robot: str, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
+) -> list[RobotAccess]:
+    """By path; what it was granted on the whole namespace comes first."""
+    organization = await _seen(caller, rooms, orgname)
+    account = (await rooms.accounts.robots.get(organization, robot)).account
+    grants = rooms.accounts.grants
+    found = await grants.list_of_user(account, start=page.start, limit=page.limit)
+    if page.wants_count:
+        response.headers[COUNT] = str(await grants.count_of_user(account))
+    return [
+        RobotAccess(path=path, access_level=level.label)
+        for path, level in page.cut(response, found, lambda one: one[0])
+    ]
 
 
 @router.get("/{robot}/tokens", summary="The access tokens of a robot", responses=errors(*_ROBOT))
