@@ -73,7 +73,8 @@ class Words:
         """How long ago (or in how long) it is: ``5 minutes ago``."""
         passed = moment - dt.datetime.now(dt.UTC)
         if abs(passed) < dt.timedelta(seconds=45):
-            return self("just now") if passed <= dt.timedelta() else self("in a moment")
+            words = self  # the name by which the texts are found
+            return words("just now") if passed <= dt.timedelta() else words("in a moment")
         return str(format_timedelta(passed, add_direction=True, threshold=1.2, locale=self._locale))
 
     def moment(self, moment: dt.datetime) -> str:
