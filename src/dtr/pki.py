@@ -59,6 +59,51 @@ class Finding:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is in a certificate, for people to read."""
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    """What it is good for."""
+    begins_at: dt.datetime
+    ends_at: dt.datetime
+    fingerprint: str
+    """SHA-256 of its DER form, in hexadecimal digits."""
+    key: str
+    """The kind of its key: ``RSA 2048``, ``EC secp256r1``, ``Ed25519``."""
+
+
+def describe(file: Path) -> list[Details]:
+    """The certificates in a file, in its order. Raises OSError, ValueError."""
+    from cryptography import x509
+
+    return [_details(one) for one in x509.load_pem_x509_certificates(file.read_bytes())]
+
+
+def _details(certificate: x509.Certificate) -> Details:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        kind = f"RSA {key.key_size}"
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        kind = f"EC {key.curve.name}"
+    else:
+        kind = type(key).__name__.removesuffix("PublicKey")
+    return Details(
+        subject=certificate.subject.rfc4514_string(),
+        issuer=certificate.issuer.rfc4514_string(),
+        names=tuple(_names_in(certificate)),
+        begins_at=certificate.not_valid_before_utc,
+        ends_at=certificate.not_valid_after_utc,
+        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        key=kind,
+    )
+
+
 def ensure_certificate(directory: Path, names: Iterable[str]) -> Certificate:
     """
     The server certificate in `directory`, good for this host and for `names`; made or renewed when necessary.

@@ -6,8 +6,9 @@ The storages of an installation: which there are, where new blobs go, and follow
 
 from __future__ import annotations
 
-from dtr.backends.backends import Assignment, Backend, Backends, Definition, Own, Usage
+from dtr.backends.backends import Assignment, Backend, Backends, Definition, Own, Trial, Usage
 from dtr.backends.errors import (
+    BackendChanged,
     BackendError,
     BackendInUse,
     BackendRefused,
@@ -21,6 +22,7 @@ __all__ = [
     "DEFAULT",
     "Assignment",
     "Backend",
+    "BackendChanged",
     "BackendError",
     "BackendInUse",
     "BackendRefused",
@@ -30,5 +32,6 @@ __all__ = [
     "NamespaceUnknown",
     "Own",
     "PlaceChanged",
+    "Trial",
     "Usage",
 ]

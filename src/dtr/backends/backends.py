@@ -17,13 +17,14 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import BigInteger, Boolean, Integer, Text, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.backends.errors import (
+    BackendChanged,
     BackendInUse,
     BackendRefused,
     BackendUnknown,
@@ -45,6 +46,7 @@ from dtr.storage.definitions import (
     plain_and_secret,
     redirect_of,
 )
+from dtr.storage.trial import try_steps
 from dtr.vault import VaultError
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from dtr.db import Database, Transaction
     from dtr.events import Actor, EventType
     from dtr.storage import Driver, Redirect, Storages
+    from dtr.storage.trial import Step
     from dtr.vault import Vault
 
 _log = logging.getLogger("dtr.backends")
@@ -213,8 +216,18 @@ class Backend:
     """New blobs go there, unless their namespace is assigned to another one."""
     is_from_settings: bool
     """The settings file describes it, as nobody did while the program ran."""
+    is_open: bool
+    """This process could open it."""
     created_at: int
     changed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How it went to try a storage: where that is, for people to read, and step by step."""
+
+    place: str
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,22 +322,37 @@ class Backends:
         except TimeoutError:
             raise BackendRefused(_too_late(name)) from None
 
-    async def try_out(self, name: str, definition: Definition) -> None:
+    async def try_out(self, name: str, definition: Definition | None = None) -> Trial:
         """
-        Write, read and delete a small object in a storage that is described so; nothing is saved.
+        Try a storage that is described so, step by step; nothing is saved.
 
-        Secrets that are not given are those of the storage of that name. Raises BackendRefused, VaultError.
+        Secrets that are not given are those of the storage of that name; without a definition it is that one.
+        Raises BackendUnknown; BackendRefused: it cannot be described so; VaultError.
         """
-        await self._prepare(name, definition)
+        if definition is None:
+            row = await self._row(name)
+            try:
+                parameters = await asyncio.to_thread(self._parameters, row)
+            except DefinitionInvalid as error:
+                raise BackendRefused(str(error)) from None
+        else:
+            parameters = (await self._describe(name, definition)).parameters
+        secrets = plain_and_secret(parameters)[1]
+        steps = await try_steps(lambda: parameters.open(self._spool_directory), patience=_PATIENCE_SECONDS)
+        return Trial(parameters.place, tuple(replace(step, text=_without(step.text, secrets)) for step in steps))
 
     # --- changing ---
 
-    async def put(self, name: str, definition: Definition, *, by: Actor = SYSTEM) -> Backend:
+    async def put(
+        self, name: str, definition: Definition, *, changed_at: int | None = None, by: Actor = SYSTEM
+    ) -> Backend:
         """
         Add a storage, or describe one anew. It is tried out first: written to, read and deleted from.
 
+        `changed_at` is when it was changed last, as who describes it knows it; 0: there was none.
+
         Raises BackendRefused; BackendInUse: it would be another place, and something is or will be in this one, or
-        another storage is there; VaultError.
+        another storage is there; BackendChanged: it was changed at another time; VaultError.
         """
         prepared = await self._prepare(name, definition)
 
@@ -332,6 +360,8 @@ class Backends:
             await tx.fetch_one(_NEXT_REVISION)  # first: whoever else changes storages waits here
             found = await tx.fetch_one(_GET, which=name)
             before = _Row(*found) if found else None
+            if changed_at is not None and changed_at != (before.changed_at if before else 0):
+                raise BackendChanged(name)
             if (before.secrets if before else None) != prepared.known:
                 raise DatabaseBusy("the storage was described anew at this moment")
             other = await tx.fetch_one(_AT_PLACE, place=prepared.parameters.place, which=name)
@@ -606,12 +636,21 @@ class Backends:
             redirect_except=tuple(json.loads(row.redirect_except)),
             is_default=bool(row.is_default),
             is_from_settings=row.parameters is None,
+            is_open=row.name in self._storages.names and row.name not in self._failed,
             created_at=row.created_at,
             changed_at=row.changed_at,
         )
 
     async def _prepare(self, name: str, definition: Definition) -> _Prepared:
         """Check a definition, try it out, and seal its secrets. Raises BackendRefused, VaultError."""
+        described = await self._describe(name, definition)
+        plain, secrets = plain_and_secret(described.parameters)
+        await self._try(name, described.parameters, secrets)
+        sealed = await asyncio.to_thread(self._seal, name, secrets)
+        return _Prepared(described.parameters, plain, sealed, described.known)
+
+    async def _describe(self, name: str, definition: Definition) -> _Described:
+        """Check a definition, completed with the secrets that are kept. Raises BackendRefused, VaultError."""
         if re.fullmatch(NAME, name) is None:
             raise BackendRefused("the name of a storage has at most 32 small letters, digits and '-'")
         if definition.driver == "memory":
@@ -631,14 +670,11 @@ class Backends:
             _check_redirect(definition)
             if kept and before is not None and before.place != parameters.place:
                 raise BackendRefused(f"for another place, {', '.join(sorted(kept))} must be given again")
-            plain, secrets = plain_and_secret(parameters)
-            await self._try(name, parameters, secrets)
         except DefinitionInvalid as error:
             raise BackendRefused(_without(str(error), kept)) from None
         except ValueError as error:
             raise BackendRefused(f"redirect_except: {error}") from None
-        sealed = await asyncio.to_thread(self._seal, name, secrets)
-        return _Prepared(parameters, plain, sealed, before.secrets if before else None)
+        return _Described(parameters, before.secrets if before else None)
 
     async def _try(self, name: str, parameters: Parameters, secrets: Mapping[str, str]) -> None:
         try:
@@ -657,6 +693,12 @@ class Backends:
         if not secrets:
             return None
         return json.dumps({key: self._vault.seal(value, _purpose(name, key)) for key, value in secrets.items()})
+
+    def _parameters(self, row: _Row) -> Parameters:
+        """The parameters of a storage, with its secrets. For a thread. Raises VaultError, DefinitionInvalid."""
+        if row.parameters is None:
+            return self._own.parameters
+        return parameters_of(row.driver, {**json.loads(row.parameters), **self._secrets(row)})
 
     def _secrets(self, row: _Row) -> dict[str, str]:
         """The secrets of a storage. For a thread. Raises VaultError."""
@@ -690,6 +732,14 @@ class _Row(NamedTuple):
     def redirect(self) -> Redirect | None:
         """Whether reading clients are sent there."""
         return redirect_of(self.redirect_seconds, json.loads(self.redirect_except))
+
+
+class _Described(NamedTuple):
+    """A definition that can be."""
+
+    parameters: Parameters
+    known: str | None
+    """The sealed secrets that the storage has."""
 
 
 class _Prepared(NamedTuple):

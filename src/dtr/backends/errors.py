@@ -23,6 +23,14 @@ class BackendInUse(BackendError):
     """What is in the storage, or is meant to go there, forbids this change."""
 
 
+class BackendChanged(BackendError):
+    """Somebody else changed the storage, made it or took it away, since who changes it now looked at it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the storage {name} was changed meanwhile")
+        self.name = name
+
+
 class NamespaceUnknown(BackendError):
     """There is no account with this id."""
 

@@ -7,7 +7,7 @@ A replica is a process tree with a data directory of its own; all of an installa
 from __future__ import annotations
 
 from dtr.cluster.alerts import Alert, Alerts
-from dtr.cluster.health import Health
+from dtr.cluster.health import Component, Health
 from dtr.cluster.replicas import Replica, Replicas, Seen, replica_id
 
-__all__ = ["Alert", "Alerts", "Health", "Replica", "Replicas", "Seen", "replica_id"]
+__all__ = ["Alert", "Alerts", "Component", "Health", "Replica", "Replicas", "Seen", "replica_id"]

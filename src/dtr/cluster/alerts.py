@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sqlalchemy import func, select
@@ -14,7 +14,7 @@ from dtr.jobs.job import CLAIMABLE, is_one_of
 from dtr.registry import ALERT_AFTER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dtr.cluster.health import Health
     from dtr.cluster.replicas import Replicas
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dtr.settings import LiveSettings
 
 Severity: TypeAlias = Literal["danger", "warning", "info"]
+Kind: TypeAlias = Literal["component", "certificate", "replica", "deletions", "jobs", "webhooks", "read-only"]
 
 _FAILING = Statement(
     select(func.count(), func.max(gc_objects.c.last_error)).where(gc_objects.c.attempts >= ALERT_AFTER)
@@ -47,6 +48,9 @@ class Alert:
     id: str
     severity: Severity
     message: str
+    kind: Kind
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    """What the message says, for those who say it otherwise."""
 
 
 class Alerts:
@@ -70,29 +74,35 @@ class Alerts:
     async def find(self) -> list[Alert]:
         """All of them, the most serious first. Raises DatabaseError."""
         found = [
-            Alert(f"unhealthy-{name.replace(' ', '-')}", "danger", text)
+            Alert(f"unhealthy-{name.replace(' ', '-')}", "danger", text, "component", {"component": name})
             for name, text in (await self._health.look()).items()
         ]
         for number, (serious, text) in enumerate(await asyncio.to_thread(self._certificate)):
-            found.append(Alert(f"certificate-{number}", "danger" if serious else "warning", text))
+            severity: Severity = "danger" if serious else "warning"
+            found.append(Alert(f"certificate-{number}", severity, text, "certificate"))
         for seen in await self._replicas.list_replicas():
             if not seen.is_there:
-                text = f"replica {seen.replica.id} on {seen.replica.node} is not seen any more"
-                found.append(Alert(f"replica-{seen.replica.id}", "danger", text))
+                one = seen.replica
+                text = f"replica {one.id} on {one.node} is not seen any more"
+                facts: dict[str, str | int] = {"id": one.id, "node": one.node, "seenAt": seen.seen_at}
+                found.append(Alert(f"replica-{one.id}", "danger", text, "replica", facts))
         row = await self._database.fetch_one(_FAILING)
         if row is not None and row[0]:
             text = f"{row[0]} objects cannot be deleted from the storage: {row[1]}"
-            found.append(Alert("deletions", "warning", text))
+            found.append(
+                Alert("deletions", "warning", text, "deletions", {"count": row[0], "error": row[1] or ""})
+            )
         row = await self._database.fetch_one(_WAITING)
         if row is not None and row[0]:
             text = f"{row[0]} jobs wait for more than {_WAITING_MS // 60_000} minutes, {row[1]} among them:"
-            found.append(Alert("jobs", "warning", f"{text} no worker has time or capacity for them"))
+            text = f"{text} no worker has time or capacity for them"
+            found.append(Alert("jobs", "warning", text, "jobs", {"count": row[0], "action": row[1]}))
         row = await self._database.fetch_one(_GIVEN_UP)
         if row is not None and row[0]:
             text = f"{row[0]} webhooks are switched off, for their deliveries failed for days: {row[1]}"
-            found.append(Alert("webhooks", "warning", text))
+            found.append(Alert("webhooks", "warning", text, "webhooks", {"count": row[0], "error": row[1] or ""}))
         if self._settings.current.read_only_registry:
             text = "the registry is read-only: pulls go on, pushes and deletions are refused"
-            found.append(Alert("read-only", "info", text))
+            found.append(Alert("read-only", "info", text, "read-only"))
         order: tuple[Severity, ...] = ("danger", "warning", "info")
         return sorted(found, key=lambda alert: order.index(alert.severity))

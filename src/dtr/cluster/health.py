@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import select
 
@@ -21,6 +22,17 @@ _ASK = Statement(select(now()))
 _PATIENCE_SECONDS = 10.0
 _GOOD_FOR_SECONDS = 5.0
 """So long an answer is given again: nobody wears out the storage by asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Something that the installation needs, and how it is with that."""
+
+    kind: Literal["metadata", "storage", "trust"]
+    name: str
+    """Of a storage; else empty."""
+    wrong: str
+    """In words that give nothing away; empty: nothing."""
 
 
 class Health:
@@ -63,6 +75,18 @@ class Health:
             self._wrong = wrong
             self._looked_at = time.monotonic()
             return wrong
+
+    async def components(self) -> list[Component]:
+        """Everything that is looked at, and how it is."""
+        wrong = await self.look()
+        components = [Component("metadata", "", wrong.get("metadata", ""))]
+        default = self._storage.default
+        for name in sorted({*self._storage.names, default}):
+            text = wrong.get("storage" if name == default else f"storage {name}", "")
+            components.append(Component("storage", name, text))
+        if self._signer is not None:
+            components.append(Component("trust", "", wrong.get("trust", "")))
+        return components
 
     async def _has_database(self) -> bool:
         try:

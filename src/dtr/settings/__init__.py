@@ -7,7 +7,7 @@ the configuration gives.
 
 from __future__ import annotations
 
-from dtr.settings.live import LiveSettings, SettingsInvalid
+from dtr.settings.live import LiveSettings, SettingsChanged, SettingsInvalid
 from dtr.settings.values import Values
 
-__all__ = ["LiveSettings", "SettingsInvalid", "Values"]
+__all__ = ["LiveSettings", "SettingsChanged", "SettingsInvalid", "Values"]

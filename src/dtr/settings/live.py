@@ -56,6 +56,14 @@ class SettingsInvalid(Exception):
         self.problems = dict(problems)
 
 
+class SettingsChanged(Exception):
+    """Settings have other values than who changes them expected; `values` has those, by name."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(f"{', '.join(sorted(values))}: changed meanwhile")
+        self.values = dict(values)
+
+
 class LiveSettings:
     """The live settings as this process knows them. `current` is read where they are obeyed, each time."""
 
@@ -91,19 +99,26 @@ class LiveSettings:
                     _log.warning("settings not read", extra={"reason": str(error)})
                 failed = True
 
-    async def change(self, changes: Mapping[str, Any], *, by: Actor = SYSTEM) -> Values:
+    async def change(
+        self, changes: Mapping[str, Any], *, expected: Mapping[str, Any] | None = None, by: Actor = SYSTEM
+    ) -> Values:
         """
         Set some of them, by the names of the API, all or none; what holds then.
 
-        Raises SettingsInvalid, DatabaseError.
+        `expected` are values that have to hold before. Raises SettingsInvalid; SettingsChanged: they do not;
+        DatabaseError.
         """
-        unknown = changes.keys() - self._defaults.keys()
+        expected = expected or {}
+        unknown = (changes.keys() | expected.keys()) - self._defaults.keys()
         if unknown:
             raise SettingsInvalid(dict.fromkeys(sorted(unknown), "there is no such setting"))
 
         async def work(tx: Transaction) -> None:
             await tx.fetch_one(_NEXT_REVISION)  # first: whoever else changes settings waits here
             before = self._defaults | await _stored(tx)
+            other = {name: before[name] for name, value in expected.items() if before[name] != value}
+            if other:
+                raise SettingsChanged(other)
             after = msgspec.to_builtins(_convert(before | dict(changes)))
             changed = [name for name in sorted(changes) if after[name] != before[name]]
             values = {name: _json(after[name]) for name in changed}

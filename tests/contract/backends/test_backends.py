@@ -13,6 +13,7 @@ from tests.support.images import make_image
 from tests.support.rooms import Rooms, SlowBody, make_body
 
 from dtr.backends import (
+    BackendChanged,
     BackendInUse,
     BackendRefused,
     Backends,
@@ -52,9 +53,10 @@ class Host:
             spool_directory=directory,
         )
 
-    async def put(self, name: str, root: Path, **changes: Any) -> None:
+    async def put(self, name: str, root: Path, *, changed_at: int | None = None, **changes: Any) -> None:
         root.mkdir(exist_ok=True)
-        await self.backends.put(name, Definition(driver="filesystem", parameters={"root": str(root)}, **changes))
+        definition = Definition(driver="filesystem", parameters={"root": str(root)}, **changes)
+        await self.backends.put(name, definition, changed_at=changed_at)
 
     async def settle(self) -> None:
         """So much time passes that every process knows where new blobs go."""
@@ -173,6 +175,45 @@ async def test_what_does_not_work_is_not_saved(host, tmp_path):
     (tmp_path / "blobs").write_text("")
     with pytest.raises(BackendRefused, match="storage default"):
         await host.backends.check("default")
+
+
+async def test_a_trial_says_how_far_one_gets_and_saves_nothing(host, tmp_path):
+    (tmp_path / "place").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+
+    async def steps(root: Path) -> dict[str, str]:
+        definition = Definition(driver="filesystem", parameters={"root": str(root)})
+        trial = await host.backends.try_out("new", definition)
+        assert trial.place == root.as_uri()
+        assert all(bool(step.text) == (step.state == "failed") for step in trial.steps)
+        return {step.name: step.state for step in trial.steps}
+
+    names = ("open", "write", "read", "list", "sign", "delete", "rest")
+    assert await steps(tmp_path / "place") == dict.fromkeys(names, "good") | {"sign": "absent"}
+    assert [path for path in (tmp_path / "place").rglob("*") if path.is_file()] == []
+    states = await steps(tmp_path / "file")
+    assert states.pop("write" if states["open"] == "good" else "open") == "failed"
+    assert set(states.values()) <= {"good", "skipped"}
+    assert "skipped" in states.values()
+    assert {one.name for one in await host.backends.list_storages()} == {"default"}
+    assert (await host.backends.try_out("default")).steps[1].state == "good"
+    with pytest.raises(BackendUnknown):
+        await host.backends.try_out("nowhere")
+    with pytest.raises(BackendRefused, match="root: is needed"):
+        await host.backends.try_out("new", Definition(driver="filesystem", parameters={}))
+
+
+async def test_who_looked_at_a_storage_before_somebody_else_changed_it_changes_nothing(host, tmp_path):
+    await host.put("second", tmp_path / "place", changed_at=0)
+    looked = (await host.backends.get("second")).changed_at
+    for known in (0, looked + 1):
+        with pytest.raises(BackendChanged):
+            await host.put("second", tmp_path / "elsewhere", changed_at=known)
+    with pytest.raises(BackendChanged):
+        await host.put("third", tmp_path / "elsewhere", changed_at=looked)
+    assert (await host.backends.get("second")).place == (tmp_path / "place").as_uri()
+    await host.put("second", tmp_path / "elsewhere", changed_at=looked)
+    assert (await host.backends.get("second")).place == (tmp_path / "elsewhere").as_uri()
 
 
 async def test_a_storage_with_something_in_it_stays_where_it_is(host, tmp_path):
@@ -396,6 +437,10 @@ async def test_secrets_are_sealed_kept_and_bound_to_their_place(host, make_host,
         await host.backends.put("cloud", s3(secret_key="kept", endpoint="http://127.0.0.1:9"))
     await host.backends.check("cloud")
     await host.storages.delete(location)
+    for definition, state in ((None, "good"), (s3(secret_key="kept"), "good"), (s3(secret_key=SECRET), "failed")):
+        trial = await host.backends.try_out("cloud", definition)
+        assert {step.name: step.state for step in trial.steps}["write"] == state
+        assert SECRET not in repr(trial)
 
 
 async def test_a_lost_key_of_the_secrets_takes_one_storage_away_not_the_others(

@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from dtr.db import Statement, open_database
 from dtr.db.schema import events
 from dtr.events import Actor
-from dtr.settings import LiveSettings, SettingsInvalid, Values
+from dtr.settings import LiveSettings, SettingsChanged, SettingsInvalid, Values
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
@@ -106,6 +106,19 @@ async def test_what_cannot_be_is_refused_by_name(database: Database, changes: di
     assert refused.value.problems[named]
     assert await live.refresh() == Values()
     assert not await database.fetch_all(_EVENTS)
+
+
+async def test_who_expects_what_does_not_hold_any_more_changes_nothing(database: Database) -> None:
+    live = LiveSettings(database)
+    await live.change({"dtrHost": "reg.example", "sessionsPerUser": 3})
+    seen = {"dtrHost": "reg.example", "sessionsPerUser": 3, "readOnlyRegistry": False}
+    await live.change({"sessionsPerUser": 4}, expected=seen)
+    with pytest.raises(SettingsChanged) as refused:
+        await live.change({"dtrHost": "other.example", "readOnlyRegistry": True}, expected=seen)
+    assert refused.value.values == {"sessionsPerUser": 4}
+    assert await live.refresh() == Values(dtr_host="reg.example", sessions_per_user=4)
+    with pytest.raises(SettingsInvalid, match="there is no such setting"):
+        await live.change({}, expected={"flux": 88})
 
 
 async def test_rivals_change_one_after_the_other(database: Database, database_url: str) -> None:

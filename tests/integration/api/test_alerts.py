@@ -46,6 +46,11 @@ def test_a_replica_that_is_silent_and_deletions_that_fail_are_told(api: Api):
         assert found["replica-aaaaaaaaaaaa"]["class"] == "danger"
         message = "1 objects cannot be deleted from the storage: StorageError: refused"
         assert found["deletions"]["message"] == message
+        assert (found["deletions"]["kind"], found["deletions"]["facts"]) == (
+            "deletions",
+            {"count": 1, "error": "StorageError: refused"},
+        )
+        assert found["replica-aaaaaaaaaaaa"]["facts"]["node"] == "lost.example"
     finally:
         api.change("DELETE FROM replicas WHERE id = 'aaaaaaaaaaaa'")
         api.change("DELETE FROM gc_objects")

@@ -46,6 +46,25 @@ def test_what_is_read_can_be_written_back(api: Api):
     assert api.admin.get(PATH).json == settings
 
 
+def test_two_who_change_the_same_setting_do_not_overwrite_each_other(api: Api):
+    seen = {"dtrHost": "", "createRepositoryOnPush": False}
+    api.admin.post(PATH, {"dtrHost": "one.example", "expected": seen}).expect(202)
+    late = api.admin.post(PATH, {"dtrHost": "two.example", "expected": seen}).expect(409)
+    (error,) = late.json["errors"]
+    assert error["code"] == "SETTINGS_CHANGED"
+    assert error["detail"] == [{"field": "dtrHost", "value": "one.example"}]
+    assert api.admin.get(PATH).json["dtrHost"] == "one.example"
+    wrong = api.admin.post(PATH, {"expected": {"logLevel": "info"}}).expect(400)
+    assert wrong.codes == ["INVALID_SETTINGS"]
+    sessions = "/enzi/v0/config/sessions"
+    before = api.admin.get(sessions).expect(200).json
+    api.admin.put(sessions, {"perUserLimit": 4, "expected": before}).expect(200)
+    assert api.admin.put(sessions, {"perUserLimit": 5, "expected": before}).expect(409).codes == [
+        "SETTINGS_CHANGED"
+    ]
+    api.admin.put(sessions, before).expect(200)
+
+
 def test_every_setting_says_how_things_are(api: Api):
     settings = api.admin.get(PATH).expect(200).json
     assert settings["webTLSCA"] == api.server.ca.read_text()

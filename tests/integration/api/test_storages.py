@@ -225,6 +225,8 @@ def test_the_read_only_mode_is_part_of_the_document(api: Api):
 def test_storages_are_made_used_emptied_and_removed(api: Api, place: Path):
     form = {"driver": "filesystem", "parameters": {"root": str(place)}, "redirectExcept": ["10.0.0.0/8"]}
     made = api.admin.put(f"{STORAGES}/fast", form).expect(200).json
+    assert made.pop("createdAt") == made.pop("changedAt")
+    assert made.pop("isOpen") is True
     assert made == {
         "name": "fast",
         "driver": "filesystem",
@@ -266,6 +268,56 @@ def test_storages_are_made_used_emptied_and_removed(api: Api, place: Path):
     problems(api.admin.delete(f"{STORAGES}/fast").expect(409), "STORAGE_IN_USE")  # a pull may still read there
 
 
+def test_a_storage_is_tried_step_by_step_before_it_is_saved(api: Api, place: Path, s3_server: S3Server):
+    parameters = {
+        "bucket": "blobs",
+        "endpoint": s3_server.endpoint,
+        "access_key": ACCESS_KEY,
+        "secret_key": SECRET_KEY,
+        "path_style": True,
+        "verify": False,
+    }
+    form = {"driver": "s3", "parameters": parameters}
+    tried = api.admin.post(f"{STORAGES}/cloud/test", form).expect(200)
+    assert tried.json["works"] is True
+    assert tried.json["place"].endswith("/blobs")
+    assert [one["step"] for one in tried.json["steps"]] == [
+        "open",
+        "write",
+        "read",
+        "list",
+        "sign",
+        "delete",
+        "rest",
+    ]
+    assert {one["state"] for one in tried.json["steps"]} == {"good"}
+    wrong = api.admin.post(f"{STORAGES}/cloud/test", form | {"parameters": parameters | {"secret_key": "wr0ng"}})
+    steps = {one["step"]: one for one in wrong.expect(200).json["steps"]}
+    assert wrong.json["works"] is False
+    assert [name for name, one in steps.items() if one["state"] == "skipped"] == [*list(steps)[2:]]
+    assert steps["write"]["message"]
+    assert b"wr0ng" not in wrong.body
+    bad = form | {"parameters": parameters | {"part_size": 1}}
+    assert problems(api.admin.post(f"{STORAGES}/cloud/test", bad).expect(400), "INVALID_STORAGE").keys() == {
+        "parameters.part_size"
+    }
+    assert storages(api).keys() == {"default"}
+    assert api.admin.post(f"{STORAGES}/default/test").expect(200).json["works"] is True
+
+
+def test_who_changes_a_storage_says_how_it_was(api: Api, place: Path):
+    form = {"driver": "filesystem", "parameters": {"root": str(place)}, "changedAt": "0001-01-01T00:00:00Z"}
+    made = api.admin.put(f"{STORAGES}/second", form).expect(200).json
+    problems(api.admin.put(f"{STORAGES}/second", form).expect(409), "STORAGE_CHANGED")
+    again = api.admin.put(f"{STORAGES}/second", form | {"changedAt": made["changedAt"]}).expect(200).json
+    problems(api.admin.put(f"{STORAGES}/second", form | {"changedAt": made["changedAt"]}), "STORAGE_CHANGED")
+    assert again["createdAt"] == made["createdAt"]
+    assert again["isOpen"] is True
+    quick = {one["name"]: one for one in api.admin.get(STORAGES, usage="false").expect(200).json}
+    assert (quick["default"]["blobs"], quick["default"]["bytes"]) == (None, None)
+    assert storages(api)["default"]["bytes"] > 70_000
+
+
 def test_a_job_that_cannot_be_done_says_why(api: Api):
     for parameters, reason in (
         ({}, "there is no storage called ''"),
@@ -282,6 +334,7 @@ def test_refusals(api: Api, place: Path):
         ("GET", "nowhere"),
         ("DELETE", "nowhere"),
         ("POST", "nowhere/check"),
+        ("POST", "nowhere/test"),
         ("PUT", "nowhere/default"),
         ("PUT", "nowhere/namespaces/admin"),
         ("DELETE", "nowhere/namespaces/admin"),

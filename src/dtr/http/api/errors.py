@@ -39,7 +39,7 @@ from dtr.accounts import (
     UserSettingsInvalid,
     UserUnknown,
 )
-from dtr.backends import BackendInUse, BackendRefused, BackendUnknown
+from dtr.backends import BackendChanged, BackendInUse, BackendRefused, BackendUnknown
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.enforcement import EnforcementExceptionUnknown, EnforcementPolicyInvalid, EnforcementPolicyUnknown
 from dtr.http.limits import TooManyRequests
@@ -59,7 +59,7 @@ from dtr.registry import (
     VisibilityInvalid,
 )
 from dtr.remotes import DefinitionInUse, DefinitionInvalid, DefinitionTaken, DefinitionUnknown
-from dtr.settings import SettingsInvalid
+from dtr.settings import SettingsChanged, SettingsInvalid
 from dtr.signatures import IdentityInvalid, IdentityUnknown
 from dtr.webhooks import DeliveryUnknown, WebhookInvalid, WebhookUnknown
 
@@ -152,6 +152,11 @@ _CODES: dict[str, tuple[int, str]] = {
     "LAST_ADMINISTRATOR": (409, "The last active administrator has to stay one."),
     "ACCOUNT_IN_USE": (409, "The account has repositories."),
     "REMOTE_IN_USE": (409, "Policies or caches use the remote."),
+    "SETTINGS_CHANGED": (
+        409,
+        "Somebody else changed the settings meanwhile: they have other values than expected.",
+    ),
+    "STORAGE_CHANGED": (409, "Somebody else changed the storage meanwhile."),
     "STORAGE_IN_USE": (409, "What the storage has, or is there for, forbids it."),
     "READ_ONLY": (409, "The registry is read-only at present: what it holds stays as it is."),
     "TAG_IN_NOTARY": (409, "The tag is signed in content trust: its signatures have to be removed before."),
@@ -256,6 +261,7 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     BackendUnknown: _code("NO_SUCH_STORAGE"),
     BackendRefused: _code("STORAGE_REFUSED"),
     BackendInUse: _code("STORAGE_IN_USE"),
+    BackendChanged: _code("STORAGE_CHANGED"),
     WebhookUnknown: _code("NO_SUCH_WEBHOOK"),
     WebhookInvalid: _code("INVALID_WEBHOOK"),
     DeliveryUnknown: _code("NO_SUCH_WEBHOOK_DELIVERY"),
@@ -266,6 +272,9 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     NamespaceUnknown: _code("NO_SUCH_ACCOUNT"),
     InvalidSettings: _code("INVALID_SETTINGS"),
     VisibilityInvalid: _code("INVALID_REPOSITORY_VISIBILITY"),
+    SettingsChanged: lambda error: ApiError(
+        "SETTINGS_CHANGED", [{"field": name, "value": value} for name, value in error.values.items()]
+    ),
     SettingsInvalid: lambda error: ApiError(
         "INVALID_SETTINGS", [{"field": name, "message": text} for name, text in error.problems.items()]
     ),

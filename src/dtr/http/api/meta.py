@@ -33,6 +33,7 @@ class Features(Record):
     metadata_store_opted_in: bool = Field(True, description="Always: there is one place for metadata only.")
     db_version: int = Field(0, alias="db_version", description="Version of the vulnerability database; 0: none.")
     ucp_host: str = Field("", description="Always empty: accounts are kept here.")
+    read_only_registry: bool = Field(description="What repositories hold stays as it is at present; pulls go on.")
 
 
 class AlertRecord(Record):
@@ -41,6 +42,10 @@ class AlertRecord(Record):
     id: str = Field(description="The same for the same thing, whenever it is found.")
     class_: Literal["danger", "warning", "info"] = Field(alias="class", description="How serious it is.")
     message: str
+    kind: Literal["component", "certificate", "replica", "deletions", "jobs", "webhooks", "read-only"] = Field(
+        description="What it is about."
+    )
+    facts: dict[str, str | int] = Field(description="What the message says, by name, for programs.")
     url: str = Field("", description="Where to read more; empty: nowhere.")
     img: str = Field("", description="Always empty.")
 
@@ -69,10 +74,10 @@ class ClusterStatus(Record):
 
 
 @router.get("/features", summary="What this installation can do")
-async def get_features(caller: CallerDep) -> Features:
-    """For everybody who is logged in."""
+async def get_features(caller: CallerDep, rooms: RoomsDep) -> Features:
+    """For everybody who is logged in. What another process has changed is here within two seconds."""
     caller.require(Operation.SEE_FEATURES)
-    return Features(scanning_enabled=False)
+    return Features(scanning_enabled=False, read_only_registry=rooms.live.current.read_only_registry)
 
 
 @router.get("/alerts", summary="What needs attention", responses=errors("NOT_AUTHORIZED"))
@@ -85,7 +90,10 @@ async def get_alerts(caller: CallerDep, rooms: RoomsDep) -> list[AlertRecord]:
     """
     caller.require(Operation.SEE_SYSTEM)
     await rooms.live.refresh()
-    return [AlertRecord(id=one.id, class_=one.severity, message=one.message) for one in await rooms.alerts.find()]
+    return [
+        AlertRecord(id=one.id, class_=one.severity, message=one.message, kind=one.kind, facts=dict(one.facts))
+        for one in await rooms.alerts.find()
+    ]
 
 
 @router.get("/cluster_status", summary="The replicas, and how they are", responses=errors("NOT_AUTHORIZED"))

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from dtr.accounts import Accounts, Tokens
     from dtr.backends import Backends
-    from dtr.cluster import Alerts, Replicas
+    from dtr.cluster import Alerts, Health, Replicas
     from dtr.db import Database
     from dtr.enforcement import Enforcement
     from dtr.events import Events
     from dtr.jobs import Crons, Jobs, Workers
     from dtr.mirrors import MirroringPolicies, Upstreams
     from dtr.policies import Promotions, Pruning, TagReader
-    from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Usage
+    from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Totals, Usage
     from dtr.remotes import Definitions, Remotes
     from dtr.settings import LiveSettings
     from dtr.signatures import Identities, Signatures
@@ -41,6 +41,8 @@ class Installation:
     """What leads to the storage: `http`, `https`, and `no` for hosts without; without passwords."""
     certificate: Path | None
     authority: Path | None
+    makes_certificate: bool
+    """dtr made it, and renews it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Rooms:
     trust: Trust
     promotion: Promotion
     usage: Usage
+    totals: Totals
     live: LiveSettings
     search: Search
     tokens: Tokens
@@ -83,6 +86,9 @@ class Rooms:
     """The names of what jobs can do."""
     replicas: Replicas
     alerts: Alerts
+    health: Health
+    certificate_findings: Callable[[], Sequence[tuple[bool, str]]]
+    """What is wrong with the certificate, and whether clients refuse it. For a thread."""
     installation: Installation
 
 

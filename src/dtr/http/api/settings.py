@@ -126,6 +126,11 @@ class SettingsForm(Form):
     job_history_to_keep: int | None = None
     job_history_max_age: str | None = None
     garbage_collection: str | None = Field(None, description="`continuous`, `scheduled` or `off`.")
+    expected: dict[str, Any] | None = Field(
+        None,
+        description="Values that settings which can be changed have to have before; else nothing is changed"
+        " (`SETTINGS_CHANGED`). For who changes what they looked at a while ago.",
+    )
 
 
 @router.get("", summary="The settings", responses=errors("NOT_AUTHORIZED"))
@@ -140,7 +145,7 @@ async def get_settings(caller: CallerDep, rooms: RoomsDep) -> SettingsRecord:
     status_code=202,
     summary="Change settings",
     response_class=Response,
-    responses=errors("INVALID_SETTINGS", "NOT_AUTHORIZED"),
+    responses=errors("INVALID_SETTINGS", "SETTINGS_CHANGED", "NOT_AUTHORIZED"),
 )
 async def update_settings(caller: CallerDep, rooms: RoomsDep, form: SettingsForm) -> Response:
     """
@@ -150,9 +155,14 @@ async def update_settings(caller: CallerDep, rooms: RoomsDep, form: SettingsForm
     """
     caller.require(Operation.ADMINISTER)
     given = {name: value for name, value in form.model_dump(by_alias=True).items() if value is not None}
+    expected: dict[str, Any] = given.pop("expected", {})
     present: dict[str, Any] = (await _read(rooms)).model_dump(by_alias=True)
     present["webTLSKey"] = ""
     problems = [
+        {"field": f"expected.{name}", "message": "is no setting that can be changed here"}
+        for name in expected.keys() - _LIVE
+    ]
+    problems += [
         {"field": name, "message": "cannot be changed here"}
         for name, value in given.items()
         if name not in _LIVE and value != present[name]
@@ -160,8 +170,8 @@ async def update_settings(caller: CallerDep, rooms: RoomsDep, form: SettingsForm
     if problems:
         raise ApiError("INVALID_SETTINGS", problems)
     changes = {name: value for name, value in given.items() if name in _LIVE and value != present[name]}
-    if changes:
-        await rooms.live.change(changes, by=caller.actor)
+    if changes or expected:
+        await rooms.live.change(changes, expected=expected, by=caller.actor)
     return Response(status_code=202)
 
 

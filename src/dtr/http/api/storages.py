@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt  # noqa: TC003 - the framework reads it
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 
 from dtr.accounts import Operation
@@ -26,8 +27,9 @@ from dtr.backends.distribution import MASK, parse, read, show, theirs
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.jobs import JobRecord
-from dtr.http.api.models import Form, Record
+from dtr.http.api.models import NEVER, Form, Record, moment
 from dtr.http.api.rooms import RoomsDep
+from dtr.http.api.tokens import Moment, milliseconds
 from dtr.jobs import JobUnknown
 from dtr.registry.migration import request_of
 from dtr.storage.definitions import DefinitionInvalid, parameters_of
@@ -35,7 +37,7 @@ from dtr.storage.definitions import DefinitionInvalid, parameters_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from dtr.backends import Assignment, Backend
+    from dtr.backends import Assignment, Backend, Trial
     from dtr.backends.distribution import Configuration
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
@@ -98,10 +100,13 @@ class StorageRecord(Record):
     )
     redirect_except: list[str] = Field(description="Networks of clients that are not sent there.")
     namespaces: list[str] = Field(description="Those whose new blobs it takes.")
-    blobs: int = Field(description="How many blobs it has.")
-    bytes: int = Field(description="The bytes of these.")
-    uploads: int = Field(description="How many uploads to it are not finished.")
-    deletions: int = Field(description="How many objects wait to be deleted there.")
+    blobs: int | None = Field(description="How many blobs it has; null: that was not asked.")
+    bytes: int | None = Field(description="The bytes of these; null: the same.")
+    uploads: int | None = Field(description="How many uploads to it are not finished; null: the same.")
+    deletions: int | None = Field(description="How many objects wait to be deleted there; null: the same.")
+    is_open: bool = Field(description="The process that answered could open it.")
+    created_at: dt.datetime
+    changed_at: dt.datetime = Field(description="When it was described anew, or its part in things changed, last.")
 
 
 class StorageForm(Form):
@@ -119,6 +124,45 @@ class StorageForm(Form):
     redirect_except: list[str] = Field(
         default_factory=list, description="Networks of clients that are not sent there."
     )
+    changed_at: Moment | None = Field(
+        None,
+        description="When it was changed last, as its record said; the year 1: there was none. Else nothing is"
+        " changed (`STORAGE_CHANGED`). For who changes what they looked at a while ago.",
+    )
+
+
+class StepRecord(Record):
+    """A step of trying a storage."""
+
+    step: Literal["open", "write", "read", "list", "sign", "delete", "rest"] = Field(
+        description="`sign`: an address for pulls that are sent there; `rest`: what its kind needs besides,"
+        " such as a place where parts of uploads wait."
+    )
+    state: Literal["good", "failed", "absent", "skipped"] = Field(
+        description="`absent`: it does not offer that, and need not. `skipped`: an earlier one failed."
+    )
+    message: str = Field(description="Why it failed.")
+    milliseconds: int = Field(description="How long it took.")
+
+
+class TrialRecord(Record):
+    """How it went to try a storage."""
+
+    works: bool = Field(description="No step failed.")
+    place: str = Field(description="Where its objects would be.")
+    steps: list[StepRecord]
+
+    @classmethod
+    def of(cls, trial: Trial) -> TrialRecord:
+        """The record of a trial."""
+        return cls(
+            works=all(step.state != "failed" for step in trial.steps),
+            place=trial.place,
+            steps=[
+                StepRecord(step=one.name, state=one.state, message=one.text, milliseconds=one.milliseconds)
+                for one in trial.steps
+            ],
+        )
 
 
 class MigrationForm(Form):
@@ -150,6 +194,14 @@ async def get_registry_settings(caller: CallerDep, rooms: RoomsDep) -> dict[str,
     return {"version": "0.1", "log": {"level": rooms.installation.log_level}, "storage": await _section(rooms)}
 
 
+async def _body(request: Request) -> bytes:
+    return await request.body()
+
+
+_BodyDep = Annotated[bytes, Depends(_body)]
+"""The body as it came: JSON or YAML."""
+
+
 @settings_router.put(
     "",
     status_code=202,
@@ -157,7 +209,7 @@ async def get_registry_settings(caller: CallerDep, rooms: RoomsDep) -> dict[str,
     openapi_extra=_DOCUMENT,
     responses=errors(*_SETTINGS_CODES),
 )
-async def update_registry_settings(request: Request, caller: CallerDep, rooms: RoomsDep) -> RegistryChange:
+async def update_registry_settings(document: _BodyDep, caller: CallerDep, rooms: RoomsDep) -> RegistryChange:
     """
     For administrators. The document is that of the open-source registry, with its names, and `keep_metadata`.
 
@@ -167,7 +219,7 @@ async def update_registry_settings(request: Request, caller: CallerDep, rooms: R
     has it read there from then on; what it does not find stays where it is.
     """
     caller.require(Operation.ADMINISTER)
-    return await _configure(await request.body(), caller, rooms)
+    return await _configure(document, caller, rooms)
 
 
 @settings_router.get("/simple", summary="The storage", responses=errors("NOT_AUTHORIZED"))
@@ -184,14 +236,14 @@ async def get_registry_storage(caller: CallerDep, rooms: RoomsDep) -> dict[str, 
     openapi_extra=_DOCUMENT,
     responses=errors(*_SETTINGS_CODES),
 )
-async def update_registry_storage(request: Request, caller: CallerDep, rooms: RoomsDep) -> RegistryChange:
+async def update_registry_storage(document: _BodyDep, caller: CallerDep, rooms: RoomsDep) -> RegistryChange:
     """
     For administrators: `{"storage": {"s3": {…}, "delete": {"enabled": true}, …}}`.
 
     What becomes of it is said at the whole configuration.
     """
     caller.require(Operation.ADMINISTER)
-    return await _configure(await request.body(), caller, rooms, only_storage=True)
+    return await _configure(document, caller, rooms, only_storage=True)
 
 
 async def _section(rooms: Rooms) -> dict[str, Any]:
@@ -300,11 +352,17 @@ def _free_name(driver: str, found: Iterable[Backend]) -> str:
 
 
 @router.get("", summary="Storages")
-async def list_storages(caller: CallerDep, rooms: RoomsDep) -> list[StorageRecord]:
+async def list_storages(
+    caller: CallerDep,
+    rooms: RoomsDep,
+    usage: Annotated[
+        bool, Query(description="Count what each has, which takes seconds when that is much.")
+    ] = True,
+) -> list[StorageRecord]:
     """For administrators and auditors, by name."""
     caller.require(Operation.SEE_SYSTEM)
     assignments = await rooms.backends.assignments()
-    return [await _record(rooms, one, assignments) for one in await rooms.backends.list_storages()]
+    return [await _record(rooms, one, assignments, counted=usage) for one in await rooms.backends.list_storages()]
 
 
 @router.get("/{storage}", summary="A storage", responses=errors("NO_SUCH_STORAGE"))
@@ -317,7 +375,7 @@ async def get_storage(storage: str, caller: CallerDep, rooms: RoomsDep) -> Stora
 @router.put(
     "/{storage}",
     summary="Make or change a storage",
-    responses=errors("INVALID_STORAGE", "STORAGE_REFUSED", "STORAGE_IN_USE"),
+    responses=errors("INVALID_STORAGE", "STORAGE_REFUSED", "STORAGE_IN_USE", "STORAGE_CHANGED"),
 )
 async def put_storage(storage: str, form: StorageForm, caller: CallerDep, rooms: RoomsDep) -> StorageRecord:
     """
@@ -326,6 +384,15 @@ async def put_storage(storage: str, form: StorageForm, caller: CallerDep, rooms:
     One in which something is stays at its place; its keys can change.
     """
     caller.require(Operation.ADMINISTER)
+    definition = await _described(rooms, storage, form)
+    known = form.changed_at
+    changed_at = None if known is None else 0 if known == NEVER else milliseconds(known)
+    made = await rooms.backends.put(storage, definition, changed_at=changed_at, by=caller.actor)
+    return await _record(rooms, made, await rooms.backends.assignments())
+
+
+async def _described(rooms: Rooms, storage: str, form: StorageForm) -> Definition:
+    """What a form says. Raises ApiError: INVALID_STORAGE."""
     given = _unmasked(form.parameters)
     try:
         kept = (await rooms.backends.get(storage)).secrets
@@ -340,14 +407,12 @@ async def put_storage(storage: str, form: StorageForm, caller: CallerDep, rooms:
                 for name, text in error.problems.items()
             }
         ) from None
-    definition = Definition(
+    return Definition(
         driver=form.driver,
         parameters=given,
         redirect_seconds=form.redirect_seconds,
         redirect_except=tuple(form.redirect_except),
     )
-    made = await rooms.backends.put(storage, definition, by=caller.actor)
-    return await _record(rooms, made, await rooms.backends.assignments())
 
 
 @router.delete(
@@ -372,6 +437,25 @@ async def check_storage(storage: str, caller: CallerDep, rooms: RoomsDep) -> Non
     """For administrators. Something is written, read and deleted there."""
     caller.require(Operation.ADMINISTER)
     await rooms.backends.check(storage)
+
+
+@router.post(
+    "/{storage}/test",
+    summary="Try a storage step by step",
+    responses=errors("NO_SUCH_STORAGE", "INVALID_STORAGE", "STORAGE_REFUSED"),
+)
+async def try_storage(
+    storage: str, caller: CallerDep, rooms: RoomsDep, form: StorageForm | None = None
+) -> TrialRecord:
+    """
+    For administrators: how far one gets with writing, reading, listing and deleting; nothing is saved.
+
+    With a body, of a storage that is described so, with the secrets of the one of this name where they are masked;
+    else of that one as it is.
+    """
+    caller.require(Operation.ADMINISTER)
+    definition = None if form is None else await _described(rooms, storage, form)
+    return TrialRecord.of(await rooms.backends.try_out(storage, definition))
 
 
 @router.put(
@@ -443,8 +527,14 @@ async def _migrate(rooms: Rooms, caller: Caller, target: str, **how: Any) -> Job
         raise ApiError("STORAGE_IN_USE", "another migration waits already") from None
 
 
-async def _record(rooms: Rooms, one: Backend, assignments: Iterable[Assignment]) -> StorageRecord:
-    usage = await rooms.backends.usage(one.name)
+async def _record(
+    rooms: Rooms,
+    one: Backend,
+    assignments: Iterable[Assignment],
+    *,
+    counted: bool = True,
+) -> StorageRecord:
+    usage = await rooms.backends.usage(one.name) if counted else None
     return StorageRecord(
         name=one.name,
         driver=one.driver,
@@ -455,10 +545,13 @@ async def _record(rooms: Rooms, one: Backend, assignments: Iterable[Assignment])
         redirect_seconds=one.redirect_seconds,
         redirect_except=list(one.redirect_except),
         namespaces=[assigned.namespace for assigned in assignments if assigned.storage == one.name],
-        blobs=usage.blobs,
-        bytes=usage.bytes,
-        uploads=usage.uploads,
-        deletions=usage.deletions,
+        blobs=usage and usage.blobs,
+        bytes=usage and usage.bytes,
+        uploads=usage and usage.uploads,
+        deletions=usage and usage.deletions,
+        is_open=one.is_open,
+        created_at=moment(one.created_at),
+        changed_at=moment(one.changed_at),
     )
 
 

@@ -53,6 +53,9 @@ class SessionSettingsForm(Form):
     per_user_limit: int | None = Field(
         None, description=_LIMIT, json_schema_extra={"minimum": 0, "maximum": 2**31}
     )
+    expected: SessionSettings | None = Field(
+        None, description="What has to hold before; else nothing is changed (`SETTINGS_CHANGED`)."
+    )
 
 
 @router.get("/sessions", summary="The settings of sessions", responses=errors("NOT_AUTHORIZED"))
@@ -65,17 +68,22 @@ async def get_session_settings(caller: CallerDep, rooms: RoomsDep) -> SessionSet
 @router.put(
     "/sessions",
     summary="Change the settings of sessions",
-    responses=errors("INVALID_SETTINGS", "NOT_AUTHORIZED"),
+    responses=errors("INVALID_SETTINGS", "SETTINGS_CHANGED", "NOT_AUTHORIZED"),
 )
 async def update_session_settings(
     form: SessionSettingsForm, caller: CallerDep, rooms: RoomsDep
 ) -> SessionSettings:
     """For administrators. Sessions that are open keep the end that they have."""
     caller.require(Operation.ADMINISTER)
-    wanted = {
-        "sessionLifetimeMinutes": form.lifetime_minutes,
-        "sessionRenewalThresholdMinutes": form.renewal_threshold_minutes,
-        "sessionsPerUser": form.per_user_limit,
+    changes = {name: value for name, value in _settings(form).items() if value is not None}
+    expected = _settings(form.expected) if form.expected else None
+    return SessionSettings.of(await rooms.live.change(changes, expected=expected, by=caller.actor))
+
+
+def _settings(given: SessionSettings | SessionSettingsForm) -> dict[str, int | None]:
+    """By the names that the room has for them."""
+    return {
+        "sessionLifetimeMinutes": given.lifetime_minutes,
+        "sessionRenewalThresholdMinutes": given.renewal_threshold_minutes,
+        "sessionsPerUser": given.per_user_limit,
     }
-    changes = {name: value for name, value in wanted.items() if value is not None}
-    return SessionSettings.of(await rooms.live.change(changes, by=caller.actor))
