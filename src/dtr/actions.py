@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dtr.durations import to_milliseconds
-from dtr.jobs import JobFailed
+from dtr.jobs import JobFailed, JobFilter
 from dtr.mirrors import POLL, PUSH, MirroringFailed
 from dtr.registry import PROMOTE, VERIFY, RegistryError
 from dtr.registry.collector import Collected
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dtr.accounts import Retention
     from dtr.backends import Backends
     from dtr.events import Bounds, Events
-    from dtr.jobs import Action, Jobs, Run
+    from dtr.jobs import Action, Jobs, Level, ParameterKind, Run
     from dtr.mirrors import Cache, PollMirror, PushMirror
     from dtr.policies import Promotions, Pruning
     from dtr.registry import Collector, Lifetimes, Sweeper
@@ -61,7 +61,7 @@ ACTIONS = {
     "trust_prune": "deletes files of content trust that newer ones took the place of long ago, but for roots",
     "webhook": "sends the delivery of a webhook with the id `delivery`",
     "fsck": "compares database and storages; `content` reads every blob, at most `rate` bytes a second, for"
-    " `time`, and with `resume` goes on where the last one stopped; `repair` brings back what is lost, or marks"
+    " `time`, from the one behind `after` on, and with `resume` goes on where the last one stopped; `repair` brings back what is lost, or marks"
     " it",
     "import_storage": "takes over what another registry left in a storage; `storage`, `prefix`, `names`,"
     " `namespace`, `createNamespaces`, `visibility`, `verify`, `dryRun`",
@@ -73,6 +73,48 @@ ACTIONS = {
     "false": "fails, to try the queue",
 }
 """What each does, and its parameters."""
+PARAMETERS: Mapping[str, Mapping[str, ParameterKind]] = {
+    "onlinegc": {"grace": "duration", "dryRun": "flag", "unsafe": "flag"},
+    "onlinegc_metadata": {"grace": "duration", "dryRun": "flag", "unsafe": "flag"},
+    "onlinegc_blobs": {"dryRun": "flag"},
+    "onlinegc_events": {"dryRun": "flag"},
+    "onlinegc_joblogs": {"dryRun": "flag"},
+    "tag_prune": {"repository": "number"},
+    "tag_pruning": {"repository": "number"},
+    "verify_signatures": {"repository": "number", "manifest": "text", "namespace": "text"},
+    "push_mirror_tag": {"policy": "text", "everything": "flag", "anyDeletions": "flag"},
+    "poll_mirror": {"policy": "text", "everything": "flag", "anyDeletions": "flag"},
+    "webhook": {"delivery": "text"},
+    "fsck": {
+        "content": "flag",
+        "repair": "flag",
+        "rate": "number",
+        "time": "duration",
+        "after": "text",
+        "resume": "flag",
+    },
+    "import_storage": {
+        "storage": "text",
+        "prefix": "text",
+        "names": "text",
+        "namespace": "text",
+        "createNamespaces": "flag",
+        "visibility": "text",
+        "verify": "flag",
+        "dryRun": "flag",
+    },
+    "storage_migrate": {
+        "to": "text",
+        "from": "text",
+        "rate": "number",
+        "parallel": "number",
+        "keepSource": "flag",
+        "copied": "flag",
+        "verify": "flag",
+    },
+    "sleep": {"seconds": "number"},
+}
+"""Of what kind the parameters are that somebody may give, in the order in which a form has them."""
 PASSING = frozenset({"promote", "verify_signatures", "push_mirror_tag", "poll_mirror", "webhook"})
 """What is queued by the thousand, and whose results are kept elsewhere: such jobs are forgotten a day later."""
 AT_MOST = {"webhook": 6, "verify_signatures": 2, "push_mirror_tag": 4, "poll_mirror": 2}
@@ -119,7 +161,7 @@ class Actions:
         jobs: Jobs,
         audit: Callable[[], Fsck],
         importing: Callable[[ImportPlan], Import],
-        migrating: Callable[[Move, Callable[[str, str], None]], Migration],
+        migrating: Callable[[Move, Callable[[str, Level], None]], Migration],
         backends: Backends,
         live: LiveSettings,
         event_bounds: Callable[[], Bounds],
@@ -406,7 +448,7 @@ class Actions:
         run.log(importing.report)
 
     async def _migrate(self, run: Run) -> None:
-        for other in await self._jobs.list_jobs(action=MIGRATE, only_running=True, limit=2):
+        for other in await self._jobs.list_jobs(JobFilter(action=MIGRATE, state="running"), limit=2):
             if other.id != run.job:  # they might send the same blobs back and forth
                 raise JobFailed(f"the job {other.id} moves blobs already", retry_after=60)
         move = await self._move(run)

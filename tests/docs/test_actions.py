@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dtr.actions import ACTIONS
+from dtr.actions import ACTIONS, PARAMETERS
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "collect.md"
+
+
+def test_every_parameter_is_of_an_action_that_says_so() -> None:
+    assert PARAMETERS.keys() <= ACTIONS.keys()
+    told = {"onlinegc_metadata": "onlinegc", "tag_pruning": "tag_prune", "push_mirror_tag": "poll_mirror"}
+    for action, parameters in PARAMETERS.items():
+        words = ACTIONS[told.get(action, action)] + ACTIONS[action]
+        assert [name for name in parameters if f"`{name}`" not in words] == []
 
 
 def test_every_action_is_on_the_page_and_no_other() -> None:

@@ -174,7 +174,7 @@ class Crons:
                     await tx.execute(_DELETE, which=cron.request.action)
                     continue
                 await tx.execute(_ADVANCE, which=cron.request.action, next_run=moment)
-                if await submit(tx, _keyed(cron.request)):
+                if await submit(tx, _keyed(cron.request), cause="schedule"):
                     queued.append(cron.request.action)
             return queued
 

@@ -11,6 +11,10 @@ class JobUnknown(JobsError):
     """There is no such job."""
 
 
+class JobOpen(JobsError):
+    """The job did not end yet."""
+
+
 class CronUnknown(JobsError):
     """The action has no schedule."""
 

@@ -31,6 +31,15 @@ Status: TypeAlias = Literal[
     "worker_shutdown",  # the same, but the worker stopped in good order
     "worker_resurrection",  # its worker, held for dead, is there again: it stops it, for somebody to claim it
 ]
+Cause: TypeAlias = Literal[
+    "account",  # somebody asked for it
+    "command",  # somebody who may run commands on the server did
+    "schedule",
+    "retry",  # one that failed is tried again
+    "event",  # something that happened, as a push
+]
+Level: TypeAlias = Literal["info", "warning", "error"]
+"""How serious a line of a log is, the least serious first."""
 CLAIMABLE: tuple[Status, ...] = ("waiting", "worker_dead", "worker_shutdown")
 RUNNING: tuple[Status, ...] = ("running", "cancel_request", "worker_resurrection")
 
@@ -44,6 +53,31 @@ def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
     """A column of jobs that are open: SQLite would choose its index, and walk through all that ever ended."""
     return column.concat(literal_column("''"))
 
+
+JOB_COLUMNS = (
+    jobs.c.id,
+    jobs.c.action,
+    jobs.c.status,
+    jobs.c.worker,
+    jobs.c.scheduled_at,
+    jobs.c.updated_at,
+    jobs.c.retries_left,
+    jobs.c.retries_total,
+    jobs.c.retry_from,
+    jobs.c.capacity,
+    jobs.c.parameters,
+    jobs.c.deadline,
+    jobs.c.stop_timeout,
+    jobs.c.done,
+    jobs.c.total,
+    jobs.c.unit,
+    jobs.c.result,
+    jobs.c.started_at,
+    jobs.c.ended_at,
+    jobs.c.cause,
+    jobs.c.caused_by,
+)
+"""What `Job.of` reads, in its order."""
 
 _LONGEST = 365 * 24 * 3_600_000
 _EARLIEST, _LATEST = -62_135_596_800_000, 253_402_300_799_999
@@ -82,6 +116,17 @@ class JobRequest:
                 raise JobInvalid(name, "is a year at most")
 
 
+ParameterKind: TypeAlias = Literal["text", "flag", "number", "duration"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionDescription:
+    """What an action does, and of what kind its parameters are, by name."""
+
+    text: str
+    parameters: Mapping[str, ParameterKind]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it is now. Times in milliseconds since 1970, lengths of time in milliseconds."""
@@ -104,6 +149,13 @@ class Job:
     unit: str
     result: dict[str, int]
     """What it came to, in numbers by name, as its action says."""
+    started_at: int | None
+    """When it was, for the last time; None: it never was."""
+    ended_at: int | None
+    """None: it waits or runs."""
+    cause: Cause
+    caused_by: str
+    """The name of the account that made it; empty: none did."""
 
     @classmethod
     def of(cls, row: Row) -> Job:

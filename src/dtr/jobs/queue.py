@@ -11,14 +11,25 @@ import json
 import uuid
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Text, and_, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import BigInteger, bindparam, case, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, in_list, now
 from dtr.db.schema import action_configs, job_logs, jobs
 from dtr.events import SYSTEM, Event, Object, record
-from dtr.jobs.errors import ActionConfigUnknown, JobUnknown
-from dtr.jobs.job import CLAIMABLE, RUNNING, Job, JobRequest, canonical, is_one_of, unindexed
+from dtr.jobs import listing
+from dtr.jobs.errors import ActionConfigUnknown, JobOpen, JobUnknown
+from dtr.jobs.job import (
+    CLAIMABLE,
+    JOB_COLUMNS,
+    RUNNING,
+    Job,
+    JobRequest,
+    canonical,
+    is_one_of,
+    unindexed,
+)
+from dtr.jobs.listing import ALL, STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,31 +38,13 @@ if TYPE_CHECKING:
 
     from dtr.db import Database, Transaction
     from dtr.events import Actor
+    from dtr.jobs.job import Cause, Level
+    from dtr.jobs.listing import JobFilter, Place, State
 
 CHANNEL = "dtr_jobs"
 """What workers are woken by."""
 _BATCH = 500
 _DAY_MS = 86_400_000
-
-JOB_COLUMNS = (
-    jobs.c.id,
-    jobs.c.action,
-    jobs.c.status,
-    jobs.c.worker,
-    jobs.c.scheduled_at,
-    jobs.c.updated_at,
-    jobs.c.retries_left,
-    jobs.c.retries_total,
-    jobs.c.retry_from,
-    jobs.c.capacity,
-    jobs.c.parameters,
-    jobs.c.deadline,
-    jobs.c.stop_timeout,
-    jobs.c.done,
-    jobs.c.total,
-    jobs.c.unit,
-    jobs.c.result,
-)
 
 _INSERT = Statement(
     insert(jobs)
@@ -69,43 +62,12 @@ _INSERT = Statement(
         deadline=bindparam("deadline"),
         stop_timeout=bindparam("stop_timeout"),
         unique_key=bindparam("unique_key"),
+        cause=bindparam("cause"),
+        caused_by=bindparam("caused_by"),
     )
     .on_conflict_do_nothing(index_elements=["unique_key"], index_where=jobs.c.unique_key.is_not(None))
 )
 _GET = Statement(select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id")))
-_action = bindparam("action", type_=Text)
-_worker = bindparam("worker", type_=Text)
-
-
-def _of_interest(*, of_action: bool, only_running: bool) -> ColumnElement[bool]:
-    """What is listed; conditions that are not asked for are not there, for the sake of the indexes."""
-    conditions: list[ColumnElement[bool]] = [or_(_worker == "", jobs.c.worker == _worker)]
-    if of_action:
-        conditions.append((unindexed(jobs.c.action) if only_running else jobs.c.action) == _action)
-    if only_running:
-        conditions += [jobs.c.ended_at.is_(None), is_one_of(RUNNING)]
-    return and_(*conditions)
-
-
-_INTERESTS = {
-    (of_action, only_running): _of_interest(of_action=of_action, only_running=only_running)
-    for of_action in (False, True)
-    for only_running in (False, True)
-}
-_LIST = {
-    asked: Statement(
-        select(*JOB_COLUMNS)
-        .where(condition)
-        .order_by(jobs.c.scheduled_at.desc(), jobs.c.id.desc())
-        .offset(bindparam("start", type_=BigInteger))
-        .limit(bindparam("limit", type_=BigInteger))
-    )
-    for asked, condition in _INTERESTS.items()
-}
-_COUNT = {
-    asked: Statement(select(func.count()).select_from(jobs).where(condition))
-    for asked, condition in _INTERESTS.items()
-}
 _CANCEL = Statement(
     update(jobs)
     .where(jobs.c.id == bindparam("which"), jobs.c.ended_at.is_(None))
@@ -128,12 +90,29 @@ _STATE = Statement(
     .where(jobs.c.ended_at.is_(None))
     .group_by(unindexed(jobs.c.action))
 )
-_LOGS = Statement(
-    select(job_logs.c.line, job_logs.c.data)
-    .where(job_logs.c.job == bindparam("job"), job_logs.c.line >= bindparam("offset"))
-    .order_by(job_logs.c.line)
-    .limit(bindparam("limit", type_=BigInteger))
-)
+_of_level: dict[Level, list[ColumnElement[bool]]] = {
+    "info": [],
+    # Not parameters: a planner has to see that this is what the index is about.
+    "warning": [job_logs.c.level != literal_column("'info'")],
+    "error": [
+        job_logs.c.level != literal_column("'info'"),
+        job_logs.c.level == literal_column("'error'"),
+    ],
+}
+_lines_of = select(job_logs.c.line, job_logs.c.data).where(job_logs.c.job == bindparam("job"))
+_limit = bindparam("limit", type_=BigInteger)
+_LOGS = {
+    level: Statement(
+        _lines_of.where(job_logs.c.line >= bindparam("offset"), *conditions)
+        .order_by(job_logs.c.line)
+        .limit(_limit)
+    )
+    for level, conditions in _of_level.items()
+}
+_LAST_LINES = {
+    level: Statement(_lines_of.where(*conditions).order_by(job_logs.c.line.desc()).limit(_limit))
+    for level, conditions in _of_level.items()
+}
 _ended = jobs.c.ended_at.is_not(None)
 _OLD = Statement(
     select(jobs.c.id)
@@ -172,7 +151,13 @@ _DELETE_CONFIG = Statement(delete(action_configs).where(action_configs.c.action 
 
 
 async def submit(
-    tx: Transaction, request: JobRequest, *, retries_left: int | None = None, retry_from: str = ""
+    tx: Transaction,
+    request: JobRequest,
+    *,
+    retries_left: int | None = None,
+    retry_from: str = "",
+    cause: Cause = "event",
+    caused_by: str = "",
 ) -> str | None:
     """Queue a job in a transaction; its id, None: one with the same key waits already. Raises JobInvalid."""
     request.check()
@@ -190,6 +175,8 @@ async def submit(
         deadline=request.deadline,
         stop_timeout=request.stop_timeout,
         unique_key=request.unique_key,
+        cause=cause,
+        caused_by=caused_by,
     )
     await tx.notify(CHANNEL)
     return made if queued else None
@@ -205,7 +192,7 @@ class Jobs:
         """Queue a job. Raises JobInvalid."""
 
         async def work(tx: Transaction) -> Job:
-            made = await submit(tx, request)
+            made = await submit(tx, request, cause=_cause(by), caused_by=by.name)
             assert made is not None or request.unique_key is not None
             if made is None:
                 raise JobUnknown(request.unique_key)
@@ -224,23 +211,58 @@ class Jobs:
         return Job.of(row)
 
     async def list_jobs(
-        self, *, action: str = "", worker: str = "", only_running: bool = False, start: int = 0, limit: int = 10
+        self, wanted: JobFilter = ALL, *, place: Place | None = None, start: int = 0, limit: int = 10
     ) -> list[Job]:
-        """At most `limit` jobs behind the first `start`, the latest first; empty: of every action and worker."""
-        rows = await self._database.fetch_all(
-            _LIST[bool(action), only_running], action=action, worker=worker, start=start, limit=limit
-        )
+        """At most `limit` jobs from `place` on (None: the latest), behind the first `start`; the latest first."""
+        statement, parameters = listing.listing(wanted, place)
+        rows = await self._database.fetch_all(statement, **parameters, start=start, limit=limit)
         return [Job.of(row) for row in rows]
 
-    async def count(self, *, action: str = "", worker: str = "", only_running: bool = False) -> int:
+    async def count(self, wanted: JobFilter = ALL) -> int:
         """How many `list_jobs` lists in the end."""
-        row = await self._database.fetch_one(_COUNT[bool(action), only_running], action=action, worker=worker)
+        statement, parameters = listing.count(wanted)
+        row = await self._database.fetch_one(statement, **parameters)
         return int(row[0]) if row else 0
+
+    async def counts(self, wanted: JobFilter = ALL) -> dict[State, int]:
+        """By state, whichever `wanted` names, how many there are; `MOST_COUNTED` may be more."""
+        statement, parameters = listing.counts(wanted)
+        row = await self._database.fetch_one(statement, **parameters)
+        assert row is not None
+        return dict(zip(STATES, map(int, row), strict=True))
 
     async def state(self) -> dict[str, tuple[int, float, int]]:
         """By action: how many jobs wait, for how many seconds the first of them does, how many run."""
         rows = await self._database.fetch_all(_STATE)
         return {row[0]: (row[1], row[2] / 1000, row[3]) for row in rows}
+
+    async def try_again(self, job: str, *, by: Actor = SYSTEM) -> Job:
+        """Queue what a job that ended was to do once more. Raises JobUnknown, JobOpen."""
+
+        async def work(tx: Transaction) -> Job:
+            row = await tx.fetch_one(_GET, id=job)
+            if row is None:
+                raise JobUnknown(job)
+            before = Job.of(row)
+            if before.ended_at is None:
+                raise JobOpen(job)
+            request = JobRequest(
+                action=before.action,
+                parameters=before.parameters,
+                retries=before.retries_total,
+                capacity=before.capacity,
+                deadline=before.deadline,
+                stop_timeout=before.stop_timeout,
+            )
+            first = before.retry_from or job
+            made = await submit(tx, request, retry_from=first, cause=_cause(by), caused_by=by.name)
+            assert made is not None
+            await record(tx, Event(type="CREATE", actor=by, object=Object("job", made, before.action, first)))
+            row = await tx.fetch_one(_GET, id=made)
+            assert row is not None
+            return Job.of(row)
+
+        return await self._database.unit(work)
 
     async def cancel(self, job: str, *, by: Actor = SYSTEM) -> None:
         """Cancel a job; its worker stops it when it runs. One that ended stays as it is. Raises JobUnknown."""
@@ -268,12 +290,23 @@ class Jobs:
 
         await self._database.unit(work)
 
-    async def logs(self, job: str, *, offset: int = 0, limit: int) -> list[tuple[int, str]]:
-        """At most `limit` lines from line `offset` on: their numbers, and each as JSON. Raises JobUnknown."""
-        rows = await self._database.fetch_all(_LOGS, job=job, offset=offset, limit=limit)
+    async def logs(self, job: str, *, offset: int = 0, limit: int, level: Level = "info") -> list[tuple[int, str]]:
+        """
+        At most `limit` lines from line `offset` on: their numbers, and each as JSON. Raises JobUnknown.
+
+        Only those that are as serious as `level`, or more.
+        """
+        rows = await self._database.fetch_all(_LOGS[level], job=job, offset=offset, limit=limit)
         if not rows:
             await self.get(job)
         return [(row[0], row[1]) for row in rows]
+
+    async def last_lines(self, job: str, *, limit: int, level: Level = "info") -> list[tuple[int, str]]:
+        """The last `limit` lines, as `logs` gives them, in their order. Raises JobUnknown."""
+        rows = await self._database.fetch_all(_LAST_LINES[level], job=job, limit=limit)
+        if not rows:
+            await self.get(job)
+        return [(row[0], row[1]) for row in reversed(rows)]
 
     async def prune(self, *, max_age: int | None, keep: int | None) -> int:
         """
@@ -325,6 +358,10 @@ class Jobs:
             await record(tx, Event(type="DELETE", actor=by, object=Object("action_config", action, action)))
 
         await self._database.unit(work)
+
+
+def _cause(by: Actor) -> Cause:
+    return "command" if by.type == "system" else "account"
 
 
 async def forget(database: Database, actions: list[str]) -> int:

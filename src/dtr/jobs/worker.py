@@ -21,7 +21,7 @@ import logging
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from sqlalchemy import BigInteger, Text, bindparam, case, exists, func, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from dtr.db import Database, Row, Transaction
     from dtr.jobs.crons import Crons
-    from dtr.jobs.job import Status
+    from dtr.jobs.job import Level, Status
 
 _log = logging.getLogger("dtr.jobs")
 
@@ -76,6 +76,7 @@ _registered = insert(workers).values(
     status="alive",
     session=bindparam("session"),
     heartbeat_until=now() + _LEASE,
+    places=bindparam("places"),
 )
 _REGISTER_WORKER = Statement(
     _registered.on_conflict_do_update(
@@ -85,6 +86,7 @@ _REGISTER_WORKER = Statement(
             "status": "alive",
             "session": _registered.excluded.session,
             "heartbeat_until": _registered.excluded.heartbeat_until,
+            "places": _registered.excluded.places,
         },
     )
 )
@@ -174,6 +176,7 @@ _CLAIM = Statement(
         worker=bindparam("claimed_by"),
         session=bindparam("mine"),
         unique_key=None,
+        started_at=now(),
         updated_at=now(),
         done=None,
         total=None,
@@ -229,7 +232,7 @@ _LOCK_MINE = Statement(
 )
 _WRITE_LINE = Statement(
     insert(job_logs)
-    .values(job=bindparam("job"), line=bindparam("line"), data=bindparam("data"))
+    .values(job=bindparam("job"), line=bindparam("line"), data=bindparam("data"), level=bindparam("level"))
     .on_conflict_do_nothing()
 )
 
@@ -247,6 +250,13 @@ class JobFailed(Exception):
         self.is_lasting = is_lasting
 
 
+class Line(NamedTuple):
+    """A line of a job's log, with its `data` as it is kept: JSON."""
+
+    level: Level
+    data: str
+
+
 class Run:
     """A job that runs, for its action: what it is to do, and where it says how far it is."""
 
@@ -256,11 +266,11 @@ class Run:
         self.action = action
         self.parameters = parameters
         self._leaves_at = time.monotonic() + 0.9 * deadline / 1000 if deadline else None
-        self.lines: list[str] = []
+        self.lines: list[Line] = []
         self.state: tuple[int, int | None, str] | None = None
         self.result: dict[str, int] | None = None
 
-    def log(self, message: str, level: str = "info") -> None:
+    def log(self, message: str, level: Level = "info") -> None:
         """Write a line to the log of the job."""
         self.lines.append(_line(message, level))
 
@@ -301,7 +311,7 @@ class _Report:
     """What is to be written down of a job."""
 
     one: _Task
-    lines: list[str]
+    lines: list[Line]
     state: tuple[int, int | None, str] | None
     outcome: Status | None
 
@@ -389,7 +399,9 @@ class Worker:
 
     async def _register(self) -> None:
         async def work(tx: Transaction) -> None:
-            await tx.execute(_REGISTER_WORKER, id=self._id, node=self._node, session=self._session)
+            await tx.execute(
+                _REGISTER_WORKER, id=self._id, node=self._node, session=self._session, places=self._concurrency
+            )
 
         started = time.monotonic()
         await self._database.unit(work)
@@ -545,7 +557,7 @@ class Worker:
                     refused.add(one[2])
                     continue
                 for name, number in needed.items():
-                    left[name] -= number
+                    left[name] = left.get(name, 0) - number
                 if one[1] in room:
                     room[one[1]] -= 1
                 chosen.append(one)
@@ -707,9 +719,9 @@ def _with_room(actions: Collection[str], room: Mapping[str, int]) -> list[str]:
     return sorted(action for action in actions if room.get(action, 1) > 0)
 
 
-def _line(message: str, level: str) -> str:
+def _line(message: str, level: Level) -> Line:
     moment = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"level": level, "msg": message, "time": moment})
+    return Line(level, json.dumps({"level": level, "msg": message, "time": moment}))
 
 
 async def _next_line(tx: Transaction, job: str) -> int:
@@ -717,8 +729,11 @@ async def _next_line(tx: Transaction, job: str) -> int:
     return int(row[0]) + 1 if row else 0
 
 
-async def _write_lines(tx: Transaction, job: str, first: int, lines: list[str]) -> None:
-    rows = [{"job": job, "line": first + number, "data": line} for number, line in enumerate(lines)]
+async def _write_lines(tx: Transaction, job: str, first: int, lines: list[Line]) -> None:
+    rows = [
+        {"job": job, "line": first + number, "data": line.data, "level": line.level}
+        for number, line in enumerate(lines)
+    ]
     await tx.execute_many(_WRITE_LINE, rows)
 
 
@@ -746,4 +761,5 @@ async def _retry(tx: Transaction, job: str, failure: JobFailed | None = None) ->
         ),
         retries_left=left - 1,
         retry_from=retry_from or job,
+        cause="retry",
     )

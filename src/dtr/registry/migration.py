@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from dtr.db import Transaction
     from dtr.db.database import Database
+    from dtr.jobs import Level
     from dtr.registry.lifetimes import Lifetimes
     from dtr.storage import Storages
 
@@ -223,7 +224,7 @@ class Migration:
         storages: Storages,
         lifetimes: Lifetimes,
         move: Move,
-        tell: Callable[[str, str], None] = lambda _text, _level: None,
+        tell: Callable[[str, Level], None] = lambda _text, _level: None,
     ) -> None:
         """`tell` is called with a text and ``info``, ``warning`` or ``error`` for what somebody should know."""
         self.progress = Progress()

@@ -319,6 +319,7 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     jobs, crons = Jobs(database), Crons(database)
     job = await did.does("Jobs.submit", jobs.submit, JobRequest(action="sleep"))
     await did.does("Jobs.cancel", jobs.cancel, job.id)
+    await did.does("Jobs.try_again", jobs.try_again, job.id)
     await did.does("Jobs.delete", jobs.delete, job.id)
     await did.does("Jobs.put_config", jobs.put_config, "sleep", {"seconds": "1"})
     await did.does("Jobs.delete_config", jobs.delete_config, "sleep")

@@ -14,15 +14,20 @@ from sqlalchemy import text
 from tests.support.jobs import change, ended, fails, has, until, waits, works
 
 from dtr.db import Database, Statement, Transaction, open_database
+from dtr.events import Actor
 from dtr.jobs import (
+    STATES,
     ActionConfigUnknown,
     Crons,
     CronUnknown,
     JobFailed,
+    JobFilter,
     JobInvalid,
+    JobOpen,
     JobRequest,
     Jobs,
     JobUnknown,
+    Place,
     Run,
     Worker,
     Workers,
@@ -31,6 +36,8 @@ from dtr.jobs import (
 )
 
 HOUR = 3_600_000
+LATER = 4_102_444_800_000
+"""In the year 2100."""
 
 # --- running --------------------------------------------------------------------------------------------------
 
@@ -165,10 +172,10 @@ async def test_a_failure_says_when_to_try_again_and_when_not_to(jobs: Jobs, star
     began = time.time() * 1000
     await ended(jobs, (await jobs.submit(JobRequest(action="busy", retries=2))).id)
     await ended(jobs, (await jobs.submit(JobRequest(action="hopeless", retries=2))).id)
-    retry = (await jobs.list_jobs(action="busy", limit=1))[0]
+    retry = (await jobs.list_jobs(JobFilter(action="busy"), limit=1))[0]
     assert (retry.status, retry.retries_left) == ("waiting", 1)
     assert retry.scheduled_at >= began + 90_000
-    assert await jobs.count(action="hopeless") == 1
+    assert await jobs.count(JobFilter(action="hopeless")) == 1
 
 
 async def _none_open(jobs: Jobs) -> bool:
@@ -337,6 +344,15 @@ async def test_a_worker_takes_no_more_than_its_capacity(
         await workers.set_capacity("nobody", {})
 
 
+async def test_a_job_may_need_nothing_of_a_capacity_that_its_worker_has_not(
+    jobs: Jobs, start: Callable[..., Worker]
+):
+    start(works=works)
+    job = await jobs.submit(JobRequest(action="works", capacity={"scan": 0}))
+    assert (await ended(jobs, job.id)).status == "done"
+    assert (await ended(jobs, (await jobs.submit(JobRequest(action="works"))).id)).status == "done"
+
+
 async def test_what_waits_for_others_leaves_places_for_the_rest(jobs: Jobs, start: Callable[..., Worker]):
     busy = peak = 0
     gate = asyncio.Event()
@@ -369,13 +385,135 @@ async def test_jobs_are_listed_latest_first_by_action_worker_and_state(jobs: Job
     ]
     assert [one.id for one in await jobs.list_jobs()] == made[::-1]
     assert [one.id for one in await jobs.list_jobs(start=1, limit=2)] == [made[2], made[1]]
-    assert [one.id for one in await jobs.list_jobs(action="one")] == [made[2], made[0]]
-    assert (await jobs.count(), await jobs.count(action="two"), await jobs.count(only_running=True)) == (4, 2, 0)
+    assert [one.id for one in await jobs.list_jobs(JobFilter(action="one"))] == [made[2], made[0]]
+    assert (await jobs.count(), await jobs.count(JobFilter(action="two"))) == (4, 2)
+    assert await jobs.count(JobFilter(state="running")) == 0
     start(one=waits)
     await has(jobs, made[0], "running")
     await has(jobs, made[2], "running")
-    assert {one.id for one in await jobs.list_jobs(only_running=True)} == {made[0], made[2]}
-    assert len(await jobs.list_jobs(worker="0123456789ab")) == 2
+    assert {one.id for one in await jobs.list_jobs(JobFilter(state="running"))} == {made[0], made[2]}
+    assert len(await jobs.list_jobs(JobFilter(worker="0123456789ab"))) == 2
+
+
+async def test_a_page_of_jobs_begins_at_a_place(jobs: Jobs):
+    made = [(await jobs.submit(JobRequest(action="one", scheduled_at=moment))).id for moment in (5, 7, 7, 7, 9)]
+    listed = await jobs.list_jobs()
+    assert [one.scheduled_at for one in listed] == [9, 7, 7, 7, 5]
+    assert {one.id for one in listed} == set(made)
+    for number, one in enumerate(listed):
+        place = Place(one.scheduled_at, one.id)
+        assert await jobs.list_jobs(place=place, limit=2) == listed[number : number + 2]
+        assert await jobs.list_jobs(JobFilter(action="one"), place=place) == listed[number:]
+        assert await jobs.list_jobs(JobFilter(action="two"), place=place) == []
+
+
+async def test_jobs_are_counted_and_listed_by_state(jobs: Jobs, start: Callable[..., Worker]):
+    made = {
+        action: (await jobs.submit(JobRequest(action=action))).id for action in ("works", "fails", "waits", "one")
+    }
+    await jobs.cancel(made["one"])
+    later = await jobs.submit(JobRequest(action="works", scheduled_at=LATER))
+    start(works=works, fails=fails, waits=waits)
+    for action in ("works", "fails"):
+        await ended(jobs, made[action])
+    await has(jobs, made["waits"], "running")
+    wanted = {
+        "waiting": later.id,
+        "running": made["waits"],
+        "done": made["works"],
+        "errored": made["fails"],
+        "canceled": made["one"],
+    }
+    assert await jobs.counts() == dict.fromkeys(STATES, 1)
+    for name, job in wanted.items():
+        found = JobFilter(state=name)
+        assert [one.id for one in await jobs.list_jobs(found)] == [job]
+        assert await jobs.count(found) == 1
+    assert await jobs.counts(JobFilter(action="works", state="errored")) == {
+        **dict.fromkeys(STATES, 0),
+        "waiting": 1,
+        "done": 1,
+    }
+    assert await jobs.counts(JobFilter(worker="0123456789ab")) == {
+        **dict.fromkeys(STATES, 1),
+        "waiting": 0,
+        "canceled": 0,
+    }
+    with pytest.raises(ValueError, match="no such state"):
+        JobFilter(state="gone")
+
+
+async def test_a_job_says_why_there_is_it_and_when_it_ran(jobs: Jobs, start: Callable[..., Worker]):
+    ada = Actor("user", "1", "ada")
+    asked = await jobs.submit(JobRequest(action="fails", retries=1), by=ada)
+    assert (asked.cause, asked.caused_by, asked.started_at, asked.ended_at) == ("account", "ada", None, None)
+    assert (await jobs.submit(JobRequest(action="later", scheduled_at=LATER))).cause == "command"
+    start(fails=fails)
+    over = await ended(jobs, asked.id)
+    assert over.started_at is not None
+    assert over.ended_at is not None
+    assert asked.scheduled_at <= over.started_at <= over.ended_at
+    (retry,) = [one for one in await jobs.list_jobs(JobFilter(tries_of=asked.id)) if one.id != asked.id]
+    assert (retry.cause, retry.caused_by) == ("retry", "")
+
+
+async def test_what_ended_can_be_tried_again_and_its_tries_are_found(jobs: Jobs, start: Callable[..., Worker]):
+    request = JobRequest(
+        action="fails", parameters={"a": "1"}, capacity={"nothing": 0}, deadline=60_000, stop_timeout=5_000
+    )
+    first = await jobs.submit(request)
+    with pytest.raises(JobOpen):
+        await jobs.try_again(first.id)
+    start(fails=fails)
+    await ended(jobs, first.id)
+    second = await jobs.try_again(first.id, by=Actor("user", "1", "ada"))
+    assert (second.retry_from, second.cause, second.caused_by) == (first.id, "account", "ada")
+    assert (second.parameters, second.capacity, second.deadline, second.stop_timeout) == (
+        first.parameters, first.capacity, 60_000, 5_000,
+    )  # fmt: skip
+    await ended(jobs, second.id)
+    third = await jobs.try_again(second.id)
+    assert third.retry_from == first.id
+    await jobs.submit(request)
+    tries = await jobs.list_jobs(JobFilter(tries_of=first.id))
+    assert {one.id for one in tries} == {first.id, second.id, third.id}
+    with pytest.raises(JobUnknown):
+        await jobs.try_again("nothing")
+
+
+async def test_logs_are_read_from_the_end_and_by_what_is_serious(jobs: Jobs, start: Callable[..., Worker]):
+    async def talks(run: Run) -> None:
+        for number in range(6):
+            run.log(f"line {number}", "warning" if number == 1 else "error" if number == 4 else "info")
+
+    job = await jobs.submit(JobRequest(action="talks"))
+    assert await jobs.last_lines(job.id, limit=10) == []
+    start(talks=talks)
+    await ended(jobs, job.id)
+
+    def numbers(lines: list[tuple[int, str]]) -> list[int]:
+        return [number for number, _ in lines]
+
+    assert numbers(await jobs.last_lines(job.id, limit=2)) == [4, 5]
+    assert numbers(await jobs.last_lines(job.id, limit=9, level="warning")) == [1, 4]
+    assert numbers(await jobs.logs(job.id, limit=9, level="error")) == [4]
+    assert numbers(await jobs.logs(job.id, limit=9, level="warning", offset=2)) == [4]
+    with pytest.raises(JobUnknown):
+        await jobs.last_lines("nothing", limit=1)
+
+
+async def test_a_worker_says_what_it_runs_and_how_much_it_could(
+    jobs: Jobs, start: Callable[..., Worker], database: Database
+):
+    workers = Workers(database)
+    start(concurrency=3, waits=waits)
+    await until(workers.list_workers)
+    await workers.set_capacity("0123456789ab", {"scan": 5})
+    made = [await jobs.submit(JobRequest(action="waits", capacity={"scan": 2})) for _ in range(2)]
+    for one in made:
+        await has(jobs, one.id, "running")
+    (worker,) = await workers.list_workers()
+    assert (worker.places, worker.running, worker.used) == (3, {"waits": 2}, {"scan": 4})
 
 
 async def test_old_jobs_go_with_their_logs_and_those_that_did_not_end_stay(

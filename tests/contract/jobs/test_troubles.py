@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,11 @@ from sqlalchemy import text
 from tests.support.jobs import change, ended, fails, has, until, waits, works
 
 from dtr.db import Database, DatabaseUnavailable, Statement
-from dtr.jobs import Crons, JobRequest, Jobs, Run, Worker
+from dtr.jobs import Crons, JobFilter, JobRequest, Jobs, Place, Run, Worker
 from dtr.jobs import queue as queue_module
 from dtr.jobs import worker as worker_module
+from dtr.jobs import workers as workers_module
+from dtr.jobs.listing import listing
 
 
 async def said(jobs: Jobs, job: str) -> list[str]:
@@ -233,7 +236,7 @@ async def test_jobs_that_pass_are_forgotten_a_day_later(jobs: Jobs, database: Da
     kept = await ended(jobs, (await jobs.submit(JobRequest(action="fails"))).id)
     await change(database, "yesterday", "works")
     assert await queue_module.forget(database, ["passing", "works"]) == 2
-    assert {one.id for one in await jobs.list_jobs(action="works")} == set()
+    assert {one.id for one in await jobs.list_jobs(JobFilter(action="works"))} == set()
     assert (await jobs.get(waiting.id)).status == "waiting"
     assert (await jobs.get(kept.id)).status == "errored"
 
@@ -279,10 +282,28 @@ async def test_a_job_that_begins_while_its_worker_looks_after_others_is_left_alo
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_is_asked_all_the_time_looks_at_open_jobs_alone(database: Database):
     asked = [worker_module._IS_ANY_CLAIMABLE, worker_module._CLAIMABLE_JOBS, worker_module._IS_ANYTHING_LEFT]
-    asked += [queue_module._STATE, queue_module._LIST[False, True], queue_module._LIST[True, True]]
-    given = {"actions": ["works"], "too_large": [], "limit": 1, "start": 0, "worker": "", "action": "works"}
+    asked += [queue_module._STATE, workers_module._RUNNING]
+    for state in ("waiting", "running"):
+        for action in ("", "works"):
+            asked.append(listing(JobFilter(action=action, state=state), None)[0])
     for statement in asked:
-        explained = Statement(text(f"EXPLAIN QUERY PLAN {statement.text('sqlite').replace('?', 'NULL')}"))
-        plan = [row[3] for row in await database.fetch_all(explained, **given)]
-        (how,) = [line for line in plan if "jobs USING" in line]
-        assert "INDEX ix_jobs_open" in how, plan
+        assert await _walked(database, statement) == ["ix_jobs_open"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_list_walks_along_the_index_of_what_it_shows(database: Database):
+    place = Place(1, "")
+    for state in ("done", "errored", "canceled"):
+        assert await _walked(database, listing(JobFilter(state=state), place)[0]) == ["ix_jobs_ended"]
+    assert await _walked(database, listing(JobFilter(), place)[0]) == ["ix_jobs_scheduled_at"]
+    assert await _walked(database, listing(JobFilter(action="works"), place)[0]) == ["ix_jobs_action"]
+    tries = await _walked(database, listing(JobFilter(tries_of="1"), None)[0])
+    assert "ix_jobs_retry_from" in tries
+    assert "ix_jobs_scheduled_at" not in tries
+
+
+async def _walked(database: Database, statement: Statement) -> list[str]:
+    """The indexes of jobs that a statement goes along, on SQLite."""
+    explained = Statement(text(f"EXPLAIN QUERY PLAN {statement.text('sqlite').replace('?', 'NULL')}"))
+    plan = [row[3] for row in await database.fetch_all(explained)]
+    return [found[1] for line in plan if (found := re.search(r"jobs USING .*?INDEX (\w+)", line))]

@@ -272,3 +272,85 @@ def test_who_does_not_administer_does_nothing_here(api: Api):
     plain = api.as_("plain")
     for answer in (plain.get(JOBS), plain.post(JOBS, {"action": "sleep"}), plain.get("/api/v0/workers")):
         problem(answer.expect(403), "NOT_AUTHORIZED")
+
+
+# --- what people look for -------------------------------------------------------------------------------------
+
+
+def test_what_jobs_can_do_is_listed_with_its_parameters(admin: User):
+    actions = {one["action"]: one for one in admin.get("/api/v0/actions").expect(200).json["actions"]}
+    assert actions["sleep"] == {
+        "action": "sleep",
+        "description": "sleeps for `seconds` (60), to try the queue",
+        "parameters": [{"name": "seconds", "kind": "number"}],
+    }
+    assert {"name": "dryRun", "kind": "flag"} in actions["onlinegc"]["parameters"]
+    refused = admin.post(JOBS, {"action": "nothing"}).expect(400)
+    assert all(name in problem(refused, "INVALID_JOB") for name in actions)
+
+
+def test_jobs_are_counted_and_listed_by_state_in_pages(admin: User):
+    failed = [ended(admin, submit(admin, "false")["id"])["id"] for _ in range(3)]
+    waiting = submit(admin, "false", scheduledAt=FUTURE)["id"]
+    counts = admin.get(f"{JOBS}/counts", action="false").expect(200).json
+    assert (counts["waiting"], counts["running"]) == (1, 0)
+    assert counts["errored"] >= 3
+    (listed,) = admin.get(JOBS, state="waiting", action="false").expect(200).json["jobs"]
+    assert listed["id"] == waiting
+    found, start = [], None
+    while True:
+        answer = admin.get(JOBS, state="errored", action="false", limit=2, pageStart=start).expect(200)
+        assert int(answer.headers["x-resource-count"]) == counts["errored"]
+        found += [one["id"] for one in answer.json["jobs"]]
+        start = answer.headers.get("x-next-page-start")
+        if not start:
+            break
+        assert len(answer.json["jobs"]) == 2
+    assert len(found) == len(set(found)) == counts["errored"]
+    assert set(failed) <= set(found)
+    assert admin.get(JOBS, pageStart="yesterday").expect(400).json["errors"][0]["code"] == "INVALID_PARAMETERS"
+    assert admin.get(JOBS, state="gone").expect(400).json["errors"][0]["code"] == "INVALID_PARAMETERS"
+    admin.delete(f"{JOBS}/{waiting}").expect(204)
+
+
+def test_what_ended_is_tried_again_and_points_to_the_first(admin: User):
+    made = submit(admin, "false", parameters={"why": "to see it"})
+    assert (made["cause"], made["causedBy"], made["startedAt"], made["endedAt"]) == (
+        "account",
+        "admin",
+        None,
+        None,
+    )
+    over = ended(admin, made["id"])
+    assert made["scheduledAt"] <= over["startedAt"] <= over["endedAt"]
+    again = admin.post(f"{JOBS}/{made['id']}/retry").expect(202).json
+    assert (again["retryFromID"], again["parameters"]) == (made["id"], {"why": "to see it"})
+    ended(admin, again["id"])
+    third = admin.post(f"{JOBS}/{again['id']}/retry").expect(202).json
+    tries = admin.get(JOBS, triesOf=made["id"]).expect(200).json["jobs"]
+    assert {one["id"] for one in tries} == {made["id"], again["id"], third["id"]}
+    waits = submit(admin, "false", scheduledAt=FUTURE)["id"]
+    problem(admin.post(f"{JOBS}/{waits}/retry").expect(409), "JOB_NOT_ENDED")
+    admin.delete(f"{JOBS}/{waits}").expect(204)
+    problem(admin.post(f"{JOBS}/{waits}/retry").expect(404), "NO_SUCH_JOB")
+
+
+def test_a_log_is_read_from_its_end_and_by_what_is_serious(admin: User):
+    job = ended(admin, submit(admin, "sleep", parameters={"seconds": "0"})["id"])["id"]
+    failed = ended(admin, submit(admin, "false")["id"])["id"]
+    logs = f"{JOBS}/{job}/logs"
+    assert [one["lineNum"] for one in admin.get(logs, tail=1).expect(200).json] == [0]
+    assert admin.get(logs, level="warning").expect(200).json == []
+    assert admin.get(f"{JOBS}/{failed}/logs", level="error", tail=5).expect(200).json
+    assert admin.get(f"{JOBS}/{failed}/logs", level="error", stream=True).expect(200).body.count(b"\n") == 1
+
+
+def test_a_worker_says_how_much_it_does(admin: User):
+    running = submit(admin, "sleep", parameters={"seconds": "600"})["id"]
+    deadline = time.monotonic() + 20
+    while (worker := admin.get("/api/v0/workers").expect(200).json["workers"][0])["running"].get("sleep") != 1:
+        assert time.monotonic() < deadline, worker
+        time.sleep(0.05)
+    assert worker["places"] >= 1
+    assert worker["usedCapacity"] == {}
+    admin.delete(f"{JOBS}/{running}").expect(204)

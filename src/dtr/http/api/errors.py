@@ -43,7 +43,7 @@ from dtr.backends import BackendChanged, BackendInUse, BackendRefused, BackendUn
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
 from dtr.enforcement import EnforcementExceptionUnknown, EnforcementPolicyInvalid, EnforcementPolicyUnknown
 from dtr.http.limits import TooManyRequests
-from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobUnknown, WorkerUnknown
+from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobOpen, JobUnknown, WorkerUnknown
 from dtr.mirrors import MirroringPolicyUnknown, UpstreamUnknown
 from dtr.oci import DigestInvalid, NameInvalid
 from dtr.policies import PolicyUnknown, PromotionPolicyUnknown
@@ -149,6 +149,7 @@ _CODES: dict[str, tuple[int, str]] = {
         "Tags of the repository are signed in content trust: their signatures have to be removed before.",
     ),
     "NOT_ACCEPTABLE": (406, "The answer is JSON, which the client does not accept."),
+    "JOB_NOT_ENDED": (409, "The job did not end yet."),
     "LAST_ADMINISTRATOR": (409, "The last active administrator has to stay one."),
     "ACCOUNT_IN_USE": (409, "The account has repositories."),
     "REMOTE_IN_USE": (409, "Policies or caches use the remote."),
@@ -215,6 +216,7 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     PolicyUnknown: _code("NO_SUCH_PRUNING_POLICY"),
     JobInvalid: _code("INVALID_JOB"),
     JobUnknown: _code("NO_SUCH_JOB"),
+    JobOpen: _code("JOB_NOT_ENDED"),
     CronUnknown: _code("NO_SUCH_CRON"),
     ActionConfigUnknown: _code("NO_SUCH_ACTION_CONFIG"),
     WorkerUnknown: _code("NO_SUCH_WORKER"),

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -20,11 +21,22 @@ from pydantic import Field, field_validator
 from dtr.accounts import Operation
 from dtr.durations import to_duration
 from dtr.http.api.caller import CallerDep
-from dtr.http.api.errors import errors
+from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
-from dtr.http.api.paging import COUNT
+from dtr.http.api.paging import COUNT, NEXT
 from dtr.http.api.rooms import RoomsDep
-from dtr.jobs import JobInvalid, JobRequest, JobUnknown, duration
+from dtr.jobs import (
+    Cause,
+    JobFilter,
+    JobInvalid,
+    JobRequest,
+    JobUnknown,
+    Level,
+    ParameterKind,
+    Place,
+    State,
+    duration,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,6 +80,13 @@ class JobRecord(Record):
     )
     worker_id: str = Field(alias="workerID", description="Empty: nobody claimed it yet.")
     scheduled_at: dt.datetime
+    started_at: dt.datetime | None = Field(description="When it was, for the last time; null: it never was.")
+    ended_at: dt.datetime | None = Field(description="null: it waits or runs.")
+    cause: Cause = Field(
+        description="Why there is it: an account asked for it, or somebody who may run commands on the server; its"
+        " action has a schedule; one that failed is tried again; something happened."
+    )
+    caused_by: str = Field(description="Name of the account that asked for it; empty: none did.")
     last_updated: dt.datetime = Field(description="When something was heard of it last.")
     retries_left: int = Field(description="How often it is tried again.")
     retries_total: int = Field(description="How often it would have been, when it was made.")
@@ -92,6 +111,10 @@ class JobRecord(Record):
             status=job.status,
             worker_id=job.worker,
             scheduled_at=moment(job.scheduled_at),
+            started_at=None if job.started_at is None else moment(job.started_at),
+            ended_at=None if job.ended_at is None else moment(job.ended_at),
+            cause=job.cause,
+            caused_by=job.caused_by,
             last_updated=moment(job.updated_at),
             retries_left=job.retries_left,
             retries_total=job.retries_total,
@@ -117,6 +140,16 @@ class JobsRecord(Record):
     """Some jobs."""
 
     jobs: list[JobRecord]
+
+
+class CountsRecord(Record):
+    """How many jobs there are by state; 10,000 may be more."""
+
+    waiting: int = Field(description="For their time, for a worker, or for another one.")
+    running: int = Field(description="Also those that are to stop.")
+    done: int = Field(description="Ended well.")
+    errored: int = Field(description="Failed.")
+    canceled: int = Field(description="Somebody stopped them.")
 
 
 class LineRecord(Record):
@@ -183,6 +216,9 @@ class WorkerRecord_(Record):  # noqa: N801 - the room's record has the name
     capacity_map: dict[str, int] = Field(description="What its jobs share.")
     heartbeat_expiration: dt.datetime = Field(description="When it is held for dead, if it gives no sign of life.")
     node: str
+    places: int = Field(description="How many jobs it runs at a time.")
+    running: dict[str, int] = Field(description="How many it runs now, by action.")
+    used_capacity: dict[str, int] = Field(description="What of its capacity these need.")
 
     @classmethod
     def of(cls, worker: WorkerRecord) -> WorkerRecord_:
@@ -193,6 +229,9 @@ class WorkerRecord_(Record):  # noqa: N801 - the room's record has the name
             capacity_map=worker.capacity,
             heartbeat_expiration=moment(worker.heartbeat_until),
             node=worker.node,
+            places=worker.places,
+            running=worker.running,
+            used_capacity=worker.used,
         )
 
 
@@ -200,6 +239,29 @@ class WorkersRecord(Record):
     """All workers."""
 
     workers: list[WorkerRecord_]
+
+
+class ParameterRecord(Record):
+    """A parameter of an action."""
+
+    name: str
+    kind: ParameterKind = Field(
+        description="`flag`: `true` or not there; `number`: a whole number; `duration`: such as `1h30m`."
+    )
+
+
+class ActionRecord(Record):
+    """What a job can do."""
+
+    action: str
+    description: str
+    parameters: list[ParameterRecord]
+
+
+class ActionsRecord(Record):
+    """All that jobs can do."""
+
+    actions: list[ActionRecord]
 
 
 class _Work(Form):
@@ -256,7 +318,30 @@ class CapacityForm(Form):
     capacity_map: dict[str, int] = Field(description="What jobs with a `capacityMap` share; others need none.")
 
 
+# --- actions --------------------------------------------------------------------------------------------------
+
+
+@router.get("/actions", summary="List what jobs can do")
+async def list_actions(caller: CallerDep, rooms: RoomsDep) -> ActionsRecord:
+    """For administrators and auditors."""
+    caller.require(Operation.SEE_SYSTEM)
+    return ActionsRecord(
+        actions=[
+            ActionRecord(
+                action=name,
+                description=one.text,
+                parameters=[ParameterRecord(name=name, kind=kind) for name, kind in one.parameters.items()],
+            )
+            for name, one in rooms.actions.items()
+        ]
+    )
+
+
 # --- jobs -----------------------------------------------------------------------------------------------------
+
+
+_ActionQuery = Annotated[str, Query(max_length=64, description="Only those with this action.")]
+_WorkerQuery = Annotated[str, Query(max_length=64, description="Only those of this worker.")]
 
 
 @router.get("/jobs", summary="List jobs, the latest first")
@@ -264,19 +349,57 @@ async def list_jobs(
     response: Response,
     caller: CallerDep,
     rooms: RoomsDep,
-    action: Annotated[str, Query(max_length=64, description="Only those with this action.")] = "any",
-    worker: Annotated[str, Query(max_length=64, description="Only those of this worker.")] = "any",
+    action: _ActionQuery = "any",
+    worker: _WorkerQuery = "any",
     running: Annotated[str, Query(max_length=8, description="`true`: only those that run.")] = "any",
+    state: Annotated[
+        State | None,
+        Query(description="Only those that are in this state; those that wait for another worker are waiting."),
+    ] = None,
+    tries_of: Annotated[
+        str,
+        Query(alias="triesOf", max_length=64, description="Only this job, and those that tried the same again."),
+    ] = "",
     start: Annotated[int, Query(ge=0, le=2**31, description="How many to leave out.")] = 0,
+    page_start: Annotated[
+        str,
+        Query(alias="pageStart", max_length=100, description="First job of the page, from X-Next-Page-Start."),
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=10_000, description="Most jobs on the page.")] = 10,
 ) -> JobsRecord:
     """For administrators and auditors. `X-Resource-Count` says how many there are."""
     caller.require(Operation.SEE_SYSTEM)
-    only_running = running.lower() in {"true", "t", "1"}
-    wanted = {"action": "" if action == "any" else action, "worker": "" if worker == "any" else worker}
-    found = await rooms.jobs.list_jobs(**wanted, only_running=only_running, start=start, limit=limit)
-    response.headers[COUNT] = str(await rooms.jobs.count(**wanted, only_running=only_running))
-    return JobsRecord(jobs=[JobRecord.of(one) for one in found])
+    if running.lower() in {"true", "t", "1"}:
+        state = "running"
+    wanted = JobFilter(action=_named(action), worker=_named(worker), state=state, tries_of=tries_of)
+    place = _place(page_start) if page_start else None
+    found = await rooms.jobs.list_jobs(wanted, place=place, start=start, limit=limit + 1)
+    if len(found) > limit:
+        response.headers[NEXT] = f"{found[limit].scheduled_at}.{found[limit].id}"
+    response.headers[COUNT] = str(await rooms.jobs.count(wanted))
+    return JobsRecord(jobs=[JobRecord.of(one) for one in found[:limit]])
+
+
+def _named(text: str) -> str:
+    return "" if text == "any" else text
+
+
+def _place(text: str) -> Place:
+    """Raises ApiError."""
+    moment, _, job = text.partition(".")
+    if not re.fullmatch(r"-?[0-9]{1,18}", moment, re.ASCII):
+        raise ApiError("INVALID_PARAMETERS", [{"field": "pageStart", "message": "is what an answer said"}])
+    return Place(int(moment), job)
+
+
+@router.get("/jobs/counts", summary="Count jobs by state")
+async def get_job_counts(
+    caller: CallerDep, rooms: RoomsDep, action: _ActionQuery = "any", worker: _WorkerQuery = "any"
+) -> CountsRecord:
+    """For administrators and auditors."""
+    caller.require(Operation.SEE_SYSTEM)
+    counted = await rooms.jobs.counts(JobFilter(action=_named(action), worker=_named(worker)))
+    return CountsRecord(**counted)
 
 
 @router.post("/jobs", status_code=202, summary="Queue a job", responses=errors("INVALID_JOB"))
@@ -321,6 +444,18 @@ async def cancel_job(jobID: str, caller: CallerDep, rooms: RoomsDep) -> None:  #
     await rooms.jobs.cancel(jobID, by=caller.actor)
 
 
+@router.post(
+    "/jobs/{jobID}/retry",
+    status_code=202,
+    summary="Try a job again",
+    responses=errors("NO_SUCH_JOB", "JOB_NOT_ENDED"),
+)
+async def try_job_again(jobID: str, caller: CallerDep, rooms: RoomsDep) -> JobRecord:  # noqa: N803 - the same
+    """For administrators. One that ended, however it did: what it was to do is queued once more."""
+    caller.require(Operation.ADMINISTER)
+    return JobRecord.of(await rooms.jobs.try_again(jobID, by=caller.actor))
+
+
 @router.get(
     "/jobs/{jobID}/logs",
     summary="The log of a job",
@@ -334,21 +469,28 @@ async def get_job_logs(
     stream: Annotated[bool, Query(description="Go on with a record a line, until the job ends.")] = False,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1, description="The first line.")] = 0,
     limit: Annotated[int, Query(ge=0, le=_MOST_LINES, description="Most lines; 0: as many as there may be.")] = 0,
+    tail: Annotated[
+        int, Query(ge=0, le=_MOST_LINES, description="The last so many lines; 0: from `offset` on.")
+    ] = 0,
+    level: Annotated[Level, Query(description="Only lines that are as serious, or more.")] = "info",
 ) -> list[LineRecord] | Response:
     """For administrators and auditors."""
     caller.require(Operation.SEE_SYSTEM)
     if stream:
         await rooms.jobs.get(jobID)
-        return StreamingResponse(_lines(rooms, jobID, offset), media_type="application/x-ndjson")
-    found = await rooms.jobs.logs(jobID, offset=offset, limit=limit or _MOST_LINES)
+        return StreamingResponse(_lines(rooms, jobID, offset, level), media_type="application/x-ndjson")
+    if tail:
+        found = await rooms.jobs.last_lines(jobID, limit=tail, level=level)
+    else:
+        found = await rooms.jobs.logs(jobID, offset=offset, limit=limit or _MOST_LINES, level=level)
     return [LineRecord(line_num=number, data=data) for number, data in found]
 
 
-async def _lines(rooms: Rooms, job: str, offset: int) -> AsyncIterator[bytes]:
+async def _lines(rooms: Rooms, job: str, offset: int, level: Level) -> AsyncIterator[bytes]:
     with contextlib.suppress(JobUnknown):  # deleted meanwhile, and its log with it
         while True:
             ended = (await rooms.jobs.get(job)).status in _ENDED  # before its log is read: then that is whole
-            while found := await rooms.jobs.logs(job, offset=offset, limit=_MOST_LINES):
+            while found := await rooms.jobs.logs(job, offset=offset, limit=_MOST_LINES, level=level):
                 offset = found[-1][0] + 1
                 yield b"".join(
                     json.dumps({"lineNum": number, "data": data}).encode() + b"\n" for number, data in found

@@ -13,6 +13,7 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Record, moment
 from dtr.http.api.rooms import RoomsDep
+from dtr.jobs import JobFilter
 
 router = APIRouter(prefix="/api/v0/meta", tags=["meta"])
 
@@ -102,7 +103,7 @@ async def get_cluster_status(caller: CallerDep, rooms: RoomsDep) -> ClusterStatu
     caller.require(Operation.SEE_SYSTEM)
     settings = await rooms.live.refresh()
     replicas = await rooms.replicas.list_replicas()
-    collections = await rooms.jobs.list_jobs(action="onlinegc", only_running=True, limit=1)
+    collections = await rooms.jobs.list_jobs(JobFilter(action="onlinegc", state="running"), limit=1)
     return ClusterStatus(
         replica_health={one.replica.id: "OK" if one.is_there else "NOT SEEN" for one in replicas},
         replica_timestamp={one.replica.id: moment(one.seen_at) for one in replicas},

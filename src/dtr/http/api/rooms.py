@@ -17,10 +17,21 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.enforcement import Enforcement
     from dtr.events import Events
-    from dtr.jobs import Crons, Jobs, Workers
+    from dtr.jobs import ActionDescription, Crons, Jobs, Workers
     from dtr.mirrors import MirroringPolicies, Upstreams
     from dtr.policies import Promotions, Pruning, TagReader
-    from dtr.registry import Blobs, Images, Manifests, Promotion, Repositories, Search, Totals, Usage
+    from dtr.registry import (
+        Blobs,
+        Images,
+        Manifests,
+        Pins,
+        Promotion,
+        Repositories,
+        Search,
+        Summaries,
+        Totals,
+        Usage,
+    )
     from dtr.remotes import Definitions, Remotes
     from dtr.settings import LiveSettings
     from dtr.signatures import Identities, Signatures
@@ -65,6 +76,8 @@ class Rooms:
     totals: Totals
     live: LiveSettings
     search: Search
+    summaries: Summaries
+    pins: Pins
     tokens: Tokens
     events: Events
     pruning: Pruning
@@ -82,8 +95,8 @@ class Rooms:
     jobs: Jobs
     crons: Crons
     workers: Workers
-    actions: frozenset[str]
-    """The names of what jobs can do."""
+    actions: Mapping[str, ActionDescription]
+    """What jobs can do, by name."""
     replicas: Replicas
     alerts: Alerts
     health: Health
