@@ -368,7 +368,11 @@ class Reasons:
         return Numbers(*map(int, row or (0, 0, 0)))
 
     async def list_grants(self, place: Place, *, contains: str = "", start: str = "", limit: int) -> list[Grant]:
-        """At most `limit` of what was granted on a repository and its namespace, from the marker `start` on."""
+        """
+        At most `limit` of what was granted on a repository and its namespace, from the marker `start` on.
+
+        On a place that is a namespace: what was granted on that.
+        """
         parameters: dict[str, Any] = {"owner": place.owner_id, "repository": place.repository_id}
         if contains:
             parameters["pattern"] = pattern_of(contains)

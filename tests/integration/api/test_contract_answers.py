@@ -200,6 +200,7 @@ CALLS = {
     "GET /api/v0/repositories/{namespace}/{reponame}/access": Call(query={"count": True, "contains": "a"}),
     "GET /api/v0/repositories/{namespace}/{reponame}/access/{username}": Call(),
     "GET /api/v0/repositories/{namespace}/{reponame}/grants": Call(query={"count": True}),
+    "GET /api/v0/repositoryNamespaces/{namespace}/grants": Call(query={"count": True}),
     "PATCH /api/v0/accounts/{username}/settings": Call(body={"language": "ja"}),
     "GET /api/v0/accounts/{username}/settings": Call(),
     "GET /api/v0/accounts/language": Call(),

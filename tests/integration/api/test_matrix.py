@@ -521,6 +521,7 @@ MATRIX = {
     ),
     f"DELETE {NAMESPACE}/teamAccess/{{teamname}}": Row("namespace"),
     f"GET {NAMESPACE}/userAccess": Row("member"),
+    f"GET {NAMESPACE}/grants": Row("member"),
     f"PUT {NAMESPACE}/userAccess/{{username}}": Row("namespace", {"accessLevel": "read-only"}),
     f"DELETE {NAMESPACE}/userAccess/{{username}}": Row("namespace"),
     "GET /api/v0/accounts/{orgname}/teams/{teamname}/repositoryAccess": Row("teams' and above"),

@@ -132,4 +132,9 @@ def test_grants_are_listed_with_those_on_everything(api: Api, rea: User) -> None
     counts = ("ownersCount", "administratorsCount", "auditorsCount")
     assert [answer.json[one] for one in counts] == [1, 1, 1]
     assert [len(one["grants"]) for one in rea.pages(GRANTS, 2)] == [2, 2, 1]
+    of_namespace = api.as_("dan").get("/api/v0/repositoryNamespaces/why/grants", count=True).expect(200)
+    assert (of_namespace.json["grants"], of_namespace.headers["x-resource-count"]) == (
+        [answer.json["grants"][1]],
+        "1",
+    )
     assert [one["name"] for one in rea.get(GRANTS, contains="build").json["grants"]] == ["why+ci"]

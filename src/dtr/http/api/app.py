@@ -60,6 +60,7 @@ ROUTERS = (
     reasons.grants_router,
     reasons.router,
     events.router,
+    reasons.namespace_router,
     jobs.router,
     promotion.router,
     pruning.router,

@@ -117,6 +117,13 @@ class GrantRecord(Record):
         )
 
 
+class NamespaceGrantList(Record):
+    """What was granted on a namespace."""
+
+    namespace: str
+    grants: list[GrantRecord]
+
+
 class RepositoryGrantList(Record):
     """What was granted on a repository and its namespace, and how many have access without a grant."""
 
@@ -228,6 +235,35 @@ async def list_repository_grants(
         owners_count=numbers.owners,
         administrators_count=numbers.administrators,
         auditors_count=numbers.auditors,
+    )
+
+
+namespace_router = APIRouter(
+    prefix="/api/v0/repositoryNamespaces/{namespace}/grants", tags=["repositoryNamespaces"]
+)
+
+
+@namespace_router.get(
+    "", summary="What was granted on a namespace", responses=errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT")
+)
+async def list_namespace_grants(
+    namespace: str,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    contains: _Contains = "",
+) -> NamespaceGrantList:
+    """To teams, then to users, then to robots, by name. For the owner, members of the organization, and auditors."""
+    owner = await caller.require_in(namespace, Operation.SEE_NAMESPACE_ACCESS)
+    place = await rooms.accounts.grants.on(owner.name)
+    reasons = rooms.accounts.reasons
+    found = await reasons.list_grants(place, contains=contains, start=page.start, limit=page.limit)
+    if page.wants_count:
+        response.headers[COUNT] = str(await reasons.count_grants(place, contains=contains))
+    return NamespaceGrantList(
+        namespace=place.path,
+        grants=[GrantRecord.of(one) for one in page.cut(response, found, lambda one: one.marker)],
     )
 
 
