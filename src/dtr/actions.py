@@ -49,7 +49,8 @@ ACTIONS = {
     "onlinegc_blobs": "gives up expired uploads, and deletes objects that nothing names at the storage; `dryRun`",
     "onlinegc_events": "deletes old events, as the settings say; `dryRun`",
     "onlinegc_joblogs": "deletes old jobs and their logs, as the settings say; `dryRun`",
-    "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`",
+    "tag_prune": "works pruning policies off: all, or those of the repository with the id `repository`, or"
+    " of these the one with the id `policy`",
     "promote": "shows a push, or what has become known of one, to the promotion policies of its repository, or all"
     " tags to one policy",
     "verify_signatures": "finds out whose signatures are: those in the manifest `manifest` of the repository with"
@@ -79,8 +80,8 @@ PARAMETERS: Mapping[str, Mapping[str, ParameterKind]] = {
     "onlinegc_blobs": {"dryRun": "flag"},
     "onlinegc_events": {"dryRun": "flag"},
     "onlinegc_joblogs": {"dryRun": "flag"},
-    "tag_prune": {"repository": "number"},
-    "tag_pruning": {"repository": "number"},
+    "tag_prune": {"repository": "number", "policy": "text"},
+    "tag_pruning": {"repository": "number", "policy": "text"},
     "verify_signatures": {"repository": "number", "manifest": "text", "namespace": "text"},
     "push_mirror_tag": {"policy": "text", "everything": "flag", "anyDeletions": "flag"},
     "poll_mirror": {"policy": "text", "everything": "flag", "anyDeletions": "flag"},
@@ -327,7 +328,9 @@ class Actions:
         repository = run.parameters.get("repository", "")
         if repository and not repository.isdecimal():
             raise JobFailed("repository is the id of a repository")
-        async for done in self._pruning.work_off(int(repository) if repository else None):
+        which = run.parameters.get("policy", "") if repository else ""
+        number = int(repository) if repository else None
+        async for done in self._pruning.work_off(number, policy=which, job=run.job):
             run.log(done.text)
         if not repository:
             await self._promotions.pushes.forget_gone()
@@ -339,7 +342,7 @@ class Actions:
             run.log("the registry is read-only: nothing is promoted", "warning")
             return
         failed = 0
-        async for outcome in self._promotions.work_off(run.parameters):
+        async for outcome in self._promotions.work_off(run.parameters, job=run.job):
             run.log(outcome.text, "error" if outcome.failed else "info")
             failed += outcome.failed
         if failed:

@@ -86,6 +86,8 @@ _columns = (
     mirroring_policies.c.status_code,
     mirroring_policies.c.status_detail,
     mirroring_policies.c.status_at,
+    mirroring_policies.c.last_job,
+    mirroring_policies.c.next_run,
 )
 _policies = (
     select(*_columns)
@@ -142,6 +144,7 @@ _ENDED = Statement(
         status_code=bindparam("code"),
         status_detail=bindparam("detail"),
         status_at=now(),
+        last_job=bindparam("job"),
         skips_present=and_(mirroring_policies.c.skips_present, bindparam("still_skips", type_=Boolean)),
     )
 )
@@ -197,15 +200,21 @@ _tag_columns = (
 _of_policy = select(*_tag_columns).where(
     mirrored_tags.c.repository_id == _repository, mirrored_tags.c.policy_id == _policy
 )
+_has_status = or_(bindparam("status") == "", mirrored_tags.c.status == bindparam("status"))
 _TAGS = Statement(
-    _of_policy.where(mirrored_tags.c.tag >= bindparam("start"))
+    _of_policy.where(mirrored_tags.c.tag >= bindparam("start"), _has_status)
     .order_by(mirrored_tags.c.tag)
     .limit(bindparam("limit", type_=BigInteger))
 )
 _COUNT_TAGS = Statement(
     select(func.count())
     .select_from(mirrored_tags)
-    .where(mirrored_tags.c.repository_id == _repository, mirrored_tags.c.policy_id == _policy)
+    .where(mirrored_tags.c.repository_id == _repository, mirrored_tags.c.policy_id == _policy, _has_status)
+)
+_COUNT_BY_STATUS = Statement(
+    select(mirrored_tags.c.policy_id, mirrored_tags.c.status, func.count())
+    .where(mirrored_tags.c.repository_id == _repository, in_list(mirrored_tags.c.policy_id, "policies"))
+    .group_by(mirrored_tags.c.policy_id, mirrored_tags.c.status)
 )
 _FIND_TAG = Statement(_of_policy.where(mirrored_tags.c.tag == bindparam("tag")))
 _OF_DIGEST = Statement(
@@ -308,11 +317,13 @@ class Status:
     """``SUCCESS``, or what was wrong."""
     detail: str = ""
     moment: int | None = None
+    job: str = ""
+    """The id of the job that did it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirroringPolicy:
-    """A policy. `last_mirrored_at` in milliseconds since 1970 UTC; None: never."""
+    """A policy. Moments in milliseconds since 1970 UTC; `last_mirrored_at` None: never."""
 
     direction: Direction
     repository: int
@@ -336,6 +347,8 @@ class MirroringPolicy:
     """Of a poll: what it finds the first time is noted only."""
     last_mirrored_at: int | None = None
     status: Status = field(default_factory=Status)
+    next_run: int | None = None
+    """When it works next by its own schedule; None: it has none, or that has no next time."""
 
     @property
     def actor(self) -> Actor:
@@ -665,17 +678,34 @@ class MirroringPolicies:
 
     # --- tags ---
 
-    async def list_tags(self, policy: MirroringPolicy, *, start: str = "", limit: int) -> list[MirroredTag]:
+    async def list_tags(
+        self, policy: MirroringPolicy, *, status: TagStatus | None = None, start: str = "", limit: int
+    ) -> list[MirroredTag]:
         """At most `limit` of the tags that a policy knows, from the one called `start` on, by name."""
         rows = await self._database.fetch_all(
-            _TAGS, repository=policy.repository, policy=policy.id, start=start, limit=limit
+            _TAGS,
+            repository=policy.repository,
+            policy=policy.id,
+            status=status or "",
+            start=start,
+            limit=limit,
         )
         return [_read_tag(row) for row in rows]
 
-    async def count_tags(self, policy: MirroringPolicy) -> int:
+    async def count_tags(self, policy: MirroringPolicy, *, status: TagStatus | None = None) -> int:
         """How many `list_tags` lists in the end."""
-        row = await self._database.fetch_one(_COUNT_TAGS, repository=policy.repository, policy=policy.id)
+        row = await self._database.fetch_one(
+            _COUNT_TAGS, repository=policy.repository, policy=policy.id, status=status or ""
+        )
         return int(row[0]) if row else 0
+
+    async def count_by_status(self, repository: int, policies: Iterable[str]) -> dict[str, dict[str, int]]:
+        """How many tags of each of the policies are in each status; what is not there is missing. One query."""
+        rows = await self._database.fetch_all(_COUNT_BY_STATUS, repository=repository, policies=sorted(policies))
+        found: dict[str, dict[str, int]] = {}
+        for policy, status, count in rows:
+            found.setdefault(policy, {})[status] = count
+        return found
 
     async def known_tags(self, policy: MirroringPolicy) -> dict[str, MirroredTag]:
         """All tags that a policy knows, by name."""
@@ -747,9 +777,15 @@ async def note_mirrored(tx: Transaction, policy: str) -> None:
     await tx.execute(_MIRRORED, which=policy)
 
 
-async def note_end(tx: Transaction, policy: str, code: str, detail: str, *, saw_all: bool = False) -> None:
-    """How a policy's work ended; `saw_all`: from now on every tag is a new one, if what was there is skipped."""
-    await tx.execute(_ENDED, which=policy, code=code, detail=detail, still_skips=not saw_all)
+async def note_end(
+    tx: Transaction, policy: str, code: str, detail: str, *, job: str, saw_all: bool = False
+) -> None:
+    """
+    How a policy's work in a job ended.
+
+    `saw_all`: from now on every tag is a new one, if what was there is skipped.
+    """
+    await tx.execute(_ENDED, which=policy, code=code, detail=detail, job=job, still_skips=not saw_all)
 
 
 async def queue(
@@ -840,6 +876,7 @@ def _read(row: Row) -> MirroringPolicy:
         skips_present,
         last_mirrored_at,
         *status,
+        following,
     ) = row
     return MirroringPolicy(
         id=found,
@@ -857,6 +894,7 @@ def _read(row: Row) -> MirroringPolicy:
         skips_present=bool(skips_present),
         last_mirrored_at=last_mirrored_at,
         status=Status(*status),
+        next_run=following,
     )
 
 

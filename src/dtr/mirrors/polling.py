@@ -89,7 +89,7 @@ class PollMirror(Mirror):
         if not policy.enabled:
             run.log(f"policy {policy.id} is switched off")
             return
-        async with self._working(policy) as (there, remote):
+        async with self._working(run, policy) as (there, remote):
             known = await self._policies.known_tags(policy)
             await self._poll(_Poll(run, policy, there, remote, moment_of(run), known))
 
@@ -109,11 +109,11 @@ class PollMirror(Mirror):
         text = f"{poll.mirrored} tags mirrored, {len(poll.failed)} failed"
         run.log(text)
         if refused:
-            await self._end(policy, TOO_MANY_DELETIONS, refused, saw_all=True)
+            await self._end(run, policy, TOO_MANY_DELETIONS, refused, saw_all=True)
         elif poll.failed:
-            await self._end(policy, FAILED, f"{text}: {', '.join(sorted(poll.failed)[:10])}", saw_all=True)
+            await self._end(run, policy, FAILED, f"{text}: {', '.join(sorted(poll.failed)[:10])}", saw_all=True)
         else:
-            await self._end(policy, SUCCESS, text, saw_all=True)
+            await self._end(run, policy, SUCCESS, text, saw_all=True)
         if poll.failed:
             # What is wrong with a tag is so the next time, too, which comes by the schedule.
             raise MirroringFailed(f"{len(poll.failed)} tags could not be mirrored", is_lasting=True)

@@ -182,7 +182,7 @@ class PushMirror(Mirror):
         """Show all tags to a policy, and follow deletions."""
         moment = moment_of(run)
         everything = run.parameters.get("everything") == "true"
-        async with self._working(policy) as (there, remote):
+        async with self._working(run, policy) as (there, remote):
             known = await self._policies.known_tags(policy)
             came = await self._policies.polled(policy.repository, remote)
             renewed = await self._policies.referred_since(policy) if policy.referrers else set()
@@ -212,7 +212,7 @@ class PushMirror(Mirror):
                 f"{len(gone)} of {total} tags are gone here: none is deleted at the remote without being told so"
             )
             run.log(text, "error")
-            await self._end(policy, TOO_MANY_DELETIONS, text)
+            await self._end(run, policy, TOO_MANY_DELETIONS, text)
             return
         for one in gone:
             named = await there.head_manifest(one.target_tag)
@@ -220,7 +220,7 @@ class PushMirror(Mirror):
                 if not await there.delete_manifest(one.target_tag):
                     text = f"tag {one.target_tag} stays at the remote, which cannot delete tags"
                     run.log(text, "warning")
-                    await self._end(policy, "REMOTE_REFUSED", text)
+                    await self._end(run, policy, "REMOTE_REFUSED", text)
                     continue
                 await self._deleted(policy, one)
                 run.log(f"policy {policy.id}: deleted {one.remote}:{one.target_tag}")
@@ -240,12 +240,12 @@ class PushMirror(Mirror):
         async def mounts(blob: str) -> list[str]:
             return await self._policies.mounts(policy, blob)
 
-        async with self._working(policy) as (there, remote):
+        async with self._working(run, policy) as (there, remote):
             mirrored = MirroredTag(tag=tag, target_tag=target, remote=remote, digest=digest, status="mirrored")
             await self._send(
                 there, place, mirrored, policy.actor, policy=policy.id, referrers=policy.referrers, mounts=mounts
             )
-            await self._end(policy, SUCCESS, f"tag {tag}")
+            await self._end(run, policy, SUCCESS, f"tag {tag}")
             run.log(f"{said}: mirrored to {remote}:{target}")
 
     async def _push_by_hand(self, run: Run) -> None:

@@ -94,7 +94,7 @@ class Mirror:
         return await self._definitions.remote(policy.remote, policy.remote_repository)
 
     @contextlib.asynccontextmanager
-    async def _working(self, policy: MirroringPolicy) -> AsyncIterator[tuple[RemoteRepository, str]]:
+    async def _working(self, run: Run, policy: MirroringPolicy) -> AsyncIterator[tuple[RemoteRepository, str]]:
         """The remote of a policy, and its name; a failure is the end of the policy's work, and MirroringFailed."""
         try:
             remote = await self._remote(policy)
@@ -103,13 +103,15 @@ class Mirror:
         except MirroringFailed:
             raise
         except FAILURES as error:
-            await self._end(policy, code_of(error), str(error))
+            await self._end(run, policy, code_of(error), str(error))
             raise failure(error, f"policy {policy.id}") from None
 
-    async def _end(self, policy: MirroringPolicy, code: str, detail: str, *, saw_all: bool = False) -> None:
+    async def _end(
+        self, run: Run, policy: MirroringPolicy, code: str, detail: str, *, saw_all: bool = False
+    ) -> None:
         """Write down how the work of a policy ended; `saw_all`: of a poll, which went over all tags."""
         text = detail[:_LONGEST_DETAIL]
-        await self._database.unit(lambda tx: note_end(tx, policy.id, code, text, saw_all=saw_all))
+        await self._database.unit(lambda tx: note_end(tx, policy.id, code, text, job=run.job, saw_all=saw_all))
 
     async def _note(self, policy: MirroringPolicy, tag: MirroredTag) -> None:
         """Write down what became of a tag, when nothing was mirrored."""

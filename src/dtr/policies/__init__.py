@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dtr.policies.errors import PolicyError, PolicyInvalid, PolicyUnknown, PromotionPolicyUnknown
 from dtr.policies.promotion import JudgedPromotion, Outcome, PromotionPolicy, Promotions
-from dtr.policies.pruning import Judged, Pruned, Pruning, PruningPolicy
+from dtr.policies.pruning import Judged, Pruned, Pruning, PruningPolicy, PruningResult
 from dtr.policies.pushes import Push, Pushes, Seen, Waiting, claim, forget_policy, lock_sources, tell
-from dtr.policies.rules import FIELDS, Answer, Findings, decide, decide_once, parse_rules, write_rules
+from dtr.policies.rules import FIELDS, Answer, Findings, decide, decide_once, found_in, parse_rules, write_rules
 from dtr.policies.tags import TagReader
 from dtr.policies.templates import name_of
 
@@ -32,6 +32,7 @@ __all__ = [
     "Pruned",
     "Pruning",
     "PruningPolicy",
+    "PruningResult",
     "Push",
     "Pushes",
     "Seen",
@@ -41,6 +42,7 @@ __all__ = [
     "decide",
     "decide_once",
     "forget_policy",
+    "found_in",
     "lock_sources",
     "name_of",
     "parse_rules",

@@ -26,7 +26,7 @@ from dtr.jobs import JobRequest, submit
 from dtr.oci import companion_of
 from dtr.policies.errors import PolicyInvalid, PromotionPolicyUnknown
 from dtr.policies.pushes import Push, Pushes, claim, forget_policy, lock_sources, tell
-from dtr.policies.rules import Answer, decide_once, parse_rules, write_rules
+from dtr.policies.rules import Answer, decide_once, found_in, parse_rules, write_rules
 from dtr.policies.templates import name_of
 from dtr.registry import (
     PROMOTE,
@@ -70,6 +70,9 @@ _policies = (
         promotion_policies.c.rules,
         promotion_policies.c.tag_template,
         promotion_policies.c.last_promoted_at,
+        promotion_policies.c.last_failed_at,
+        promotion_policies.c.last_failure,
+        promotion_policies.c.last_job,
     )
     .join_from(promotion_policies, _source, _source.c.id == promotion_policies.c.source_id)
     .join(_target, _target.c.id == promotion_policies.c.target_id)
@@ -108,7 +111,16 @@ _DELETE = Statement(
     .where(_id == bindparam("which"), _concerns)
     .returning(promotion_policies.c.source_id)
 )
-_PROMOTED = Statement(update(promotion_policies).where(_id == bindparam("which")).values(last_promoted_at=now()))
+_PROMOTED = Statement(
+    update(promotion_policies)
+    .where(_id == bindparam("which"))
+    .values(last_promoted_at=now(), last_job=bindparam("job"))
+)
+_FAILED = Statement(
+    update(promotion_policies)
+    .where(_id == bindparam("which"))
+    .values(last_failed_at=now(), last_failure=bindparam("failure"), last_job=bindparam("job"))
+)
 _NOW = Statement(select(now()))
 _TARGET = Statement(
     select(repositories.c.immutable_tags, repositories.c.immutable_patterns).where(
@@ -122,7 +134,7 @@ _THERE = Statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionPolicy:
-    """A policy. `last_promoted_at` in milliseconds since 1970 UTC; None: never."""
+    """A policy. `last_promoted_at` and `last_failed_at` in milliseconds since 1970 UTC; None: never."""
 
     id: str
     source: int
@@ -134,6 +146,11 @@ class PromotionPolicy:
     """Without any, every tag is meant."""
     template: str = "%n"
     last_promoted_at: int | None = None
+    last_failed_at: int | None = None
+    last_failure: str = ""
+    """Which tag could not be promoted then, and why."""
+    last_job: str = ""
+    """The id of the job that promoted a tag or failed to, last."""
 
     @property
     def actor(self) -> Actor:
@@ -166,6 +183,8 @@ class JudgedPromotion:
     """None: the template gives no name that a tag may have."""
     is_blocked: bool = False
     """The target has a tag of that name, which names something else and cannot be overwritten."""
+    found: tuple[str, ...] = ()
+    """What the tag has of what the rule that decided asks for (`found_in`)."""
 
     @property
     def promotes(self) -> bool:
@@ -246,23 +265,28 @@ class Promotions:
 
     # --- trying them out ---
 
-    async def judge(self, policy: PromotionPolicy) -> AsyncIterator[JudgedPromotion]:
-        """What would happen to each tag of the source, if it were pushed now, by name."""
+    async def judge(self, policy: PromotionPolicy, *, newest: int = 0) -> AsyncIterator[JudgedPromotion]:
+        """
+        What would happen to each tag of the source, if it were pushed now, by name.
+
+        With `newest` to so many of the newest alone, the newest first.
+        """
         row = await self._database.fetch_one(_NOW)
         moment = int(row[0]) if row else 0
-        async for page in self._reader.pages(policy.source):
-            judged = [
-                JudgedPromotion(
-                    tag, decide_once(policy.rules, facts, moment), name_of(policy.template, tag.name, moment)
-                )
-                for tag, facts in page
-                if companion_of(tag.name) is None
-            ]
+        async for page in self._pages(policy.source, newest):
+            judged = [_judge(policy, tag, facts, moment) for tag, facts in page if companion_of(tag.name) is None]
             names = {one.name for one in judged if one.name is not None and one.decision.answer is Answer.YES}
             fixed = await self._fixed(policy.target, names)
             for one in judged:
                 is_blocked = one.name in fixed and fixed[one.name] != one.tag.manifest.digest
                 yield replace(one, is_blocked=is_blocked) if is_blocked else one
+
+    async def _pages(self, source: int, newest: int) -> AsyncIterator[list[tuple[TagRecord, TagFacts]]]:
+        if newest:
+            yield await self._reader.newest(source, newest)
+            return
+        async for page in self._reader.pages(source):
+            yield page
 
     async def _fixed(self, target: int, names: set[str]) -> dict[str, str]:
         """Those of the names that are tags of the target that cannot be overwritten, and what they name."""
@@ -276,9 +300,9 @@ class Promotions:
 
     # --- working them off ---
 
-    async def work_off(self, parameters: Mapping[str, str]) -> AsyncIterator[Outcome]:
+    async def work_off(self, parameters: Mapping[str, str], *, job: str = "") -> AsyncIterator[Outcome]:
         """
-        Do what the parameters of a job say.
+        Do what the parameters of a job say, whose id is `job`.
 
         `repository` is its id. With `known`, the digest of a manifest, something has become known about that, or
         refers to it now. Else `moment` (milliseconds since 1970: names are made with it, so that a job that is run
@@ -296,11 +320,11 @@ class Promotions:
             yield Outcome(f"this is neither a push nor a policy: {error}", failed=True)
             return
         if policy:
-            outcomes = self._show_all(repository, policy, moment, since)
+            outcomes = self._show_all(repository, policy, moment, since, job)
         elif known or companion_of(tag):
-            outcomes = self._go_on(repository, known or companion_of(tag) or "")
+            outcomes = self._go_on(repository, known or companion_of(tag) or "", job)
         else:
-            push = Push(repository=repository, tag=tag, digest=digest, moment=moment, chain=chain)
+            push = Push(repository=repository, tag=tag, digest=digest, moment=moment, chain=chain, job=job)
             outcomes = self._show(push)
         async for outcome in outcomes:
             yield outcome
@@ -314,7 +338,9 @@ class Promotions:
             if policy.enabled:
                 yield await self._apply(policy, push, *found)
 
-    async def _show_all(self, repository: int, wanted: str, moment: int, since: int) -> AsyncIterator[Outcome]:
+    async def _show_all(
+        self, repository: int, wanted: str, moment: int, since: int, job: str
+    ) -> AsyncIterator[Outcome]:
         try:
             policy = await self.get(repository, wanted)
         except PromotionPolicyUnknown:
@@ -328,10 +354,11 @@ class Promotions:
                     digest=tag.manifest.digest,
                     moment=moment,
                     shown_since=since,
+                    job=job,
                 )
                 yield await self._apply(policy, push, tag, facts)
 
-    async def _go_on(self, repository: int, digest: str) -> AsyncIterator[Outcome]:
+    async def _go_on(self, repository: int, digest: str, job: str) -> AsyncIterator[Outcome]:
         """Where policies waited for what is known now about a manifest; and where it went, what refers to it."""
         policies = {one.id: one for one in await self.list_policies(repository, limit=_MOST_POLICIES)}
         followed = set[int]()
@@ -346,7 +373,7 @@ class Promotions:
                 continue
             found = await self._find(seen.push)
             if found is not None:
-                yield await self._apply(policy, seen.push, *found)
+                yield await self._apply(policy, replace(seen.push, job=job), *found)
 
     async def _find(self, push: Push) -> tuple[TagRecord, TagFacts] | None:
         """The tag, as long as it names what was pushed."""
@@ -402,7 +429,7 @@ class Promotions:
             return _said(policy, tag, "not promoted, it was moved meanwhile")
         except (TagImmutable, ManifestIncomplete, TooManyManifests, RepositoryUnknown) as error:
             return await self._fail(policy, push, f"not promoted to {policy.target_path}:{name}: {error}")
-        await self._database.unit(lambda tx: tx.execute(_PROMOTED, which=policy.id))
+        await self._database.unit(lambda tx: tx.execute(_PROMOTED, which=policy.id, job=push.job))
         return _said(policy, tag, f"promoted to {policy.target_path}:{name}")
 
     async def _follow(self, policy: PromotionPolicy, push: Push) -> Outcome:
@@ -435,10 +462,17 @@ class Promotions:
 
         async def work(tx: Transaction) -> None:
             if await claim(tx, policy.id, push):
+                await tx.execute(_FAILED, which=policy.id, job=push.job, failure=f"tag {push.tag}: {text}")
                 await record(tx, event)
 
         await self._database.unit(work)
         return Outcome(f"policy {policy.id}, tag {push.tag}: {text}", failed=True)
+
+
+def _judge(policy: PromotionPolicy, tag: TagRecord, facts: TagFacts, moment: int) -> JudgedPromotion:
+    decision = decide_once(policy.rules, facts, moment)
+    name = name_of(policy.template, tag.name, moment)
+    return JudgedPromotion(tag, decision, name, found=found_in(policy.rules, decision, facts))
 
 
 def _said(policy: PromotionPolicy, tag: TagRecord, text: str) -> Outcome:
@@ -477,7 +511,8 @@ def _parameters(policy: PromotionPolicy) -> dict[str, object]:
 
 
 def _policy(row: Row) -> PromotionPolicy:
-    found, source, source_path, target, target_path, enabled, rules, template, last_promoted_at = row
+    found, source, source_path, target, target_path, enabled, rules, template, *last = row
+    last_promoted_at, last_failed_at, last_failure, last_job = last
     return PromotionPolicy(
         id=found,
         source=source,
@@ -488,4 +523,7 @@ def _policy(row: Row) -> PromotionPolicy:
         rules=parse_rules(json.loads(rules)),
         template=template,
         last_promoted_at=last_promoted_at,
+        last_failed_at=last_failed_at,
+        last_failure=last_failure,
+        last_job=last_job,
     )

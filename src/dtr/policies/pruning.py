@@ -28,7 +28,7 @@ from dtr.db.schema import pruning_policies, repositories
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobRequest, submit
 from dtr.policies.errors import PolicyInvalid, PolicyUnknown
-from dtr.policies.rules import Answer, Decision, asks_for, decide, parse_rules, write_rules
+from dtr.policies.rules import Answer, Decision, asks_for, decide, found_in, parse_rules, write_rules
 from dtr.registry import immutable_pattern, read_patterns
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ _columns = (
     pruning_policies.c.since,
     pruning_policies.c.last_pruned_at,
     pruning_policies.c.waiting,
+    pruning_policies.c.deleted,
+    pruning_policies.c.newest,
+    pruning_policies.c.signed,
+    pruning_policies.c.protected,
+    pruning_policies.c.last_job,
 )
 _INSERT = Statement(
     insert(pruning_policies).values(
@@ -99,7 +104,15 @@ _DELETE = Statement(
 _PRUNED = Statement(
     update(pruning_policies)
     .where(pruning_policies.c.id == bindparam("which"))
-    .values(last_pruned_at=now(), waiting=bindparam("waiting_now"))
+    .values(
+        last_pruned_at=now(),
+        waiting=bindparam("waiting_now"),
+        deleted=bindparam("deleted_now"),
+        newest=bindparam("newest_now"),
+        signed=bindparam("signed_now"),
+        protected=bindparam("protected_now"),
+        last_job=bindparam("job"),
+    )
 )
 _ACTIVE = Statement(
     select(pruning_policies.c.repository_id)
@@ -119,6 +132,21 @@ Exemption: TypeAlias = Literal["", "newest", "signed", "protected"]
 """Why a tag stays that the rules mean; empty: nothing keeps it."""
 
 
+@dataclass(frozen=True, slots=True)
+class PruningResult:
+    """What came of a policy's work: numbers of tags."""
+
+    waiting: int = 0
+    """For a scan."""
+    deleted: int = 0
+    newest: int = 0
+    """Stayed, for they are the newest."""
+    signed: int = 0
+    """Stayed, for they are signed."""
+    protected: int = 0
+    """Stayed, for they are immutable."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningPolicy:
     """A policy. Moments in milliseconds since 1970 UTC; `last_pruned_at` None: never."""
@@ -132,8 +160,10 @@ class PruningPolicy:
     since: int = 0
     """Tags that were last moved before are not meant; 0: all are."""
     last_pruned_at: int | None = None
-    waiting: int = 0
-    """For so many tags it waited for a scan then."""
+    last: PruningResult = field(default_factory=PruningResult)
+    """What came of it then."""
+    last_job: str = ""
+    """The id of the job that did it."""
 
     @property
     def actor(self) -> Actor:
@@ -155,6 +185,8 @@ class Judged:
     tag: TagRecord
     decision: Decision
     kept: Exemption = ""
+    found: tuple[str, ...] = ()
+    """What the tag has of what the rule that decided asks for (`found_in`), when it is for people."""
 
     @property
     def goes(self) -> bool:
@@ -277,9 +309,20 @@ class Pruning:
 
     # --- working them off ---
 
-    async def judge(self, policy: PruningPolicy) -> AsyncIterator[Judged]:
-        """What would happen to each tag of the repository, by name."""
+    async def judge(self, policy: PruningPolicy, *, newest: int = 0) -> AsyncIterator[Judged]:
+        """
+        What would happen to each tag of the repository, by name.
+
+        With `newest` to so many of the newest alone, the newest first.
+        """
         moment, patterns = await self._now(), await self._patterns(policy.repository)
+        if newest:
+            left = policy.keep
+            for tag, facts in await self._reader.newest(policy.repository, newest):
+                judged = _judge(policy, tag, facts, moment, patterns)
+                is_kept, left = judged.goes and left > 0, left - judged.goes
+                yield _shown(policy, judged, facts, is_kept=is_kept)
+            return
         kept = frozenset[str]()
         if policy.keep:
             tally = Pruned(policy)
@@ -289,9 +332,23 @@ class Pruning:
             kept = frozenset(name for _, name, _ in tally.newest)
         async for tag, facts in self._reader.read(policy.repository):
             judged = _judge(policy, tag, facts, moment, patterns)
-            yield replace(judged, kept="newest") if judged.goes and tag.name in kept else judged
+            yield _shown(policy, judged, facts, is_kept=judged.goes and tag.name in kept)
 
-    async def prune(self, policies: Sequence[PruningPolicy]) -> list[Pruned]:
+    async def start(self, policy: PruningPolicy, *, by: Actor = SYSTEM) -> None:
+        """Queue the policy's work, also when it is switched off."""
+        number = str(policy.repository)
+        about = Object("pruning_policy", policy.id, policy.id, "run")
+        parameters = {"repository": number, "policy": policy.id}
+
+        async def work(tx: Transaction) -> None:
+            await submit(
+                tx, JobRequest(action=ACTION, parameters=parameters, unique_key=f"{ACTION}:{number}:{policy.id}")
+            )
+            await record(tx, Event(type="UPDATE", actor=by, object=about, repository_id=policy.repository))
+
+        await self._database.unit(work)
+
+    async def prune(self, policies: Sequence[PruningPolicy], *, job: str = "") -> list[Pruned]:
         """Delete what each of these policies of one repository means, in small units of work."""
         done = [Pruned(policy) for policy in policies]
         if not done:
@@ -304,20 +361,28 @@ class Pruning:
                     await self._delete(one)
         for one in done:
             await self._delete(one)
-            await self._write_down(one)
+            await self._write_down(one, job)
         return done
 
-    async def work_off(self, repository: int | None = None) -> AsyncIterator[Pruned]:
-        """Let the policies that are switched on do their work, of a repository (by its id), or of all."""
+    async def work_off(
+        self, repository: int | None = None, *, policy: str = "", job: str = ""
+    ) -> AsyncIterator[Pruned]:
+        """
+        Let the policies that are switched on do their work, of a repository (by its id), or of all.
+
+        With `policy` that one of the repository alone, whether it is switched on or not. `job` is the id of the
+        job that does it.
+        """
         if repository is not None:
             found = await self.list_policies(repository, limit=_MOST_POLICIES)
-            for done in await self.prune([one for one in found if one.enabled]):
+            meant = [one for one in found if (one.id == policy if policy else one.enabled)]
+            for done in await self.prune(meant, job=job):
                 yield done
             return
         after = 0
         while rows := await self._database.fetch_all(_ACTIVE, after=after):
             for (after,) in rows:
-                async for done in self.work_off(after):
+                async for done in self.work_off(after, job=job):
                     yield done
 
     async def _delete(self, done: Pruned) -> None:
@@ -332,9 +397,15 @@ class Pruning:
             done.signed += len(deleted.signed)  # since the page was read
         done.doomed.clear()
 
-    async def _write_down(self, done: Pruned) -> None:
-        which, waiting = done.policy.id, done.waiting
-        await self._database.unit(lambda tx: tx.execute(_PRUNED, which=which, waiting_now=waiting))
+    async def _write_down(self, done: Pruned, job: str) -> None:
+        numbers = {
+            "waiting_now": done.waiting,
+            "deleted_now": done.deleted,
+            "newest_now": len(done.newest),
+            "signed_now": done.signed,
+            "protected_now": done.protected,
+        }
+        await self._database.unit(lambda tx: tx.execute(_PRUNED, which=done.policy.id, job=job, **numbers))
 
     async def _now(self) -> int:
         row = await self._database.fetch_one(_NOW)
@@ -375,6 +446,15 @@ def _judge(
     return Judged(tag, decision, "signed" if is_kept else "")
 
 
+def _shown(policy: PruningPolicy, judged: Judged, facts: TagFacts, *, is_kept: bool) -> Judged:
+    """For people: with whether it stays as one of the newest, and what the tag has of what decided."""
+    return replace(
+        judged,
+        kept="newest" if is_kept else judged.kept,
+        found=found_in(policy.rules, judged.decision, facts),
+    )
+
+
 async def _clock(tx: Transaction) -> int:
     row = await tx.fetch_one(_NOW)
     assert row is not None
@@ -410,7 +490,7 @@ def _parameters(policy: PruningPolicy) -> dict[str, object]:
 
 
 def _policy(row: Row) -> PruningPolicy:
-    made, repository, enabled, rules, keep, since, last_pruned_at, waiting = row
+    made, repository, enabled, rules, keep, since, last_pruned_at, *numbers, last_job = row
     return PruningPolicy(
         id=made,
         repository=repository,
@@ -419,5 +499,6 @@ def _policy(row: Row) -> PruningPolicy:
         keep=keep,
         since=since,
         last_pruned_at=last_pruned_at,
-        waiting=waiting,
+        last=PruningResult(*numbers),
+        last_job=last_job,
     )

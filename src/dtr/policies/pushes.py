@@ -140,6 +140,8 @@ class Push:
     """What the image came through by promotion (`dtr.registry.step`)."""
     shown_since: int | None = None
     """None: it was pushed. Else it is shown: what the policy did with the same manifest since then counts."""
+    job: str = ""
+    """The id of the job in which policies see it; empty: that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ _MOST_VALUES = 1000
 _LONGEST_VALUE = 1000
 _MOST_RULES = 100
 _DEEPEST = 10
+_MOST_SHOWN, _LONGEST_SHOWN = 10, 200
 
 
 class RuleInvalid(PolicyInvalid):
@@ -108,6 +109,11 @@ class Condition:
         """Whether it holds for a tag at `now`, milliseconds since 1970."""
         return _ANSWERS[self._test(tag, now)]
 
+    def found_in(self, tag: TagFacts) -> tuple[str, ...]:
+        """What the tag has of what it asks for, the beginnings of ten at most; empty: nothing, or not known."""
+        found = _FIELDS[self.field].show(tag)
+        return tuple(one[:_LONGEST_SHOWN] for one in sorted(found)[:_MOST_SHOWN])
+
     @property
     def document(self) -> dict[str, Any]:
         """As the API writes it."""
@@ -134,6 +140,10 @@ class Group:
             if answer is Answer.WAITS:
                 otherwise = Answer.WAITS
         return otherwise
+
+    def found_in(self, tag: TagFacts) -> tuple[str, ...]:
+        """What the tag has of what the only rule in it asks for; empty: there are more rules than one."""
+        return self.rules[0].found_in(tag) if len(self.rules) == 1 else ()
 
     @property
     def document(self) -> dict[str, Any]:
@@ -190,6 +200,11 @@ def decide_once(rules: Sequence[Rule], tag: TagFacts, now: int) -> Decision:
         return decision
     later = decide(rules, replace(tag, is_signed=tag.is_signed or None, more_may_sign=True), now)
     return later if later.answer is Answer.WAITS else decision
+
+
+def found_in(rules: Sequence[Rule], decision: Decision, tag: TagFacts) -> tuple[str, ...]:
+    """What a tag has of what the rule that decided asks for, as texts; empty: nothing, or it is not known."""
+    return () if decision.decided_by is None else rules[decision.decided_by].found_in(tag)
 
 
 def needs_scan(rules: Iterable[Rule]) -> bool:
@@ -290,6 +305,8 @@ class _Field:
     operators: tuple[str, ...]
     test: Callable[[str, tuple[str, ...]], _Test]
     """What an operator and its values ask."""
+    show: Callable[[TagFacts], Iterable[str]]
+    """What a tag has of it, for people; empty: nothing, or it is not known."""
     check: Callable[[str], object] = str
     """Raises ValueError for a value that it cannot have."""
     needs_scan: bool = False
@@ -321,7 +338,7 @@ def _texts(get: Callable[[TagFacts], Iterable[str] | None], *, needs_scan: bool 
 
         return holds
 
-    return _Field((*_TEXTS, *_ON_LISTS), test, needs_scan=needs_scan)
+    return _Field((*_TEXTS, *_ON_LISTS), test, lambda tag: get(tag) or (), needs_scan=needs_scan)
 
 
 def _number(get: Callable[[TagFacts], int | None], *, needs_scan: bool = False) -> _Field:
@@ -334,7 +351,11 @@ def _number(get: Callable[[TagFacts], int | None], *, needs_scan: bool = False) 
 
         return holds
 
-    return _Field(tuple(_NUMBERS), test, _whole_number, needs_scan)
+    def show(tag: TagFacts) -> tuple[str, ...]:
+        found = get(tag)
+        return () if found is None else (str(found),)
+
+    return _Field(tuple(_NUMBERS), test, show, _whole_number, needs_scan)
 
 
 _Moments: TypeAlias = "Callable[[TagFacts], tuple[int, int | None]]"
@@ -346,7 +367,7 @@ def _moment(get: _Moments) -> _Field:
         bound = _milliseconds(values[0])
         return lambda tag, _now: _compare(get(tag), operator, bound)
 
-    return _Field(_MOMENTS, test, _milliseconds)
+    return _Field(_MOMENTS, test, _shown_moment(get), _milliseconds)
 
 
 def _age(get: _Moments) -> _Field:
@@ -356,7 +377,17 @@ def _age(get: _Moments) -> _Field:
         length = to_milliseconds(values[0])
         return lambda tag, now: _compare(get(tag), operator, now - length)
 
-    return _Field(_MOMENTS, test, to_milliseconds)
+    return _Field(_MOMENTS, test, _shown_moment(get), to_milliseconds)
+
+
+def _shown_moment(get: _Moments) -> Callable[[TagFacts], tuple[str, ...]]:
+    """The moment as the API writes moments; nothing: it never came."""
+
+    def show(tag: TagFacts) -> tuple[str, ...]:
+        _, came = get(tag)
+        return () if came is None else (dt.datetime.fromtimestamp(came / 1000, dt.UTC).isoformat(),)
+
+    return show
 
 
 def _compare(moments: tuple[int, int | None], operator: str, bound: int) -> bool:
@@ -378,7 +409,10 @@ def _signed() -> _Field:
         wanted = values[0] == "true"
         return lambda tag, _now: None if tag.is_signed is None else tag.is_signed is wanted
 
-    return _Field(("eq",), test, _truth)
+    def show(tag: TagFacts) -> tuple[str, ...]:
+        return () if tag.is_signed is None else (str(tag.is_signed).lower(),)
+
+    return _Field(("eq",), test, show, _truth)
 
 
 def _signers() -> _Field:
@@ -394,7 +428,7 @@ def _signers() -> _Field:
 
         return asked
 
-    return _Field(known.operators, test)
+    return _Field(known.operators, test, known.show)
 
 
 def _whole_number(text: str) -> int:

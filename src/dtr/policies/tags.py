@@ -36,6 +36,7 @@ Trust: TypeAlias = "Callable[[int, Mapping[str, str]], Awaitable[Mapping[str, bo
 Signers: TypeAlias = "Callable[[int, Sequence[str]], Awaitable[Mapping[str, frozenset[str]]]]"
 """Asked with a repository and digests: the identities of which a signature was verified, by digest."""
 
+_COMPANIONS = 4
 PAGE = 500
 """Tags that are read at once."""
 
@@ -89,6 +90,13 @@ class TagReader:
         async for page in self.pages(repository):
             for one in page:
                 yield one
+
+    async def newest(self, repository: int, limit: int) -> list[tuple[TagRecord, TagFacts]]:
+        """At most `limit` of the tags that were moved last, the newest first."""
+        # Each image may have signatures and the like beside it, which are left out.
+        page = await self._images.list_newest(repository, limit=_COMPANIONS * limit)
+        shown = (await self._without_companions(repository, page))[:limit]
+        return list(zip(shown, await self._facts(repository, shown), strict=True))
 
     async def get(self, repository: int, name: str) -> tuple[TagRecord, TagFacts]:
         """The tag of this name. Raises ManifestUnknown."""

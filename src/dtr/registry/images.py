@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from dtr.db import Database, Row
     from dtr.oci import ArtifactKind, Descriptor, Manifest
-    from dtr.registry.image_configs import ImageConfigs
+    from dtr.registry.image_configs import ImageConfigs, Runtime
 
 _PARSED_IN_LISTS = 16 * 1024
+_ABOUT = "vnd.docker.reference.digest"
+"""The annotation by which builders say to which image of an index what is attested belongs."""
 _ANY_SIZE = 2**31
 """Bytes of a manifest that is looked into: in a list a large one shows less."""
 _PARSE_IN_LOOP = 256 * 1024
@@ -69,6 +71,8 @@ _tags = (
     .order_by(tags.c.name)
 )
 _LIST_TAGS = Statement(_tags.where(tags.c.name >= bindparam("start")).limit(_limit))
+_NEWEST_TAGS = Statement(_tags.order_by(None).order_by(tags.c.updated_at.desc(), tags.c.name.desc()).limit(_limit))
+_NAMED_TAGS = Statement(_tags.where(in_list(tags.c.name, "names")))
 _FIND_TAG = Statement(_tags.where(tags.c.name == bindparam("tag")))
 _TAGS_OF = Statement(_tags.where(tags.c.manifest == bindparam("digest")).limit(_MOST_TAGS))
 _COUNT_TAGS = Statement(select(func.count()).select_from(tags).where(tags.c.repository_id == _repository))
@@ -104,6 +108,11 @@ _manifests = (
 _FIND_MANIFESTS = Statement(_manifests.where(in_list(manifests.c.digest, "digests")))
 _LIST_MANIFESTS = Statement(
     _manifests.where(manifests.c.digest >= bindparam("start")).order_by(manifests.c.digest).limit(_limit)
+)
+_PAYLOAD = Statement(
+    select(manifests.c.payload).where(
+        manifests.c.repository_id == _repository, manifests.c.digest == bindparam("digest")
+    )
 )
 _COUNT_MANIFESTS = Statement(
     select(func.count()).select_from(manifests).where(manifests.c.repository_id == _repository)
@@ -144,6 +153,10 @@ class Platform:
     os_version: str = ""
     architecture: str = ""
     variant: str = ""
+    is_image: bool = True
+    """False: it belongs to an image, as what is attested of it does."""
+    about: str = ""
+    """Digest of that image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +178,8 @@ class ManifestRecord:
     author: str = ""
     created_at: int | None = None
     config: ImageConfig = field(default_factory=ImageConfig)
+    has_config: bool = False
+    """The repository holds its config."""
     lines: tuple[Line, ...] = ()
     platforms: tuple[Platform, ...] = ()
     """Of an index."""
@@ -204,6 +219,17 @@ class Images:
         rows = await self._database.fetch_all(_LIST_TAGS, repository=repository, start=start, limit=limit)
         return await self._tags(repository, rows, _PARSED_IN_LISTS)
 
+    async def list_newest(self, repository: int, *, limit: int) -> list[TagRecord]:
+        """At most `limit` of the tags that were moved last, the newest first."""
+        rows = await self._database.fetch_all(_NEWEST_TAGS, repository=repository, limit=limit)
+        return await self._tags(repository, rows, _PARSED_IN_LISTS)
+
+    async def list_named(self, repository: int, names: Sequence[str]) -> list[TagRecord]:
+        """The tags of these names, in the order of the names; those that there are not are missing."""
+        rows = await self._database.fetch_all(_NAMED_TAGS, repository=repository, names=sorted(set(names)))
+        found = {one.name: one for one in await self._tags(repository, rows, _PARSED_IN_LISTS)}
+        return [found[name] for name in names if name in found]
+
     async def count_tags(self, repository: int) -> int:
         """How many tags there are."""
         return await self._count(_COUNT_TAGS, repository)
@@ -241,6 +267,27 @@ class Images:
         if digest not in found:
             raise ManifestUnknown(digest)
         return found[digest]
+
+    async def find_many(self, repository: int, digests: Iterable[str]) -> dict[str, ManifestRecord]:
+        """The manifests of these digests that there are, by digest; of large ones less is known."""
+        return await self._find(repository, sorted(set(digests)), _PARSED_IN_LISTS)
+
+    async def get_payload(self, repository: int, digest: str) -> bytes:
+        """The bytes of a manifest, as they were pushed. Raises ManifestUnknown."""
+        row = await self._database.fetch_one(_PAYLOAD, repository=repository, digest=digest)
+        if row is None:
+            raise ManifestUnknown(digest)
+        return bytes(row[0])
+
+    async def get_runtime(self, manifest: ManifestRecord) -> Runtime | None:
+        """How containers of an image run; None: it is none, or its repository does not hold its config."""
+        if (
+            manifest.config_digest is None
+            or manifest.config_media_type not in IMAGE_CONFIGS
+            or not manifest.has_config
+        ):
+            return None
+        return await self._configs.get_runtime(manifest.config_digest)
 
     async def list_children(self, repository: int, index: ManifestRecord) -> list[ManifestRecord]:
         """
@@ -341,6 +388,7 @@ def _record(row: Row, configs: Mapping[str, ImageConfig], sizes: Mapping[str, in
         author=author,
         created_at=created_at,
         config=config,
+        has_config=is_held,
         lines=build_lines(config, parsed.layers) if parsed else (),
         platforms=tuple(_platform(child) for child in parsed.children) if parsed else (),
         pulls=pulled or 0,
@@ -372,6 +420,8 @@ def _platform(child: Descriptor) -> Platform:
         os_version=text("os.version"),
         architecture=text("architecture"),
         variant=text("variant"),
+        is_image=child.is_image,
+        about="" if child.is_image else child.annotations.get(_ABOUT, ""),
     )
 
 

@@ -267,6 +267,7 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     policy = PruningPolicy(id="", repository=number, enabled=True, rules=rules)
     policy = await did.does("Pruning.create", pruning.create, policy, only_future=False)
     await did.does("Pruning.change", pruning.change, policy, only_future=True)
+    await did.does("Pruning.start", pruning.start, policy)
     await did.does("Pruning.delete", pruning.delete, number, policy.id)
     promotions = Promotions(database, rooms.tag_reader, promotion)
     policy = PromotionPolicy(

@@ -12,6 +12,7 @@ from tests.support.registry_double import RegistryDouble
 from tests.support.rooms import Rooms, annotated
 
 from dtr.mirrors import MirroringFailed, MirroringPolicyUnknown, Place
+from dtr.mirrors.policies import MirroredTag, note_tag
 from dtr.policies import PolicyInvalid
 from dtr.registry import Manifests, ManifestUnknown
 from dtr.remotes import Definition, Remote, RemoteBusy, RemoteDenied, RemoteUnreachable, add
@@ -154,6 +155,7 @@ async def test_a_failure_is_told_and_tried_again(
         assert (failed.value.is_lasting, failed.value.retry_after) == (is_lasting, retry_after)
     again = await mirrors.again(policy)
     assert (again.status.code, again.status.detail, again.last_mirrored_at) == (code, str(error), None)
+    assert again.status.job == "2"
     assert await mirrors.tags(policy) == {"1": ("failed", str(error))}
     assert [row[0] for row in await mirrors.happened("push_mirroring")] == ["FAIL"]  # once for both
     registry.fails = lambda _call, _argument: None
@@ -506,8 +508,28 @@ async def test_a_policy_with_a_schedule_of_its_own_works_by_it_alone(rooms: Room
     await rooms.change("UPDATE mirroring_policies SET next_run = 1")
     await mirrors.policies.queue_due()  # while it waits, it is not queued again
     assert [(action, given["policy"]) for action, given in await mirrors.queued()] == [("poll_mirror", policy.id)]
-    next_run = (await rooms.query("SELECT next_run FROM mirroring_policies"))[0][0]
+    next_run = (await mirrors.policies.get(policy.id)).next_run
+    assert next_run is not None
     assert next_run % 86_400_000 == 3 * 3_600_000
+
+
+async def test_tags_are_counted_and_listed_by_what_became_of_them(rooms: Rooms, mirrors: Mirrors):
+    app = await rooms.make_repository()
+    policy, other = [await mirrors.make(app, "push") for _ in range(2)]
+
+    async def note(tx: Any) -> None:
+        for tag, status in (("1", "mirrored"), ("2", "failed"), ("3", "mirrored"), ("4", "waiting")):
+            noted = MirroredTag(tag=tag, target_tag=tag, remote="r/a", digest="sha256:0", status=status)  # type: ignore[arg-type]
+            await note_tag(tx, app, policy.id, "push", noted)
+
+    await rooms.database.unit(note)
+    counted = await mirrors.policies.count_by_status(app, [policy.id, other.id])
+    assert counted == {policy.id: {"mirrored": 2, "failed": 1, "waiting": 1}}
+    listed = await mirrors.policies.list_tags(policy, status="mirrored", start="2", limit=9)
+    assert [one.tag for one in listed] == ["3"]
+    assert [
+        await mirrors.policies.count_tags(policy, status=status) for status in ("mirrored", "skipped", None)
+    ] == [2, 0, 4]
 
 
 async def test_a_policy_that_was_switched_off_or_deleted_does_nothing(

@@ -70,7 +70,7 @@ async def work(rooms: Rooms, promotions: Promotions) -> list[Outcome]:
             return outcomes
         await rooms.change("UPDATE jobs SET status = 'done'")
         for parameters in jobs:
-            outcomes += [one async for one in promotions.work_off(parameters)]
+            outcomes += [one async for one in promotions.work_off(parameters, job="the job")]
     raise AssertionError("the chain has no end")
 
 
@@ -195,6 +195,15 @@ async def test_what_fails_is_said_and_the_others_go_on(rooms: Rooms, promotions:
         (long.id, "acme/dev", "v1"),
     }
     assert any("tag v1 cannot be overwritten" in row[3] for row in rows)
+    failed = await promotions.get(dev, fixed.id)
+    assert (failed.last_promoted_at, failed.last_job) == (None, "the job")
+    assert failed.last_failed_at is not None
+    assert failed.last_failure.startswith("tag v1: not promoted to acme/prod:v1: ")
+    assert [
+        (one.last_failure, one.last_job, one.last_promoted_at is None)
+        for one in await promotions.list_policies(dev, limit=9)
+        if one.template == "%n-ok"
+    ] == [("", "the job", False)]
 
 
 async def test_all_tags_are_shown_when_that_is_wanted(rooms: Rooms, promotions: Promotions):
@@ -239,3 +248,19 @@ async def test_what_cannot_be_is_refused(rooms: Rooms, promotions: Promotions):
             await promotions.get(repository, policy)
     rows = await rooms.query("SELECT type, actor_name FROM events WHERE object_type = 'promotion_policy'")
     assert rows == [("CREATE", "ada")]
+
+
+async def test_the_newest_alone_are_judged_as_all_would_be(rooms: Rooms, promotions: Promotions):
+    dev, prod = [await rooms.make_repository(path) for path in ("acme/dev", "acme/prod")]
+    await rooms.push(dev, IMAGE, "v1", "v2", "v3")
+    for number, tag in enumerate(("v2", "v3", "v1")):
+        await rooms.change("UPDATE tags SET updated_at = :at WHERE name = :tag", at=number, tag=tag)
+    meant = await make(promotions, dev, prod, rule("tag", "ew", "1"), template="%n-ok")
+    newest = [one async for one in promotions.judge(meant, newest=2)]
+    assert [(one.tag.name, one.name, one.promotes, one.found) for one in newest] == [
+        ("v1", "v1-ok", True, ()),
+        ("v3", "v3-ok", False, ("v3",)),
+    ]
+    assert sorted(newest, key=lambda one: one.tag.name) == [
+        one async for one in promotions.judge(meant) if one.tag.name != "v2"
+    ]

@@ -14,7 +14,7 @@ from dtr.db import Database, Statement
 from dtr.events import Actor
 from dtr.jobs import Jobs
 from dtr.oci import companions
-from dtr.policies import PolicyInvalid, PolicyUnknown, Pruning, PruningPolicy, parse_rules
+from dtr.policies import PolicyInvalid, PolicyUnknown, Pruning, PruningPolicy, PruningResult, parse_rules
 from dtr.registry import Manifests
 from dtr.storage import Memory
 
@@ -302,7 +302,7 @@ async def test_policies_of_a_repository_are_worked_off_in_one_pass_each_for_itse
     counter.reset()  # from now on it knows the configs of images
     assert len([one async for one in pruning.work_off(repository)]) == 3
     reads, _ = counter.seen
-    assert (await pruning.get(repository, made[2].id)).waiting == 8
+    assert (await pruning.get(repository, made[2].id)).last.waiting == 8
     assert done[made[2].id].text.endswith("10 wait for a scan")
     assert made[3].id not in done
     for one in (made[0], made[2]):
@@ -310,3 +310,39 @@ async def test_policies_of_a_repository_are_worked_off_in_one_pass_each_for_itse
     counter.reset()
     assert len([one async for one in pruning.work_off(repository)]) == 1
     assert counter.reads == reads
+
+
+async def test_what_came_of_the_work_is_kept_with_the_policy(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository(immutable_patterns=("dev-4",))
+    await push(rooms, repository, "dev-1", "dev-2", "dev-3", "dev-4", "1.0")
+    signed = annotated(IMAGE, n="dev-1")
+    await rooms.push(repository, make_artifact("application/vnd.cncf.notary.signature", b"s", subject=signed))
+    meant = policy(repository, rule("tag", "sw", "dev-"), keep=1, enabled=False)
+    made = await pruning.create(meant, only_future=False)
+    assert (made.last, made.last_job) == (PruningResult(), "")
+    await pruning.start(made, by=ADA)
+    (queued,) = await rooms.query("SELECT id, parameters FROM jobs WHERE action = 'tag_prune'")
+    assert [one async for one in pruning.work_off(repository)] == []  # it is switched off
+    which = json.loads(queued[1])["policy"]
+    (done,) = [one async for one in pruning.work_off(repository, policy=which, job=queued[0])]
+    kept = await pruning.get(repository, made.id)
+    assert kept.last == PruningResult(waiting=0, deleted=1, newest=1, signed=1, protected=1)
+    assert (done.deleted, kept.last_job) == (1, queued[0])
+    assert await names(rooms) == ["1.0", "dev-1", "dev-3", "dev-4"]
+
+
+async def test_the_newest_alone_are_judged_as_all_would_be(rooms: Rooms, pruning: Pruning):
+    repository = await rooms.make_repository()
+    await push(rooms, repository, "a", "b", "other", "c", "d")
+    signature = companions(annotated(IMAGE, n="d").digest)[1]
+    await rooms.put(repository, annotated(IMAGE, n="signature"), signature)  # is none of the tags
+    meant = policy(repository, rule("tag", "noo", "other"), keep=1)
+    all_of_them = {one.tag.name: one async for one in pruning.judge(meant)}
+    newest = [one async for one in pruning.judge(meant, newest=4)]
+    assert [(one.tag.name, one.goes, one.kept, one.found) for one in newest] == [
+        ("d", False, "signed", ()),
+        ("c", False, "newest", ()),
+        ("other", False, "", ("other",)),
+        ("b", True, "", ()),
+    ]
+    assert newest == [all_of_them[one.tag.name] for one in newest]

@@ -529,6 +529,16 @@ MATRIX = {
         "paul at", path={"username": "paul"}, in_organization=True
     ),
     # --- search
+    "GET /api/v0/index/repositories": Row("found"),
+    "GET /api/v0/index/images": Row("found", query={"query": "a:v1"}),
+    "GET /api/v0/index/namespaces": Row("logged in"),
+    "GET /api/v0/accounts/{username}/pinnedRepositories": Row("self or auditor", path={"username": "paul"}),
+    "PUT /api/v0/accounts/{username}/pinnedRepositories/{namespace}/{reponame}": Row(
+        "self", path={"username": "paul", "namespace": "acme", "reponame": "public"}
+    ),
+    "DELETE /api/v0/accounts/{username}/pinnedRepositories/{namespace}/{reponame}": Row(
+        "self", path={"username": "paul", "namespace": "acme", "reponame": "public"}
+    ),
     "GET /api/v0/index/autocomplete": Row("found", query={"query": "a"}),
     "GET /api/v0/index/dockersearch": Row("found", query={"q": "a"}),
     # --- the installation

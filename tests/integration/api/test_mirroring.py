@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import ssl
 import time
@@ -132,12 +133,24 @@ def test_a_push_goes_on_to_a_registry_of_others(api: Api, registry: DockerRegist
     api.admin.client.push("admin/push", IMAGE, "1")
     api.admin.client.push("admin/push", NESTED, "2")
     api.admin.client.push("admin/push", make_artifact("text/x-note", b"note", subject=IMAGE))
-    status_of(api, "admin/push", made["id"], "SUCCESS")
+    done = status_of(api, "admin/push", made["id"], "SUCCESS")
+    job = api.admin.get(f"/api/v0/jobs/{done['lastStatus']['job']}").expect(200).json
+    assert (job["action"], job["parameters"]["policy"]) == ("push_mirror_tag", made["id"])
+    assert dt.datetime.fromisoformat(done["nextRun"]).minute % 30 == 0
     tags = f"/api/v0/repositories/admin/push/mirroringPolicies/{made['id']}/tags"
     deadline = time.monotonic() + SECONDS
     while [one["status"] for one in api.admin.get(tags).expect(200).json] != ["mirrored", "mirrored"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    shown = api.admin.get(f"{policies('admin/push', 'push')}/{made['id']}").expect(200).json["tags"]
+    assert shown == {"mirrored": 2, "failed": 0, "waiting": 0, "skipped": 0}
+    assert api.admin.get(tags, status="failed", count=True).expect(200).headers["x-resource-count"] == "0"
+    checked = api.admin.post(f"/api/v0/repositories/admin/push/mirroringPolicies/{made['id']}/check", explain=True)
+    assert [(one["name"], one["state"]) for one in checked.expect(200).json["steps"]] == [
+        (one, "ok") for one in ("reach", "trust", "speak", "login", "read", "write")
+    ]
+    newest = api.admin.post(f"{policies('admin/push', 'push')}/test", form, explain=True, newest=1).expect(200)
+    assert [(one["name"], one["targetTag"]) for one in newest.json] == [("2", "from-2")]
     assert is_whole(registry, "mirror/push", IMAGE, "from-1")
     assert is_whole(registry, "mirror/push", NESTED, "from-2")
     shown = api.admin.get("/api/v0/repositories/admin/push/tags/1").expect(200).json[0]["mirroring"]

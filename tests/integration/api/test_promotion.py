@@ -152,6 +152,9 @@ def test_a_push_is_promoted(world: Api):
         "targetRepository": "acme/prod",
         "tagTemplate": "%n-ok",
         "lastPromotedAt": "0001-01-01T00:00:00Z",
+        "lastFailedAt": "0001-01-01T00:00:00Z",
+        "lastFailure": "",
+        "lastJob": "",
         "waiting": 0,
     }
     ada.client.put_manifest("acme/dev", IMAGE, "v1").expect(201)

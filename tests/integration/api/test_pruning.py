@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from typing import Any
 
@@ -97,6 +98,34 @@ def test_trying_out_changes_nothing_and_explains(world: Api):
         "latest": ("no", ""),
     }
     assert len(tags(world)) == 4
+
+
+def test_a_policy_works_when_it_is_told_so_also_switched_off(world: Api):
+    ada = world.as_("ada")
+    made = ada.post(POLICIES, {"enabled": False, "rules": [OLD], "keep": 1}).expect(201).json
+    next_run = dt.datetime.fromisoformat(made["nextRun"])
+    assert (next_run.minute % 15, next_run.second) == (0, 0)
+    world.as_("rita").post(f"{POLICIES}/{made['id']}/run").expect(403)
+    assert ada.post(f"{POLICIES}/none/run").expect(404).codes == ["NO_SUCH_PRUNING_POLICY"]
+    ada.post(f"{POLICIES}/{made['id']}/run").expect(202)
+    wait_for_tags(world, "1.0", "dev-2", "latest")
+    deadline = time.monotonic() + 5
+    while (now := ada.get(f"{POLICIES}/{made['id']}").expect(200).json)["deleted"] == 0:
+        assert time.monotonic() < deadline
+    assert (now["newest"], now["signed"], now["protected"], now["waiting"]) == (1, 0, 0, 0)
+    assert world.admin.get(f"/api/v0/jobs/{now['lastJob']}").expect(200).json["action"] == "tag_prune"
+
+
+def test_the_newest_are_tried_out_first(world: Api):
+    ada = world.as_("ada")
+    explained = ada.post(f"{POLICIES}/test", {"rules": [OLD], "keep": 1}, explain="true", newest=3).expect(200)
+    assert [(one["name"], one["prune"], one["keptBy"], one["found"]) for one in explained.json] == [
+        ("1.0", False, "", ["1.0"]),
+        ("dev-2", False, "newest", []),
+        ("dev-1", True, "", []),
+    ]
+    assert "x-next-page-start" not in explained.headers
+    ada.post(f"{POLICIES}/test", {"rules": [OLD]}, newest=501).expect(400)
 
 
 def test_policies_are_changed_listed_and_deleted(world: Api):

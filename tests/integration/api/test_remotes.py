@@ -114,7 +114,17 @@ def test_what_may_be_done_at_a_registry(world: Api, user: str, repository: str, 
     if expected is None:
         assert answer.expect(400).codes == ["REMOTE_REGISTRY_INVALID_PERMISSIONS"]
     else:
-        assert answer.expect(201).json == {"registryType": "dtr", "permissions": expected}
+        assert answer.expect(201).json["registryType"] == "dtr"
+        assert answer.json["permissions"] == expected
+    shown = world.as_("eve").post("/api/v0/remote/registry", form, explain=True).expect(201).json
+    login = {"login": "ok"} if user else {}
+    assert {one["name"]: one["state"] for one in shown["steps"]} == {
+        "reach": "ok",
+        "speak": "ok",
+        **login,
+        "read": "ok" if expected and expected["read"] else "failed",
+        "write": "ok" if expected and expected["write"] else "failed",
+    }
     assert world.rows("SELECT count(*) FROM uploads") == before
     assert world.rows("SELECT id FROM repositories WHERE path = 'acme/none'") == []
 
@@ -134,9 +144,44 @@ def test_a_stored_remote_is_tried_with_its_secrets(world: Api):
     made = world.as_("ada").post("/api/v0/remotes", form).expect(201).json
     path = f"/api/v0/remotes/{made['id']}/check"
     answer = world.as_("ada").post(path, {"remoteRepository": "acme/app"}).expect(200)
-    assert answer.json == {"registryType": "dtr", "permissions": {"read": True, "write": True}}
+    assert answer.json["registryType"] == "dtr"
+    assert answer.json["permissions"] == {"read": True, "write": True}
     assert world.as_("ada").post(path, {"remoteRepository": "A/B"}).expect(400).codes == ["INVALID_REMOTE"]
     assert world.as_("bob").post(path, {"remoteRepository": "acme/app"}).expect(404).codes == ["NO_SUCH_REMOTE"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends", "reason"),
+    [
+        ({}, 6, ""),
+        ({"remoteHost": "https://127.0.0.2:1"}, 0, "no address"),
+        ({"remoteCA": ""}, 1, "certificate"),
+        ({"remoteHost": "http"}, 1, "at another address"),
+        ({"password": SECRET}, 3, "does not let these credentials in"),
+    ],
+)
+def test_how_far_one_comes_is_told(world: Api, changes: dict[str, str], ends: int, reason: str):
+    """Step by step, with the reason where it ends; what may not be reached looks like what is not there."""
+    form = {
+        **itself(world, remoteRepository="acme/app", skipTLSVerification=False),
+        "remoteCA": world.server.ca.read_text(),
+        "username": "ada",
+        "password": PASSWORD,
+        **changes,
+    }
+    names = ["reach", "trust", "speak", "login", "read", "write"]
+    if changes == {"remoteHost": "http"}:
+        form["remoteHost"] = f"http://127.0.0.1:{world.server.http_port}"
+        names.remove("trust")
+    shown = world.as_("eve").post("/api/v0/remote/registry", form, explain=True).expect(201).json
+    assert [one["name"] for one in shown["steps"]] == names
+    states = ["ok"] * ends + ["failed"] + ["open"] * len(names)
+    assert [one["state"] for one in shown["steps"]] == states[: len(names)], shown
+    assert shown["registryType"] == ("dtr" if ends > 2 else "")
+    if reason:
+        assert reason in shown["steps"][ends]["detail"]
+        assert SECRET not in str(shown)
+        world.as_("eve").post("/api/v0/remote/registry", form).expect(400)
 
 
 def test_what_is_not_reached(world: Api):

@@ -20,6 +20,7 @@ from dtr.policies.rules import (
     asks_for,
     decide,
     decide_once,
+    found_in,
     needs_scan,
     parse_rules,
     write_rules,
@@ -321,3 +322,44 @@ def test_groups_have_a_depth():
         document = {"not": document}
     with pytest.raises(RuleInvalid, match="too deep"):
         parse_rules([document])
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        (rule("tag", "eq", "x"), ["1.4-alpine"]),
+        (rule("vulnerability_critical", "eq", "0"), ["1"]),
+        (rule("vulnerability_all", "lt", "6"), ["6"]),
+        (rule("license.name", "oo", "Apache-2.0"), ["GPL-3.0", "MIT"]),
+        (rule("size", "gt", "9999"), ["5000"]),
+        (rule("platform", "eq", "windows/amd64"), ["linux/amd64", "linux/arm/v7"]),
+        (rule("label", "eq", "stage=test"), ["stage=production"]),
+        (rule("signed", "eq", "false"), ["true"]),
+        (rule("signed_by", "eq", "acme/ci"), ["acme/release"]),
+        (rule("updated_at", "bf", "2020-01-01T00:00:00Z"), ["2027-01-14T20:00:00+00:00"]),
+        (rule("last_pulled_at_duration", "bf", "720h"), ["2027-01-15T06:00:00+00:00"]),
+        ({"not": rule("tag", "sw", "1.")}, ["1.4-alpine"]),
+        ({"any": [rule("tag", "eq", "a"), rule("tag", "eq", "b")]}, []),
+    ],
+)
+def test_what_decided_is_shown(document: Any, found: list[str]):
+    rules = parse_rules([rule("tag", "c", "alpine"), document])
+    decision = decide(rules, TAG, NOW)
+    assert (decision.answer, decision.decided_by) == (Answer.NO, 1)
+    assert list(found_in(rules, decision, TAG)) == found
+
+
+def test_what_is_not_known_or_does_not_matter_is_not_shown():
+    rules = parse_rules([rule("vulnerability_all", "lt", "6")])
+    assert found_in(rules, decide(rules, UNKNOWN, NOW), UNKNOWN) == ()
+    rules = parse_rules([rule("tag", "c", "alpine")])
+    assert found_in(rules, decide(rules, TAG, NOW), TAG) == ()
+    rules = parse_rules([rule("last_pulled_at", "af", "2020-01-01T00:00:00Z")])
+    assert found_in(rules, decide(rules, UNTOUCHED, NOW), UNTOUCHED) == ()
+
+
+def test_little_of_much_is_shown():
+    much = replace(TAG, labels={f"{number:02}": "x" * 500 for number in range(50)})
+    rules = parse_rules([rule("label", "eq", "none")])
+    shown = found_in(rules, decide(rules, much, NOW), much)
+    assert [(one[:3], len(one)) for one in shown] == [(f"{number:02}=", 200) for number in range(10)]

@@ -26,6 +26,7 @@ from dtr.http.api.policies import (
     Explain,
     InitialEvaluation,
     JudgedRecord,
+    Newest,
     RuleForm,
     RuleRecord,
     judged_fields,
@@ -37,8 +38,10 @@ from dtr.http.api.policies import (
 )
 from dtr.http.api.remotes import (
     AuthToken,
+    ExplainCheck,
     Password,
     RemoteCA,
+    RemoteCheckRecord,
     RemoteHost,
     SkipVerification,
     check_remote,
@@ -47,20 +50,23 @@ from dtr.http.api.remotes import (
 )
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
-from dtr.mirrors import STATUS_CODES, MirroringPolicy, MirroringPolicyUnknown
+from dtr.jobs import CronUnknown
+from dtr.mirrors import POLL, STATUS_CODES, MirroringPolicy, MirroringPolicyUnknown
 from dtr.oci import OciError, Tag, parse_reference
-from dtr.policies import Answer, decide
+from dtr.policies import Answer, decide, found_in
 from dtr.registry import ManifestUnknown
 from dtr.remotes import Definition, RemoteError, add, replace_with
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from dtr.db import Transaction
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
     from dtr.mirrors import Direction, MirroredTag, Mirroring
     from dtr.mirrors.policies import PutRemote
+    from dtr.policies.rules import TagFacts
+    from dtr.registry.images import TagRecord
     from dtr.remotes import Prepared, Remote
 
 router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
@@ -111,6 +117,16 @@ class MirroringStatusRecord(Record):
     code: str = Field(description=f"Empty: it has not worked yet. {_CODES}.")
     detail: str
     timestamp: dt.datetime = Field(description="The year 1: never.")
+    job: str = Field(description="Id of the job that did it, as far as jobs are kept.")
+
+
+class MirroredTagsRecord(Record):
+    """Numbers of tags that a policy knows."""
+
+    mirrored: int = 0
+    failed: int = 0
+    waiting: int = Field(0, description="For a scan or a signature.")
+    skipped: int = Field(0, description="They were there before the policy.")
 
 
 class MirroringPolicyRecord(Record):
@@ -133,10 +149,20 @@ class MirroringPolicyRecord(Record):
     schedule: _Schedule
     last_mirrored_at: dt.datetime = Field(description="When a tag was mirrored; the year 1: never.")
     last_status: MirroringStatusRecord
+    tags: MirroredTagsRecord = Field(description="What became of tags, as far as it knows them.")
+    next_run: dt.datetime = Field(
+        description="When it works next, beside pushes; the year 1: that is not planned."
+    )
 
     @classmethod
-    def of(cls, policy: MirroringPolicy, remote: Definition) -> MirroringPolicyRecord:
-        """The record of a policy and its remote."""
+    def of(
+        cls, policy: MirroringPolicy, remote: Definition, tags: Mapping[str, int], common_run: int | None
+    ) -> MirroringPolicyRecord:
+        """
+        The record of a policy and its remote, with numbers of its tags by status.
+
+        `common_run` is when those work that have no schedule of their own, milliseconds since 1970 UTC.
+        """
         return cls(
             id=policy.id,
             mirroring_type=policy.direction,
@@ -155,8 +181,13 @@ class MirroringPolicyRecord(Record):
             schedule=policy.schedule,
             last_mirrored_at=moment(policy.last_mirrored_at),
             last_status=MirroringStatusRecord(
-                code=policy.status.code, detail=policy.status.detail, timestamp=moment(policy.status.moment)
+                code=policy.status.code,
+                detail=policy.status.detail,
+                timestamp=moment(policy.status.moment),
+                job=policy.status.job,
             ),
+            tags=MirroredTagsRecord(**tags),
+            next_run=moment(policy.next_run if policy.schedule else common_run),
         )
 
 
@@ -312,14 +343,22 @@ async def delete_repo_mirroring_policies(
     responses=errors(*ON_REPOSITORY, "NO_SUCH_MIRRORING_POLICY"),
 )
 async def list_mirrored_tags(
-    path: PathDep, mirroringpolicyid: str, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
+    path: PathDep,
+    mirroringpolicyid: str,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    status: Annotated[
+        Literal["mirrored", "failed", "waiting", "skipped"] | None, Query(description="Only those.")
+    ] = None,
 ) -> list[MirroredTagRecord]:
     """For whoever was granted something on the repository, and auditors. By the name of the tag at the source."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
     policy = await rooms.mirroring.get(mirroringpolicyid, repository=repository)
     if page.wants_count:
-        response.headers[COUNT] = str(await rooms.mirroring.count_tags(policy))
-    found = await rooms.mirroring.list_tags(policy, start=page.start, limit=page.limit)
+        response.headers[COUNT] = str(await rooms.mirroring.count_tags(policy, status=status))
+    found = await rooms.mirroring.list_tags(policy, status=status, start=page.start, limit=page.limit)
     return [MirroredTagRecord.of(one) for one in page.cut(response, found, lambda one: one.tag)]
 
 
@@ -343,6 +382,27 @@ async def run_mirroring_policy(
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     policy = await rooms.mirroring.get(mirroringpolicyid, repository=repository)
     await rooms.mirroring.start(policy, everything=everything, any_deletions=any_deletions, by=caller.actor)
+
+
+@router.post(
+    "/mirroringPolicies/{mirroringpolicyid}/check",
+    summary="Try the remote of a mirroring policy out",
+    responses=errors(
+        *ON_REPOSITORY,
+        "NO_SUCH_MIRRORING_POLICY",
+        "INVALID_REMOTE",
+        "REMOTE_REGISTRY_INVALID_PERMISSIONS",
+        "REMOTE_REGISTRY_FAILED",
+    ),
+)
+async def check_mirroring_policy(
+    path: PathDep, mirroringpolicyid: str, caller: CallerDep, rooms: RoomsDep, explain: ExplainCheck = False
+) -> RemoteCheckRecord:
+    """For administrators of the repository: with the credentials that are kept. It leaves nothing there."""
+    repository = await caller.require_on(path, Operation.EDIT_POLICIES)
+    policy = await rooms.mirroring.get(mirroringpolicyid, repository=repository)
+    remote = await rooms.definitions.remote(policy.remote, policy.remote_repository)
+    return await check_remote(caller, rooms, remote, explain=explain)
 
 
 # --- push -----------------------------------------------------------------------------------------------------
@@ -390,6 +450,7 @@ async def try_push_mirroring_policy(
     page: PageDep,
     response: Response,
     explain: Explain = False,
+    newest: Newest = 0,
 ) -> list[JudgedMirroringRecord]:
     """
     For administrators of the repository.
@@ -403,17 +464,17 @@ async def try_push_mirroring_policy(
     now = await rooms.mirroring.now()
 
     async def judged() -> AsyncIterator[JudgedMirroringRecord]:
-        async for tag, facts in rooms.tag_reader.read(repository):
+        async for tag, facts in _tags(rooms, repository, newest):
             decision = decide(policy.rules, facts, now)
             mirrors = decision.answer is Answer.YES
             if explain or mirrors:
                 yield JudgedMirroringRecord(
-                    **judged_fields(tag, decision),
+                    **judged_fields(tag, decision, found_in(policy.rules, decision, facts)),
                     mirror=mirrors,
                     target_tag=policy.target_of(tag.name, now),
                 )
 
-    return await page_of_tags(page, response, judged(), lambda one: one.name)
+    return await page_of_tags(page, response, judged(), lambda one: one.name, newest=newest)
 
 
 @router.get(
@@ -603,8 +664,41 @@ async def delete_repo_poll_mirroring_policy(
 
 
 async def _records(rooms: Rooms, found: list[MirroringPolicy]) -> list[MirroringPolicyRecord]:
+    if not found:
+        return []
     remotes = await rooms.definitions.get_many(one.remote for one in found)
-    return [MirroringPolicyRecord.of(one, remotes[one.remote]) for one in found if one.remote in remotes]
+    tags = await rooms.mirroring.count_by_status(found[0].repository, (one.id for one in found))
+    following = await _common_run(rooms)
+    return [
+        MirroringPolicyRecord.of(one, remotes[one.remote], tags.get(one.id, {}), following)
+        for one in found
+        if one.remote in remotes
+    ]
+
+
+async def _record(rooms: Rooms, policy: MirroringPolicy) -> MirroringPolicyRecord:
+    """The record of a policy. Raises DefinitionUnknown."""
+    tags = await rooms.mirroring.count_by_status(policy.repository, [policy.id])
+    remote = await rooms.definitions.get(policy.remote)
+    return MirroringPolicyRecord.of(policy, remote, tags.get(policy.id, {}), await _common_run(rooms))
+
+
+async def _common_run(rooms: Rooms) -> int | None:
+    """When those work next that have no schedule of their own, milliseconds since 1970 UTC; None: not planned."""
+    try:
+        return (await rooms.crons.get(POLL)).next_run
+    except CronUnknown:
+        return None
+
+
+async def _tags(rooms: Rooms, repository: int, newest: int) -> AsyncIterator[tuple[TagRecord, TagFacts]]:
+    """All tags of a repository, by name, or so many of the newest, the newest first."""
+    if newest:
+        for one in await rooms.tag_reader.newest(repository, newest):
+            yield one
+        return
+    async for one in rooms.tag_reader.read(repository):
+        yield one
 
 
 async def _find(rooms: Rooms, repository: int, direction: Direction, policy: str) -> MirroringPolicy:
@@ -619,7 +713,7 @@ async def _get(
 ) -> MirroringPolicyRecord:
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
     found = await _find(rooms, repository, direction, policy)
-    return MirroringPolicyRecord.of(found, await rooms.definitions.get(found.remote))
+    return await _record(rooms, found)
 
 
 async def _create(
@@ -633,7 +727,7 @@ async def _create(
     await _require_at(rooms, caller, remote, direction)
     with refused_as(_INVALID[direction]):
         made = await rooms.mirroring.create(policy, put, evaluate=evaluate, by=caller.actor)
-    return MirroringPolicyRecord.of(made, await rooms.definitions.get(made.remote))
+    return await _record(rooms, made)
 
 
 async def _change(
@@ -665,7 +759,7 @@ async def _change(
         await _require_at(rooms, caller, remote, direction)
     with refused_as(_INVALID[direction]):
         made = await rooms.mirroring.change(policy, put, evaluate=evaluate, by=caller.actor)
-    return MirroringPolicyRecord.of(made, await rooms.definitions.get(made.remote))
+    return await _record(rooms, made)
 
 
 def _policy(repository: int, path: str, direction: Direction, form: MirroringPolicyForm) -> MirroringPolicy:

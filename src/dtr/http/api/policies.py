@@ -31,6 +31,14 @@ InitialEvaluation = Annotated[
     bool,
     Query(alias="initialEvaluation", description="Also for tags that are there; else for those to come."),
 ]
+Newest = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=500,
+        description="Only so many of the tags that were moved last, the newest first; 0: all, by name.",
+    ),
+]
 Explain = Annotated[bool, Query(description="Answer every tag, with the rule that decided.")]
 
 
@@ -98,10 +106,24 @@ async def policy_page(
 
 
 async def page_of_tags(
-    page: Page, response: Response, found: AsyncIterator[_Found], name: Callable[[_Found], str]
+    page: Page,
+    response: Response,
+    found: AsyncIterator[_Found],
+    name: Callable[[_Found], str],
+    *,
+    newest: int = 0,
 ) -> list[_Found]:
-    """A page of what is found by the name of a tag, all of which is looked at when it is to be counted."""
-    shown: list[_Found] = []
+    """
+    A page of what is found by the name of a tag, all of which is looked at when it is to be counted.
+
+    When only the newest are asked for, they are one page, in their order.
+    """
+    if newest:
+        shown = [one async for one in found]
+        if page.wants_count:
+            response.headers[COUNT] = str(len(shown))
+        return shown
+    shown = []
     count = 0
     async for one in found:
         count += 1
@@ -122,9 +144,13 @@ class JudgedRecord(Record):
     answer: str = Field(description="`yes`: all rules hold; `no`; `waits`: for what is not known yet.")
     decided_by: int | None = Field(description="The place of the rule that does not hold, from 0; null: all hold.")
     waits_for: str = Field(description="`scan` or `signature`; empty: nothing.")
+    found: list[str] = Field(
+        description="What the tag has of what that rule asks for: its number, names, or moment. Empty: nothing, it"
+        " is not known, or rules are put together in it."
+    )
 
 
-def judged_fields(tag: TagRecord, decision: Decision) -> dict[str, Any]:
+def judged_fields(tag: TagRecord, decision: Decision, found: Iterable[str]) -> dict[str, Any]:
     """The fields of `JudgedRecord`."""
     return {
         "name": tag.name,
@@ -132,4 +158,5 @@ def judged_fields(tag: TagRecord, decision: Decision) -> dict[str, Any]:
         "answer": decision.answer.value,
         "decided_by": decision.decided_by,
         "waits_for": decision.waits_for,
+        "found": list(found),
     }

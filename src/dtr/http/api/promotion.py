@@ -21,6 +21,7 @@ from dtr.http.api.policies import (
     Explain,
     InitialEvaluation,
     JudgedRecord,
+    Newest,
     RuleForm,
     RuleRecord,
     judged_fields,
@@ -126,6 +127,9 @@ class PromotionPolicyRecord(Record):
     target_repository: str = Field(description="Where it promotes them to.")
     tag_template: str = Field(description=_TEMPLATE)
     last_promoted_at: dt.datetime = Field(description="The year 1: never.")
+    last_failed_at: dt.datetime = Field(description="When a tag could not be promoted; the year 1: never.")
+    last_failure: str = Field(description="Which tag that was, and why.")
+    last_job: str = Field(description="Id of the job that did either last, as far as jobs are kept.")
     waiting: int = Field(description="For so many tags it waits for a scan or a signature.")
 
     @classmethod
@@ -139,6 +143,9 @@ class PromotionPolicyRecord(Record):
             target_repository=policy.target_path,
             tag_template=policy.template,
             last_promoted_at=moment(policy.last_promoted_at),
+            last_failed_at=moment(policy.last_failed_at),
+            last_failure=policy.last_failure,
+            last_job=policy.last_job,
             waiting=waiting,
         )
 
@@ -180,7 +187,7 @@ class JudgedPromotionRecord(JudgedRecord):
     def of(cls, judged: JudgedPromotion) -> JudgedPromotionRecord:
         """The record of a decision."""
         return cls(
-            **judged_fields(judged.tag, judged.decision),
+            **judged_fields(judged.tag, judged.decision, judged.found),
             promote=judged.promotes,
             target_tag=judged.name,
             blocked=judged.is_blocked,
@@ -287,6 +294,7 @@ async def try_promotion_policy(
     page: PageDep,
     response: Response,
     explain: Explain = False,
+    newest: Newest = 0,
 ) -> list[PromotedTag] | list[JudgedPromotionRecord]:
     """
     For administrators of both repositories.
@@ -298,8 +306,8 @@ async def try_promotion_policy(
     with refused_as("INVALID_PROMOTION_POLICY"):
         policy = _policy(source, path, target, form)
         policy.check()
-    judged = (one async for one in rooms.promotions.judge(policy) if explain or one.promotes)
-    shown = await page_of_tags(page, response, judged, lambda one: one.tag.name)
+    judged = (one async for one in rooms.promotions.judge(policy, newest=newest) if explain or one.promotes)
+    shown = await page_of_tags(page, response, judged, lambda one: one.tag.name, newest=newest)
     if explain:
         return [JudgedPromotionRecord.of(one) for one in shown]
     return [

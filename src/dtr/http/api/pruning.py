@@ -19,6 +19,7 @@ from dtr.http.api.policies import (
     Explain,
     InitialEvaluation,
     JudgedRecord,
+    Newest,
     RuleForm,
     RuleRecord,
     judged_fields,
@@ -28,11 +29,14 @@ from dtr.http.api.policies import (
     refused_as,
     rule_records,
 )
-from dtr.http.api.repositories import ON_REPOSITORY, PathDep
+from dtr.http.api.repositories import ON_REPOSITORY, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
+from dtr.jobs import CronUnknown
 from dtr.policies import PruningPolicy
+from dtr.policies.pruning import ACTION
 
 if TYPE_CHECKING:
+    from dtr.http.api.rooms import Rooms
     from dtr.policies import Judged
 
 router = APIRouter(
@@ -49,11 +53,19 @@ class PruningPolicyRecord(Record):
     rules: list[RuleRecord] = Field(description=RULES)
     keep: int = Field(description="So many of the newest tags that the rules mean stay.")
     last_pruned_at: dt.datetime = Field(description="The year 1: never.")
+    deleted: int = Field(description="So many tags went then.")
+    newest: int = Field(description="So many stayed then as the newest.")
+    signed: int = Field(description="So many stayed then, for they are signed.")
+    protected: int = Field(description="So many stayed then, for they are immutable.")
     waiting: int = Field(description="For so many tags it waited for a scan then.")
+    last_job: str = Field(description="Id of the job that did it, as far as jobs are kept.")
+    next_run: dt.datetime = Field(
+        description="When the policies of all repositories are worked off next; the year 1: that is not planned."
+    )
 
     @classmethod
-    def of(cls, policy: PruningPolicy, path: str) -> PruningPolicyRecord:
-        """The record of a policy of the repository at `path`."""
+    def of(cls, policy: PruningPolicy, path: str, next_run: int | None) -> PruningPolicyRecord:
+        """The record of a policy of the repository at `path`; `next_run` in milliseconds since 1970 UTC."""
         return cls(
             id=policy.id,
             repository=path,
@@ -61,7 +73,13 @@ class PruningPolicyRecord(Record):
             rules=rule_records(policy.rules),
             keep=policy.keep,
             last_pruned_at=moment(policy.last_pruned_at),
-            waiting=policy.waiting,
+            deleted=policy.last.deleted,
+            newest=policy.last.newest,
+            signed=policy.last.signed,
+            protected=policy.last.protected,
+            waiting=policy.last.waiting,
+            last_job=policy.last_job,
+            next_run=moment(next_run),
         )
 
 
@@ -100,7 +118,9 @@ class JudgedTag(JudgedRecord):
     @classmethod
     def of(cls, judged: Judged) -> JudgedTag:
         """The record of a decision."""
-        return cls(**judged_fields(judged.tag, judged.decision), prune=judged.goes, kept_by=judged.kept)
+        return cls(
+            **judged_fields(judged.tag, judged.decision, judged.found), prune=judged.goes, kept_by=judged.kept
+        )
 
 
 @router.get(
@@ -115,7 +135,8 @@ async def list_pruning_policies(
     """For whoever was granted something on the repository, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
     found = await policy_page(page, response, rooms.pruning.list_policies, repository)
-    return [PruningPolicyRecord.of(one, path) for one in found]
+    following = await _next_run(rooms)
+    return [PruningPolicyRecord.of(one, path, following) for one in found]
 
 
 @router.post(
@@ -137,7 +158,7 @@ async def create_pruning_policy(
     with refused_as("INVALID_PRUNING_POLICY"):
         policy = _policy(repository, form)
         made = await rooms.pruning.create(policy, only_future=not initial_evaluation, by=caller.actor)
-    return PruningPolicyRecord.of(made, path)
+    return PruningPolicyRecord.of(made, path, await _next_run(rooms))
 
 
 @router.post(
@@ -154,14 +175,15 @@ async def try_pruning_policy(
     page: PageDep,
     response: Response,
     explain: Explain = False,
+    newest: Newest = 0,
 ) -> list[PrunedTag] | list[JudgedTag]:
     """For administrators of the repository. The answer lists the tags that would go, by name; none goes."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     with refused_as("INVALID_PRUNING_POLICY"):
         policy = _policy(repository, form)
         policy.check()
-    judged = (one async for one in rooms.pruning.judge(policy) if explain or one.goes)
-    shown = await page_of_tags(page, response, judged, lambda one: one.tag.name)
+    judged = (one async for one in rooms.pruning.judge(policy, newest=newest) if explain or one.goes)
+    shown = await page_of_tags(page, response, judged, lambda one: one.tag.name, newest=newest)
     if explain:
         return [JudgedTag.of(one) for one in shown]
     return [PrunedTag(name=one.tag.name, digest=one.tag.manifest.digest) for one in shown]
@@ -178,7 +200,8 @@ async def get_pruning_policy(
 ) -> PruningPolicyRecord:
     """For whoever was granted something on the repository, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
-    return PruningPolicyRecord.of(await rooms.pruning.get(repository, pruningpolicyid), path)
+    found = await rooms.pruning.get(repository, pruningpolicyid)
+    return PruningPolicyRecord.of(found, path, await _next_run(rooms))
 
 
 @router.put(
@@ -206,7 +229,21 @@ async def update_pruning_policy(
             keep=present.keep if form.keep is None else form.keep,
         )
         changed = await rooms.pruning.change(policy, only_future=not initial_evaluation, by=caller.actor)
-    return PruningPolicyRecord.of(changed, path)
+    return PruningPolicyRecord.of(changed, path, await _next_run(rooms))
+
+
+@router.post(
+    "/{pruningpolicyid}/run",
+    status_code=202,
+    summary="Have a pruning policy work now",
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_PRUNING_POLICY", "READ_ONLY"),
+)
+async def run_pruning_policy(path: PathDep, pruningpolicyid: str, caller: CallerDep, rooms: RoomsDep) -> None:
+    """For administrators of the repository, also when the policy is switched off. A job does it."""
+    repository = await caller.require_on(path, Operation.EDIT_POLICIES)
+    require_writable(rooms)
+    policy = await rooms.pruning.get(repository, pruningpolicyid)
+    await rooms.pruning.start(policy, by=caller.actor)
 
 
 @router.delete(
@@ -216,6 +253,14 @@ async def delete_pruning_policy(path: PathDep, pruningpolicyid: str, caller: Cal
     """For administrators of the repository; also when there is no such policy."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     await rooms.pruning.delete(repository, pruningpolicyid, by=caller.actor)
+
+
+async def _next_run(rooms: Rooms) -> int | None:
+    """When policies are worked off next, milliseconds since 1970 UTC; None: no schedule says so."""
+    try:
+        return (await rooms.crons.get(ACTION)).next_run
+    except CronUnknown:
+        return None
 
 
 def _policy(repository: int, form: PruningPolicyForm) -> PruningPolicy:

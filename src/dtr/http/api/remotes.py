@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt  # noqa: TC003 - records need it
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
@@ -23,8 +23,17 @@ from dtr.http.api.models import Form, Record, RemoteRepositoryName, moment
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.reach import with_setting
 from dtr.http.api.rooms import RoomsDep
-from dtr.outbound import AddressRefused
-from dtr.remotes import Definition, DefinitionUnknown, Remote, RemoteDenied, RemoteError
+from dtr.outbound import AddressRefused, CertificateUntrusted
+from dtr.remotes import (
+    Definition,
+    DefinitionUnknown,
+    Remote,
+    RemoteBroken,
+    RemoteBusy,
+    RemoteDenied,
+    RemoteError,
+    RemoteRefused,
+)
 
 if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
@@ -33,6 +42,8 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/api/v0/remotes", tags=["remotes"])
 registry_router = APIRouter(prefix="/api/v0/remote/registry", tags=["remote"])
 
+_Step: TypeAlias = Literal["reach", "trust", "speak", "login", "read", "write"]
+_ORDER: tuple[_Step, ...] = ("reach", "trust", "speak", "login", "read", "write")
 _Right: TypeAlias = tuple[Operation, Operation]
 _SEE = (Operation.SEE_SYSTEM, Operation.SEE_REMOTES)
 _USE = (Operation.ADMINISTER, Operation.USE_REMOTES)
@@ -72,6 +83,9 @@ _Name = Annotated[
     ),
 ]
 _Username = Annotated[str, Field(description="As whom it is asked; empty, and without a token: as nobody.")]
+
+
+ExplainCheck = Annotated[bool, Query(description="Answer the steps also when one failed, instead of an error.")]
 
 
 class RemoteRecord(Record):
@@ -161,20 +175,33 @@ class RemotePermissions(Record):
     write: bool = Field(description="To push to it.")
 
 
+class RemoteStepRecord(Record):
+    """A step on the way to a repository of another registry."""
+
+    name: _Step = Field(
+        description="`reach`: it answers; `trust`: its certificate is trusted; `speak`: it is a registry; `login`:"
+        " it takes the credentials; `read`, `write`: the repository can be pulled from, pushed to."
+    )
+    state: Literal["ok", "failed", "open"] = Field(description="`open`: it did not come to that.")
+    detail: str = Field(description="Why it failed.")
+
+
 class RemoteCheckRecord(Record):
     """What came of asking another registry."""
 
     registry_type: str = Field(
-        description="As far as it shows.", json_schema_extra={"enum": ["dtr", "dockerhub", "registry"]}
+        description="As far as it shows; empty: it did not come to that.",
+        json_schema_extra={"enum": ["dtr", "dockerhub", "registry", ""]},
     )
     permissions: RemotePermissions
+    steps: list[RemoteStepRecord] = Field(description="In their order.")
 
 
 @registry_router.post(
     "", status_code=201, summary="Try another registry out", responses=errors("NOT_AUTHORIZED", *_CHECKED)
 )
 async def create_remote_registry_check(
-    form: RemoteRegistryForm, caller: CallerDep, rooms: RoomsDep
+    form: RemoteRegistryForm, caller: CallerDep, rooms: RoomsDep, explain: ExplainCheck = False
 ) -> RemoteCheckRecord:
     """For any user. It leaves nothing there."""
     caller.require(Operation.CHECK_REMOTE_REGISTRY)
@@ -187,7 +214,7 @@ async def create_remote_registry_check(
         ca=form.remote_ca,
         skip_tls_verification=form.skip_tls_verification,
     )
-    return await check_remote(caller, rooms, remote)
+    return await check_remote(caller, rooms, remote, explain=explain)
 
 
 @router.get("", summary="Remotes", responses=errors("NO_SUCH_ACCOUNT", "NOT_AUTHORIZED"))
@@ -271,30 +298,81 @@ async def delete_remote(remote: str, caller: CallerDep, rooms: RoomsDep) -> None
     "/{remote}/check", summary="Try a remote out", responses=errors("NO_SUCH_REMOTE", "NOT_AUTHORIZED", *_CHECKED)
 )
 async def check_stored_remote(
-    remote: str, form: RemoteCheckForm, caller: CallerDep, rooms: RoomsDep
+    remote: str, form: RemoteCheckForm, caller: CallerDep, rooms: RoomsDep, explain: ExplainCheck = False
 ) -> RemoteCheckRecord:
     """For those who may use it. It leaves nothing there."""
     found = await _required(caller, rooms, remote, _USE)
-    return await check_remote(caller, rooms, await rooms.definitions.remote(found.id, form.remote_repository))
+    there = await rooms.definitions.remote(found.id, form.remote_repository)
+    return await check_remote(caller, rooms, there, explain=explain)
 
 
-async def check_remote(caller: Caller, rooms: Rooms, remote: Remote) -> RemoteCheckRecord:
-    """What may be done at a remote. Raises DefinitionInvalid, ApiError: nothing may, or it cannot be found out."""
+async def check_remote(
+    caller: Caller, rooms: Rooms, remote: Remote, *, explain: bool = False
+) -> RemoteCheckRecord:
+    """
+    What may be done at a remote.
+
+    Raises DefinitionInvalid, ApiError: nothing may, or it cannot be found out; with `explain` the steps say that.
+    """
+    way = _Way(remote)
+    kind, permissions = "", RemotePermissions(read=False, write=False)
+    refused: ApiError | None = None
     try:
         async with (
             asyncio.timeout(_CHECK_SECONDS),
             rooms.remotes.connect(remote, patience=_CHECK_PATIENCE) as repository,
         ):
-            kind, permissions = await repository.kind(), await repository.permissions()
+            kind = await repository.kind()
+            way.reached("speak")
+            found = await repository.permissions()
+            way.reached("login")
+            permissions = RemotePermissions(read=found.read, write=found.write)
     except RemoteError as error:
-        raise remote_refusal(error, caller) from error
+        refused = remote_refusal(error, caller)
+        way.stopped(error, str(refused.detail))
     except TimeoutError:
-        raise ApiError("REMOTE_REGISTRY_FAILED", "the remote did not answer in time") from None
-    if not (permissions.read or permissions.write):
-        raise ApiError("REMOTE_REGISTRY_INVALID_PERMISSIONS", remote.repository)
-    return RemoteCheckRecord(
-        registry_type=kind, permissions=RemotePermissions(read=permissions.read, write=permissions.write)
-    )
+        refused = ApiError("REMOTE_REGISTRY_FAILED", "the remote did not answer in time")
+        way.stopped(None, str(refused.detail))
+    else:
+        way.ends(permissions)
+        if not (permissions.read or permissions.write):
+            refused = ApiError("REMOTE_REGISTRY_INVALID_PERMISSIONS", remote.repository)
+    if refused is not None and not explain:
+        raise refused
+    return RemoteCheckRecord(registry_type=kind, permissions=permissions, steps=way.steps)
+
+
+class _Way:
+    """The steps to a repository, and how far one came."""
+
+    def __init__(self, remote: Remote) -> None:
+        names: list[_Step] = ["reach", "trust", "speak", "login", "read", "write"]
+        if remote.url.startswith("http:") or remote.skip_tls_verification:
+            names.remove("trust")
+        if not (remote.username or remote.token):
+            names.remove("login")
+        self.steps = [RemoteStepRecord(name=name, state="open", detail="") for name in names]
+
+    def reached(self, name: _Step) -> None:
+        """It came to this step, if there is such, and through all before."""
+        last = _ORDER.index(name)
+        for one in self.steps:
+            if _ORDER.index(one.name) <= last:
+                one.state = "ok"
+
+    def stopped(self, error: RemoteError | None, detail: str) -> None:
+        """It came no further, for this reason."""
+        if error is not None and isinstance(error.__cause__, CertificateUntrusted):
+            self.reached("reach")
+        elif isinstance(error, (RemoteBroken, RemoteRefused, RemoteDenied, RemoteBusy)):
+            self.reached("trust")
+        failed = next(one for one in self.steps if one.state == "open")
+        failed.state, failed.detail = "failed", detail
+
+    def ends(self, permissions: RemotePermissions) -> None:
+        """It came to the end, where it says what may be done."""
+        self.steps[-2].state = "ok" if permissions.read else "failed"
+        self.steps[-1].state = "ok" if permissions.write else "failed"
 
 
 def remote_refusal(error: RemoteError, caller: Caller) -> ApiError:
