@@ -330,3 +330,29 @@ def test_every_change_of_a_grant_is_an_event_of_who_made_it(api: Api, olga: User
             ("UPDATE", "olga", "127.0.0.1", "admin"),
             ("DELETE", "olga", "127.0.0.1", "admin"),
         ]
+
+
+def test_what_a_user_has_access_to_is_told_with_its_reasons(api: Api):
+    api.make_users("hilda")
+    api.make_organization("held", members=("hilda",))
+    api.make_team("held/devs", "hilda")
+    for path in ("held/app", "held/other", "hilda/own"):
+        api.make_repository(path)
+    api.grant("held/devs", "read-only", repository="held/app")
+    access = "/api/v0/repositories/held/app/userAccess/hilda"
+    api.admin.put(access, {"accessLevel": "read-write"}).expect(200)
+    path = "/api/v0/accounts/hilda/repositoryAccess"
+    pages = api.as_("hilda").pages(path, 1)
+    found = [one for page in pages for one in page["repositoryAccessList"]]
+    assert [(one["repository"]["name"], one["accessLevel"]) for one in found] == [
+        ("app", "read-write"),
+        ("own", "admin"),
+    ]
+    assert [(one["kind"], one["on"], one["team"], one["accessLevel"]) for one in found[0]["reasons"]] == [
+        ("user", "repository", "", "read-write"),
+        ("team", "repository", "devs", "read-only"),
+    ]
+    counted = api.admin.get(path, count=True).expect(200)
+    assert counted.headers["x-resource-count"] == "2"
+    assert counted.json["user"]["name"] == "hilda"
+    assert api.admin.get("/api/v0/accounts/held/repositoryAccess").expect(404).codes == ["NO_SUCH_USER"]

@@ -360,3 +360,65 @@ def test_a_wrong_log_in_with_a_name_that_nobody_has_does_not_tell_the_name(world
         address=elsewhere["X-Forwarded-For"],
     )
     assert (object_id, name) == ("", "")
+
+
+# --- details ----------------------------------------------------------------------------------------------------
+
+
+def test_details_are_for_the_user_itself_and_for_who_sees_the_system(world: Api):
+    bob, dora = world.as_("bob", "x"), world.as_("dora", "x")
+    own = bob.get(f"{ACCOUNTS}/bob", details=True).expect(200).json
+    assert own["lastLogin"] > own["createdAt"] > "2000"
+    assert own["organizations"] == ["docker-datacenter"]
+    assert own["passwordIsOwn"] is False
+    assert dora.get(f"{ACCOUNTS}/bob", details=True).expect(200).json.keys() == own.keys()
+    plain = world.as_("ada", "x").get(f"{ACCOUNTS}/bob").expect(200).json
+    assert own.keys() - plain.keys() == {
+        "createdAt", "lastLogin", "organizations", "organizationsCount", "passwordIsOwn",
+    }  # fmt: skip
+    ada = world.as_("ada", "x")
+    assert ada.get(f"{ACCOUNTS}/bob", details=True).expect(403).codes == ["NOT_AUTHORIZED"]
+    assert bob.get(ACCOUNTS, details=True).expect(403).codes == ["NOT_AUTHORIZED"]
+    listed = {one["name"]: one for one in dora.get(ACCOUNTS, details=True, limit=50).expect(200).json["accounts"]}
+    assert listed["ada"]["organizations"] == ["acme", "docker-datacenter"]
+    assert listed["ada"]["organizationsCount"] == 2
+    assert listed["cher"]["lastLogin"].startswith("0001-01-01")
+    assert "lastLogin" not in listed["acme"]
+
+
+def test_a_list_is_counted_and_auditors_are_found(world: Api):
+    found = world.admin.get(ACCOUNTS, filter="auditors", contains="D", count=True).expect(200).json
+    assert [one["name"] for one in found["accounts"]] == ["dora"]
+    assert found["foundCount"] == 1
+    found = world.admin.get(ACCOUNTS, contains="åsa", count=True, limit=1).expect(200).json
+    assert (len(found["accounts"]), found["foundCount"]) == (1, 1)
+    assert "foundCount" not in world.admin.get(ACCOUNTS).expect(200).json
+
+
+def test_a_password_is_the_users_own_when_nobody_else_set_it(world: Api):
+    world.admin.post(ACCOUNTS, {"name": "gina", "password": "given"}).expect(201)
+    path = f"{ACCOUNTS}/gina/changePassword"
+    forms = ({"oldPassword": "given", "newPassword": "own"}, {"newPassword": "given"})
+    world.as_("gina", "given").post(path, forms[0]).expect(200)
+    assert world.admin.get(f"{ACCOUNTS}/gina", details=True).json["passwordIsOwn"] is True
+    world.admin.post(path, forms[1]).expect(200)
+    assert world.admin.get(f"{ACCOUNTS}/gina", details=True).json["passwordIsOwn"] is False
+    world.admin.delete(f"{ACCOUNTS}/gina").expect(204)
+
+
+def test_all_teams_of_a_user_are_one_list(world: Api):
+    world.make_users("hugo")
+    world.make_organization("zoo")
+    for team in ("acme/ops", "zoo/apes", "acme/devs"):
+        world.make_team(team, "hugo")
+    path = f"{ACCOUNTS}/hugo/memberTeams"
+    first = world.admin.get(path, limit=2).expect(200).json
+    assert [(one["orgName"], one["team"]["name"]) for one in first["memberTeams"]] == [
+        ("acme", "devs"),
+        ("acme", "ops"),
+    ]
+    last = world.as_("hugo").get(path, start=first["nextPageStart"]).expect(200).json
+    assert [(one["orgName"], one["team"]["name"], one["isAdmin"]) for one in last["memberTeams"]] == [
+        ("zoo", "apes", False)
+    ]
+    assert last["nextPageStart"] == ""

@@ -385,3 +385,49 @@ def test_log_ins_and_log_outs_are_written_down_once_each_without_secrets(world: 
     for hidden in (secret, csrf, PASSWORD):
         assert hidden not in everything
         assert hidden not in world.server.log
+
+
+# --- lists of sessions ----------------------------------------------------------------------------------------
+
+
+def test_a_user_sees_and_ends_its_own_sessions_but_the_one_it_uses(world: Api, elsewhere: dict[str, str]):
+    world.make_users("lena")
+    browsers = [Browser(world, {**elsewhere, "User-Agent": f"Tester/{number}"}) for number in range(3)]
+    for one in browsers:
+        one.log_in("lena").expect(200)
+    found = browsers[0].send("GET", "/api/v0/sessions?count=true").expect(200)
+    assert found.headers["x-resource-count"] == "3"
+    by_agent = {one["userAgent"]: one for one in found.json}
+    assert {agent: one["isCurrent"] for agent, one in by_agent.items()} == {
+        "Tester/0": True,
+        "Tester/1": False,
+        "Tester/2": False,
+    }
+    first = by_agent["Tester/1"]
+    assert first["username"] == "lena"
+    assert first["address"] == elsewhere["X-Forwarded-For"]
+    assert first["createdAt"] < first["expiresAt"]
+    for refused in (
+        world.as_("ada").delete(f"/api/v0/sessions/{first['id']}"),
+        world.admin.delete("/api/v0/sessions/none"),
+    ):
+        assert refused.expect(404).codes == ["NO_SUCH_SESSION"]
+    world.admin.delete(f"/api/v0/sessions/{first['id']}").expect(200)
+    browsers[1].send("GET", ME).expect(401)
+    ended = browsers[0].send("DELETE", "/api/v0/sessions", X_CSRF_Token=browsers[0].csrf)
+    assert ended.expect(200).json == {"ended": 1}
+    browsers[2].send("GET", ME).expect(401)
+    browsers[0].send("GET", ME).expect(200)
+    assert world.admin.delete("/api/v0/sessions", username="lena").expect(200).json == {"ended": 1}
+    browsers[0].send("GET", ME).expect(401)
+
+
+def test_administrators_list_the_sessions_of_everybody(world: Api, elsewhere: dict[str, str]):
+    world.make_users("mara", "marb")
+    for name in ("mara", "marb", "marb"):
+        Browser(world, elsewhere).log_in(name).expect(200)
+    pages = world.admin.pages("/api/v0/sessions", 1, contains="MAR")
+    assert sorted(one["username"] for page in pages for one in page) == ["mara", "marb", "marb"]
+    assert {one["username"] for one in world.as_("ada").get("/api/v0/sessions").expect(200).json} <= {"ada"}
+    assert world.as_("ada").get("/api/v0/sessions", username="mara").expect(403)
+    assert world.admin.get("/api/v0/sessions", username="nobody").expect(404).codes == ["NO_SUCH_USER"]

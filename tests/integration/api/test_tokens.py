@@ -19,7 +19,7 @@ PULL_APP = {"repositories": ["ada/app"], "actions": ["pull"]}
 ALL_ADA = {"repositories": ["ada/*"], "actions": ["pull", "push", "delete", "admin"]}
 FIELDS = {
     "hashedToken", "tokenLabel", "isActive", "createdAt", "lastUsed", "generatedBy", "creatorUa", "username",
-    "expiresAt", "scope",
+    "expiresAt", "scope", "lastUsedFrom",
 }  # fmt: skip
 
 
@@ -349,3 +349,20 @@ def test_every_change_is_an_event_of_who_made_it_without_the_secret(api: Api) ->
     ]
     assert all(made["token"] not in str(row) for row in api.rows("SELECT * FROM events"))
     assert made["token"] not in api.server.log
+
+
+def test_the_newest_tokens_come_first_when_they_are_asked_for(api: Api) -> None:
+    api.make_users("nora")
+    nora = api.as_("nora")
+    made = [nora.post(TOKENS, {"tokenLabel": str(number)}).expect(200).json for number in range(5)]
+    newest = [one for page in nora.pages(TOKENS, 2, order="newest", generatedby="user") for one in page]
+    assert sorted(one["tokenLabel"] for one in newest) == ["0", "1", "2", "3", "4"]
+    moments = [one["createdAt"] for one in newest]
+    assert moments == sorted(moments, reverse=True)
+    assert nora.get(TOKENS, generatedby="auto").expect(200).json == []
+    counted = nora.get(TOKENS, generatedby="user", count=True, pageSize=1).expect(200)
+    assert counted.headers["x-resource-count"] == "5"
+    assert made[0]["lastUsedFrom"] == ""
+    api.as_("nora", made[0]["token"]).get(TOKENS).expect(200)
+    assert nora.get(f"{TOKENS}/{made[0]['hashedToken']}").json["lastUsedFrom"].startswith("127.")
+    api.admin.get(TOKENS, order="newest", username="nora").expect(200)

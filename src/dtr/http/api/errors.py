@@ -115,6 +115,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_TAG": (404, "The repository has no such tag."),
     "NO_SUCH_REF": (404, "The repository has no such tag or digest."),
     "NO_SUCH_API_TOKEN": (404, "There is no such token."),
+    "NO_SUCH_SESSION": (404, "There is no such session, or it is over."),
     "NO_SUCH_ROBOT": (404, "The organization has no such robot."),
     "NO_SUCH_PUBLIC_KEY": (404, "The account has no such key."),
     "NO_SUCH_NAMESPACE_TEAM_ACCESS": (404, "The team was granted nothing on the namespace."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
@@ -87,7 +87,7 @@ class AccountRecord(Record):
     teams_count: int | None = Field(None, description="Organizations: how many teams it has.")
 
     @classmethod
-    def of(cls, account: Account, *, members: int | None = None, teams: int | None = None) -> AccountRecord:
+    def of(cls, account: Account, *, members: int | None = None, teams: int | None = None) -> Self:
         """The record of an account; `members` and `teams` of an organization."""
         if account.kind == "organization":
             return cls(

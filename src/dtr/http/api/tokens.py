@@ -76,6 +76,7 @@ class TokenRecord(Record):
     created_at: dt.datetime
     last_used: dt.datetime = Field(description="To the minute; the year 1: never.")
     generated_by: str = Field(description="`user`, or `auto`: left behind by a client that logged in.")
+    last_used_from: str = Field(description="The address that it was used from last; empty: never.")
     creator_ua: str = Field(description="What the client that made it called itself.")
     username: str = Field(description="The account that it opens.")
     expires_at: dt.datetime | None = Field(description="From then on it opens nothing; null: never.")
@@ -121,16 +122,28 @@ async def list_tokens(
     page: PageDep,
     response: Response,
     username: Annotated[str | None, _USERNAME] = None,
+    generatedby: Annotated[
+        Literal["auto", "user", ""], Query(description="How they were made; empty: however.")
+    ] = "",
+    order: Annotated[
+        Literal["id", "newest"], Query(description="`newest` is for the tokens of one account.")
+    ] = "id",
 ) -> list[TokenRecord]:
     """
     The caller's own, those of `username`, or, for administrators who name nobody, those of all accounts.
 
-    By id. What clients that logged in keep is among them.
+    What clients that logged in keep is among them.
     """
     whose = await _whose(caller, rooms, username, Operation.SEE_SYSTEM)
-    found = await rooms.accounts.tokens.list_tokens(whose, kinds=TOKEN_KINDS, start=page.start, limit=page.limit)
+    kinds, tokens = _KINDS[generatedby], rooms.accounts.tokens
     if page.wants_count:
-        response.headers[COUNT] = str(await rooms.accounts.tokens.count_tokens(whose, kinds=TOKEN_KINDS))
+        response.headers[COUNT] = str(await tokens.count_tokens(whose, kinds=kinds))
+    if order == "newest":
+        newest = await tokens.list_newest(
+            whose or caller.user().name, kinds=kinds, start=page.start, limit=page.limit
+        )
+        return [TokenRecord.of(one) for one in page.cut(response, newest, lambda one: one.marker)]
+    found = await tokens.list_tokens(whose, kinds=kinds, start=page.start, limit=page.limit)
     return [TokenRecord.of(one) for one in page.cut(response, found, lambda one: one.id)]
 
 
@@ -239,6 +252,7 @@ def _fields(token: AccessToken) -> dict[str, object]:
         "is_active": token.is_active,
         "created_at": moment(token.created_at),
         "last_used": moment(token.last_used_at),
+        "last_used_from": token.last_used_address,
         "generated_by": "user" if token.kind == "access" else "auto",
         "creator_ua": token.user_agent,
         "username": token.account,

@@ -7,8 +7,16 @@ is wanted, an id does as well; an address may end with a slash.
 
 from __future__ import annotations
 
-from dtr.http.api.enzi import accounts, config, identity, members, public_keys, teams
+from dtr.http.api.enzi import accounts, config, identity, members, public_keys, teams, user_teams
 
-ROUTERS = (accounts.router, public_keys.router, members.router, teams.router, identity.router, config.router)
+ROUTERS = (
+    accounts.router,
+    public_keys.router,
+    members.router,
+    teams.router,
+    user_teams.router,
+    identity.router,
+    config.router,
+)
 
 __all__ = ["ROUTERS"]

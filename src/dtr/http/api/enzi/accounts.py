@@ -9,7 +9,15 @@ from pydantic import Field, ValidationError
 
 from dtr.accounts import AccountFilter, AccountQuery, BadCredentials, Operation
 from dtr.http.api.caller import CallerDep
-from dtr.http.api.enzi.records import LONGEST_TEXT, List, Route, account_record, account_records
+from dtr.http.api.enzi.records import (
+    LONGEST_TEXT,
+    DetailedAccountRecord,
+    List,
+    Route,
+    account_record,
+    account_records,
+    detailed_records,
+)
 from dtr.http.api.enzi.rights import is_self, own, seen
 from dtr.http.api.errors import ApiError, Problem, errors, refusal
 from dtr.http.api.models import AccountName, AccountRecord, Form, Password, Record
@@ -29,10 +37,11 @@ _MOST_OPERATIONS = 1_000
 class AccountList(List):
     """A page of accounts."""
 
-    accounts: list[AccountRecord]
+    accounts: list[DetailedAccountRecord]
     users_count: int = Field(description="How many users there are, whatever was asked for.")
     orgs_count: int = Field(description="How many organizations there are, whatever was asked for.")
     resource_count: int = Field(description="Both together.")
+    found_count: int | None = Field(None, description="With `count`: how many accounts were asked for.")
 
 
 class AccountForm(Form):
@@ -114,17 +123,20 @@ async def list_accounts(
     contains: Annotated[
         str, Query(max_length=LONGEST_TEXT, description="A part of name or full name, in whatever case.")
     ] = "",
+    details: Annotated[bool, Query(description="With what is for administrators and auditors.")] = False,
+    count: Annotated[bool, Query(description="Count what is asked for, in `foundCount`.")] = False,
 ) -> AccountList:
-    """For any user; the list of robots is for administrators and auditors."""
-    caller.require(Operation.SEE_SYSTEM if which == "robots" else Operation.SEE_ACCOUNTS)
+    """For any user; the list of robots, and the details, are for administrators and auditors."""
+    caller.require(Operation.SEE_SYSTEM if which == "robots" or details else Operation.SEE_ACCOUNTS)
     query = _query(which, order, contains, page.start)
     found = await rooms.accounts.list_accounts(query, limit=page.limit)
     counts = await rooms.accounts.count()
     listed = AccountList(
-        accounts=await account_records(rooms.accounts, found[: page.size]),
+        accounts=await (detailed_records if details else account_records)(rooms.accounts, found[: page.size]),
         users_count=counts.users,
         orgs_count=counts.organizations,
         resource_count=counts.users + counts.organizations,
+        found_count=await rooms.accounts.count_accounts(query) if count else None,
         next_page_start=query.marker(found[page.size]) if len(found) > page.size else "",
     )
     listed.told(response, listed.resource_count)
@@ -212,9 +224,20 @@ async def _apply(operation: BulkOperation, caller: Caller, rooms: Rooms) -> None
 
 
 @router.get("/{account}", summary="An account", responses=errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT"))
-async def get_account(account: str, caller: CallerDep, rooms: RoomsDep) -> AccountRecord:
-    """For any user."""
-    return await account_record(rooms.accounts, await seen(caller, rooms.accounts, account))
+async def get_account(
+    account: str,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    details: Annotated[bool, Query(description="With what is for the user, administrators and auditors.")] = False,
+) -> DetailedAccountRecord:
+    """For any user; the details are for the user itself, and for administrators and auditors."""
+    found = await seen(caller, rooms.accounts, account)
+    if not details:
+        return await account_record(rooms.accounts, found)
+    if found.id != caller.account_id:
+        caller.require(Operation.SEE_SYSTEM)
+    (record,) = await detailed_records(rooms.accounts, [found])
+    return record
 
 
 @router.patch(

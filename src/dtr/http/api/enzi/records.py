@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Any
 
 from fastapi.routing import APIRoute
 from pydantic import Field
 
-from dtr.http.api.models import AccountRecord, Form, Record
+from dtr.http.api.models import AccountRecord, Form, Record, moment
 from dtr.http.api.paging import COUNT, NEXT
 
 if TYPE_CHECKING:
@@ -39,6 +40,20 @@ class List(Record):
             response.headers[NEXT] = self.next_page_start
         if count is not None:
             response.headers[COUNT] = str(count)
+
+
+class DetailedAccountRecord(AccountRecord):
+    """An account, for some with what is not everybody's business of a user."""
+
+    created_at: dt.datetime | None = None
+    last_login: dt.datetime | None = Field(
+        None, description="When its password was shown last, to the minute; the year 1: never."
+    )
+    password_is_own: bool | None = Field(
+        None, description="The user set its password; `false`: whoever made the account, or an administrator."
+    )
+    organizations: list[str] | None = Field(None, description="The first three that the user is in, by name.")
+    organizations_count: int | None = Field(None, description="How many organizations the user is in.")
 
 
 class MembershipForm(Form):
@@ -75,19 +90,35 @@ class TeamRecord(Record):
         )
 
 
-async def account_records(accounts: Accounts, found: Iterable[Account]) -> list[AccountRecord]:
-    """The records of accounts; the sizes of all organizations among them are one query."""
+async def account_records(accounts: Accounts, found: Iterable[Account]) -> list[DetailedAccountRecord]:
+    """The records of accounts, without details; the sizes of all organizations among them are one query."""
     listed = list(found)
     sizes = await accounts.organizations.sizes(listed)
     return [
-        AccountRecord.of(one, members=sizes[one.id].members, teams=sizes[one.id].teams)
+        DetailedAccountRecord.of(one, members=sizes[one.id].members, teams=sizes[one.id].teams)
         if one.id in sizes
-        else AccountRecord.of(one)
+        else DetailedAccountRecord.of(one)
         for one in listed
     ]
 
 
-async def account_record(accounts: Accounts, account: Account) -> AccountRecord:
+async def detailed_records(accounts: Accounts, found: Iterable[Account]) -> list[DetailedAccountRecord]:
+    """The records of accounts with their details, for who may know them; three queries."""
+    listed = list(found)
+    details = await accounts.details(listed)
+    records = await account_records(accounts, listed)
+    for record, account in zip(records, listed, strict=True):
+        one = details.get(account.id)
+        if one is not None and account.kind == "user":
+            record.created_at = moment(one.created_at)
+            record.last_login = moment(one.last_login_at)
+            record.password_is_own = one.password_is_own
+            record.organizations = list(one.organizations)
+            record.organizations_count = one.organizations_count
+    return records
+
+
+async def account_record(accounts: Accounts, account: Account) -> DetailedAccountRecord:
     """The record of one account."""
     (record,) = await account_records(accounts, [account])
     return record
