@@ -9,11 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, case, exists, func, literal_column, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Text,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 
 from dtr.accounts.access_tokens import opens
-from dtr.accounts.permissions import Facts, Level
-from dtr.accounts.visibility import PULLABLE, WHO, asking, bounds, count_statement, page_statement
+from dtr.accounts.lists import pattern_of
+from dtr.accounts.permissions import Facts, Level, Operation, may
+from dtr.accounts.visibility import MANAGED, PULLABLE, WHO, asking, bounds, count_statement, page_statement
 from dtr.db import Statement, in_list
 from dtr.db.schema import (
     accounts,
@@ -148,6 +161,16 @@ _PULLABLE_HOLDER = Statement(
     .where(repositories.c.deleted_at.is_(None), PULLABLE)
     .limit(1)
 )
+
+
+_namespaces = (
+    select(accounts.c.name)
+    .where(accounts.c.kind != "robot", accounts.c.folded.like(bindparam("pattern"), escape="\\"))
+    .order_by(accounts.c.id != _me, accounts.c.kind, accounts.c.name)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+_ALL_NAMESPACES = Statement(_namespaces)
+_MANAGED_NAMESPACES = Statement(_namespaces.where(accounts.c.id.in_(MANAGED)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +308,27 @@ class Standings:
             **bounds(scope),
         )
         return int(row[0]) if row else 0
+
+    async def list_managed(
+        self, account: str, *, contains: str = "", scope: TokenScope | None = None, limit: int
+    ) -> list[str]:
+        """
+        At most `limit` names of namespaces in which the account may make repositories.
+
+        Its own comes first, then organisations, then users. `contains` is a part of their names. Three queries.
+        """
+        row = await self._database.fetch_one(WHO, account=account)
+        if row is None:
+            return []
+        rows = await self._database.fetch_all(
+            _ALL_NAMESPACES if row[0] else _MANAGED_NAMESPACES,
+            account=account,
+            pattern=pattern_of(contains),
+            limit=limit,
+        )
+        names = [row[0] for row in rows]
+        standings = await self.find_all(account, [f"{name}/" for name in names], scope=scope)
+        return [name for name in names if may(standings[f"{name}/"].facts, Operation.CREATE_REPOSITORY)]
 
     async def view(self, account: str | None) -> View:
         """What kind of view somebody has of all the repositories."""

@@ -74,6 +74,19 @@ SPACES: CompoundSelect[Any] = union(
     select(namespace_user_grants.c.namespace_id).where(namespace_user_grants.c.user_id == _me),
 )
 """The ids of the namespaces of which the `account` sees everything."""
+MANAGED: CompoundSelect[Any] = union(
+    select(accounts.c.id.label("namespace_id")).where(accounts.c.id == _me),
+    select(organization_members.c.organization_id).where(
+        organization_members.c.user_id == _me, organization_members.c.is_admin.is_(True)
+    ),
+    select(namespace_grants.c.namespace_id)
+    .join_from(team_members, namespace_grants, namespace_grants.c.team_id == team_members.c.team_id)
+    .where(team_members.c.user_id == _me, namespace_grants.c.level == "admin"),
+    select(namespace_user_grants.c.namespace_id).where(
+        namespace_user_grants.c.user_id == _me, namespace_user_grants.c.level == "admin"
+    ),
+)
+"""The ids of the namespaces in which the `account` may make repositories, unless it is an administrator."""
 GRANTED: CompoundSelect[Any] = union(
     select(repository_grants.c.repository_id)
     .join_from(team_members, repository_grants, repository_grants.c.team_id == team_members.c.team_id)

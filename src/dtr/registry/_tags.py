@@ -22,6 +22,7 @@ from dtr.oci import is_signature_tag
 from dtr.registry._verification import verify_soon
 from dtr.registry.errors import RepositoryUnknown, TagImmutable, TagOfCache
 from dtr.registry.repositories import immutable_pattern, read_patterns
+from dtr.registry.usage import touch
 from dtr.registry.versions import version_key
 
 if TYPE_CHECKING:
@@ -194,7 +195,8 @@ async def show_again(tx: Transaction, repository: int, digest: str) -> None:
 
 
 async def show_signed(tx: Transaction, repository: int, digests: Iterable[str]) -> None:
-    """In the unit that signs manifests in content trust: tell the policies, when the repository has any."""
+    """In the unit that signs manifests in content trust, or no longer: tell whoever wants to know."""
+    await touch(tx, repository)
     settings = await tx.fetch_one(_REPOSITORY, repository=repository)
     if settings is not None and settings[3]:
         for digest in sorted(set(digests)):
@@ -242,6 +244,7 @@ async def remove_tags(tx: Transaction, repository: int, names: list[str]) -> Non
     """Delete tags, and how often they were pulled: one that is called so later begins anew."""
     await tx.execute(DELETE_TAGS, repository=repository, names=names)
     await tx.execute(FORGET_PULLS, repository=repository, references=names)
+    await touch(tx, repository)
 
 
 async def let_go(tx: Transaction, repository: int, digests: list[str], *, hold: int) -> None:

@@ -55,7 +55,7 @@ from dtr.registry.errors import (
     TagImmutable,
     TagSigned,
 )
-from dtr.registry.usage import count_push
+from dtr.registry.usage import count_push, touch
 from dtr.trust.index import signed_among
 
 if TYPE_CHECKING:
@@ -501,6 +501,7 @@ class Manifests:
             targets = sorted(around["blob"])
             if tagged:
                 await tx.execute(DELETE_TAGS, repository=repository, names=tagged)
+                await touch(tx, repository)
             await tx.execute(FORGET_PULLS, repository=repository, references=[*tagged, digest])
             await tx.execute(_DELETE, repository=repository, digest=digest)
             if related:

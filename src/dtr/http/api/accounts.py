@@ -63,7 +63,7 @@ async def get_language(
 )
 async def get_user_settings(username: str, caller: CallerDep, rooms: RoomsDep) -> UserSettingsRecord:
     """For the user, and for administrators."""
-    user = await _user(caller, rooms, username, Operation.SEE_SYSTEM)
+    user = await find_user(caller, rooms, username, Operation.SEE_SYSTEM)
     return UserSettingsRecord.of(await rooms.accounts.user_settings.get(user))
 
 
@@ -76,14 +76,14 @@ async def update_user_settings(
     username: str, form: UserSettingsForm, caller: CallerDep, rooms: RoomsDep
 ) -> UserSettingsRecord:
     """By the user, and by administrators."""
-    user = await _user(caller, rooms, username, Operation.ADMINISTER)
+    user = await find_user(caller, rooms, username, Operation.ADMINISTER)
     changed = await rooms.accounts.user_settings.update(
         user, language=form.language, content_cache=form.content_cache_uuid, by=caller.actor
     )
     return UserSettingsRecord.of(changed)
 
 
-async def _user(caller: Caller, rooms: Rooms, username: str, of_others: Operation) -> Account:
+async def find_user(caller: Caller, rooms: Rooms, username: str, of_others: Operation) -> Account:
     """The user, when that is the caller, or the caller has to do with others. Raises ApiError, UserUnknown."""
     account = caller.require(Operation.MANAGE_OWN_SETTINGS)
     if username in {account.name, account.id}:

@@ -22,6 +22,7 @@ from dtr.http.api import (
     events,
     holdings,
     jobs,
+    listings,
     manifests,
     meta,
     mirroring,
@@ -58,6 +59,7 @@ _LARGEST_BODY = 1024 * 1024
 ROUTERS = (
     *enzi.ROUTERS,
     access.router,
+    listings.accounts_router,
     accounts.router,
     holdings.router,
     reasons.grants_router,
@@ -83,6 +85,7 @@ ROUTERS = (
     signatures.repository_router,
     signatures.router,
     tags.router,
+    listings.router,
     search.router,
     search.docker_router,
     sessions.router,

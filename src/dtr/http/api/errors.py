@@ -56,6 +56,7 @@ from dtr.registry import (
     RepositorySigned,
     RepositoryUnknown,
     TagSigned,
+    TooManyPins,
     VisibilityInvalid,
 )
 from dtr.remotes import DefinitionInUse, DefinitionInvalid, DefinitionTaken, DefinitionUnknown
@@ -164,6 +165,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "TAG_IN_NOTARY": (409, "The tag is signed in content trust: its signatures have to be removed before."),
     "TAG_IMMUTABLE": (409, "The target does not let this tag be overwritten."),
     "NOT_PROMOTABLE": (409, "The image is not whole in its repository, or too much belongs to it."),
+    "TOO_MANY_PINNED_REPOSITORIES": (409, "As many repositories are pinned as can be."),
     "MANIFEST_REFERENCED": (409, "Another manifest names this one."),
     "TOO_LARGE": (413, "The body is too large."),
     "UNSUPPORTED_MEDIA_TYPE": (415, "The body has to be JSON, and to say so."),
@@ -269,6 +271,7 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     WebhookInvalid: _code("INVALID_WEBHOOK"),
     DeliveryUnknown: _code("NO_SUCH_WEBHOOK_DELIVERY"),
     RepositoryUnknown: _code("NO_SUCH_REPOSITORY"),
+    TooManyPins: _code("TOO_MANY_PINNED_REPOSITORIES"),
     RepositoryExists: _code("REPOSITORY_EXISTS"),
     RepositorySigned: _code("REPOSITORY_CONTAINS_TAGS_IN_NOTARY"),
     TagSigned: _code("TAG_IN_NOTARY"),

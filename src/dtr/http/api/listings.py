@@ -1,0 +1,266 @@
+"""``/api/v0/index``: repositories with filters, images by tag or digest, where to make repositories; and pins."""
+
+from __future__ import annotations
+
+import datetime as dt  # noqa: TC003 - records need it
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from dtr.accounts import Operation
+from dtr.http.api.accounts import find_user
+from dtr.http.api.caller import CallerDep
+from dtr.http.api.errors import errors
+from dtr.http.api.models import Record, moment
+from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.repositories import ON_REPOSITORY, PathDep, RepositoryRecord, find_owner, repository_records
+from dtr.http.api.rooms import RoomsDep
+from dtr.registry import RepositoryKind, RepositoryQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dtr.http.api.caller import Caller
+    from dtr.http.api.paging import Page
+    from dtr.http.api.rooms import Rooms
+    from dtr.registry import Details, LatestTag
+    from dtr.registry.search import FoundTag
+
+router = APIRouter(prefix="/api/v0/index", tags=["index"])
+
+_LARGEST_PAGE = 100
+"""What a repository holds is looked for when it is shown."""
+_MOST_DAYS = 36_500
+
+
+class LatestTagRecord(Record):
+    """The tag of a repository that was moved last; those by which signatures are found are none."""
+
+    name: str
+    digest: str
+    author: str = Field(description="Name of the account that pushed it; empty: not known.")
+    updated_at: dt.datetime = Field(description="When it was made to name what it names now.")
+    type: RepositoryKind = Field(description="What it names; an index is an image for several systems.")
+    signed: bool = Field(description="In content trust, or by an artifact that can be verified.")
+
+    @classmethod
+    def of(cls, tag: LatestTag) -> LatestTagRecord:
+        """The record of a tag."""
+        return cls(
+            name=tag.name,
+            digest=tag.digest,
+            author=tag.author,
+            updated_at=moment(tag.updated_at),
+            type=tag.kind,
+            signed=tag.is_signed,
+        )
+
+
+class FoundRepository(Record):
+    """A repository, and what it holds."""
+
+    repository: RepositoryRecord
+    tags: int = Field(description="How many tags it has, without those by which signatures are found.")
+    latest_tag: LatestTagRecord | None = Field(None, description="Missing: there is none.")
+
+    @classmethod
+    def of(cls, record: RepositoryRecord, details: Details) -> FoundRepository:
+        """The record of a repository."""
+        latest = LatestTagRecord.of(details.latest) if details.latest else None
+        return cls(repository=record, tags=details.tags, latest_tag=latest)
+
+
+class FoundRepositories(Record):
+    """A page of repositories."""
+
+    repositories: list[FoundRepository]
+
+
+class FoundImage(Record):
+    """An image that was found."""
+
+    namespace: str
+    repository: str = Field(description="The name of the repository in its namespace.")
+    tag: str = Field(description="Empty: no tag names it.")
+    digest: str
+
+    @classmethod
+    def of(cls, found: FoundTag) -> FoundImage:
+        """The record of an image."""
+        namespace, _, name = found.path.partition("/")
+        return cls(namespace=namespace, repository=name, tag=found.tag, digest=found.digest)
+
+
+class FoundImages(Record):
+    """Images that fit."""
+
+    images: list[FoundImage]
+
+
+class Namespaces(Record):
+    """Where somebody may make repositories."""
+
+    namespaces: list[str] = Field(description="The caller's own comes first, then organizations, then users.")
+
+
+@router.get(
+    "/repositories",
+    summary="Repositories, filtered and sorted",
+    response_model_exclude_none=True,
+    responses=errors("NO_SUCH_ACCOUNT"),
+)
+async def find_repositories(
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    query: Annotated[
+        str,
+        Query(max_length=256, description="A part of path or description; one or two letters: a beginning."),
+    ] = "",
+    namespace: Annotated[str, Query(description="Only repositories of this account.")] = "",
+    visibility: Annotated[Literal["public", "private"] | None, Query(description="Only such ones.")] = None,
+    kind: Annotated[
+        RepositoryKind | None, Query(alias="type", description="Only those whose latest tag names such a thing.")
+    ] = None,
+    signed: Annotated[
+        bool | None, Query(description="Only those whose latest tag names what is signed, or not signed.")
+    ] = None,
+    pushed_within: Annotated[
+        int | None,
+        Query(alias="pushedWithin", ge=1, le=_MOST_DAYS, description="Only with a push in so many days."),
+    ] = None,
+    not_pushed_for: Annotated[
+        int | None,
+        Query(alias="notPushedFor", ge=1, le=_MOST_DAYS, description="Only without a push for so many days."),
+    ] = None,
+    sort: Annotated[
+        Literal["name", "pushed", "size", "pulls"],
+        Query(description="By path; or the last push, the largest, the most pulled first."),
+    ] = "name",
+) -> FoundRepositories:
+    """
+    Those that the caller may see. A page has at most 100.
+
+    Type, signatures, pushes, size and pulls count for filters and order some seconds later; what is answered of
+    each repository is how it is now.
+    """
+    page = page.at_most(_LARGEST_PAGE)
+    owner = await find_owner(caller, rooms, namespace) if namespace else None
+    wanted = RepositoryQuery(
+        namespace=(owner.id if owner else "") if namespace else None,
+        text=query.strip(),
+        visibility=visibility,
+        kind=kind,
+        is_signed=signed,
+        pushed_within=pushed_within,
+        not_pushed_for=not_pushed_for,
+        order=sort,
+    )
+    if page.wants_count:
+        counted = await rooms.summaries.count(caller.account_id, wanted, scope=caller.scope)
+        response.headers[COUNT] = str(counted)
+    found = await rooms.summaries.list_repositories(
+        caller.account_id, wanted, scope=caller.scope, start=page.start, limit=page.limit
+    )
+    return await _found(caller, rooms, _cut(page, response, found))
+
+
+def _cut(page: Page, response: Response, found: list[tuple[int, str]]) -> list[int]:
+    return [number for number, _ in page.cut(response, found, lambda one: one[1])]
+
+
+async def _found(caller: Caller, rooms: Rooms, ids: Sequence[int]) -> FoundRepositories:
+    """The records of repositories that the caller may see, in the order of `ids`."""
+    details = await rooms.summaries.details(ids)
+    place = {str(number): place for place, number in enumerate(ids)}
+    records = sorted(await repository_records(caller, rooms, ids), key=lambda one: place[one.id])
+    return FoundRepositories(
+        repositories=[FoundRepository.of(one, details[int(one.id)]) for one in records if int(one.id) in details]
+    )
+
+
+@router.get("/images", summary="Images by tag or digest")
+async def find_images(
+    caller: CallerDep,
+    rooms: RoomsDep,
+    query: Annotated[
+        str,
+        Query(
+            max_length=512,
+            description="`repository:tag`, each of them in part; or a digest or its beginning, of six digits or"
+            " more: of an image, of its config (its ID for docker) or of a layer.",
+        ),
+    ],
+    limit: Annotated[int, Query(ge=1, le=100, description="Most results.")] = 25,
+) -> FoundImages:
+    """For everybody; whoever is not logged in finds those of public repositories."""
+    found = await rooms.search.find_tags(query, caller.account_id, scope=caller.scope, limit=limit)
+    return FoundImages(images=[FoundImage.of(one) for one in found])
+
+
+@router.get("/namespaces", summary="Where the caller may make repositories", responses=errors())
+async def find_namespaces(
+    caller: CallerDep,
+    rooms: RoomsDep,
+    query: Annotated[str, Query(max_length=256, description="A part of their names.")] = "",
+    limit: Annotated[int, Query(ge=1, le=1_000, description="Most results.")] = 100,
+) -> Namespaces:
+    """For every user."""
+    found = await rooms.accounts.standings.list_managed(
+        caller.user().id, contains=query, scope=caller.scope, limit=limit
+    )
+    return Namespaces(namespaces=found)
+
+
+# --- pinned ---------------------------------------------------------------------------------------------------
+
+accounts_router = APIRouter(prefix="/api/v0/accounts/{username}/pinnedRepositories", tags=["accounts"])
+
+
+_PATH = "/{namespace}/{reponame:path}"
+
+
+@accounts_router.get(
+    "",
+    summary="Repositories that a user pinned",
+    response_model_exclude_none=True,
+    responses=errors("NOT_AUTHORIZED", "NO_SUCH_USER"),
+)
+async def list_pinned_repositories(username: str, caller: CallerDep, rooms: RoomsDep) -> FoundRepositories:
+    """
+    For the user, and for administrators. The one that was pinned last comes first.
+
+    Those that the caller may see no longer are missing.
+    """
+    user = await find_user(caller, rooms, username, Operation.SEE_SYSTEM)
+    found = await _found(caller, rooms, await rooms.pins.list_pinned(user))
+    sees_all = caller.may(Operation.SEE_SYSTEM)
+    return FoundRepositories(
+        repositories=[one for one in found.repositories if sees_all or one.repository.your_access != "none"]
+    )
+
+
+@accounts_router.put(
+    _PATH,
+    summary="Pin a repository",
+    status_code=204,
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_USER", "TOO_MANY_PINNED_REPOSITORIES"),
+)
+async def pin_repository(username: str, path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
+    """By the user, and by administrators, if there are not 50 already. One that is pinned stays where it is."""
+    user = await find_user(caller, rooms, username, Operation.ADMINISTER)
+    await rooms.pins.pin(user, await caller.require_on(path, Operation.SEE), by=caller.actor)
+
+
+@accounts_router.delete(
+    _PATH,
+    summary="Pin a repository no longer",
+    status_code=204,
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_USER"),
+)
+async def unpin_repository(username: str, path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
+    """By the user, and by administrators; also when it was not pinned."""
+    user = await find_user(caller, rooms, username, Operation.ADMINISTER)
+    await rooms.pins.unpin(user, await caller.require_on(path, Operation.SEE), by=caller.actor)
