@@ -47,7 +47,7 @@ from dtr.mirrors import (
 from dtr.oci import Digest, parse_manifest, parse_repository_name
 from dtr.outbound import Addresses, Outside
 from dtr.policies import PromotionPolicy, Promotions, Pruning, PruningPolicy, parse_rules
-from dtr.registry import Origin, Promotion, Settings
+from dtr.registry import Origin, Pins, Promotion, Settings
 from dtr.registry.importing import Import, ImportPlan
 from dtr.remotes import Definition, Definitions, Remote
 from dtr.settings import LiveSettings
@@ -80,6 +80,7 @@ SILENT = {
     "Pulls.flush": "writes events",
     "Refusals.flush": "the same",
     "Usage.fold": "adds up what is counted",
+    "Usage.forget_days": "forgets days that are not kept",
     "Sweeper.sweep": "deletes what nobody sees any more",
     "Collector.collect": "leaves events of its own: see test_pushes.py",
     "ImageConfigs.get_many": "keeps what it read",
@@ -223,6 +224,9 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     number = await did.does(
         "Repositories.create", repositories.create, parse_repository_name("acme/app"), Settings()
     )
+    pins = Pins(database)
+    await did.does("Pins.pin", pins.pin, ada, number)
+    await did.does("Pins.unpin", pins.unpin, ada, number)
     await did.does("Repositories.update", repositories.update, "acme/app", short_description="new")
     await did.does("Repositories.set_scan_on_push", repositories.set_scan_on_push, scan_on_push=True)
     await did.does("Repositories.rename", repositories.rename, "acme/app", parse_repository_name("acme/tool"))
