@@ -162,6 +162,6 @@ def test_create_on_push_is_switched_on_and_off(api: Api):
     assert push(3) == 404
 
 
-def test_the_start_page_names_the_address_that_was_set(api: Api):
+def test_the_pages_name_the_address_that_was_set(api: Api):
     api.admin.post(PATH, {"dtrHost": "registry.example:8443"}).expect(202)
-    within_two_seconds(lambda: b"docker login registry.example:8443" in api.anonymous.get("/").body)
+    within_two_seconds(lambda: b"registry.example:8443" in api.anonymous.get("/login").body)

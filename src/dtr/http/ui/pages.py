@@ -19,7 +19,7 @@ Handler: TypeAlias = "Callable[[Visit], Awaitable[Response]]"
 
 
 @dataclass(slots=True)
-class _Page:
+class Page:
     """A template of addresses, and what answers its methods."""
 
     path: str
@@ -45,7 +45,7 @@ class Pages:
     """The pages of one subject: its functions are registered by decorators."""
 
     def __init__(self) -> None:
-        self._pages: dict[str, _Page] = {}
+        self._pages: dict[str, Page] = {}
 
     def get(self, *paths: str) -> Callable[[Handler], Handler]:
         """Answer GET (and HEAD) at these templates, like ``/repositories/{namespace}/{repo:path}/tags``."""
@@ -57,10 +57,10 @@ class Pages:
 
     def _add(self, method: str, paths: tuple[str, ...], handler: Handler) -> Handler:
         for path in paths:
-            self._pages.setdefault(path, _Page(path)).handlers[method] = handler
+            self._pages.setdefault(path, Page(path)).handlers[method] = handler
         return handler
 
-    def __iter__(self) -> Iterator[_Page]:
+    def __iter__(self) -> Iterator[Page]:
         return iter(self._pages.values())
 
 
@@ -68,10 +68,11 @@ class Routes:
     """All pages of all subjects."""
 
     def __init__(self, subjects: Iterable[Pages]) -> None:
-        pages: dict[str, _Page] = {}
+        pages: dict[str, Page] = {}
         for one in (page for subject in subjects for page in subject):
-            pages.setdefault(one.path, _Page(one.path)).handlers.update(one.handlers)
-        self._pages = sorted(pages.values(), key=lambda page: page.rank)
+            pages.setdefault(one.path, Page(one.path)).handlers.update(one.handlers)
+        self.pages = sorted(pages.values(), key=lambda page: page.rank)
+        """Every template of addresses with its handlers, the most specific first."""
 
     def find(self, path: str) -> list[tuple[dict[str, Handler], dict[str, str]]]:
         """
@@ -80,10 +81,5 @@ class Routes:
         Names of repositories have slashes, so there may be several. The most specific one is first; the next is
         meant when there is no repository of the name that the first one reads.
         """
-        found = ((page.handlers, page.pattern.match(path)) for page in self._pages)
+        found = ((page.handlers, page.pattern.match(path)) for page in self.pages)
         return [(handlers, match.groupdict()) for handlers, match in found if match]
-
-    @property
-    def templates(self) -> list[tuple[str, frozenset[str]]]:
-        """Every template of addresses, and its methods."""
-        return [(page.path, frozenset(page.handlers)) for page in self._pages]
