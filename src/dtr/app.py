@@ -42,6 +42,7 @@ from dtr.config import split_address
 from dtr.db import DatabaseError, open_database
 from dtr.enforcement import Enforcement
 from dtr.events import Bounds, Events
+from dtr.events.tag_history import TagHistory
 from dtr.http.front import Front
 from dtr.http.hosts import Hosts
 from dtr.http.limits import Limits as RequestLimits
@@ -61,6 +62,7 @@ from dtr.mirrors import (
 )
 from dtr.outbound import Addresses, Outside
 from dtr.policies import Promotions, Pruning, TagReader
+from dtr.policies.tag_search import TagSearch
 from dtr.registry import (
     Blobs,
     Collector,
@@ -82,6 +84,7 @@ from dtr.registry import (
     Usage,
     show_signed,
 )
+from dtr.registry.attachments import Attachments
 from dtr.registry.fsck import Fsck
 from dtr.registry.importing import Import
 from dtr.registry.lifetimes import DAY
@@ -545,6 +548,7 @@ class Application:
             manifests=self.manifests,
             blobs=self.blobs,
             images=self.images,
+            attachments=Attachments(self.database, self.images),
             signed=self.signed,
             trust=self.trust,
             promotion=self.promotion,
@@ -556,9 +560,11 @@ class Application:
             pins=Pins(self.database),
             tokens=self.tokens,
             events=self.events,
+            tag_history=TagHistory(self.database),
             pruning=self.pruning,
             promotions=self.promotions,
             tag_reader=self.tag_reader,
+            tag_search=TagSearch(self.database),
             identities=self.identities,
             signatures=self.signatures,
             mirroring=self.mirroring,

@@ -60,6 +60,7 @@ class Descriptor:
     urls: tuple[str, ...] = ()
     artifact_type: str | None = None
     platform: Mapping[str, Any] | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_image(self) -> bool:
@@ -265,7 +266,6 @@ def _descriptor(value: Any, where: str) -> Descriptor:
     platform = value.get("platform")
     if platform is not None and not isinstance(platform, dict):
         raise ManifestInvalid(f"{where}.platform is not an object")
-    _annotations(value.get("annotations"), f"{where}.annotations")
     return Descriptor(
         media_type,
         parsed,
@@ -273,6 +273,7 @@ def _descriptor(value: Any, where: str) -> Descriptor:
         tuple(urls),
         _type(value.get("artifactType"), f"{where}.artifactType"),
         platform,
+        _annotations(value.get("annotations"), f"{where}.annotations"),
     )
 
 

@@ -118,6 +118,12 @@ class TagSearch:
         )
         return [FoundTag(row[0], row[0] if order in _BY_NAME else f"{row[1]}/{row[0]}") for row in rows]
 
+    async def total(self, repository: int, wanted: TagFilter) -> int:
+        """How many there are, and nothing else."""
+        statement = _total(wanted.traits, text=_kind(wanted.text), attached=wanted.attached)
+        row = await self._database.fetch_one(statement, repository=repository, **_texts(wanted.text))
+        return int(row[0]) if row else 0
+
     async def count(self, repository: int, wanted: TagFilter) -> TagCounts:
         """How many there are; the numbers of traits are of what the text alone finds."""
         statement = _counts(wanted.traits, text=_kind(wanted.text), attached=wanted.attached)
@@ -316,6 +322,12 @@ def _page(traits: frozenset[Trait], order: Order, *, text: _TextKind, attached: 
     place = tuple_(all_.c.value, all_.c.name) <= tuple_(bindparam("value", type_=BigInteger), name)
     query = select(all_.c.name, all_.c.value).where(*([place] if starts else []))
     return Statement(query.order_by(all_.c.value.desc(), all_.c.name.desc()).limit(_limit))
+
+
+@lru_cache(maxsize=128)
+def _total(traits: frozenset[Trait], *, text: _TextKind, attached: bool) -> Statement:
+    conditions = (*_conditions(text, attached=attached), *(_TRAITS[one] for one in sorted(traits)))
+    return Statement(select(func.count()).select_from(_found).where(*conditions))
 
 
 @lru_cache(maxsize=128)

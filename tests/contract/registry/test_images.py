@@ -22,7 +22,7 @@ from tests.support.rooms import Counter, Rooms
 
 from dtr.oci import Digest, parse_manifest
 from dtr.registry import ManifestUnknown
-from dtr.registry.image_configs import ImageConfig, Step, read_config
+from dtr.registry.image_configs import ImageConfig, Runtime, Step, read_config, read_runtime
 from dtr.registry.images import dockerfile_line
 
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -96,6 +96,74 @@ def test_of_too_much_a_part_is_kept():
     assert len(found.history) == 1_000
     assert sum(len(step.created_by) for step in found.history) <= 65_536
     assert 1 <= sum(len(name) + len(value) for name, value in found.labels.items()) <= 32_768
+
+
+RUNTIME = {
+    "created": "2026-01-02T03:04:05Z",
+    "author": "Ada",
+    "config": {
+        "User": "1000:1000",
+        "WorkingDir": "/srv",
+        "StopSignal": "SIGINT",
+        "Entrypoint": ["/bin/app"],
+        "Cmd": ["serve", "--port=80"],
+        "Shell": None,
+        "Env": ["PATH=/bin", "EMPTY="],
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+        "Volumes": {"/data": {}},
+    },
+}
+
+
+def test_of_how_containers_run_is_kept_what_is_shown():
+    assert read_runtime(json.dumps(RUNTIME).encode()) == Runtime(
+        created="2026-01-02T03:04:05Z",
+        author="Ada",
+        user="1000:1000",
+        working_dir="/srv",
+        stop_signal="SIGINT",
+        entrypoint=("/bin/app",),
+        cmd=("serve", "--port=80"),
+        env=("PATH=/bin", "EMPTY="),
+        ports=("53/udp", "80/tcp"),
+        volumes=("/data",),
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"Env": "A=b", "Cmd": [7, None, ["x"]], "ExposedPorts": ["80"], "User": 7, "Volumes": None},
+        {"Env": ["A=b"], "Cmd": {}, "Entrypoint": 4.5, "Shell": True},
+    ],
+)
+def test_what_is_not_as_it_has_to_be_says_nothing_and_the_rest_does(config: dict[str, object]):
+    found = read_runtime(json.dumps({"os": "linux", "created": 7, "config": config}).encode())
+    assert (found.env, found.user, found.created, "".join(found.cmd)) == (("A=b",), "", "", "")
+    assert read_config(json.dumps({"os": "linux", "config": config}).encode()).os == "linux"
+
+
+def test_of_too_much_of_how_containers_run_a_part_is_kept():
+    many = [f"{n:05}=" + "x" * 5_000 for n in range(2_000)]
+    volumes = {f"/{n}": {} for n in range(2_000)}
+    found = read_runtime(json.dumps({"config": {"Env": many, "Volumes": volumes, "Cmd": [""] * 9_000}}).encode())
+    assert 1 <= sum(map(len, (*found.env, *found.volumes))) <= 32_768
+    assert len(found.cmd) <= 500
+
+
+async def test_how_containers_of_an_image_run_is_read_once_and_only_where_its_config_is(rooms: Rooms):
+    repository, other = await rooms.make_repository(), await rooms.make_repository("acme/other")
+    image = make_built_image(RUNTIME | {"os": "linux", "architecture": "amd64"}, make_tar("a", b"a"))
+    digest = await rooms.push(repository, image, "v1")
+    found = await rooms.images.get_manifest(repository, digest)
+    runtime = await rooms.images.get_runtime(found)
+    assert runtime == read_runtime(image.blobs[0])
+    watched = Counter().watch(rooms.database)
+    assert await rooms.images.get_runtime(found) == runtime
+    assert (watched.reads, watched.units) == (1, 0)
+    chart = make_built_image(b"{}", config=descriptor("application/vnd.cncf.helm.config.v1+json", b"{}"))
+    await rooms.push(other, chart, "v1")
+    assert await rooms.images.get_runtime((await rooms.images.get_tag(other, "v1")).manifest) is None
 
 
 @pytest.mark.parametrize(

@@ -491,6 +491,8 @@ MATRIX = {
         "administrator", path={"namespace": "gone"}, before=_account("gone")
     ),
     f"GET {REPOSITORY}/tags": Row("see"),
+    f"GET {REPOSITORY}/tagCounts": Row("see"),
+    f"GET {REPOSITORY}/tags/{{tag}}/history": Row("watch"),
     f"GET {REPOSITORY}/tags/{{reference}}": Row("see"),
     f"DELETE {REPOSITORY}/tags/{{reference}}": Row("write", path={"reference": "gone"}, before=_tag),
     f"POST {REPOSITORY}/tags/delete": Row("write", {"tags": ["gone"]}),
@@ -501,6 +503,8 @@ MATRIX = {
     f"DELETE {REPOSITORY}/trustData": Row("manage", before=_signed, destroys=True),
     f"DELETE {REPOSITORY}/trustData/{{tag}}": Row("manage", path={"tag": "gone"}, before=_signed, destroys=True),
     f"GET {REPOSITORY}/manifests": Row("see"),
+    f"GET {REPOSITORY}/manifests/{{reference}}": Row("see"),
+    f"GET {REPOSITORY}/manifests/{{reference}}/attachments": Row("see"),
     f"DELETE {REPOSITORY}/manifests/{{reference}}": Row("write", path={"reference": "OTHER"}, before=_manifest),
     # --- what was granted
     f"GET {REPOSITORY}/teamAccess": Row("look at", in_organization=True),

@@ -85,6 +85,7 @@ ROUTERS = (
     signatures.repository_router,
     signatures.router,
     tags.router,
+    tags.counts_router,
     listings.router,
     search.router,
     search.docker_router,

@@ -215,13 +215,18 @@ async def _within(caller: Caller, path: str, wanted: Filter) -> tuple[Filter, bo
     return replace(wanted, repository_id=repository, content_only=not sees_all), sees_all
 
 
+def start_of(page: Page) -> int | None:
+    """The event that a page starts with; None: the newest. Raises ApiError."""
+    if not page.start:
+        return None
+    if not page.start.isascii() or not page.start.isdecimal() or int(page.start) >= 2**63:
+        raise ApiError("INVALID_PARAMETERS", [{"field": "pageStart", "message": "is the id of an event"}])
+    return int(page.start)
+
+
 async def event_page(rooms: Rooms, wanted: Filter, page: Page, response: Response) -> list[Recorded]:
     """The events of a page, with its headers. Raises ApiError."""
-    start = None
-    if page.start:
-        if not page.start.isascii() or not page.start.isdecimal() or int(page.start) >= 2**63:
-            raise ApiError("INVALID_PARAMETERS", [{"field": "pageStart", "message": "is the id of an event"}])
-        start = int(page.start)
+    start = start_of(page)
     if page.wants_count:
         response.headers[COUNT] = str(await rooms.events.count(wanted))
     found = await rooms.events.list_events(wanted, start=start, limit=page.limit)

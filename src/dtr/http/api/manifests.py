@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,12 @@ from dtr.http.api.models import Record, moment
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
-from dtr.oci import ArtifactKind, Digest, ReferenceInvalid, parse_reference
+from dtr.oci import ArtifactKind, Digest, OciError, ReferenceInvalid, parse_reference
 
 if TYPE_CHECKING:
+    from dtr.http.api.rooms import Rooms
+    from dtr.registry.attachments import Attachment
+    from dtr.registry.image_configs import Runtime
     from dtr.registry.images import Line, ManifestRecord, Platform
 
 router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/manifests", tags=["repositories"])
@@ -57,6 +61,7 @@ class PlatformRecord(Record):
     os_version: str
     architecture: str
     variant: str
+    is_image: bool = Field(description="False: it is for no system, and belongs to an image: an attestation.")
 
     @classmethod
     def of(cls, platform: Platform) -> PlatformRecord:
@@ -67,6 +72,7 @@ class PlatformRecord(Record):
             os_version=platform.os_version,
             architecture=platform.architecture,
             variant=platform.variant,
+            is_image=platform.is_image,
         )
 
 
@@ -126,6 +132,117 @@ class ManifestView(Record):
         )
 
 
+class ContainerRecord(Record):
+    """How containers of an image run, as its config says; what is empty it does not say."""
+
+    created: str = Field(description="When the image was built, as it says itself.")
+    author: str
+    user: str
+    working_dir: str
+    stop_signal: str
+    entrypoint: list[str]
+    cmd: list[str]
+    shell: list[str]
+    env: list[str] = Field(description="`NAME=value` each.")
+    exposed_ports: list[str] = Field(description="`80/tcp`.")
+    volumes: list[str]
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> ContainerRecord:
+        """The record of how containers run."""
+        return cls(
+            created=runtime.created,
+            author=runtime.author,
+            user=runtime.user,
+            working_dir=runtime.working_dir,
+            stop_signal=runtime.stop_signal,
+            entrypoint=list(runtime.entrypoint),
+            cmd=list(runtime.cmd),
+            shell=list(runtime.shell),
+            env=list(runtime.env),
+            exposed_ports=list(runtime.ports),
+            volumes=list(runtime.volumes),
+        )
+
+
+class ManifestDetail(Record):
+    """A manifest, and what is in it."""
+
+    manifest: ManifestView
+    container: ContainerRecord | None = Field(
+        None, description="Missing: it is no image, or its config is not here."
+    )
+    content: str | None = Field(
+        None, description="The manifest as it was pushed. Missing: it is large, or no text."
+    )
+
+
+class FileRecord(Record):
+    """A layer of an artifact."""
+
+    digest: str
+    media_type: str
+    size: int
+    title: str | None = Field(None, description="The name that its file had.")
+    predicate_type: str | None = Field(None, description="What is attested in it.")
+
+
+class AttachmentRecord(Record):
+    """An artifact that belongs to an image."""
+
+    digest: str
+    subject: str = Field(
+        description="Digest of what it belongs to: the manifest, one of its images, or another artifact."
+    )
+    tag: str | None = Field(
+        None, description="The tag by which it is found; missing: it is a referrer, or in the index."
+    )
+    type: ArtifactKind
+    media_type: str
+    artifact_type: str | None = None
+    size: int = Field(description="Bytes of its layers and config.")
+    author: str
+    created_at: dt.datetime
+    annotations: dict[str, str]
+    files: list[FileRecord] = Field(description="Its layers; of a large one none.")
+
+    @classmethod
+    def of(cls, attachment: Attachment) -> AttachmentRecord:
+        """The record of an attachment."""
+        manifest = attachment.manifest
+        layers = [line.layer for line in manifest.lines if line.layer is not None]
+        return cls(
+            digest=manifest.digest,
+            subject=attachment.subject,
+            tag=attachment.tag or None,
+            type=manifest.kind,
+            media_type=manifest.media_type,
+            artifact_type=manifest.artifact_type,
+            size=manifest.size,
+            author=manifest.author,
+            created_at=moment(manifest.created_at),
+            annotations=dict(manifest.annotations),
+            files=[
+                FileRecord(
+                    digest=layer.digest,
+                    media_type=layer.media_type,
+                    size=layer.size,
+                    title=layer.annotations.get("org.opencontainers.image.title"),
+                    predicate_type=layer.annotations.get("in-toto.io/predicate-type")
+                    or layer.annotations.get("predicateType"),
+                )
+                for layer in layers[:MOST_FILES]
+            ],
+        )
+
+
+class AttachmentList(Record):
+    """What is attached to an image."""
+
+    attachments: list[AttachmentRecord]
+    is_all: bool = Field(description="False: there is more than is listed here.")
+
+
 @router.get(
     "",
     summary="Manifests of a repository",
@@ -142,6 +259,59 @@ async def list_repo_manifests(
         response.headers[COUNT] = str(await rooms.images.count_manifests(repository))
     found = await rooms.images.list_manifests(repository, start=page.start, limit=page.limit)
     return [ManifestView.of(one) for one in page.cut(response, found, lambda one: one.digest)]
+
+
+@router.get(
+    "/{reference}",
+    summary="A manifest",
+    response_model_exclude_none=True,
+    responses=errors(*FROM_REPOSITORY, "NO_SUCH_REF"),
+)
+async def get_repo_manifest(path: PathDep, reference: str, caller: CallerDep, rooms: RoomsDep) -> ManifestDetail:
+    """What a tag or digest names, as it was pushed, and how its containers run."""
+    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    manifest = await _find(rooms, repository, reference)
+    payload = await rooms.images.get_payload(repository, manifest.digest)
+    runtime = await rooms.images.get_runtime(manifest)
+    content = None
+    if len(payload) <= _LARGEST_CONTENT:
+        with contextlib.suppress(UnicodeDecodeError):
+            content = payload.decode()
+    return ManifestDetail(
+        manifest=ManifestView.of(manifest),
+        container=ContainerRecord.of(runtime) if runtime else None,
+        content=content,
+    )
+
+
+@router.get(
+    "/{reference}/attachments",
+    summary="What is attached to an image",
+    response_model_exclude_none=True,
+    responses=errors(*FROM_REPOSITORY, "NO_SUCH_REF"),
+)
+async def list_attachments(path: PathDep, reference: str, caller: CallerDep, rooms: RoomsDep) -> AttachmentList:
+    """
+    Signatures, bills of materials, attestations and other artifacts that refer to what a tag or digest names.
+
+    Of an index also those of its images; and those of the artifacts themselves. At most 200. Whose signatures
+    were verified is not said here, but in the list of signatures.
+    """
+    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    manifest = await _find(rooms, repository, reference)
+    found, is_all = await rooms.attachments.find(repository, manifest)
+    return AttachmentList(attachments=[AttachmentRecord.of(one) for one in found], is_all=is_all)
+
+
+async def _find(rooms: Rooms, repository: int, reference: str) -> ManifestRecord:
+    """What a tag or digest names. Raises ApiError, ManifestUnknown."""
+    try:
+        named = parse_reference(reference)
+    except OciError:
+        raise ApiError("NO_SUCH_REF", reference[:255]) from None
+    if isinstance(named, Digest):
+        return await rooms.images.get_manifest(repository, str(named))
+    return (await rooms.images.get_tag(repository, named)).manifest
 
 
 @router.delete(
@@ -171,5 +341,8 @@ async def delete_repo_manifest(path: PathDep, reference: str, caller: CallerDep,
     await rooms.manifests.delete(repository, named, by=caller.actor)
 
 
+_LARGEST_CONTENT = 1024 * 1024
+MOST_FILES = 100
+"""Layers of an attached artifact."""
 MOST_RECORDS = 1000
 """Manifests, or tags, on a page: they are large."""

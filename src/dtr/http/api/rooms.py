@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.enforcement import Enforcement
     from dtr.events import Events
+    from dtr.events.tag_history import TagHistory
     from dtr.jobs import ActionDescription, Crons, Jobs, Workers
     from dtr.mirrors import MirroringPolicies, Upstreams
     from dtr.policies import Promotions, Pruning, TagReader
+    from dtr.policies.tag_search import TagSearch
     from dtr.registry import (
         Blobs,
         Images,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         Totals,
         Usage,
     )
+    from dtr.registry.attachments import Attachments
     from dtr.remotes import Definitions, Remotes
     from dtr.settings import LiveSettings
     from dtr.signatures import Identities, Signatures
@@ -68,6 +71,8 @@ class Rooms:
     manifests: Manifests
     blobs: Blobs
     images: Images
+    attachments: Attachments
+    """What refers to them."""
     signed: TrustIndex
     """What of it is signed in content trust."""
     trust: Trust
@@ -80,9 +85,11 @@ class Rooms:
     pins: Pins
     tokens: Tokens
     events: Events
+    tag_history: TagHistory
     pruning: Pruning
     promotions: Promotions
     tag_reader: TagReader
+    tag_search: TagSearch
     identities: Identities
     signatures: Signatures
     mirroring: MirroringPolicies

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, may
+from dtr.events import ActorType  # noqa: TC001 - records need it
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
+from dtr.http.api.events import start_of
 from dtr.http.api.manifests import MOST_RECORDS, ManifestView
 from dtr.http.api.mirroring import MirroringRecord
 from dtr.http.api.models import Form, Record, moment
@@ -27,12 +29,14 @@ from dtr.http.api.repositories import (
 from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.signatures import SignaturesOfTag
 from dtr.oci import Digest, OciError, Tag, parse_reference
+from dtr.policies.tag_search import UNPULLED_DAYS, Order, TagFilter, Trait
 from dtr.registry import ManifestUnknown
 from dtr.trust.index import is_signed_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dtr.events.tag_history import TagChange
     from dtr.http.api.rooms import Rooms
     from dtr.oci import Reference
     from dtr.registry.images import ManifestRecord, TagRecord
@@ -40,6 +44,27 @@ if TYPE_CHECKING:
     from dtr.trust.index import TargetSignature
 
 router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/tags", tags=["repositories"])
+counts_router = APIRouter(
+    prefix="/api/v0/repositories/{namespace}/{reponame:path}/tagCounts", tags=["repositories"]
+)
+
+_MOST_ALIASES = 20
+_TRAITS = (
+    "`signed`: in content trust for what it names, or by an identity. `unverified`: only by others."
+    " `mismatched`: in content trust for something else. `unsigned`: by nobody. `multiPlatform`: for several"
+    f" systems. `unpulled`: not for {UNPULLED_DAYS} days, and as old."
+)
+_Text = Annotated[
+    str,
+    Query(
+        max_length=1024,
+        description="A part of the tag, whatever its case; or how a digest begins, of what it names or of an image"
+        " in that.",
+    ),
+]
+_Attached = Annotated[
+    bool, Query(description="Also tags that only hold what is attached to an image: `sha256-….sig`.")
+]
 
 
 class TrustSignature(Record):
@@ -82,6 +107,10 @@ class TagView(Record):
     pulls: int = Field(description="How often it was pulled by this name.")
     last_pulled_at: dt.datetime = Field(description="By this name; the year 1: never.")
     manifest: ManifestView
+    aliases: list[str] | None = Field(
+        None,
+        description="Other tags that name the same, up to 20, the highest version first. Missing: not asked for.",
+    )
     promotion: PromotionRecord | None = Field(
         None, description="Missing: it was pushed, or the caller sees no more here than everybody."
     )
@@ -100,6 +129,7 @@ class TagView(Record):
         dockerfile: bool = True,
         signatures: Sequence[TargetSignature] = (),
         artifacts: Summary | None = None,
+        aliases: list[str] | None = None,
         origin: bool,
         mirroring: MirroringRecord | None,
     ) -> TagView:
@@ -122,8 +152,51 @@ class TagView(Record):
             pulls=tag.pulls,
             last_pulled_at=moment(tag.last_pulled_at),
             manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
+            aliases=aliases,
             promotion=PromotionRecord.of(tag.origin) if tag.origin and origin else None,
             mirroring=mirroring,
+        )
+
+
+class TagCountsRecord(Record):
+    """How many tags are what."""
+
+    total: int
+    signed: int
+    unverified: int
+    mismatched: int
+    unsigned: int
+    multi_platform: int
+    unpulled: int
+    attached: int = Field(
+        description="Those that only hold what is attached to an image, whether they were asked for or not."
+    )
+
+
+class TagChangeRecord(Record):
+    """Something that happened to a tag."""
+
+    id: str
+    at: dt.datetime = Field(description="When.")
+    digest: str = Field(description="What it named from then on; empty: it was deleted.")
+    before: str = Field(description="What it named until then; empty: it was new.")
+    is_here: bool = Field(description="The repository holds what it named from then on.")
+    actor: str = Field(description="Id of the account, or of the policy, that did it; empty where there is none.")
+    actor_name: str = Field(description="What it was called.")
+    actor_type: ActorType
+
+    @classmethod
+    def of(cls, change: TagChange, *, is_here: bool) -> TagChangeRecord:
+        """The record of a change."""
+        return cls(
+            id=str(change.id),
+            at=moment(change.at),
+            digest=change.digest,
+            before=change.before,
+            is_here=is_here,
+            actor=change.actor.id,
+            actor_name=change.actor.name,
+            actor_type=change.actor.type,
         )
 
 
@@ -157,14 +230,37 @@ async def list_repo_tags(
     include_manifests: Annotated[
         bool, Query(alias="includeManifests", description="Say of each manifest how it was built, too.")
     ] = False,
+    q: _Text = "",
+    show: Annotated[list[Trait] | None, Query(description=f"Only tags that are all of this. {_TRAITS}")] = None,
+    sort: Annotated[
+        Order,
+        Query(
+            description="`name`: in the order of their bytes. `newest`: first those that were moved last."
+            " `version`: highest first. `size`: largest first. `pulled`: first those that were pulled last."
+        ),
+    ] = "name",
+    attached: _Attached = True,
+    with_aliases: Annotated[
+        bool, Query(alias="withAliases", description="Say of each which other tags name the same.")
+    ] = False,
 ) -> list[TagView]:
-    """By name, in the order of their bytes; the page starts with a name. A tag of an index is one record here."""
+    """A tag of an index is one record here. The page starts with a name, or in other orders with what it says."""
     repository, facts = await caller.stand_on(path, Operation.SEE_TAGS)
     page = page.at_most(MOST_RECORDS)
+    wanted = TagFilter(text=q, traits=frozenset(show or ()), attached=attached)
     if page.wants_count:
-        response.headers[COUNT] = str(await rooms.images.count_tags(repository))
-    found = await rooms.images.list_tags(repository, start=page.start, limit=page.limit)
-    shown = page.cut(response, found, lambda one: one.name)
+        response.headers[COUNT] = str(await rooms.tag_search.total(repository, wanted))
+    if sort == "name" and wanted == TagFilter(attached=True):
+        tags = await rooms.images.list_tags(repository, start=page.start, limit=page.limit)
+        shown = page.cut(response, tags, lambda one: one.name)
+    else:
+        try:
+            found = await rooms.tag_search.find(repository, wanted, sort, start=page.start, limit=page.limit)
+        except ValueError as error:
+            raise ApiError("INVALID_PARAMETERS", [{"field": "pageStart", "message": str(error)}]) from None
+        names = [one.name for one in page.cut(response, found, lambda one: one.place)]
+        shown = await rooms.images.list_named(repository, names)
+    aliases = await _aliases(rooms, repository, shown) if with_aliases else {}
     origin = may(facts, Operation.LIST_POLICIES)
     mirrored = await _mirrored(rooms, repository, shown) if origin else {}
     signed = await _signatures(rooms, repository, shown, domain)
@@ -175,11 +271,56 @@ async def list_repo_tags(
             dockerfile=include_manifests,
             signatures=signed.get(one.name, ()),
             artifacts=artifacts.get(one.manifest.digest),
+            aliases=aliases.get(one.name),
             origin=origin,
             mirroring=mirrored.get(one.name),
         )
         for one in shown
     ]
+
+
+@counts_router.get("", summary="How many tags are what", responses=errors(*FROM_REPOSITORY))
+async def count_repo_tags(
+    path: PathDep, caller: CallerDep, rooms: RoomsDep, q: _Text = "", attached: _Attached = True
+) -> TagCountsRecord:
+    """For those who may list them."""
+    repository = await caller.require_on(path, Operation.SEE_TAGS)
+    counts = await rooms.tag_search.count(repository, TagFilter(text=q, attached=attached))
+    traits = counts.traits
+    return TagCountsRecord(
+        total=counts.total,
+        signed=traits["signed"],
+        unverified=traits["unverified"],
+        mismatched=traits["mismatched"],
+        unsigned=traits["unsigned"],
+        multi_platform=traits["multiPlatform"],
+        unpulled=traits["unpulled"],
+        attached=counts.attached,
+    )
+
+
+@router.get(
+    "/{tag}/history",
+    summary="What a tag named",
+    response_model_exclude_none=True,
+    responses=errors(*FROM_REPOSITORY, "NO_SUCH_TAG"),
+)
+async def list_tag_history(
+    path: PathDep, tag: str, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
+) -> list[TagChangeRecord]:
+    """
+    The newest change first, as far back as events are kept; the page starts with an id.
+
+    For those who see the events of the repository. Also of a tag that was deleted: it may have been there before.
+    """
+    repository = await caller.require_on(path, Operation.SEE_EVENTS)
+    if not is_tag(tag):
+        raise ApiError("NO_SUCH_TAG", tag[:255])
+    page = page.at_most(MOST_RECORDS)
+    found = await rooms.tag_history.list_changes(repository, tag, start=start_of(page), limit=page.limit)
+    shown = page.cut(response, found, lambda one: str(one.id))
+    here = await rooms.images.find_many(repository, (one.digest for one in shown if one.digest))
+    return [TagChangeRecord.of(one, is_here=one.digest in here) for one in shown]
 
 
 @router.get(
@@ -286,6 +427,16 @@ async def list_tag_delete(
 async def delete_tag_delete(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
     """Delete the tag of this name."""
     await delete_repo_tag(path, "delete", caller, rooms)
+
+
+async def _aliases(rooms: Rooms, repository: int, tags: Sequence[TagRecord]) -> dict[str, list[str]]:
+    """The other tags that name the same, by tag; one query."""
+    digests = {one.name: one.manifest.digest for one in tags}
+    found = await rooms.tag_search.aliases(repository, digests.values(), most=_MOST_ALIASES + 1)
+    return {
+        name: [one for one in found.get(digest, ()) if one != name][:_MOST_ALIASES]
+        for name, digest in digests.items()
+    }
 
 
 async def _mirrored(rooms: Rooms, repository: int, tags: Sequence[TagRecord]) -> dict[str, MirroringRecord]:
