@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from tests.support.words import places, texts
 
+from dtr.http.ui.visit import _plain
 from dtr.http.ui.words import LANGUAGES, choose, entries, words_of
 
 OTHERS = [code for code in LANGUAGES if code != "en"]
@@ -67,3 +68,9 @@ def test_what_is_filled_in_is_inert():
 )
 def test_the_browser_says_which_language(header: str, language: str):
     assert choose(header) == language
+
+
+def test_a_text_for_code_is_no_html():
+    said = words_of("en")("{name} isn't there", name="<b>&amp;")
+    assert _plain(said) == "<b>&amp; isn't there"
+    assert said == "&lt;b&gt;&amp;amp; isn&#39;t there"

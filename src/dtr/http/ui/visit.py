@@ -287,12 +287,12 @@ class Visit:
         return words_of(self.language)
 
     def _(self, text: str, **values: object) -> str:
-        """A text in the visitor's language."""
-        return str(self.words(text, **values))
+        """A text in the visitor's language: no HTML, so nothing in it is escaped yet."""
+        return _plain(self.words(text, **values))
 
     def n_(self, one: str, many: str, number: int, **values: object) -> str:
-        """A text in the visitor's language, with the number `{n}`."""
-        return str(self.words.plural(one, many, number, **values))
+        """A text in the visitor's language, with the number `{n}`: no HTML, too."""
+        return _plain(self.words.plural(one, many, number, **values))
 
     @property
     def csrf(self) -> Markup:
@@ -466,6 +466,10 @@ async def receive_visit(request: Request, rooms: Rooms, templates: Environment) 
             if not hmac.compare_digest(given.encode("utf-8", "replace"), visit.csrf_value.encode()):
                 raise ApiError("CSRF_TOKEN_INVALID")
     return visit
+
+
+def _plain(text: str) -> str:
+    return text.unescape() if isinstance(text, Markup) else text
 
 
 @cache
