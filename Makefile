@@ -25,12 +25,12 @@ dev: $(VENV)/dev.stamp $(ASSETS) ## Prepare the environment with everything for 
 test: $(VENV)/dev.stamp $(ASSETS) ## Install what the tests need and run them all; T=path runs some
 	@scripts/prepare-tests
 ifeq ($(T),)
-	@# Those that measure, or take file descriptors over, run alone. Engines are few, so their tests run together.
-	@# Three at a time on two cores: they wait for servers a quarter of their time.
+	@# Those that measure, or take file descriptors over, run alone. Those that drive programs take many processes each,
+	@# so two of them run at a time; of the others three on two cores: they wait for servers a quarter of their time.
 	@failed=; files="--dist loadfile --no-loadscope-reorder"; \
 	$(BIN)/pytest -n 3 $$files -m "not e2e and not alone and not thorough" \
 	  tests/docs tests/contract tests/integration tests/robustness tests/unit || failed=1; \
-	$(BIN)/pytest -n 2 $$files -m "e2e and not alone" tests/e2e || failed=1; \
+	$(BIN)/pytest -n 2 $$files -m "e2e and not alone and not thorough" tests/e2e tests/browser tests/robustness || failed=1; \
 	$(BIN)/pytest -m "alone and not thorough" tests || failed=1; \
 	test -z "$$failed"
 else

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -11,6 +12,7 @@ from tests.support.api import Api
 from tests.support.backends import run_server
 from tests.support.site import Site
 
+HERE = Path(__file__).parent
 CHROMIUM = "/usr/bin/chromium"
 QUIET = [
     "--disable-background-networking",
@@ -20,6 +22,12 @@ QUIET = [
     "--no-first-run",
 ]
 """It is to talk to nobody but the server."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("e2e")
 
 
 @pytest.fixture(scope="session")

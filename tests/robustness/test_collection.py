@@ -37,7 +37,7 @@ from dtr.config import load
 from dtr.db import Statement
 from dtr.registry.fsck import Fsck
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.e2e
 
 SECONDS = 60 * float(os.environ.get("DTR_GC_MINUTES", "0")) or 6
 ENOUGH = 120

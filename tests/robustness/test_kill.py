@@ -23,7 +23,7 @@ from tests.support.wire import wait_until
 from dtr.app import Application
 from dtr.db import Statement
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.e2e
 
 CLIENTS = 4
 

@@ -20,7 +20,7 @@ from tests.support.server import Server
 
 from dtr.app import Application
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.e2e
 
 CLIENTS = 1
 BLOBS = int(os.environ.get("DTR_TEST_MIGRATION_BLOBS", "40"))

@@ -30,7 +30,7 @@ from tests.support.wire import wait_until
 from dtr.app import Application
 from dtr.db import Statement
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.e2e
 
 LOST = (http.client.HTTPException, OSError)
 CLIENTS = 3

@@ -15,7 +15,7 @@ from tests.support.receiver import Reply, receiving
 from tests.support.rooms import annotated
 from tests.support.server import Server
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.e2e
 
 PATIENCE = 60
 IMAGE = make_image()
