@@ -39,6 +39,7 @@ from dtr.accounts import folded
 from dtr.accounts.visibility import asking, sees
 from dtr.db import Statement, in_list, now
 from dtr.db.schema import (
+    accounts,
     manifests,
     repositories,
     repository_summaries,
@@ -323,6 +324,18 @@ class Summaries:
         )
         return int(row[0]) if row else 0
 
+    async def list_owners(
+        self, account: str | None, *, scope: TokenScope | None = None, limit: int
+    ) -> list[tuple[str, int]]:
+        """
+        The accounts that own most of the repositories that somebody may see, and how many; by name.
+
+        Takes two queries.
+        """
+        view = await self._accounts.standings.view(account)
+        rows = await self._database.fetch_all(_owners(view), limit=limit, **asking(account, scope))
+        return sorted((row[0], row[1]) for row in rows)
+
     async def details(self, ids: Iterable[int]) -> dict[int, Details]:
         """What repositories hold, by id; two queries."""
         wanted = sorted(set(ids))
@@ -408,6 +421,22 @@ def _statement(
         .where(*wanted)
         .order_by(*([] if key is None else [key.desc()]), _summary.path)
         .limit(_limit)
+    )
+
+
+@cache
+def _owners(view: View) -> Statement:
+    owned = func.count().label("owned")
+    found = (
+        select(_summary.namespace_id, owned)
+        .where(sees(view, _summary.repository_id, _summary.namespace_id, _summary.visibility, _summary.path))
+        .group_by(_summary.namespace_id)
+        .order_by(owned.desc(), _summary.namespace_id)
+        .limit(_limit)
+        .subquery("found")
+    )
+    return Statement(
+        select(accounts.c.name, found.c.owned).join_from(found, accounts, accounts.c.id == found.c.namespace_id)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -107,6 +108,8 @@ async def test_nobody_finds_what_is_not_to_be_seen(rooms: Rooms, numbers: dict[s
         visible = sorted(path for path, one in standings.items() if may(one.facts, Operation.SEE))
         for order in ("name", "pushed"):
             assert await found(rooms, user, scope=scope, order=order, page=2) == visible
+        owners = await Summaries(rooms.database, accounts).list_owners(account, scope=scope, limit=9)
+        assert owners == sorted(Counter(path.partition("/")[0] for path in visible).items())
         inside = [path for path in visible if path.startswith("acme/")]
         acme = (await accounts.get("acme")).id
         assert await found(rooms, user, scope=scope, namespace=acme) == inside

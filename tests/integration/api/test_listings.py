@@ -66,6 +66,29 @@ def test_filters_and_pages(api: Api):
     assert paths(api, None, namespace="nobody") == []
 
 
+def test_repositories_by_their_paths_and_their_owners(api: Api):
+    wanted = ["ada/workshop", "acme/shop", "no/such", "acme", ""]
+    answer = api.as_("bob").get(f"{LIST}/named?" + "&".join(f"path={one}" for one in wanted)).expect(200)
+    assert [one["repository"]["name"] for one in answer.json["repositories"]] == ["shop"]
+    owners = "/api/v0/index/owners"
+    assert api.as_(None).get(owners).expect(200).json == {"owners": [{"name": "acme", "repositories": 1}]}
+    assert api.as_("admin").get(owners).expect(200).json == {
+        "owners": [{"name": "acme", "repositories": 2}, {"name": "ada", "repositories": 1}]
+    }
+
+
+def test_pulls_of_the_last_days_are_told_when_asked_for(api: Api):
+    api.as_("admin").client.get_manifest("acme/shop", "1.0").expect(200)
+    deadline = time.monotonic() + 30
+    while True:
+        (shop,) = api.as_(None).get(LIST, recentPulls="true").expect(200).json["repositories"]
+        if shop["recentPulls"][-1] or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    assert shop["recentPulls"] == [0] * 13 + [1]
+    assert "recentPulls" not in api.as_(None).get(LIST).expect(200).json["repositories"][0]
+
+
 def found(api: Api, user: str | None, query: str) -> list[str]:
     images = api.as_(user).get(IMAGES, query=query).expect(200).json["images"]
     return [f"{one['namespace']}/{one['repository']}:{one['tag']}" for one in images]

@@ -534,6 +534,8 @@ MATRIX = {
     ),
     # --- search
     "GET /api/v0/index/repositories": Row("found"),
+    "GET /api/v0/index/repositories/named": Row("found", query={"path": "acme/public"}),
+    "GET /api/v0/index/owners": Row("found"),
     "GET /api/v0/index/images": Row("found", query={"query": "a:v1"}),
     "GET /api/v0/index/namespaces": Row("logged in"),
     "GET /api/v0/accounts/{username}/pinnedRepositories": Row("self or auditor", path={"username": "paul"}),

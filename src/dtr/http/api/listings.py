@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from dtr.accounts import Operation
+from dtr.accounts import Operation, may
 from dtr.http.api.accounts import find_user
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
@@ -17,12 +17,12 @@ from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep, RepositoryRecord, find_owner, repository_records
 from dtr.http.api.rooms import RoomsDep
 from dtr.registry import RepositoryKind, RepositoryQuery
+from dtr.registry.usage import of_repository
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dtr.http.api.caller import Caller
-    from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
     from dtr.registry import Details, LatestTag
     from dtr.registry.search import FoundTag
@@ -32,6 +32,8 @@ router = APIRouter(prefix="/api/v0/index", tags=["index"])
 _LARGEST_PAGE = 100
 """What a repository holds is looked for when it is shown."""
 _MOST_DAYS = 36_500
+_DAYS = 14
+_MOST_NAMED = 50
 
 
 class LatestTagRecord(Record):
@@ -63,18 +65,34 @@ class FoundRepository(Record):
     repository: RepositoryRecord
     tags: int = Field(description="How many tags it has, without those by which signatures are found.")
     latest_tag: LatestTagRecord | None = Field(None, description="Missing: there is none.")
+    recent_pulls: list[int] | None = Field(
+        None, description="How often something was pulled on each of the last 14 days (UTC), today last."
+    )
 
     @classmethod
-    def of(cls, record: RepositoryRecord, details: Details) -> FoundRepository:
+    def of(cls, record: RepositoryRecord, details: Details, pulls: list[int] | None) -> FoundRepository:
         """The record of a repository."""
         latest = LatestTagRecord.of(details.latest) if details.latest else None
-        return cls(repository=record, tags=details.tags, latest_tag=latest)
+        return cls(repository=record, tags=details.tags, latest_tag=latest, recent_pulls=pulls)
 
 
 class FoundRepositories(Record):
     """A page of repositories."""
 
     repositories: list[FoundRepository]
+
+
+class Owner(Record):
+    """An account with repositories."""
+
+    name: str
+    repositories: int = Field(description="How many of them the caller may see.")
+
+
+class Owners(Record):
+    """Accounts with repositories."""
+
+    owners: list[Owner]
 
 
 class FoundImage(Record):
@@ -139,6 +157,9 @@ async def find_repositories(
         Literal["name", "pushed", "size", "pulls"],
         Query(description="By path; or the last push, the largest, the most pulled first."),
     ] = "name",
+    recent_pulls: Annotated[
+        bool, Query(alias="recentPulls", description="Say how often something was pulled on the last 14 days.")
+    ] = False,
 ) -> FoundRepositories:
     """
     Those that the caller may see. A page has at most 100.
@@ -164,21 +185,55 @@ async def find_repositories(
     found = await rooms.summaries.list_repositories(
         caller.account_id, wanted, scope=caller.scope, start=page.start, limit=page.limit
     )
-    return await _found(caller, rooms, _cut(page, response, found))
+    shown = page.cut(response, found, lambda one: one[1])
+    return await _found(caller, rooms, [number for number, _ in shown], with_pulls=recent_pulls)
 
 
-def _cut(page: Page, response: Response, found: list[tuple[int, str]]) -> list[int]:
-    return [number for number, _ in page.cut(response, found, lambda one: one[1])]
-
-
-async def _found(caller: Caller, rooms: Rooms, ids: Sequence[int]) -> FoundRepositories:
+async def _found(
+    caller: Caller, rooms: Rooms, ids: Sequence[int], *, with_pulls: bool = False
+) -> FoundRepositories:
     """The records of repositories that the caller may see, in the order of `ids`."""
     details = await rooms.summaries.details(ids)
     place = {str(number): place for place, number in enumerate(ids)}
     records = sorted(await repository_records(caller, rooms, ids), key=lambda one: place[one.id])
+    days = await rooms.usage.history(map(of_repository, ids), days=_DAYS) if with_pulls and ids else {}
+    pulls = {scope: [day.pulls for day in counted] for scope, counted in days.items()}
     return FoundRepositories(
-        repositories=[FoundRepository.of(one, details[int(one.id)]) for one in records if int(one.id) in details]
+        repositories=[
+            FoundRepository.of(one, details[int(one.id)], pulls.get(of_repository(int(one.id))))
+            for one in records
+            if int(one.id) in details
+        ]
     )
+
+
+@router.get("/repositories/named", summary="Repositories by their paths", response_model_exclude_none=True)
+async def find_named_repositories(
+    caller: CallerDep,
+    rooms: RoomsDep,
+    path: Annotated[
+        list[str], Query(max_length=_MOST_NAMED, description="What they are called, `NAMESPACE/NAME`.")
+    ],
+) -> FoundRepositories:
+    """Those of them that are there, and that the caller may see, in the order of the paths."""
+    standings = await rooms.accounts.standings.find_all(caller.account_id, path, scope=caller.scope)
+    ids = [
+        one.repository_id
+        for one in standings.values()
+        if one.repository_id is not None and may(one.facts, Operation.SEE)
+    ]
+    return await _found(caller, rooms, ids)
+
+
+@router.get("/owners", summary="Accounts with repositories")
+async def find_owners(
+    caller: CallerDep,
+    rooms: RoomsDep,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="Most results: those with the most.")] = 50,
+) -> Owners:
+    """Whose repositories the caller may see; by name."""
+    found = await rooms.summaries.list_owners(caller.account_id, scope=caller.scope, limit=limit)
+    return Owners(owners=[Owner(name=name, repositories=count) for name, count in found])
 
 
 @router.get("/images", summary="Images by tag or digest")
