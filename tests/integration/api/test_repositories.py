@@ -193,6 +193,40 @@ def test_pushes_and_pulls_are_counted_and_bytes_once(api: Api):
     assert found["createdAt"] < found["lastPushedAt"] < found["lastPulledAt"]
 
 
+def test_use_over_time_is_for_everybody_who_sees_the_repository(api: Api):
+    api.make_users("uma", "vic")
+    api.make_repository("uma/used")
+    image = make_image()
+    api.as_("uma").client.push("uma/used", image, "v1")
+    path = "/api/v0/repositories/uma/used/usage"
+    days = api.as_("uma").get(path).expect(200).json["days"]
+    assert len(days) == 30
+    assert (days[-1]["pushes"], days[-1]["size"]) == (1, sum(map(len, image.blobs)))
+    assert {(one["pulls"], one["pushes"], one["size"]) for one in days[:-2]} == {(0, 0, 0)}
+    assert [one["day"] for one in days] == sorted({one["day"] for one in days})
+    assert len(api.as_("uma").get(path, days=400).expect(200).json["days"]) == 400
+    api.as_("uma").get(path, days=401).expect(400)
+    api.as_("vic").get(path).expect(404)
+
+
+def test_who_looked_a_while_ago_does_not_overwrite_what_another_one_changed(api: Api):
+    api.make_users("wes")
+    api.make_repository("wes/text", long_description="first", immutable_patterns=("v*",))
+    path, wes = "/api/v0/repositories/wes/text", api.as_("wes")
+    seen = {"longDescription": "first"}
+    wes.patch(path, {"longDescription": "second", "expected": seen}).expect(200)
+    refused = wes.patch(path, {"longDescription": "third", "expected": seen}).expect(409).json["errors"][0]
+    assert (refused["code"], refused["detail"]) == (
+        "SETTINGS_CHANGED",
+        [{"field": "longDescription", "value": "second"}],
+    )
+    assert wes.get(path).expect(200).json["longDescription"] == "second"
+    # Only what is expected counts.
+    wes.patch(path, {"shortDescription": "new", "expected": {"visibility": "private"}}).expect(200)
+    refused = wes.patch(path, {"expected": {"immutableTagPatterns": []}}).expect(409).json["errors"][0]
+    assert refused["detail"] == [{"field": "immutableTagPatterns", "value": ["v*"]}]
+
+
 def test_the_scan_mode_of_all_is_for_administrators(api: Api):
     api.make_repository("acme/scanned")
     toggle = f"{REPOSITORIES}/scan/toggle"

@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
+from pydantic.alias_generators import to_camel
 
 from dtr.accounts import (
     AccountInUse,
@@ -52,6 +53,7 @@ from dtr.registry import (
     ManifestReferenced,
     ManifestUnknown,
     NamespaceUnknown,
+    RepositoryChanged,
     RepositoryExists,
     RepositorySigned,
     RepositoryUnknown,
@@ -214,6 +216,8 @@ def _code(code: str) -> Callable[[Any], ApiError]:
     return lambda error: ApiError(code, str(error))
 
 
+_FIELDS = {"immutable_patterns": "immutableTagPatterns"}
+"""Settings of repositories that are called otherwise here."""
 _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     PromotionPolicyUnknown: _code("NO_SUCH_PROMOTION_POLICY"),
     PolicyUnknown: _code("NO_SUCH_PRUNING_POLICY"),
@@ -273,6 +277,10 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     RepositoryUnknown: _code("NO_SUCH_REPOSITORY"),
     TooManyPins: _code("TOO_MANY_PINNED_REPOSITORIES"),
     RepositoryExists: _code("REPOSITORY_EXISTS"),
+    RepositoryChanged: lambda error: ApiError(
+        "SETTINGS_CHANGED",
+        [{"field": _FIELDS.get(name) or to_camel(name), "value": one} for name, one in error.values.items()],
+    ),
     RepositorySigned: _code("REPOSITORY_CONTAINS_TAGS_IN_NOTARY"),
     TagSigned: _code("TAG_IN_NOTARY"),
     NamespaceUnknown: _code("NO_SUCH_ACCOUNT"),

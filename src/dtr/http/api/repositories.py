@@ -17,7 +17,7 @@ from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import NameInvalid, parse_repository_name
 from dtr.registry import Counts, Settings
-from dtr.registry.usage import of_repository
+from dtr.registry.usage import DAYS_KEPT, of_repository
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,6 +180,27 @@ class RepositoryForm(_Settings):
 class RepositoryChange(_Settings):
     """What of a repository is to be changed; what is missing stays."""
 
+    expected: _Settings | None = Field(
+        None,
+        description="Values that settings have to have before; else nothing is changed (`SETTINGS_CHANGED`). For"
+        " who changes what they looked at a while ago.",
+    )
+
+
+class UsageDay(Record):
+    """What was counted of a repository on a day."""
+
+    day: dt.date = Field(description="In UTC.")
+    pulls: int = Field(description="How often something was pulled.")
+    pushes: int = Field(description="How often something was pushed under a tag.")
+    size: int = Field(description="Bytes that it held when the day ended; today: that it holds.")
+
+
+class UsageHistory(Record):
+    """What was counted of a repository, day by day."""
+
+    days: list[UsageDay] = Field(description="The oldest first, without gaps; the last is today.")
+
 
 class RenameForm(Form):
     """Where a repository goes; what is missing stays."""
@@ -294,13 +315,31 @@ async def get_repository(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> R
     return await _record(caller, rooms, path, number)
 
 
-@one_router.patch("", summary="Change a repository", responses=errors(*_INVALID, *ON_REPOSITORY))
+@one_router.get("/usage", summary="Use of a repository over time", responses=errors(*FROM_REPOSITORY))
+async def get_repository_usage(
+    path: PathDep,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    days: Annotated[int, Query(ge=1, le=DAYS_KEPT, description="How many days.")] = 30,
+) -> UsageHistory:
+    """For everybody who may see it: pulls, pushes and size of each of the last days."""
+    scope = of_repository(await caller.require_on(path, Operation.SEE))
+    history = await rooms.usage.history([scope], days=days)
+    return UsageHistory(
+        days=[UsageDay(day=one.day, pulls=one.pulls, pushes=one.pushes, size=one.bytes) for one in history[scope]]
+    )
+
+
+@one_router.patch(
+    "", summary="Change a repository", responses=errors(*_INVALID, *ON_REPOSITORY, "SETTINGS_CHANGED")
+)
 async def patch_repository(
     path: PathDep, form: RepositoryChange, caller: CallerDep, rooms: RoomsDep
 ) -> RepositoryRecord:
     """For those who administer it."""
     number = await caller.require_on(path, Operation.CHANGE_SETTINGS)
-    await rooms.repositories.update(path, number=number, by=caller.actor, **form.changes)
+    expected = form.expected.changes if form.expected else {}
+    await rooms.repositories.update(path, number=number, expected=expected, by=caller.actor, **form.changes)
     return await _record(caller, rooms, path, number)
 
 
