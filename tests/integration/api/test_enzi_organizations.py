@@ -95,6 +95,14 @@ def test_members_are_listed_with_their_teams_for_who_asks_for_that(world: Api):
     assert "teams" not in world.admin.get(f"{ACME}/members", order="name").json["members"][0]
 
 
+def test_owners_see_when_members_logged_in_last(world: Api):
+    world.as_("bob").get(f"{ACCOUNTS}/bob").expect(200)
+    for name, sees in (("admin", True), ("ada", True), ("cher", False)):
+        listed = world.as_(name).get(f"{ACME}/members", order="name", details=True).expect(200).json["members"]
+        assert ("lastLogin" in listed[1]) is sees
+    assert "lastLogin" not in world.admin.get(f"{ACME}/members", order="name").json["members"][1]
+
+
 def test_a_team_is_made_read_changed_and_removed(world: Api):
     made = world.admin.post(f"{ACME}/teams", {"name": "ops", "type": "managed"}).expect(201).json
     acme = world.admin.get(ACME).json

@@ -254,7 +254,7 @@ async def list_namespace_grants(
     response: Response,
     contains: _Contains = "",
 ) -> NamespaceGrantList:
-    """To teams, then to users, then to robots, by name. For the owner, members of the organization, and auditors."""
+    """To teams, then to users, then to robots, by name. For the owner, the members, and auditors."""
     owner = await caller.require_in(namespace, Operation.SEE_NAMESPACE_ACCESS)
     place = await rooms.accounts.grants.on(owner.name)
     reasons = rooms.accounts.reasons

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
-from dtr.accounts import MemberFilter, MemberOrder, MemberQuery, Operation
+from dtr.accounts import MemberFilter, MemberOrder, MemberQuery, Operation, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.enzi.records import (
     LONGEST_TEXT,
@@ -21,7 +22,7 @@ from dtr.http.api.enzi.records import (
 )
 from dtr.http.api.enzi.rights import joined, own, owned
 from dtr.http.api.errors import errors
-from dtr.http.api.models import AccountRecord, Record
+from dtr.http.api.models import AccountRecord, Record, moment
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -65,6 +66,11 @@ class ListedMember(MemberRecord):
     teams: list[TeamOfMember] | None = Field(
         None, description="With `details`: the member's teams in the organization, by name."
     )
+    last_login: dt.datetime | None = Field(
+        None,
+        description="With `details`, for owners of the organization, administrators and auditors: when the member"
+        " logged in last, to the minute; missing: never.",
+    )
 
 
 class MemberList(List):
@@ -83,12 +89,15 @@ class MemberList(List):
         count: int,
         *,
         teams_in: str | None = None,
+        with_logins: bool = False,
     ) -> MemberList:
         """The page of the members that were `found`; with their teams in the organization of the id `teams_in`."""
         shown = found[: page.size]
         teams = {}
         if teams_in is not None:
             teams = await rooms.accounts.organizations.teams_of(teams_in, [one.account.id for one in shown])
+        details = await rooms.accounts.details(one.account for one in shown) if with_logins else {}
+        logins = {number: one.last_login_at for number, one in details.items()}
         return cls(
             members=[
                 ListedMember(
@@ -98,6 +107,7 @@ class MemberList(List):
                     ]
                     if teams
                     else None,
+                    last_login=None if (at := logins.get(one.account.id)) is None else moment(at),
                 )
                 for one in shown
             ],
@@ -160,15 +170,24 @@ async def list_members(
     caller: CallerDep,
     rooms: RoomsDep,
     response: Response,
-    details: Annotated[bool, Query(description="With the teams of each.")] = False,
+    details: Annotated[bool, Query(description="With the teams of each, and its last log-in.")] = False,
 ) -> MemberList:
     """For its members, and for administrators."""
     organization = await joined(caller, rooms.accounts, org)
     organizations = rooms.accounts.organizations
     found = await organizations.list_members(organization.id, query, limit=page.limit)
     size = (await organizations.sizes([organization]))[organization.id]
-    teams_in = organization.id if details else None
-    listed = await MemberList.of(rooms, found, page, query, size.members, teams_in=teams_in)
+    facts = (await caller.standing(f"{organization.name}/")).facts
+    owns = may(facts, Operation.MANAGE_ORGANIZATION) or caller.may(Operation.SEE_SYSTEM)
+    listed = await MemberList.of(
+        rooms,
+        found,
+        page,
+        query,
+        size.members,
+        teams_in=organization.id if details else None,
+        with_logins=details and owns,
+    )
     listed.told(response, size.members)
     return listed
 
