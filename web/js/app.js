@@ -2,6 +2,8 @@
 // There is no inline script, and nothing here is needed to use a page.
 import "./htmx-global.js";
 import "htmx.org/dist/ext/hx-sse.js";
+import "./palette.js";
+import "./live.js";
 
 const one = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -84,10 +86,6 @@ document.addEventListener("toast", (event) => toast(event.detail.value ?? event.
 document.addEventListener("htmx:after:swap", () => {
   const dialog = one("#dialog");
   if (dialog?.firstElementChild && !dialog.open) dialog.showModal();
-  // A log follows its end, unless the reader has scrolled up.
-  for (const log of all("[data-follow]")) {
-    if (log.scrollHeight - log.scrollTop - log.clientHeight < 240) log.scrollTop = log.scrollHeight;
-  }
   seeProblems();
 });
 one("#dialog")?.addEventListener("close", (event) => event.target.replaceChildren());

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from dtr import __version__
 from dtr.http.api.errors import ApiError, Moved, refusal
 from dtr.http.bodies import BodyTooLarge
-from dtr.http.ui import login, organizations, permissions, robots, teams
+from dtr.http.ui import job_forms, jobs, login, organizations, permissions, robots, teams
 from dtr.http.ui.pages import Routes
 from dtr.http.ui.visit import SIZES, Visit, receive_visit
 from dtr.http.ui.words import LANGUAGES
@@ -36,6 +36,8 @@ SUBJECTS = (
     robots.pages,
     permissions.pages,
     login.pages,
+    jobs.pages,
+    job_forms.pages,
 )
 _LARGEST_FORM = 1024 * 1024
 _STATIC = Path(__file__).with_name("static")
