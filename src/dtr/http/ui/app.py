@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from dtr import __version__
 from dtr.http.api.errors import ApiError, Moved, refusal
 from dtr.http.bodies import BodyTooLarge
-from dtr.http.ui import job_forms, jobs, login, organizations, permissions, robots, teams
+from dtr.http.ui import job_forms, jobs, login, organizations, permissions, repositories, robots, search, teams
 from dtr.http.ui.pages import Routes
 from dtr.http.ui.visit import SIZES, Visit, receive_visit
 from dtr.http.ui.words import LANGUAGES
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.ui")
 
 SUBJECTS = (
+    repositories.pages,
+    search.pages,
     organizations.pages,
     teams.pages,
     robots.pages,

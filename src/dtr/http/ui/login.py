@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from dtr.accounts import BadCredentials, TooManyAttempts
 from dtr.http.api.caller import CSRF_COOKIE, session_cookie
@@ -66,9 +65,3 @@ async def log_out(visit: Visit) -> Response:
         response.delete_cookie(session_cookie(visit.request))
         response.delete_cookie(CSRF_COOKIE)
     return response
-
-
-@pages.get("/")
-async def show_first(visit: Visit) -> Response:
-    """The first page: the repositories, or the log-in."""
-    return visit.redirect("/repositories" if visit.account else f"/login?next={quote('/repositories', safe='')}")

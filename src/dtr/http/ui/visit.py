@@ -52,6 +52,8 @@ SIZES = (25, 50, 100)
 FIELD = "csrf_token"
 """The form's field that repeats what only pages of ours know."""
 _YEAR = 365 * 86_400
+_RECENT = 6
+"""So many repositories are remembered."""
 _SAFE = frozenset({"GET", "HEAD"})
 
 
@@ -178,7 +180,33 @@ class Visit:
         except NameInvalid:
             raise ApiError("NO_SUCH_REPOSITORY", path[:255]) from None
         _, facts = await self.caller.stand_on(path, Operation.SEE)
-        return Repository(await self.call(repositories.get_repository, path=path), facts)
+        found = Repository(await self.call(repositories.get_repository, path=path), facts)
+        self._remember(path)
+        return found
+
+    @property
+    def recent(self) -> list[str]:
+        """
+        The paths of the repositories that this account looked at last in this browser, the last one first.
+
+        The browser keeps them, and may send anything: whoever shows them asks what of it the visitor may see.
+        """
+        owner, _, paths = self.request.cookies.get("recent", "").partition("|")
+        if owner != self._recent_owner or len(paths) > 4_000:
+            return []
+        return [one.replace(":", "/") for one in paths.split("|") if one][:_RECENT]
+
+    @property
+    def _recent_owner(self) -> str:
+        return self.account.id.partition("-")[0] if self.account else ""
+
+    def _remember(self, path: str) -> None:
+        """Let a repository be the one that was looked at last."""
+        before = self.recent
+        if self.request.method in _SAFE and before[:1] != [path]:
+            paths = [path, *(one for one in before if one != path)][:_RECENT]
+            kept = "|".join(one.replace("/", ":") for one in paths)
+            self.set_cookie("recent", f"{self._recent_owner}|{kept}", _YEAR)
 
     # --- the API ----------------------------------------------------------------------------------------------
 
