@@ -107,7 +107,7 @@ class Mirrors:
                 raise
             self.log.append(f"failed: {error}")
         finally:
-            self.log += [json.loads(line)["msg"] for line in run.lines]
+            self.log += [json.loads(line.data)["msg"] for line in run.lines]
 
     async def queued(self) -> list[tuple[str, dict[str, str]]]:
         """Action and parameters of the jobs that wait."""

@@ -29,7 +29,7 @@ from dtr.remotes import RemoteBusy, RemoteDenied, RemoteUnreachable
 from dtr.storage import StorageError
 
 if TYPE_CHECKING:
-    from dtr.jobs import Run
+    from dtr.jobs import Level, Run
     from dtr.mirrors.policies import MirroringPolicy
     from dtr.remotes import RemoteRepository
 
@@ -60,7 +60,7 @@ class _Poll:
         """Also what did not change since it was mirrored is looked at."""
         return self.run.parameters.get("everything") == "true"
 
-    def log(self, tag: str, text: str, level: str = "info") -> None:
+    def log(self, tag: str, text: str, level: Level = "info") -> None:
         """Write a line about a tag."""
         self.run.log(f"tag {tag}: {text}", level)
 
