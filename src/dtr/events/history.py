@@ -133,6 +133,11 @@ class Events:
                 return
             start = page[-1].id - 1
 
+    async def find_account(self, name: str) -> str | None:
+        """The id of the account that was called so last, and is gone; None: none ever was."""
+        row = await self._database.fetch_one(_FIND_DELETED_ACCOUNT, name=name)
+        return str(row[0]) if row else None
+
     async def find_repository(self, path: str) -> int | None:
         """The id of the repository that is called so, or was called so last; None: nothing ever was."""
         row = await self._database.fetch_one(_FIND_REPOSITORY, path=path)
@@ -286,6 +291,17 @@ _FIND_DELETED_REPOSITORY = Statement(
         events.c.object_type == "repository",
         events.c.type == "DELETE",
         events.c.object_name == bindparam("path", type_=Text),
+    )
+    .order_by(events.c.id.desc())
+    .limit(1)
+)
+_FIND_DELETED_ACCOUNT = Statement(
+    select(events.c.object_id)
+    .where(
+        not_(_is_pull),
+        events.c.object_type == "account",
+        events.c.type == "DELETE",
+        events.c.object_name == bindparam("name", type_=Text),
     )
     .order_by(events.c.id.desc())
     .limit(1)

@@ -326,3 +326,18 @@ def test_the_events_of_a_repository_are_exported_as_they_are_listed(world: Api):
     assert "GET" not in {row["type"] for row in rows}
     only = bob.get(f"{REPOSITORY}/export", format="csv", eventType="DELETE", objectType="tag").expect(200)
     assert [row["objectName"] for row in csv.DictReader(io.StringIO(only.body.decode()))] == ["v2"]
+
+
+def test_what_an_account_did_is_found_by_its_name_also_when_it_is_gone(world: Api):
+    found = events(world.admin, "/api/v0/events", actor="bob")
+    assert {one["actorName"] for one in found} == {"bob"}
+    ((bob,),) = world.rows("SELECT id FROM accounts WHERE name = 'bob'")
+    assert events(world.admin, "/api/v0/events", actor=bob) == found
+    world.make_users("gone")
+    world.make_repository("gone/own")
+    world.as_("gone").patch("/api/v0/repositories/gone/own", {"shortDescription": "mine"}).expect(200)
+    world.admin.delete("/api/v0/repositories/gone/own").expect(204)
+    world.admin.delete("/enzi/v0/accounts/gone").expect(204)
+    (change,) = events(world.admin, "/api/v0/events", actor="gone", eventType="UPDATE")
+    assert (change["actorName"], change["object"]["name"]) == ("gone", "gone/own")
+    assert events(world.admin, "/api/v0/events", actor="never-there") == []

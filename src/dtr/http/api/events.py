@@ -144,7 +144,7 @@ def _wanted(
 FilterDep = Annotated[Filter, Depends(_wanted)]
 
 
-async def _wanted_anywhere(
+async def wanted_anywhere(
     wanted: FilterDep,
     rooms: RoomsDep,
     repository: Annotated[
@@ -158,7 +158,20 @@ async def _wanted_anywhere(
     address: Annotated[
         str | None, Query(pattern=_PRINTABLE, max_length=100, description="Only what was done from this address.")
     ] = None,
+    actor: Annotated[
+        str | None,
+        Query(
+            pattern=_PRINTABLE,
+            max_length=255,
+            description="Only what the account of this name did: the one that is called so now, or was so last.",
+        ),
+    ] = None,
 ) -> Filter:
+    """What is asked for of the whole registry. What nobody and nothing is called did nothing."""
+    if actor is not None:
+        account = await rooms.accounts.find(actor)
+        found = account.id if account is not None else await rooms.events.find_account(actor)
+        wanted = replace(wanted, actor=found or "nobody")
     number = None
     if repository is not None:
         number = await rooms.events.find_repository(repository)
@@ -172,7 +185,7 @@ async def _wanted_anywhere(
 async def get_events(
     caller: CallerDep,
     rooms: RoomsDep,
-    wanted: Annotated[Filter, Depends(_wanted_anywhere)],
+    wanted: Annotated[Filter, Depends(wanted_anywhere)],
     page: PageDep,
     response: Response,
 ) -> EventList:
@@ -261,7 +274,7 @@ _Form = Annotated[
 async def export_events(
     caller: CallerDep,
     rooms: RoomsDep,
-    wanted: Annotated[Filter, Depends(_wanted_anywhere)],
+    wanted: Annotated[Filter, Depends(wanted_anywhere)],
     form: _Form = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> StreamingResponse:
