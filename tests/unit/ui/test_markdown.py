@@ -36,7 +36,7 @@ INERT = {
     "h4", "h5", "h6", "hr", "i", "ins", "kbd", "li", "ol", "p", "pre", "q", "s", "samp", "small", "span",
     "strong", "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul", "var",
 }  # fmt: skip
-ATTRIBUTES = {"href", "title", "rel", "start", "colspan", "rowspan", "open", "id"}
+ATTRIBUTES = {"href", "title", "rel", "start", "colspan", "rowspan", "open", "id", "tabindex"}
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -95,6 +95,7 @@ def test_markdown_is_what_people_write():
         "<code>c</code>",
         "<s>d</s>",
         "<th>a</th>",
+        '<pre tabindex="0">',
         "run &lt;x&gt;",
         "<summary>s</summary>",
     ):

@@ -77,6 +77,8 @@ def render(text: str) -> Markup:
         attribute_filter=_filter,
         url_schemes=_SCHEMES,
         url_relative="pass_through",
+        # They may be wider than the page: who has no mouse scrolls them, too.
+        set_tag_attribute_values={"table": {"tabindex": "0"}, "pre": {"tabindex": "0"}},
         link_rel="noopener noreferrer nofollow",
     )
     return Markup(cleaned)  # noqa: S704 - cleaned

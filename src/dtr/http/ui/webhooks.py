@@ -1,0 +1,368 @@
+"""
+Webhooks of a repository, of a namespace, and of the whole registry: the same pages at four places.
+
+Who made a webhook and may not manage it any more does not come here; over the API it can still be deleted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dtr.http.api import webhooks
+from dtr.http.api.errors import ApiError
+from dtr.http.api.models import NEVER
+from dtr.http.api.webhooks import WebhookForm, WebhookTestForm, WebhookUpdateForm
+from dtr.http.ui.activity import N_
+from dtr.http.ui.organizations import organization
+from dtr.http.ui.pages import Pages
+from dtr.http.ui.people import find_person
+from dtr.http.ui.problems import Refused
+from dtr.http.ui.repository import AT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.responses import Response
+
+    from dtr.http.api.webhooks import WebhookRecord
+    from dtr.http.ui.organizations import Organization
+    from dtr.http.ui.people import Person
+    from dtr.http.ui.visit import Listing, Repository, Visit
+
+pages = Pages()
+
+PLACES = (
+    f"{AT}/webhooks",
+    "/orgs/{org}/webhooks",
+    "/users/{name}/webhooks",
+    "/system/settings/webhooks",
+)
+TYPES = {
+    "TAG_PUSH": N_("An image is pushed under a tag"),
+    "TAG_PULL": N_("An image is pulled by a tag"),
+    "TAG_DELETE": N_("A tag is deleted"),
+    "MANIFEST_PUSH": N_("A manifest is pushed"),
+    "MANIFEST_PULL": N_("A manifest is pulled"),
+    "MANIFEST_DELETE": N_("A manifest is deleted"),
+    "PROMOTION": N_("An image is promoted from a repository"),
+    "PUSH_MIRRORING": N_("An image is mirrored to another registry"),
+    "POLL_MIRRORING": N_("An image is mirrored from another registry"),
+    "REPO_CREATED": N_("A repository is made"),
+    "REPO_UPDATED": N_("A repository is changed or renamed"),
+    "REPO_DELETED": N_("A repository is deleted"),
+    "REPO_EVENT": N_("A repository is made, changed or deleted"),
+}
+"""What can be told, in words. What only a scanner causes is not offered before there is one."""
+_OF_NAMESPACES = ("REPO_CREATED",)
+"""What cannot happen in a repository that is there already."""
+_FORMATS = {"dtr": N_("JSON as Docker Trusted Registry sent it"), "cloudevents": N_("CloudEvents 1.0")}
+_FIELDS = {
+    "tlsCert": "certificate",
+    "skipTLSVerification": "skip",
+    "INVALID_WEBHOOK": "endpoint",
+    "WEBHOOK_TEST_FAILED": "endpoint",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where webhooks are for."""
+
+    url: str
+    """The address of their list."""
+    key: str
+    """As the API has it: a repository, a namespace, or empty."""
+    repo: Repository | None = None
+    org: Organization | None = None
+    person: Person | None = None
+
+    @property
+    def types(self) -> list[str]:
+        """What can be told there."""
+        return [one for one in TYPES if self.repo is None or one not in _OF_NAMESPACES]
+
+
+async def _place(visit: Visit) -> Place:
+    """The place of the address, for who may manage its webhooks. Raises ApiError."""
+    if visit.path.startswith("/system/"):
+        visit.require_login()
+        if not visit.may("MANAGE_GLOBAL_WEBHOOKS"):
+            raise ApiError("NOT_AUTHORIZED")
+        return Place("/system/settings/webhooks", "")
+    if visit.path.startswith("/repositories/"):
+        repo = await visit.repository()
+        if not repo.may("MANAGE_REPOSITORY_WEBHOOKS"):
+            visit.require_login()
+            raise ApiError("NOT_AUTHORIZED")
+        return Place(f"{repo.url}/webhooks", repo.path, repo)
+    if visit.path.startswith("/orgs/"):
+        org = await organization(visit)
+        if not org.may("MANAGE_NAMESPACE_WEBHOOKS"):
+            raise ApiError("NOT_AUTHORIZED")
+        return Place(f"{org.url}/webhooks", org.name, org=org)
+    person = await find_person(visit)
+    if not person.has_webhooks:
+        raise ApiError("NOT_AUTHORIZED")
+    return Place(f"{person.url}/webhooks", person.name, person=person)
+
+
+def _at(ending: str = "") -> tuple[str, ...]:
+    return tuple(f"{place}{ending}" for place in PLACES)
+
+
+async def _one(visit: Visit, place: Place) -> WebhookRecord:
+    """The webhook of the address, if it is one of the place. Raises ApiError."""
+    webhook = await visit.call(webhooks.get_webhook, webhook=visit.values["webhook"])
+    if webhook.key != place.key:
+        raise ApiError("NO_SUCH_WEBHOOK", webhook.id)
+    return webhook
+
+
+# --- list -----------------------------------------------------------------------------------------------------
+
+
+@pages.get(*_at())
+async def list_webhooks(visit: Visit) -> Response:
+    """All of a place: what each tells, where, and how that goes."""
+    place = await _place(visit)
+    listing: Listing[list[WebhookRecord]]
+    if place.repo is not None:
+        listing = await visit.listing(webhooks.list_repo_webhooks, path=place.key, count=True)
+    elif place.key:
+        listing = await visit.listing(webhooks.list_namespace_webhooks, namespace=place.key, count=True)
+    else:
+        listing = await visit.listing(webhooks.list_webhooks, everywhere=True, count=True)
+    return visit.page("webhooks/list.html", at=place, listing=listing, types=_types(visit), never=NEVER)
+
+
+def _types(visit: Visit) -> dict[str, str]:
+    return {name: visit._(text) for name, text in TYPES.items()}
+
+
+# --- new ------------------------------------------------------------------------------------------------------
+
+
+@pages.get(*_at("/new"))
+async def show_form(visit: Visit) -> Response:
+    """A webhook to be made."""
+    place = await _place(visit)
+    kind = visit.query.get("type", "")
+    return _form(visit, place, {"type": kind if kind in place.types else "TAG_PUSH"})
+
+
+def _form(
+    visit: Visit, place: Place, typed: Mapping[str, str], refused: Refused | None = None, **more: Any
+) -> Response:
+    values = {"name": "", "endpoint": "", "format": "dtr", "certificate": "", "skip": "", "secret": "", **typed}
+    # A secret is not sent back: who typed one types it again, rather than lose it unseen.
+    wants_secret = bool(values.pop("secret"))
+    context: dict[str, Any] = {
+        "at": place,
+        "values": values,
+        "types": [(one, visit._(TYPES[one])) for one in place.types],
+        "formats": [(one, visit._(text), "") for one, text in _FORMATS.items()],
+        "wants_secret": wants_secret,
+        "trial": None,
+        **more,
+    }
+    if refused is None:
+        return visit.page("webhooks/new.html", **context)
+    return visit.refuse("webhooks/new.html", refused, **context)
+
+
+_TYPED = ("type", "name", "endpoint", "format", "certificate", "skip")
+
+
+@pages.post(*_at("/new"))
+async def create(visit: Visit) -> Response:
+    """Try the receiver out, or make the webhook."""
+    place = await _place(visit)
+    typed = {name: await visit.text(name) for name in _TYPED}
+    typed["secret"] = await visit.text("secret")
+    data = {
+        "type": typed["type"],
+        "endpoint": typed["endpoint"],
+        "format": typed["format"],
+        "tlsCert": typed["certificate"],
+        "skipTLSVerification": bool(typed["skip"]),
+    }
+    try:
+        if "try" in await visit.form():
+            answer = await visit.submit(webhooks.test_webhook, form=WebhookTestForm, data=data, fields=_FIELDS)
+            return _form(visit, place, typed, trial=answer)
+        data |= {"key": place.key, "name": typed["name"], "secret": typed["secret"]}
+        (made,) = await visit.submit(webhooks.create_webhook, form=WebhookForm, data=data, fields=_FIELDS)
+    except Refused as refused:
+        return _form(visit, place, typed, _said(refused))
+    return visit.redirect(
+        f"{place.url}/{made.id}", visit._("The webhook is there. It tells what happens from now on.")
+    )
+
+
+def _said(refused: Refused) -> Refused:
+    """What is wrong with a webhook, beside the field that it is about: the API says it in words only."""
+    problems = refused.problems
+    detail = problems.detail.lower()
+    for part, name in (("secret", "secret"), ("certificate", "certificate"), ("a name has", "name")):
+        if "endpoint" in problems.fields and part in detail and "endpoint" not in detail:
+            problems.fields[name] = problems.fields.pop("endpoint")
+    return refused
+
+
+# --- one ------------------------------------------------------------------------------------------------------
+
+
+@pages.get(*_at("/{webhook}"))
+async def show_webhook(visit: Visit) -> Response:
+    """What it tells and where, and what became of its deliveries."""
+    place = await _place(visit)
+    return await _show(visit, place, await _one(visit, place))
+
+
+async def _show(
+    visit: Visit, place: Place, webhook: WebhookRecord, refused: Refused | None = None, **more: Any
+) -> Response:
+    deliveries = await visit.listing(webhooks.list_webhook_deliveries, webhook=webhook.id, count=True)
+    values = {
+        "name": webhook.name,
+        "certificate": webhook.tls_cert,
+        "skip": webhook.skip_tls_verification,
+        "active": not webhook.inactive,
+    }
+    context: dict[str, Any] = {
+        "at": place,
+        "webhook": webhook,
+        "deliveries": deliveries,
+        "types": _types(visit),
+        "formats": {name: visit._(text) for name, text in _FORMATS.items()},
+        "values": values,
+        "trial": None,
+        "never": NEVER,
+        **more,
+    }
+    if refused is None:
+        return visit.page("webhooks/one.html", **context)
+    return visit.refuse("webhooks/one.html", refused, **context)
+
+
+@pages.post(*_at("/{webhook}"))
+async def change(visit: Visit) -> Response:
+    """Save what can be changed of it, or switch it on and off."""
+    place = await _place(visit)
+    webhook = await _one(visit, place)
+    form = await visit.form()
+    if "switch" in form:
+        data: dict[str, Any] = {"id": webhook.id, "inactive": await visit.text("switch") == "off"}
+    else:
+        data = {
+            "id": webhook.id,
+            "name": await visit.text("name"),
+            "tlsCert": await visit.text("certificate"),
+            "skipTLSVerification": bool(await visit.text("skip")),
+            **({"secret": ""} if await visit.text("unsigned") else {}),
+        }
+        if await visit.text("secret"):
+            data["secret"] = await visit.text("secret")
+    try:
+        await visit.submit(webhooks.update_webhook, form=WebhookUpdateForm, data=data, fields=_FIELDS)
+    except Refused as refused:
+        values = {
+            "name": data.get("name", webhook.name),
+            "certificate": data.get("tlsCert", webhook.tls_cert),
+            "skip": data.get("skipTLSVerification", webhook.skip_tls_verification),
+            "active": not webhook.inactive,
+        }
+        return await _show(visit, place, webhook, _said(refused), values=values)
+    if "switch" not in form:
+        return visit.redirect(f"{place.url}/{webhook.id}", visit._("The webhook is saved."))
+    said = visit._("The webhook is switched off.") if data["inactive"] else visit._("The webhook is switched on.")
+    undo = (f"{place.url}/{webhook.id}", {"switch": "on" if data["inactive"] else "off", "back": visit.back})
+    return visit.redirect(await _back(visit, place, webhook), said, undo=undo)
+
+
+async def _back(visit: Visit, place: Place, webhook: WebhookRecord) -> str:
+    """Where the switch was: in the list, or on the webhook's page."""
+    return place.url if await visit.text("from") == "list" else f"{place.url}/{webhook.id}"
+
+
+@pages.post(*_at("/{webhook}/test"))
+async def try_out(visit: Visit) -> Response:
+    """Send it a sample, and show what its receiver answers."""
+    place = await _place(visit)
+    webhook = await _one(visit, place)
+    return await _show(visit, place, webhook, trial=await visit.call(webhooks.try_webhook, webhook=webhook.id))
+
+
+@pages.get(*_at("/{webhook}/delete"))
+async def ask_delete(visit: Visit) -> Response:
+    """Ask; say what goes."""
+    place = await _place(visit)
+    webhook = await _one(visit, place)
+    return visit.confirm(
+        visit._("Delete the webhook {name}?", name=webhook.name or visit._(TYPES.get(webhook.type, webhook.type))),
+        verb=visit._("Delete the webhook"),
+        items=[
+            visit._(
+                "Nothing is sent to {endpoint} any more, also what waits to be sent.", endpoint=webhook.endpoint
+            ),
+            visit._("Its deliveries are forgotten."),
+        ],
+        back=f"{place.url}/{webhook.id}",
+    )
+
+
+@pages.post(*_at("/{webhook}/delete"))
+async def delete(visit: Visit) -> Response:
+    """Delete it."""
+    place = await _place(visit)
+    webhook = await _one(visit, place)
+    await visit.call(webhooks.delete_webhook, webhook=webhook.id)
+    return visit.redirect(place.url, visit._("The webhook is deleted."))
+
+
+# --- deliveries -----------------------------------------------------------------------------------------------
+
+
+@pages.get(*_at("/{webhook}/deliveries/{delivery}"))
+async def show_delivery(visit: Visit) -> Response:
+    """What was sent, what was answered."""
+    place = await _place(visit)
+    webhook = await _one(visit, place)
+    delivery = await visit.call(
+        webhooks.get_webhook_delivery, webhook=webhook.id, delivery=visit.values["delivery"]
+    )
+    return visit.page(
+        "webhooks/delivery.html",
+        at=place,
+        webhook=webhook,
+        delivery=delivery,
+        body=_pretty(delivery.body),
+        types=_types(visit),
+        never=NEVER,
+    )
+
+
+@pages.post(*_at("/{webhook}/deliveries/{delivery}/redeliver"))
+async def redeliver(visit: Visit) -> Response:
+    """Send it once more."""
+    place = await _place(visit)
+    webhook = await _one(visit, place)
+    delivery = visit.values["delivery"]
+    try:
+        again = await visit.submit(webhooks.redeliver_webhook, webhook=webhook.id, delivery=delivery)
+    except Refused as refused:
+        return await _show(visit, place, webhook, refused)
+    return visit.redirect(
+        f"{place.url}/{webhook.id}/deliveries/{again.id}",
+        visit._("It is sent once more: this is the new delivery."),
+    )
+
+
+def _pretty(body: str) -> str:
+    """JSON in lines; what is none as it is."""
+    try:
+        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    except ValueError:
+        return body
