@@ -295,13 +295,15 @@ def _problems(visit: Visit, typed: dict[str, str], data: dict[str, object]) -> P
     problems = Problems()
     if not typed["name"]:
         problems.add("name", visit._("Fill in this field."))
+    elif not _is_name(f"a/{typed['name']}"):
+        problems.add("name", visit._("Use small letters, digits, and . _ - between them."))
     if not typed["namespace"]:
         problems.add("namespace", visit._("Fill in this field."))
     if typed["immutability"] == "some" and not typed["patterns"]:
         problems.add("patterns", visit._("Say which tags: a pattern in each line."))
     limit = typed["limit"]
     if limit and not (limit.isascii() and limit.isdecimal() and len(limit) < 10):
-        problems.add("limit", visit._("Type a number."))
+        problems.add("limit", visit._("The tag limit is a number."))
     elif int(limit or 0) and typed["immutability"] != "off":
         problems.add(
             "limit", visit._("Tags that stay cannot be pushed out. Leave the limit empty, or let all tags move.")
