@@ -17,7 +17,19 @@ from starlette.responses import RedirectResponse, Response
 from dtr import __version__
 from dtr.http.api.errors import ApiError, Moved, refusal
 from dtr.http.bodies import BodyTooLarge
-from dtr.http.ui import job_forms, jobs, login, organizations, permissions, repositories, robots, search, teams
+from dtr.http.ui import (
+    job_forms,
+    jobs,
+    login,
+    organizations,
+    permissions,
+    repositories,
+    robots,
+    search,
+    tag,
+    tags,
+    teams,
+)
 from dtr.http.ui.pages import Routes
 from dtr.http.ui.visit import SIZES, Visit, receive_visit
 from dtr.http.ui.words import LANGUAGES
@@ -31,6 +43,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.ui")
 
 SUBJECTS = (
+    tags.pages,
+    tag.pages,
     repositories.pages,
     search.pages,
     organizations.pages,
