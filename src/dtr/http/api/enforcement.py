@@ -41,7 +41,7 @@ _ON_NAMESPACE = ("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT")
 _ON_REGISTRY = ("NOT_AUTHORIZED",)
 _LARGEST_PAGE = 500
 
-_Find: TypeAlias = Callable[[], Awaitable[Scope]]
+Find: TypeAlias = Callable[[], Awaitable[Scope]]
 """Where a policy holds, if the caller may. Asked after the body was read: one that is none is told first."""
 _Mode = Annotated[
     Literal["off", "report", "enforce"],
@@ -180,11 +180,13 @@ _INVALID = "INVALID_ENFORCEMENT_POLICY"
 # --- who may --------------------------------------------------------------------------------------------------
 
 
-async def _see_of_repository(path: PathDep, caller: CallerDep) -> _Find:
+async def see_of_repository(path: PathDep, caller: CallerDep) -> Find:
+    """Lets through who may look at what the repository wants signed."""
     return partial(_of_repository, path, caller, Operation.LIST_POLICIES)
 
 
-async def _edit_of_repository(path: PathDep, caller: CallerDep) -> _Find:
+async def edit_of_repository(path: PathDep, caller: CallerDep) -> Find:
+    """Lets through who may change what the repository wants signed."""
     return partial(_of_repository, path, caller, Operation.EDIT_POLICIES)
 
 
@@ -192,11 +194,13 @@ async def _of_repository(path: str, caller: Caller, operation: Operation) -> Sco
     return Scope(repository=await caller.require_on(path, operation))
 
 
-async def _see_of_namespace(namespace: str, caller: CallerDep) -> _Find:
+async def see_of_namespace(namespace: str, caller: CallerDep) -> Find:
+    """Lets through who may look at what the namespace wants signed."""
     return partial(_of_namespace, namespace, caller, Operation.SEE_NAMESPACE_ACCESS)
 
 
-async def _edit_of_namespace(namespace: str, caller: CallerDep) -> _Find:
+async def edit_of_namespace(namespace: str, caller: CallerDep) -> Find:
+    """Lets through who may change what the namespace wants signed."""
     return partial(_of_namespace, namespace, caller, Operation.MANAGE_NAMESPACE_ACCESS)
 
 
@@ -204,11 +208,13 @@ async def _of_namespace(namespace: str, caller: Caller, operation: Operation) ->
     return Scope(namespace=(await caller.require_in(namespace, operation)).id)
 
 
-async def _see_of_registry(caller: CallerDep) -> _Find:
+async def see_of_registry(caller: CallerDep) -> Find:
+    """Lets through who may look at what the registry wants signed."""
     return partial(_of_registry, caller, Operation.SEE_SYSTEM)
 
 
-async def _edit_of_registry(caller: CallerDep) -> _Find:
+async def edit_of_registry(caller: CallerDep) -> Find:
+    """Lets through who may change what the registry wants signed."""
     return partial(_of_registry, caller, Operation.ADMINISTER)
 
 
@@ -217,33 +223,33 @@ async def _of_registry(caller: Caller, operation: Operation) -> Scope:
     return REGISTRY
 
 
-_SeenRepository = Annotated[_Find, Depends(_see_of_repository)]
-_Repository = Annotated[_Find, Depends(_edit_of_repository)]
-_SeenNamespace = Annotated[_Find, Depends(_see_of_namespace)]
-_Namespace = Annotated[_Find, Depends(_edit_of_namespace)]
-_SeenRegistry = Annotated[_Find, Depends(_see_of_registry)]
-_Registry = Annotated[_Find, Depends(_edit_of_registry)]
+_SeenRepository = Annotated[Find, Depends(see_of_repository)]
+_Repository = Annotated[Find, Depends(edit_of_repository)]
+_SeenNamespace = Annotated[Find, Depends(see_of_namespace)]
+_Namespace = Annotated[Find, Depends(edit_of_namespace)]
+_SeenRegistry = Annotated[Find, Depends(see_of_registry)]
+_Registry = Annotated[Find, Depends(edit_of_registry)]
 
 
 # --- what is done, wherever -----------------------------------------------------------------------------------
 
 
-async def _get(rooms: Rooms, find: _Find) -> EnforcementPolicyRecord:
+async def _get(rooms: Rooms, find: Find) -> EnforcementPolicyRecord:
     return EnforcementPolicyRecord.of(await rooms.enforcement.get(await find()))
 
 
-async def _set(rooms: Rooms, find: _Find, form: EnforcementPolicyForm, caller: Caller) -> EnforcementPolicyRecord:
+async def _set(rooms: Rooms, find: Find, form: EnforcementPolicyForm, caller: Caller) -> EnforcementPolicyRecord:
     policy = await _policy(rooms, await find(), form)
     return EnforcementPolicyRecord.of(await rooms.enforcement.put(policy, by=caller.actor))
 
 
-async def _delete(rooms: Rooms, find: _Find, caller: Caller) -> None:
+async def _delete(rooms: Rooms, find: Find, caller: Caller) -> None:
     with contextlib.suppress(EnforcementPolicyUnknown):
         await rooms.enforcement.delete(await find(), by=caller.actor)
 
 
 async def _add_exception(
-    rooms: Rooms, find: _Find, form: EnforcementExceptionForm, caller: Caller
+    rooms: Rooms, find: Find, form: EnforcementExceptionForm, caller: Caller
 ) -> EnforcementExceptionRecord:
     scope = await find()
     value = form.value
@@ -259,7 +265,7 @@ async def _add_exception(
 
 
 async def _report(
-    rooms: Rooms, find: _Find, form: EnforcementPolicyForm | None, page: Page, response: Response
+    rooms: Rooms, find: Find, form: EnforcementPolicyForm | None, page: Page, response: Response
 ) -> list[EnforcementReportRecord]:
     scope = await find()
     page = page.at_most(_LARGEST_PAGE)

@@ -26,10 +26,12 @@ from dtr.http.ui import (
     repositories,
     robots,
     search,
+    system,
     tag,
     tags,
     teams,
 )
+from dtr.http.ui.banners import Banners
 from dtr.http.ui.pages import Routes
 from dtr.http.ui.visit import SIZES, Visit, receive_visit
 from dtr.http.ui.words import LANGUAGES
@@ -54,6 +56,7 @@ SUBJECTS = (
     login.pages,
     jobs.pages,
     job_forms.pages,
+    *system.SUBJECTS,
 )
 _LARGEST_FORM = 1024 * 1024
 _STATIC = Path(__file__).with_name("static")
@@ -131,6 +134,7 @@ class UI:
         self._rooms = rooms
         self._assets = Assets()
         self.templates = make_templates(self._assets)
+        self.templates.globals["banners"] = Banners()
         self.routes = Routes(SUBJECTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
