@@ -279,14 +279,21 @@ class Pruning:
 
         return await self._database.unit(work)
 
-    async def change(self, policy: PruningPolicy, *, only_future: bool, by: Actor = SYSTEM) -> PruningPolicy:
-        """Change a policy to what is given. Raises PolicyUnknown, PolicyInvalid."""
+    async def change(
+        self, policy: PruningPolicy, *, only_future: bool | None, by: Actor = SYSTEM
+    ) -> PruningPolicy:
+        """
+        Change a policy to what is given; with None for `only_future` it means the tags that it says (`since`).
+
+        Raises PolicyUnknown, PolicyInvalid.
+        """
         policy.check()
 
         async def work(tx: Transaction) -> PruningPolicy:
             if await tx.fetch_one(_LOCK, repository=policy.repository, id=policy.id) is None:
                 raise PolicyUnknown(policy.id)
-            written = replace(policy, since=await _clock(tx) if only_future else 0)
+            since = policy.since if only_future is None else await _clock(tx) if only_future else 0
+            written = replace(policy, since=since)
             await tx.execute(_UPDATE, which=policy.id, **_parameters(written))
             await _note(tx, "UPDATE", written, by)
             return written

@@ -111,7 +111,7 @@ class Condition:
 
     def found_in(self, tag: TagFacts) -> tuple[str, ...]:
         """What the tag has of what it asks for, the beginnings of ten at most; empty: nothing, or not known."""
-        found = _FIELDS[self.field].show(tag)
+        found = _FIELDS[self.field].show(self.operator, tag)
         return tuple(one[:_LONGEST_SHOWN] for one in sorted(found)[:_MOST_SHOWN])
 
     @property
@@ -305,8 +305,8 @@ class _Field:
     operators: tuple[str, ...]
     test: Callable[[str, tuple[str, ...]], _Test]
     """What an operator and its values ask."""
-    show: Callable[[TagFacts], Iterable[str]]
-    """What a tag has of it, for people; empty: nothing, or it is not known."""
+    show: Callable[[str, TagFacts], Iterable[str]]
+    """What a tag has of what an operator compares, for people; empty: nothing, or it is not known."""
     check: Callable[[str], object] = str
     """Raises ValueError for a value that it cannot have."""
     needs_scan: bool = False
@@ -338,7 +338,7 @@ def _texts(get: Callable[[TagFacts], Iterable[str] | None], *, needs_scan: bool 
 
         return holds
 
-    return _Field((*_TEXTS, *_ON_LISTS), test, lambda tag: get(tag) or (), needs_scan=needs_scan)
+    return _Field((*_TEXTS, *_ON_LISTS), test, lambda _operator, tag: get(tag) or (), needs_scan=needs_scan)
 
 
 def _number(get: Callable[[TagFacts], int | None], *, needs_scan: bool = False) -> _Field:
@@ -351,7 +351,7 @@ def _number(get: Callable[[TagFacts], int | None], *, needs_scan: bool = False) 
 
         return holds
 
-    def show(tag: TagFacts) -> tuple[str, ...]:
+    def show(_operator: str, tag: TagFacts) -> tuple[str, ...]:
         found = get(tag)
         return () if found is None else (str(found),)
 
@@ -380,12 +380,13 @@ def _age(get: _Moments) -> _Field:
     return _Field(_MOMENTS, test, _shown_moment(get), to_milliseconds)
 
 
-def _shown_moment(get: _Moments) -> Callable[[TagFacts], tuple[str, ...]]:
+def _shown_moment(get: _Moments) -> Callable[[str, TagFacts], tuple[str, ...]]:
     """The moment as the API writes moments; nothing: it never came."""
 
-    def show(tag: TagFacts) -> tuple[str, ...]:
-        _, came = get(tag)
-        return () if came is None else (dt.datetime.fromtimestamp(came / 1000, dt.UTC).isoformat(),)
+    def show(operator: str, tag: TagFacts) -> tuple[str, ...]:
+        latest, came = get(tag)
+        shown = latest if operator == "bf" else came
+        return () if shown is None else (dt.datetime.fromtimestamp(shown / 1000, dt.UTC).isoformat(),)
 
     return show
 
@@ -409,7 +410,7 @@ def _signed() -> _Field:
         wanted = values[0] == "true"
         return lambda tag, _now: None if tag.is_signed is None else tag.is_signed is wanted
 
-    def show(tag: TagFacts) -> tuple[str, ...]:
+    def show(_operator: str, tag: TagFacts) -> tuple[str, ...]:
         return () if tag.is_signed is None else (str(tag.is_signed).lower(),)
 
     return _Field(("eq",), test, show, _truth)

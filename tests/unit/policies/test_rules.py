@@ -338,6 +338,7 @@ def test_groups_have_a_depth():
         (rule("signed_by", "eq", "acme/ci"), ["acme/release"]),
         (rule("updated_at", "bf", "2020-01-01T00:00:00Z"), ["2027-01-14T20:00:00+00:00"]),
         (rule("last_pulled_at_duration", "bf", "720h"), ["2027-01-15T06:00:00+00:00"]),
+        (rule("last_pulled_at", "af", "2030-01-01T00:00:00Z"), ["2027-01-15T06:00:00+00:00"]),
         ({"not": rule("tag", "sw", "1.")}, ["1.4-alpine"]),
         ({"any": [rule("tag", "eq", "a"), rule("tag", "eq", "b")]}, []),
     ],
@@ -356,6 +357,8 @@ def test_what_is_not_known_or_does_not_matter_is_not_shown():
     assert found_in(rules, decide(rules, TAG, NOW), TAG) == ()
     rules = parse_rules([rule("last_pulled_at", "af", "2020-01-01T00:00:00Z")])
     assert found_in(rules, decide(rules, UNTOUCHED, NOW), UNTOUCHED) == ()
+    rules = parse_rules([rule("last_pulled_at_duration", "bf", "720h")])  # of what nobody pulled the push counts
+    assert found_in(rules, decide(rules, UNTOUCHED, NOW), UNTOUCHED) == ("2027-01-14T20:00:00+00:00",)
 
 
 def test_little_of_much_is_shown():

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.policies import JudgedPromotion
 
+_NONE = 0
+"""No repository has this id."""
 _ID = "^[ -~]{0,100}$"
 
 router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
@@ -157,6 +159,14 @@ class PromotionPolicyForm(Form):
     rules: list[RuleForm] = Field(default_factory=list, description=f"{RULES} Without any, every tag is meant.")
     target_repository: str = Field(description="`namespace/name`.")
     tag_template: str = Field("%n", description=_TEMPLATE)
+
+
+class PromotionTrial(PromotionPolicyForm):
+    """A promotion policy to be tried out."""
+
+    target_repository: str = Field(
+        "", description="`namespace/name`; without one, what is there already is not looked at."
+    )
 
 
 class PromotionPolicyChanges(Form):
@@ -288,7 +298,7 @@ async def create_promotion_policy(
 )
 async def try_promotion_policy(
     path: PathDep,
-    form: PromotionPolicyForm,
+    form: PromotionTrial,
     caller: CallerDep,
     rooms: RoomsDep,
     page: PageDep,
@@ -297,12 +307,14 @@ async def try_promotion_policy(
     newest: Newest = 0,
 ) -> list[PromotedTag] | list[JudgedPromotionRecord]:
     """
-    For administrators of both repositories.
+    For administrators of both repositories, of which the target may be missing.
 
     The answer lists the tags that would be promoted if they were pushed now, by name; none is.
     """
     source = await caller.require_on(path, Operation.EDIT_POLICIES)
-    target = await _require_on_target(caller, form.target_repository, Operation.EDIT_POLICIES)
+    target = _NONE
+    if form.target_repository:
+        target = await _require_on_target(caller, form.target_repository, Operation.EDIT_POLICIES)
     with refused_as("INVALID_PROMOTION_POLICY"):
         policy = _policy(source, path, target, form)
         policy.check()

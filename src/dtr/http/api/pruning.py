@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt  # noqa: TC003 - records need it
+import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +32,7 @@ from dtr.http.api.policies import (
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
 from dtr.jobs import CronUnknown
-from dtr.policies import PruningPolicy
+from dtr.policies import PolicyInvalid, PruningPolicy
 from dtr.policies.pruning import ACTION
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class PruningPolicyRecord(Record):
     enabled: bool
     rules: list[RuleRecord] = Field(description=RULES)
     keep: int = Field(description="So many of the newest tags that the rules mean stay.")
+    since: dt.datetime = Field(description="It means tags that were pushed since then; the year 1: all.")
     last_pruned_at: dt.datetime = Field(description="The year 1: never.")
     deleted: int = Field(description="So many tags went then.")
     newest: int = Field(description="So many stayed then as the newest.")
@@ -72,6 +73,7 @@ class PruningPolicyRecord(Record):
             enabled=policy.enabled,
             rules=rule_records(policy.rules),
             keep=policy.keep,
+            since=moment(policy.since or None),
             last_pruned_at=moment(policy.last_pruned_at),
             deleted=policy.last.deleted,
             newest=policy.last.newest,
@@ -89,6 +91,12 @@ class PruningPolicyForm(Form):
     enabled: bool = True
     rules: list[RuleForm] = Field(default_factory=list, description=RULES)
     keep: int = Field(0, description="So many of the newest tags that the rules mean stay.")
+
+
+class PruningTrial(PruningPolicyForm):
+    """A pruning policy to be tried out."""
+
+    since: str = Field("", description="Only tags that were pushed since then (RFC 3339); empty: all.")
 
 
 class PruningPolicyChanges(Form):
@@ -169,7 +177,7 @@ async def create_pruning_policy(
 )
 async def try_pruning_policy(
     path: PathDep,
-    form: PruningPolicyForm,
+    form: PruningTrial,
     caller: CallerDep,
     rooms: RoomsDep,
     page: PageDep,
@@ -180,7 +188,7 @@ async def try_pruning_policy(
     """For administrators of the repository. The answer lists the tags that would go, by name; none goes."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     with refused_as("INVALID_PRUNING_POLICY"):
-        policy = _policy(repository, form)
+        policy = replace(_policy(repository, form), since=_milliseconds(form.since))
         policy.check()
     judged = (one async for one in rooms.pruning.judge(policy, newest=newest) if explain or one.goes)
     shown = await page_of_tags(page, response, judged, lambda one: one.tag.name, newest=newest)
@@ -218,7 +226,12 @@ async def update_pruning_policy(
     rooms: RoomsDep,
     initial_evaluation: InitialEvaluation = True,
 ) -> PruningPolicyRecord:
-    """For administrators of the repository. It is worked off at once."""
+    """
+    For administrators of the repository. It is worked off at once.
+
+    When neither rules nor the number of tags that it keeps are given, and `initialEvaluation` is false, it means the
+    tags that it meant.
+    """
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     present = await rooms.pruning.get(repository, pruningpolicyid)
     with refused_as("INVALID_PRUNING_POLICY"):
@@ -228,7 +241,9 @@ async def update_pruning_policy(
             rules=present.rules if form.rules is None else read_rules(form.rules),
             keep=present.keep if form.keep is None else form.keep,
         )
-        changed = await rooms.pruning.change(policy, only_future=not initial_evaluation, by=caller.actor)
+        stays = not initial_evaluation and form.rules is None and form.keep is None
+        only_future = None if stays else not initial_evaluation
+        changed = await rooms.pruning.change(policy, only_future=only_future, by=caller.actor)
     return PruningPolicyRecord.of(changed, path, await _next_run(rooms))
 
 
@@ -261,6 +276,17 @@ async def _next_run(rooms: Rooms) -> int | None:
         return (await rooms.crons.get(ACTION)).next_run
     except CronUnknown:
         return None
+
+
+def _milliseconds(text: str) -> int:
+    """A moment in milliseconds since 1970 UTC; 0: none, or one that is earlier. Raises PolicyInvalid."""
+    try:
+        found = dt.datetime.fromisoformat(text) if text else None
+        if found is None or found.year < 1970:
+            return 0
+        return max(0, round((found if found.tzinfo else found.replace(tzinfo=dt.UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise PolicyInvalid("since is a moment (RFC 3339)") from None
 
 
 def _policy(repository: int, form: PruningPolicyForm) -> PruningPolicy:

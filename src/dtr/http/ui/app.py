@@ -21,8 +21,12 @@ from dtr.http.ui import (
     job_forms,
     jobs,
     login,
+    mirrors,
     organizations,
     permissions,
+    policies,
+    promotions,
+    pruning,
     repositories,
     robots,
     search,
@@ -45,6 +49,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.ui")
 
 SUBJECTS = (
+    policies.pages,
+    promotions.pages,
+    mirrors.pages,
+    pruning.pages,
     tags.pages,
     tag.pages,
     repositories.pages,
