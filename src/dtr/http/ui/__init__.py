@@ -8,7 +8,20 @@ what the script adds is in `web/js/`.
 
 from __future__ import annotations
 
-PLACES = ("", "docs", "login", "logout", "orgs", "repositories", "search", "static", "system", "users", "welcome")
+PLACES = (
+    "",
+    "account",
+    "docs",
+    "login",
+    "logout",
+    "orgs",
+    "repositories",
+    "search",
+    "static",
+    "system",
+    "users",
+    "welcome",
+)
 """The first parts of the paths that it answers."""
 
 __all__ = ["PLACES"]

@@ -18,6 +18,8 @@ from dtr import __version__
 from dtr.http.api.errors import ApiError, Moved, refusal
 from dtr.http.bodies import BodyTooLarge
 from dtr.http.ui import (
+    account,
+    accounts,
     job_forms,
     jobs,
     login,
@@ -62,6 +64,8 @@ SUBJECTS = (
     robots.pages,
     permissions.pages,
     login.pages,
+    accounts.pages,
+    account.pages,
     jobs.pages,
     job_forms.pages,
     *system.SUBJECTS,

@@ -124,7 +124,7 @@ async def list_accounts(
         str, Query(max_length=LONGEST_TEXT, description="A part of name or full name, in whatever case.")
     ] = "",
     details: Annotated[bool, Query(description="With what is for administrators and auditors.")] = False,
-    count: Annotated[bool, Query(description="Count what is asked for, in `foundCount`.")] = False,
+    counted: Annotated[bool, Query(alias="count", description="Count what is asked for, in `foundCount`.")] = False,
 ) -> AccountList:
     """For any user; the list of robots, and the details, are for administrators and auditors."""
     caller.require(Operation.SEE_SYSTEM if which == "robots" or details else Operation.SEE_ACCOUNTS)
@@ -136,7 +136,7 @@ async def list_accounts(
         users_count=counts.users,
         orgs_count=counts.organizations,
         resource_count=counts.users + counts.organizations,
-        found_count=await rooms.accounts.count_accounts(query) if count else None,
+        found_count=await rooms.accounts.count_accounts(query) if counted else None,
         next_page_start=query.marker(found[page.size]) if len(found) > page.size else "",
     )
     listed.told(response, listed.resource_count)
