@@ -113,7 +113,7 @@ async def list_organizations(visit: Visit) -> Response:
         )
         listed = [one.org for one in own.records.member_orgs]
     else:
-        listing = await visit.listing(accounts.list_accounts, which="orgs", contains=contains, count=True)
+        listing = await visit.listing(accounts.list_accounts, which="orgs", contains=contains, counted=True)
         listed = listing.records.accounts
         # Both lists are by name: what the visitor is in of those on the page is among the next ones of the other.
         own = await visit.listing(
@@ -388,7 +388,7 @@ async def change_access(visit: Visit) -> Response:
 # --- suggestions ------------------------------------------------------------------------------------------------
 
 
-@pages.get("/suggest")
+@pages.get("/search/suggest")
 async def suggest(visit: Visit) -> Response:
     """Names for what is being typed, for the list of a field; only with script."""
     visit.require_login()

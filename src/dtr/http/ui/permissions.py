@@ -72,7 +72,8 @@ async def new_grant(visit: Visit) -> Response:
     visit.require_login()
     repo = await visit.repository()
     await visit.caller.require_on(repo.path, Operation.MANAGE_TEAM_ACCESS)
-    kind = "team" if repo.record.namespace_type == "organization" else "user"
+    of_team = repo.record.namespace_type == "organization" and visit.query.get("kind") != "user"
+    kind = "team" if of_team else "user"
     form = {"kind": kind, "name": visit.query.get("name", "")[:200], "level": "read-only"}
     return visit.page("permissions/new.html", repo=repo, form=form)
 

@@ -90,7 +90,12 @@ async def _show(
     access = await visit.listing(
         robots.list_robot_access, start=visit.query.get("grants", "")[:1_024], size=_SHOWN, count=True, **where
     )
-    context: dict[str, Any] = {"url": _url(org, robot), "tokens": tokens, "access": access, "description": description}
+    context: dict[str, Any] = {
+        "url": _url(org, robot),
+        "tokens": tokens,
+        "access": access,
+        "description": description,
+    }
     if refused is None:
         return visit.page("organizations/robot.html", org=org, robot=robot, **context)
     return visit.refuse("organizations/robot.html", refused, org=org, robot=robot, **context)

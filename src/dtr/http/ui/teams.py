@@ -289,6 +289,8 @@ async def add_repository(visit: Visit) -> Response:
 async def change_repository(visit: Visit) -> Response:
     """Give it another level on a repository; `none` takes it away."""
     team = await find_team(visit)
+    if not team.sees_repositories:
+        raise ApiError("NOT_AUTHORIZED")
     path, level = await visit.text("name"), await visit.text("level")
     try:
         before = await grants.change(visit, "team", team.name, level, path)
