@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 
 from tests.support.api import Api
-from tests.support.images import Image, descriptor, make_artifact, make_built_image, make_image, make_index, make_tar
+from tests.support.images import (
+    Image,
+    descriptor,
+    make_artifact,
+    make_built_image,
+    make_image,
+    make_index,
+    make_tar,
+)
 from tests.support.signing import (
     artifact,
     cosign_layer,
@@ -66,7 +74,9 @@ def built_index() -> Image:
     unknown = {"os": "unknown", "architecture": "unknown"}
     manifests = [
         descriptor(IMAGE.media_type, IMAGE.payload, platform={"os": "linux", "architecture": "amd64"}),
-        descriptor(ARM.media_type, ARM.payload, platform={"os": "linux", "architecture": "arm64", "variant": "v8"}),
+        descriptor(
+            ARM.media_type, ARM.payload, platform={"os": "linux", "architecture": "arm64", "variant": "v8"}
+        ),
         descriptor(
             attested.media_type,
             attested.payload,

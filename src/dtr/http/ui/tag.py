@@ -372,7 +372,7 @@ async def ask_to_delete(visit: Visit) -> Response:
 @pages.post(f"{TAG}/delete")
 async def delete_tag(visit: Visit) -> Response:
     """Delete a tag."""
-    repo = await visit.repository()
+    repo = await _require(visit, "DELETE_TAG")
     name = visit.values["tag"]
     try:
         await visit.submit(tags.delete_repo_tag, path=repo.path, tag=name)
@@ -423,7 +423,7 @@ async def ask_to_forget(visit: Visit) -> Response:
 @pages.post(f"{TAG}/forget-signatures")
 async def forget_signatures(visit: Visit) -> Response:
     """Let what is signed under a name count no longer."""
-    repo = await visit.repository()
+    repo = await _require(visit, "MANAGE_TRUST")
     name = visit.values["tag"]
     try:
         await visit.submit(trust.delete_trust_tag, path=repo.path, tag=name)
@@ -458,7 +458,7 @@ async def ask_to_copy(visit: Visit) -> Response:
 @pages.post(f"{TAG}/copy")
 async def copy_one_tag(visit: Visit) -> Response:
     """Copy a tag to another repository."""
-    repo = await visit.repository()
+    repo = await _require(visit, "PROMOTE_FROM")
     name, target, target_tag = visit.values["tag"], await visit.text("target"), await visit.text("target_tag")
     try:
         await copy_tag(visit, repo, name, target, target_tag)
@@ -498,7 +498,7 @@ async def ask_to_push(visit: Visit) -> Response:
 @pages.post(f"{TAG}/push")
 async def push_tag(visit: Visit) -> Response:
     """Have a tag pushed to another registry."""
-    repo = await visit.repository()
+    repo = await _require(visit, "MIRROR_TAG")
     name = visit.values["tag"]
     typed = {one: await visit.text(one) for one in (*_PUSH_FIELDS, "skip")}
     stored = typed["remote"]
