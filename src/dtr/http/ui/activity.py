@@ -18,7 +18,7 @@ from dtr.events import EventType, Filter, Kind
 from dtr.http.api import events
 from dtr.http.api.errors import ApiError
 from dtr.http.ui.pages import Pages
-from dtr.http.ui.repository import AT
+from dtr.http.ui.repository import AT, N_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +34,6 @@ _TAGS = frozenset({"tag", "promotion", "push_mirroring", "poll_mirroring", "trus
 """Objects that are called like a tag of the repository in which it happened."""
 _DIGITS = 12
 """Of a digest, where it is only to be told from others."""
-
-
-def N_(text: str) -> str:  # noqa: N802 - the mark of a text to translate
-    """Mark a text that is translated later."""
-    return text
 
 
 # --- the page -------------------------------------------------------------------------------------------------

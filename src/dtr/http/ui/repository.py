@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -14,6 +15,7 @@ from dtr.http.api import listings, reasons, repositories, tags, trust
 from dtr.http.api.errors import ApiError
 from dtr.http.api.models import NEVER
 from dtr.http.api.repositories import RenameForm, RepositoryChange
+from dtr.http.ui import enforcement
 from dtr.http.ui.markdown import LONGEST, render, render_beginning
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.problems import Problems, Refused
@@ -32,12 +34,19 @@ PERIODS = {"30": 1, "90": 1, "364": 7}
 """How many days are drawn, and how many of them are one point."""
 
 
+def N_(text: str) -> str:  # noqa: N802 - the word by which texts are found
+    """A text that is translated where it is shown."""
+    return text
+
+
 # --- overview -------------------------------------------------------------------------------------------------
 
 
 @pages.get(AT)
 async def show_repository(visit: Visit) -> Response:
-    """The address of the repository itself leads to its overview."""
+    """The address of the repository itself leads to its overview, one with a slash at its end to the page."""
+    if visit.path.endswith("/"):
+        return visit.redirect(quote(visit.path.rstrip("/")), status=308)
     repo = await visit.repository()
     return visit.redirect(f"{repo.url}/info", status=308)
 
@@ -187,6 +196,18 @@ SECTIONS = {
     "scanning": ("scanOnPush",),
 }
 """The forms of the page, and the settings that each changes, as the API calls them."""
+_SAYINGS = (
+    (
+        "is no pattern of tags",
+        "patterns",
+        N_("One of these is no pattern: letters, digits, “.”, “_”, “-”, “*” and “?”."),
+    ),
+    ("there are at most", "patterns", N_("There are at most 100 patterns.")),
+    ("a tag limit is", "limit", N_("A tag limit is at most 1,000,000.")),
+    ("a tag limit needs", "limit", N_("A tag limit needs tags that can go: choose no protection.")),
+    ("descriptions have at most", "short", N_("A short description has at most 1,000 characters.")),
+)
+"""A part of what the API says is wrong with settings, the field that it is about, and what the page says."""
 _FIELDS = {
     "INVALID_REPOSITORY_VISIBILITY": "visibility",
     "shortDescription": "short",
@@ -229,10 +250,29 @@ async def _settings(
         seen=seen,
         section=section,
         signed=signed,
+        policy=await enforcement.load(visit, _signing(repo)),
         namespaces=[(one, one) for one in await _namespaces(visit, record.namespace)],
         is_read_only=visit.rooms.live.current.read_only_registry,
         problems=refused.problems if refused else Problems(),
     )
+
+
+def _signing(repo: Repository) -> enforcement.Place:
+    return enforcement.Place(
+        "repository",
+        repo.path,
+        f"{repo.url}/settings/signing",
+        may_edit=True,
+        template="repository/signing.html",
+        context={"repo": repo},
+    )
+
+
+async def _find_signing(visit: Visit) -> enforcement.Place:
+    return _signing(await _administered(visit, "EDIT_POLICIES"))
+
+
+enforcement.add(pages, f"{AT}/settings/signing", _find_signing)
 
 
 async def _namespaces(visit: Visit, own: str) -> list[str]:
@@ -268,6 +308,8 @@ async def change_settings(visit: Visit) -> Response:
         if refused.problems.code == "SETTINGS_CHANGED":
             repo = await visit.repository()
             refused = Refused(_changed(visit, repo, section), 409)
+        elif refused.problems.code == "INVALID_SETTINGS":
+            _say(visit, refused.problems)
         return await _settings(visit, repo, typed, refused, section)
     return visit.redirect(f"{repo.url}/settings", visit._("The settings are saved."))
 
@@ -298,6 +340,16 @@ def _read(visit: Visit, section: str, typed: Mapping[str, str]) -> tuple[dict[st
         "immutableTagPatterns": patterns,
         "tagLimit": int(limit or 0),
     }, problems
+
+
+def _say(visit: Visit, problems: Problems) -> None:
+    """Say at its field, in the visitor's words, what is wrong with a setting."""
+    for part, name, text in _SAYINGS:
+        if part in problems.detail:
+            problems.general.clear()
+            problems.fields = {name: visit._(text)}
+            problems.detail = ""
+            return
 
 
 def _changed(visit: Visit, repo: Repository, section: str) -> Problems:

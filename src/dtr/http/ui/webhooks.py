@@ -14,12 +14,11 @@ from dtr.http.api import webhooks
 from dtr.http.api.errors import ApiError
 from dtr.http.api.models import NEVER
 from dtr.http.api.webhooks import WebhookForm, WebhookTestForm, WebhookUpdateForm
-from dtr.http.ui.activity import N_
 from dtr.http.ui.organizations import organization
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.people import find_person
 from dtr.http.ui.problems import Refused
-from dtr.http.ui.repository import AT
+from dtr.http.ui.repository import AT, N_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,19 +194,40 @@ async def create(visit: Visit) -> Response:
         data |= {"key": place.key, "name": typed["name"], "secret": typed["secret"]}
         (made,) = await visit.submit(webhooks.create_webhook, form=WebhookForm, data=data, fields=_FIELDS)
     except Refused as refused:
-        return _form(visit, place, typed, _said(refused))
+        return _form(visit, place, typed, _said(visit, refused))
     return visit.redirect(
         f"{place.url}/{made.id}", visit._("The webhook is there. It tells what happens from now on.")
     )
 
 
-def _said(refused: Refused) -> Refused:
-    """What is wrong with a webhook, beside the field that it is about: the API says it in words only."""
+_SAYINGS = (
+    ("an endpoint without tls", "endpoint", N_("Without TLS (http://), “Trust whatever it shows” has to be on.")),
+    (
+        "an endpoint",
+        "endpoint",
+        N_("Nothing can be sent to this address. One looks like https://ci.example.org/hook."),
+    ),
+    ("the certificate is not", "certificate", N_("This is no certificate in PEM.")),
+    ("certificates have at most", "certificate", N_("This is too long to be a certificate.")),
+    ("a name has at most", "name", N_("A name has at most 200 characters, a secret 1,000.")),
+    ("there are at most", "", N_("There are as many webhooks for this as there can be: 100.")),
+    ("a type is one of", "type", N_("Choose one of the values.")),
+    ("a format is one of", "format", N_("Choose one of the values.")),
+    ("the webhook is inactive", "", N_("The webhook is switched off. Switch it on, then send once more.")),
+)
+"""How the API begins to say what is wrong with a webhook, the field that it is about, and what the page says."""
+
+
+def _said(visit: Visit, refused: Refused) -> Refused:
+    """What is wrong with a webhook, at its field, in the visitor's words."""
     problems = refused.problems
     detail = problems.detail.lower()
-    for part, name in (("secret", "secret"), ("certificate", "certificate"), ("a name has", "name")):
-        if "endpoint" in problems.fields and part in detail and "endpoint" not in detail:
-            problems.fields[name] = problems.fields.pop("endpoint")
+    found = next(((name, text) for part, name, text in _SAYINGS if detail.startswith(part)), None)
+    if problems.code == "INVALID_WEBHOOK" and found is not None:
+        problems.fields.clear()
+        problems.general.clear()
+        problems.detail = ""
+        problems.add(found[0], visit._(found[1]))
     return refused
 
 
@@ -274,7 +294,7 @@ async def change(visit: Visit) -> Response:
             "skip": data.get("skipTLSVerification", webhook.skip_tls_verification),
             "active": not webhook.inactive,
         }
-        return await _show(visit, place, webhook, _said(refused), values=values)
+        return await _show(visit, place, webhook, _said(visit, refused), values=values)
     if "switch" not in form:
         return visit.redirect(f"{place.url}/{webhook.id}", visit._("The webhook is saved."))
     said = visit._("The webhook is switched off.") if data["inactive"] else visit._("The webhook is switched on.")
@@ -353,7 +373,7 @@ async def redeliver(visit: Visit) -> Response:
     try:
         again = await visit.submit(webhooks.redeliver_webhook, webhook=webhook.id, delivery=delivery)
     except Refused as refused:
-        return await _show(visit, place, webhook, refused)
+        return await _show(visit, place, webhook, _said(visit, refused))
     return visit.redirect(
         f"{place.url}/{webhook.id}/deliveries/{again.id}",
         visit._("It is sent once more: this is the new delivery."),
