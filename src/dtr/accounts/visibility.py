@@ -143,14 +143,21 @@ def sees(
     namespace: ColumnElement[str],
     visibility: ColumnElement[str],
     path: ColumnElement[str],
+    *,
+    scoped: bool,
 ) -> ColumnElement[bool]:
-    """`VISIBLE` for whoever has the view, as a condition on these columns of another table."""
+    """
+    `VISIBLE` for whoever has the view, as a condition on these columns of another table.
+
+    Paths are only looked at for a token that is `scoped`: indexes need not have them.
+    """
     is_public = visibility == "public"
+    in_scope = _in_scope(path) if scoped else true()
     if view == "public":
         return is_public
     if view == "all":
-        return or_(is_public, _in_scope(path))
-    return or_(is_public, and_(_in_scope(path), or_(namespace.in_(SPACES), number.in_(GRANTED))))
+        return or_(is_public, in_scope)
+    return or_(is_public, and_(in_scope, or_(namespace.in_(SPACES), number.in_(GRANTED))))
 
 
 def asking(account: str | None, scope: TokenScope | None = None) -> dict[str, Any]:

@@ -347,7 +347,7 @@ repository_summaries = Table(  # what lists of repositories are filtered and sor
     Column("bytes", BigInteger, nullable=False, server_default="0"),
     Column("pulls", BigInteger, nullable=False, server_default="0"),
     Column("pushed_at", BigInteger, nullable=False, server_default="0"),  # 0: never
-    Index(None, "namespace_id"),
+    Index(None, "namespace_id", "visibility", "repository_id"),  # to count those of each
     postgresql_with=_lively,
 )
 

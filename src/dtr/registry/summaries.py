@@ -75,6 +75,7 @@ _COMPANION_LENGTHS = (71, 75, 76)
 """``sha256-`` and 64 digits, alone or with ``.sig`` or ``.att``, or with ``.sbom``."""
 
 _summary = repository_summaries.c
+_access = (_summary.repository_id, _summary.namespace_id, _summary.visibility, _summary.path)
 _repository = bindparam("repository", type_=BigInteger)
 _limit = bindparam("limit", type_=BigInteger)
 _is_no_companion = or_(
@@ -303,7 +304,7 @@ class Summaries:
         view = await self._accounts.standings.view(account)
         begin = _begin(query, start)
         rows = await self._database.fetch_all(
-            _statement(view, *_shape(query), query.order, bool(begin), False),
+            _statement(view, scope is not None, *_shape(query), query.order, bool(begin), False),
             limit=limit,
             **asking(account, scope),
             **_parameters(query),
@@ -318,7 +319,7 @@ class Summaries:
             return 0
         view = await self._accounts.standings.view(account)
         row = await self._database.fetch_one(
-            _statement(view, *_shape(query), query.order, False, True),
+            _statement(view, scope is not None, *_shape(query), query.order, False, True),
             **asking(account, scope),
             **_parameters(query),
         )
@@ -333,7 +334,9 @@ class Summaries:
         Takes two queries.
         """
         view = await self._accounts.standings.view(account)
-        rows = await self._database.fetch_all(_owners(view), limit=limit, **asking(account, scope))
+        rows = await self._database.fetch_all(
+            _owners(view, scope is not None), limit=limit, **asking(account, scope)
+        )
         return sorted((row[0], row[1]) for row in rows)
 
     async def details(self, ids: Iterable[int]) -> dict[int, Details]:
@@ -379,6 +382,7 @@ def _shape(query: RepositoryQuery) -> tuple[bool, _Text, bool, bool, bool | None
 @cache
 def _statement(
     view: View,
+    scoped: bool,
     in_namespace: bool,
     text: _Text,
     of_visibility: bool,
@@ -390,9 +394,7 @@ def _statement(
     starts: bool,
     counts: bool,
 ) -> Statement:
-    wanted: list[ColumnElement[bool]] = [
-        sees(view, _summary.repository_id, _summary.namespace_id, _summary.visibility, _summary.path)
-    ]
+    wanted: list[ColumnElement[bool]] = [sees(view, *_access, scoped=scoped)]
     if in_namespace:
         wanted.append(_summary.namespace_id == bindparam("namespace"))
     if text == "part":
@@ -425,11 +427,11 @@ def _statement(
 
 
 @cache
-def _owners(view: View) -> Statement:
+def _owners(view: View, scoped: bool) -> Statement:
     owned = func.count().label("owned")
     found = (
         select(_summary.namespace_id, owned)
-        .where(sees(view, _summary.repository_id, _summary.namespace_id, _summary.visibility, _summary.path))
+        .where(sees(view, *_access, scoped=scoped))
         .group_by(_summary.namespace_id)
         .order_by(owned.desc(), _summary.namespace_id)
         .limit(_limit)

@@ -648,7 +648,7 @@ CREATE TABLE repository_summaries (
     CONSTRAINT fk_repository_summaries_repository_id_repositories FOREIGN KEY (repository_id) REFERENCES repositories(id) ON DELETE CASCADE
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
-CREATE INDEX ix_repository_summaries_namespace_id ON public.repository_summaries USING btree (namespace_id);
+CREATE INDEX ix_repository_summaries_namespace_id_visibility_repository_id ON public.repository_summaries USING btree (namespace_id, visibility, repository_id);
 
 CREATE TABLE repository_user_grants (
     repository_id bigint NOT NULL,

@@ -680,7 +680,7 @@ CREATE TABLE repository_summaries (
     CONSTRAINT fk_repository_summaries_repository_id_repositories FOREIGN KEY(repository_id) REFERENCES repositories (id) ON DELETE CASCADE
 );
 
-CREATE INDEX ix_repository_summaries_namespace_id ON repository_summaries (namespace_id);
+CREATE INDEX ix_repository_summaries_namespace_id_visibility_repository_id ON repository_summaries (namespace_id, visibility, repository_id);
 
 CREATE VIRTUAL TABLE repository_texts USING fts5(path, folded, tokenize = 'trigram');
 

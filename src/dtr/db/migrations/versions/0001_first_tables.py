@@ -796,7 +796,10 @@ def upgrade() -> None:
         postgresql_with=lively,
     )
     op.create_index(
-        op.f("ix_repository_summaries_namespace_id"), "repository_summaries", ["namespace_id"], unique=False
+        op.f("ix_repository_summaries_namespace_id_visibility_repository_id"),
+        "repository_summaries",
+        ["namespace_id", "visibility", "repository_id"],
+        unique=False,
     )
     op.create_table(
         "pinned_repositories",
