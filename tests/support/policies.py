@@ -27,11 +27,7 @@ def make_policies(api: Api) -> dict[str, str]:
     """
     api.make_users("ada", "will", "rita", "adam", "pia")
     api.make_organization("acme", owners=("ada",), members=("will", "rita", "adam"))
-    for team, user, level in (
-        ("writers", "will", "read-write"),
-        ("readers", "rita", "read-only"),
-        ("app", "adam", "admin"),
-    ):
+    for team, user in (("writers", "will"), ("readers", "rita"), ("app", "adam")):
         api.make_team(f"acme/{team}", user)
     for path in ("acme/app", "acme/prod", "acme/test"):
         api.make_repository(path)

@@ -229,8 +229,8 @@ async def update_pruning_policy(
     """
     For administrators of the repository. It is worked off at once.
 
-    When neither rules nor the number of tags that it keeps are given, and `initialEvaluation` is false, it means the
-    tags that it meant.
+    When neither rules nor the number of tags that it keeps are given, and `initialEvaluation` is false, it means
+    the tags that it meant.
     """
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     present = await rooms.pruning.get(repository, pruningpolicyid)

@@ -248,9 +248,8 @@ async def switch_policy(visit: Visit) -> Response:
         initial_evaluation=False,
     )
     here = f"{repo.url}/pruning/{record.id}"
-    if enabled:
-        return visit.redirect(here, visit._("The policy is on, for tags that are pushed from now on."))
-    return visit.redirect(here, visit._("The policy is off."))
+    said = visit._("The policy is on.") if enabled else visit._("The policy is off.")
+    return visit.redirect(here, said, undo=(f"{here}/switch", {"enabled": str(not enabled).lower()}))
 
 
 @pages.get(f"{_AT}/{{id}}/run")
