@@ -284,6 +284,7 @@ async def _report(visit: Visit, place: Place) -> Response:
     """What the policy that is typed would refuse, a page of tags at a time."""
     typed = await _typed(visit)
     find = await _edit(visit, place)
+    await find()
     try:
         form = EnforcementPolicyForm.model_validate(_data(typed))
     except ValidationError as error:
@@ -304,6 +305,8 @@ async def _except(visit: Visit, place: Place) -> Response:
     names = ("kind", "value", "reason", "until")
     typed = {name: await visit.text(name) for name in names}
     data: dict[str, object] = {name: typed[name] for name in ("kind", "value", "reason")}
+    find = await _edit(visit, place)
+    await find()
     try:
         if typed["until"]:
             data["expiresAt"] = _end_of(visit, typed["until"])
@@ -312,7 +315,7 @@ async def _except(visit: Visit, place: Place) -> Response:
             form=EnforcementExceptionForm,
             data=data,
             fields={"NO_SUCH_ACCOUNT": "value", "expiresAt": "until", "expires_at": "until"},
-            find=await _edit(visit, place),
+            find=find,
         )
     except Refused as refused:
         return await _page(visit, place, wrong="exception", refused=_said(visit, refused), typed=dict(typed))

@@ -347,6 +347,7 @@ def _confirm(visit: Visit, record: StorageRecord, problems: Problems | None = No
 @pages.post(f"{_HERE}/{{storage}}/delete")
 async def forget_storage(visit: Visit) -> Response:
     """Forget a storage."""
+    visit.caller.require(Operation.ADMINISTER)
     record = await _get(visit)
     try:
         await visit.submit(storages.delete_storage, storage=record.name)
