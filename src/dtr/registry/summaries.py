@@ -299,19 +299,24 @@ class Summaries:
 
         The page begins with the repository of the marker `start`, or where it would be. Takes two queries.
         """
-        if not query.text.isprintable():
-            return []
-        view = await self._accounts.standings.view(account)
-        begin = _begin(query, start)
-        rows = await self._database.fetch_all(
-            _statement(view, scope is not None, *_shape(query), query.order, bool(begin), False),
-            limit=limit,
-            **asking(account, scope),
-            **_parameters(query),
-            **begin,
-        )
-        by_path = query.order == "name"
-        return [(number, path if by_path else f"{key}/{path}") for number, path, key in rows]
+        return (await self._page(account, query, scope, start, limit, counts=False))[0]
+
+    async def list_and_count(
+        self,
+        account: str | None,
+        query: RepositoryQuery,
+        *,
+        scope: TokenScope | None = None,
+        start: str = "",
+        limit: int,
+    ) -> tuple[list[tuple[int, str]], int]:
+        """The same, and how many there are on all pages. Takes two or three queries."""
+        # To look for a text takes longer than all else: it is done once. To carry the number through all rows
+        # takes longer than to count them.
+        if query.text and not _begin(query, start):
+            return await self._page(account, query, scope, start, limit, counts=True)
+        rows, _ = await self._page(account, query, scope, start, limit, counts=False)
+        return rows, await self.count(account, query, scope=scope)
 
     async def count(self, account: str | None, query: RepositoryQuery, *, scope: TokenScope | None = None) -> int:
         """How many `list_repositories` lists in the end. Takes two queries."""
@@ -319,11 +324,34 @@ class Summaries:
             return 0
         view = await self._accounts.standings.view(account)
         row = await self._database.fetch_one(
-            _statement(view, scope is not None, *_shape(query), query.order, False, True),
-            **asking(account, scope),
-            **_parameters(query),
+            _count(view, scope is not None, *_shape(query)), **asking(account, scope), **_parameters(query)
         )
         return int(row[0]) if row else 0
+
+    async def _page(
+        self,
+        account: str | None,
+        query: RepositoryQuery,
+        scope: TokenScope | None,
+        start: str,
+        limit: int,
+        *,
+        counts: bool,
+    ) -> tuple[list[tuple[int, str]], int]:
+        if not query.text.isprintable():
+            return [], 0
+        view = await self._accounts.standings.view(account)
+        begin = _begin(query, start)
+        rows = await self._database.fetch_all(
+            _page(view, scope is not None, *_shape(query), query.order, bool(begin), counts),
+            limit=limit,
+            **asking(account, scope),
+            **_parameters(query),
+            **begin,
+        )
+        by_path = query.order == "name"
+        found = [(number, path if by_path else f"{key}/{path}") for number, path, key, _ in rows]
+        return found, int(rows[0][3]) if rows else 0
 
     async def list_owners(
         self, account: str | None, *, scope: TokenScope | None = None, limit: int
@@ -379,8 +407,7 @@ def _shape(query: RepositoryQuery) -> tuple[bool, _Text, bool, bool, bool | None
     )
 
 
-@cache
-def _statement(
+def _wanted(
     view: View,
     scoped: bool,
     in_namespace: bool,
@@ -390,10 +417,8 @@ def _statement(
     is_signed: bool | None,
     pushed_within: bool,
     not_pushed_for: bool,
-    order: RepositoryOrder,
-    starts: bool,
-    counts: bool,
-) -> Statement:
+) -> list[ColumnElement[bool]]:
+    """The conditions of a list, with the parameters of `asking` and `_parameters`."""
     wanted: list[ColumnElement[bool]] = [sees(view, *_access, scoped=scoped)]
     if in_namespace:
         wanted.append(_summary.namespace_id == bindparam("namespace"))
@@ -412,14 +437,35 @@ def _statement(
         wanted.append(_summary.pushed_at >= now() - bindparam("within", type_=BigInteger))
     if not_pushed_for:
         wanted.append(_summary.pushed_at < now() - bindparam("before", type_=BigInteger))
-    if counts:
-        return Statement(select(func.count()).select_from(repository_summaries).where(*wanted))
+    return wanted
+
+
+@cache
+def _count(view: View, scoped: bool, *shape: Any) -> Statement:
+    """How many fit."""
+    return Statement(select(func.count()).select_from(repository_summaries).where(*_wanted(view, scoped, *shape)))
+
+
+@cache
+def _page(view: View, scoped: bool, *shape: Any) -> Statement:
+    """
+    Of those that fit, by the order, at most `limit` from `start` (and `key`) on: id, path, key, and how many fit.
+
+    The last three of the `shape` are the order, whether there is a start, and whether they are counted.
+    """
+    *filters, order, starts, counts = shape
+    wanted = _wanted(view, scoped, *filters)
     key = _KEYS.get(order)
     if starts:
         at_path = _summary.path >= bindparam("start")
         wanted.append(at_path if key is None else or_(key < _key_now, and_(key == _key_now, at_path)))
     return Statement(
-        select(_summary.repository_id, _summary.path, _summary.pulls if key is None else key)
+        select(
+            _summary.repository_id,
+            _summary.path,
+            _summary.pulls if key is None else key,
+            func.count().over() if counts else literal(0, BigInteger),
+        )
         .where(*wanted)
         .order_by(*([] if key is None else [key.desc()]), _summary.path)
         .limit(_limit)

@@ -56,6 +56,8 @@ async def found(
             break
         start = rows[page][1]
     assert await summaries.count(account, wanted, scope=scope) == len(ids)
+    counted = await summaries.list_and_count(account, wanted, scope=scope, start=start, limit=page + 1)
+    assert counted == (rows, len(ids))
     paths = {one.id: one.path for one in await rooms.repositories.get_many(ids)}
     return [paths[number] for number in ids]
 

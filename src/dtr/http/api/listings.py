@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - records need it
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
@@ -179,12 +179,12 @@ async def find_repositories(
         not_pushed_for=not_pushed_for,
         order=sort,
     )
+    listed: dict[str, Any] = {"scope": caller.scope, "start": page.start, "limit": page.limit}
     if page.wants_count:
-        counted = await rooms.summaries.count(caller.account_id, wanted, scope=caller.scope)
+        found, counted = await rooms.summaries.list_and_count(caller.account_id, wanted, **listed)
         response.headers[COUNT] = str(counted)
-    found = await rooms.summaries.list_repositories(
-        caller.account_id, wanted, scope=caller.scope, start=page.start, limit=page.limit
-    )
+    else:
+        found = await rooms.summaries.list_repositories(caller.account_id, wanted, **listed)
     shown = page.cut(response, found, lambda one: one[1])
     return await _found(caller, rooms, [number for number, _ in shown], with_pulls=recent_pulls)
 
