@@ -126,6 +126,8 @@ class Subject:
         prepare(metrics)
         self._front: Front = self.application.front(None, Metrics(metrics))
         self.queries = 0
+        self.bytes = 0
+        """Those of the last answer's body."""
         self._backends: list[Path] = []
         self._count_queries()
         self._tokens: dict[str, str] = {"": ""}
@@ -157,19 +159,24 @@ class Subject:
         nanoseconds = process_time_ns() + sum(int(one.read_text().split()[0]) for one in self._backends)
         return nanoseconds / 1e6
 
-    async def call(self, case: Case) -> tuple[float, float, int]:
-        """Milliseconds of CPU, those that passed, and queries. Raises AssertionError when it is refused."""
-        headers = [(b"host", b"localhost"), (b"accept", b"application/json")]
+    def headers(self, case: Case) -> list[tuple[bytes, bytes]]:
+        """Those of a request that say who calls, and for what."""
+        headers = [(b"accept", b"application/json")]
         if case.user:
             credentials = base64.b64encode(f"{case.user}:{self._tokens[case.user]}".encode())
             headers.append((b"authorization", b"Basic " + credentials))
+        return headers
+
+    async def call(self, case: Case) -> tuple[float, float, int]:
+        """Milliseconds of CPU, those that passed, and queries. Raises AssertionError when it is refused."""
         scope = {
             "type": "http", "http_version": "1.1", "method": "GET", "scheme": "https", "path": case.path,
             "raw_path": case.path.encode(), "query_string": urlencode(case.query).encode(), "root_path": "",
-            "headers": headers, "client": ("127.0.0.1", 1), "server": ("localhost", 443), "extensions": {},
+            "headers": [(b"host", b"localhost"), *self.headers(case)],
+            "client": ("127.0.0.1", 1), "server": ("localhost", 443), "extensions": {},
             "asgi": {"version": "3.0"},
         }  # fmt: skip
-        status = 0
+        status = self.bytes = 0
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -177,6 +184,7 @@ class Subject:
         async def send(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             status = message.get("status", status)
+            self.bytes += len(message.get("body", b""))
 
         self.queries = 0
         cpu, started = self._cpu(), perf_counter()
