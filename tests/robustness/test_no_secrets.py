@@ -480,7 +480,7 @@ def ask_for_everything(exposed: Exposed) -> None:
                 statuses.add(answer.status)
         for kind in ("jsonl", "csv", "json"):
             keep(exposed, client.send("GET", f"/api/v0/events/export?format={kind}", headers=headers))
-        for path in ("/api/v0/openapi.json", "/api/v0/docs", "/metrics"):
+        for path in ("/api/v0/openapi.json", "/docs/api", "/metrics"):
             keep(exposed, client.send("GET", path, headers=headers))
         client.close()
     admin = Client(server)

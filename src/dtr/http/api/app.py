@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -103,12 +104,22 @@ ROUTERS = (
 )
 
 
+def _paths() -> Paths:
+    return Paths(route for router in ROUTERS for route in router.routes)
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The API described in OpenAPI. Takes a moment, the first time."""
+    return describe(_paths().routes)
+
+
 def build(rooms: Rooms) -> ASGIApp:
     """The application over `rooms`."""
     app = FastAPI(title="dtr", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.rooms = rooms
-    paths = Paths(route for router in ROUTERS for route in router.routes)
-    app.router.routes[:] = [*docs.routes(lambda: describe(paths.routes)), *paths.routes]
+    paths = _paths()
+    app.router.routes[:] = [*docs.routes(document), *paths.routes]
     for kind in EXCEPTIONS:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_form)

@@ -20,6 +20,8 @@ from dtr.http.bodies import BodyTooLarge
 from dtr.http.ui import (
     account,
     accounts,
+    apidocs,
+    events,
     job_forms,
     jobs,
     login,
@@ -33,6 +35,7 @@ from dtr.http.ui import (
     repositories,
     robots,
     search,
+    sessions,
     system,
     tag,
     tags,
@@ -71,6 +74,9 @@ SUBJECTS = (
     jobs.pages,
     job_forms.pages,
     *system.SUBJECTS,
+    events.pages,
+    sessions.pages,
+    apidocs.pages,
 )
 _LARGEST_FORM = 1024 * 1024
 _STATIC = Path(__file__).with_name("static")

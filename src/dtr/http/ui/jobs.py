@@ -23,7 +23,7 @@ from starlette.responses import Response, StreamingResponse
 
 from dtr.accounts import Operation
 from dtr.http.api import jobs as api
-from dtr.http.api.errors import ApiError
+from dtr.http.ui.following import Followers
 from dtr.http.ui.job_words import (
     COUNTS,
     LABELS,
@@ -38,8 +38,9 @@ from dtr.http.ui.schedules import duration, in_words
 from dtr.jobs import STATES, JobUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
+    from dtr.http.ui.following import Look
     from dtr.http.ui.visit import Visit
     from dtr.jobs import Level
 
@@ -51,7 +52,6 @@ LINES = (100, 500, 2_000)
 """How many of the last lines of a log are shown."""
 MOST_STREAMS = 200
 _OPEN = {"waiting", "running", "cancel_request", "worker_dead", "worker_shutdown", "worker_resurrection"}
-_LOOK_SECONDS = 0.5
 _BATCH, _BATCH_SECONDS = 200, 0.1
 """Lines in a message, and how long it is to the next one at least."""
 _COMMENT_SECONDS = 15.0
@@ -204,7 +204,7 @@ async def show_job(visit: Visit) -> Response:
         levels=LEVELS,
         count=count,
         counts=LINES,
-        streams=streams.has_room,
+        streams=followers.has_room,
         tries=tries.jobs if len(tries.jobs) > 1 else [],
         show=Show(visit),
     )
@@ -262,6 +262,7 @@ async def cancel_job(visit: Visit) -> Response:
 @pages.post(f"{JOBS}/{{job}}/retry")
 async def retry_job(visit: Visit) -> Response:
     """Do the same once more."""
+    visit.caller.require(Operation.ADMINISTER)
     try:
         made = await visit.submit(api.try_job_again, jobID=visit.values["job"])
     except Refused as refused:  # it runs already: somebody else was faster
@@ -296,29 +297,7 @@ async def delete_job(visit: Visit) -> Response:
 # --- the log --------------------------------------------------------------------------------------------------
 
 
-class Streams:
-    """How many logs are being followed by this process."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open = 0
-
-    @property
-    def has_room(self) -> bool:
-        """Whether there may be another one."""
-        return self._open < self._most
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
-        """As long as one is open."""
-        self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
-
-
-streams = Streams(MOST_STREAMS)
+followers = Followers(MOST_STREAMS)
 
 
 @pages.get(f"{JOBS}/{{job}}/log")
@@ -328,7 +307,7 @@ async def follow_log(visit: Visit) -> Response:
     given = visit.request.headers.get("last-event-id") or visit.query.get("after", "-1")
     after = int(given) if re.fullmatch(r"-1|[0-9]{1,9}", given, re.ASCII) else -1
     level = _level(visit)
-    if streams.has_room and "text/event-stream" in visit.request.headers.get("accept", ""):
+    if followers.has_room and "text/event-stream" in visit.request.headers.get("accept", ""):
         headers = {"X-Accel-Buffering": "no"}
         return visit.answer(
             StreamingResponse(
@@ -353,32 +332,48 @@ async def follow_log(visit: Visit) -> Response:
 async def _stream(visit: Visit, job_id: str, after: int, level: Level) -> AsyncIterator[bytes]:
     """The messages of a log: its lines, how it is with the job whenever that changes, and at last its end."""
     began = said = time.monotonic()
-    known: object = None
-    with streams.open(), contextlib.suppress(ApiError, JobUnknown):
+    seen: Look | None = None
+    told: object = None
+    is_behind = False
+    async with followers.follow(visit, job_id) as watch:
         while time.monotonic() - began < _STREAM_SECONDS:
-            # How it is with it is read before its log: the log of one that ended is whole then.
-            job = await visit.call(api.get_job, jobID=job_id)
-            lines = await visit.call(api.get_job_logs, jobID=job_id, offset=after + 1, limit=_BATCH, level=level)
+            await watch.wait(seen, 0 if is_behind else _COMMENT_SECONDS)
+            if watch.is_gone:
+                break
+            if watch.is_over:
+                return
+            look = watch.look
+            if look is None or (look is seen and not is_behind):
+                if time.monotonic() - said >= _COMMENT_SECONDS:
+                    said = time.monotonic()
+                    yield b":\n\n"
+                continue
+            seen, job = look, look.job
+            lines: list[api.LineRecord] | Response = []
+            if look.last > after:
+                with contextlib.suppress(JobUnknown):
+                    lines = await visit.call(
+                        api.get_job_logs, jobID=job_id, offset=after + 1, limit=_BATCH, level=level
+                    )
             assert isinstance(lines, list)
+            is_behind = len(lines) == _BATCH
+            # What a level leaves out is not asked for again.
+            after = lines[-1].line_num if lines else max(after, look.last)
             state = (job.status, job.progress, job.worker_id, job.result)
-            if lines or state != known:
-                after = lines[-1].line_num if lines else after
+            if lines or state != told:
                 shown = visit.page(
                     "jobs/_more.html",
                     job=job,
                     lines=[Line.of(one) for one in lines],
-                    state=state != known,
+                    state=state != told,
                     poll=None,
                     show=Show(visit),
                 )
-                known, said = state, time.monotonic()
+                told, said = state, time.monotonic()
                 yield _message(bytes(shown.body), after)
-            if job.status not in _OPEN and len(lines) < _BATCH:
+            if job.status not in _OPEN and not is_behind:
                 break
-            if time.monotonic() - said >= _COMMENT_SECONDS:
-                said = time.monotonic()
-                yield b":\n\n"
-            await asyncio.sleep(_BATCH_SECONDS if len(lines) == _BATCH else _LOOK_SECONDS)
+            await asyncio.sleep(_BATCH_SECONDS)
         else:
             return
     yield b"event: end\ndata: end\n\n"  # it ended, or it is gone
