@@ -75,13 +75,20 @@ async def show_activity(visit: Visit) -> Response:
     """Who did what, the latest first."""
     repo = await _watched(visit)
     wanted = _wanted(visit, repo)
-    listing = await visit.listing(
-        events.list_repo_events,
-        namespace=repo.record.namespace,
-        reponame=repo.record.name,
-        wanted=wanted,
-        count=True,
-    )
+    namespace, name = repo.record.namespace, repo.record.name
+    listing = await visit.listing(events.list_repo_events, namespace=namespace, reponame=name, wanted=wanted)
+    count: int | None = len(listing.records.events)
+    if listing.next or visit.query.get("start"):
+        counted = await visit.listing(
+            events.list_repo_events,
+            namespace=namespace,
+            reponame=name,
+            wanted=wanted,
+            start="",
+            size=1,
+            count=True,
+        )
+        count = counted.count
     things = THINGS if repo.may("SEE_ALL_EVENTS") else {name: THINGS[name] for name in EVERYBODYS}
     types = TYPES if repo.may("SEE_ALL_EVENTS") else {name: TYPES[name] for name in ("CREATE", "UPDATE", "DELETE")}
     told = [
@@ -99,6 +106,7 @@ async def show_activity(visit: Visit) -> Response:
         "repository/activity.html",
         repo=repo,
         listing=listing,
+        count=count,
         told=told,
         types=[
             ("", visit._("Everything that was done")),

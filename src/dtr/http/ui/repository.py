@@ -190,6 +190,8 @@ async def _administered(visit: Visit, operation: str) -> Repository:
 
 # --- settings -------------------------------------------------------------------------------------------------
 
+_MOST_NAMESPACES = 50
+"""As many are offered in a list; of more, one is typed."""
 SECTIONS = {
     "general": ("shortDescription", "visibility"),
     "tags": ("immutableTags", "immutableTagPatterns", "tagLimit"),
@@ -240,6 +242,7 @@ async def _settings(
     }
     document = record.model_dump(by_alias=True, mode="json")
     seen = {name: json.dumps({one: document[one] for one in SECTIONS[name]}) for name in SECTIONS}
+    namespaces = await _namespaces(visit, record.namespace)
     collections = await visit.call(trust.list_trust_collections, path=repo.path)
     signed = [one for one in collections if any(role.tags > role.forgotten for role in one.roles)]
     return visit.page(
@@ -251,7 +254,8 @@ async def _settings(
         section=section,
         signed=signed,
         policy=await enforcement.load(visit, _signing(repo)),
-        namespaces=[(one, one) for one in await _namespaces(visit, record.namespace)],
+        namespaces=namespaces,
+        offers=[(one, one) for one in namespaces] if len(namespaces) <= _MOST_NAMESPACES else None,
         is_read_only=visit.rooms.live.current.read_only_registry,
         problems=refused.problems if refused else Problems(),
     )
@@ -281,8 +285,8 @@ async def _namespaces(visit: Visit, own: str) -> list[str]:
         return []
     if not await visit.may_in(own, "MANAGE_ORGANIZATION"):
         return [own]
-    found = await visit.call(listings.find_namespaces, limit=1_000)
-    return found.namespaces if own in found.namespaces else [own, *found.namespaces]
+    found = (await visit.call(listings.find_namespaces, limit=_MOST_NAMESPACES + 1)).namespaces
+    return found if own in found else [own, *found]
 
 
 @pages.post(f"{AT}/settings")
@@ -437,9 +441,10 @@ async def ask_delete(visit: Visit) -> Response:
 
 
 async def _ask_delete(visit: Visit, repo: Repository, problems: Problems | None = None) -> Response:
-    tagged = await visit.call(tags.count_repo_tags, path=repo.path)
+    tagged = await visit.listing(tags.list_repo_tags, path=repo.path, start="", size=1, count=True)
+    count = tagged.count or 0
     items = [
-        visit.n_("{n} tag goes at once, with its image.", "{n} tags go at once, with their images.", tagged.total),
+        visit.n_("{n} tag goes at once, with its image.", "{n} tags go at once, with their images.", count),
         visit._("Its settings, policies, webhooks and grants go, too. Nothing of it can be brought back."),
         visit._(
             "{size} are freed later, by the garbage collection, but for what other repositories hold, too.",
