@@ -30,6 +30,8 @@ from dtr.db.migrate import migrate
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
+    from playwright.sync_api import Browser
+
 
 _MOST_USES = 50
 """Of one database: what was deleted in it stays in its files."""
@@ -298,6 +300,15 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServ
 def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GCSServer]:
     """A running server that stands for Google Cloud Storage."""
     with run_gcs_server(tmp_path_factory.mktemp("gcs")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A running browser, for the tests of a module, none of which has an event loop of its own."""
+    from tests.support.chromium import run_chromium
+
+    with run_chromium() as running:
         yield running
 
 

@@ -22,6 +22,7 @@ from tests.support.tools import run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from playwright.sync_api import Browser
     from tests.support.engine import Docker
 
 PROJECT = Path(__file__).parents[2]
@@ -163,3 +164,36 @@ def test_the_authority_that_make_run_made_is_served(make_run: MakeRun, tmp_path:
     authority = tmp_path / "ca.pem"
     run("curl", "--silent", "--show-error", "--fail", "--insecure", "--output", authority, f"{address}/ca")
     run("curl", "--silent", "--show-error", "--fail", "--cacert", authority, f"{address}/health")
+
+
+def test_the_page_that_make_run_names_leads_to_the_first_pull(
+    make_run: MakeRun, docker: Docker, chromium: Browser
+) -> None:
+    """By clicking and by copying what the page says, from the log-in on."""
+    built = docker.build("my-app")
+    assert make_run.password is not None
+    page = chromium.new_page(ignore_https_errors=True)
+    page.set_default_timeout(30_000)
+    page.goto(f"https://localhost:{make_run.port}/")
+    page.get_by_label("User name").fill("admin")
+    page.get_by_label("Password").fill(make_run.password)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="New repository").first.click()
+    page.get_by_label("Name", exact=True).fill("my-app")
+    page.get_by_role("button", name="Create repository").click()
+    page.wait_for_url("**/admin/my-app/**")
+    page.goto(f"https://localhost:{make_run.port}/welcome")
+    commands = [str(one.get_attribute("data-copy")) for one in page.locator("[data-copy]").all()]
+
+    log_in, *others = [one for one in commands if one.startswith("docker ")]
+    environment = {**os.environ, **docker.environment}
+    assert "Login Succeeded" in type_password(log_in, make_run.password, environment)
+    for command in others:
+        if command.startswith("docker pull"):
+            docker.forget(command.split()[-1], "my-app")
+        run("bash", "-c", command, environment=environment)
+
+    assert docker.id(f"localhost:{make_run.port}/admin/my-app:latest") == built
+    page.goto(f"https://localhost:{make_run.port}/repositories/admin/my-app/tags")
+    assert page.get_by_role("link", name="latest").is_visible()
+    page.close()
