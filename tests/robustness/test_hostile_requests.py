@@ -309,7 +309,7 @@ def test_nobody_learns_which_accounts_and_private_repositories_there_are(api: Ap
         "/api/v0/index/autocomplete?query={}",
         "/api/v0/index/repositories?count=true&namespace={}",
         "/api/v0/index/repositories?count=true&query={}",
-        "/api/v0/index/repositories/named?path={}/app",
+        "/api/v0/index/repositories/named?repository={}/app",
         "/api/v0/index/images?query={}/app:1",
         "/api/v0/index/namespaces?query={}",
         "/api/v0/accounts/{}/pinnedRepositories",

@@ -68,7 +68,7 @@ def test_filters_and_pages(api: Api):
 
 def test_repositories_by_their_paths_and_their_owners(api: Api):
     wanted = ["ada/workshop", "acme/shop", "no/such", "acme", ""]
-    answer = api.as_("bob").get(f"{LIST}/named?" + "&".join(f"path={one}" for one in wanted)).expect(200)
+    answer = api.as_("bob").get(f"{LIST}/named?" + "&".join(f"repository={one}" for one in wanted)).expect(200)
     assert [one["repository"]["name"] for one in answer.json["repositories"]] == ["shop"]
     owners = "/api/v0/index/owners"
     assert api.as_(None).get(owners).expect(200).json == {"owners": [{"name": "acme", "repositories": 1}]}

@@ -49,6 +49,8 @@ RIGHTS = """
     paul at public   401 +   403 403 403 403 403 403 403 +   +   401 403 403 403
     why private      401 404 403 403 +   +   404 +   404 +   +   401 404 403 403
     why public       401 +   403 403 +   +   403 +   403 +   +   401 403 403 403
+    paul's private   401 404 403 403 403 403 403 403 403 403 +   401 403 403 403
+    paul's public    401 +   403 403 403 403 403 403 403 403 +   401 403 403 403
     manage private   401 404 403 403 +   +   404 +   404 403 +   401 404 403 403
     manage public    401 403 403 403 +   +   403 +   403 403 +   401 403 403 403
     cache private    401 404 403 403 404 +   404 +   404 403 +   401 404 403 403
@@ -534,16 +536,16 @@ MATRIX = {
     ),
     # --- search
     "GET /api/v0/index/repositories": Row("found"),
-    "GET /api/v0/index/repositories/named": Row("found", query={"path": "acme/public"}),
+    "GET /api/v0/index/repositories/named": Row("found", query={"repository": "acme/public"}),
     "GET /api/v0/index/owners": Row("found"),
     "GET /api/v0/index/images": Row("found", query={"query": "a:v1"}),
     "GET /api/v0/index/namespaces": Row("logged in"),
     "GET /api/v0/accounts/{username}/pinnedRepositories": Row("self or auditor", path={"username": "paul"}),
     "PUT /api/v0/accounts/{username}/pinnedRepositories/{namespace}/{reponame}": Row(
-        "self", path={"username": "paul", "namespace": "acme", "reponame": "public"}
+        "paul's", path={"username": "paul"}, in_organization=True
     ),
     "DELETE /api/v0/accounts/{username}/pinnedRepositories/{namespace}/{reponame}": Row(
-        "self", path={"username": "paul", "namespace": "acme", "reponame": "public"}
+        "paul's", path={"username": "paul"}, in_organization=True
     ),
     "GET /api/v0/index/autocomplete": Row("found", query={"query": "a"}),
     "GET /api/v0/index/dockersearch": Row("found", query={"q": "a"}),

@@ -212,7 +212,8 @@ async def find_named_repositories(
     caller: CallerDep,
     rooms: RoomsDep,
     path: Annotated[
-        list[str], Query(max_length=_MOST_NAMED, description="What they are called, `NAMESPACE/NAME`.")
+        list[str],
+        Query(alias="repository", max_length=_MOST_NAMED, description="What they are called, `NAMESPACE/NAME`."),
     ],
 ) -> FoundRepositories:
     """Those of them that are there, and that the caller may see, in the order of the paths."""
