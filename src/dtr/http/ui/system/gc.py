@@ -240,9 +240,10 @@ async def ask_to_run(visit: Visit) -> Response:
     visit.caller.require(Operation.ADMINISTER)
     found = await visit.call(system.get_garbage, grace=_GRACE)
     items = [
-        visit._(
-            "{blobs} blobs of {size} go at once.",
-            blobs=visit.words.number(found.blobs),
+        visit.n_(
+            "{n} blob of {size} goes at once.",
+            "{n} blobs of {size} go at once.",
+            found.blobs,
             size=visit.words.size(found.blob_bytes),
         ),
         visit._(
@@ -253,6 +254,8 @@ async def ask_to_run(visit: Visit) -> Response:
             repositories=visit.words.number(found.repositories),
         ),
     ]
+    if not (found.blobs or found.manifests or found.links or found.repositories):
+        items = [visit._("At present there is nothing that could go.")]
     return visit.confirm(
         visit._("Collect garbage now?"),
         verb=visit._("Collect garbage"),

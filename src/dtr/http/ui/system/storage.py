@@ -390,6 +390,7 @@ async def _form(
         record=record,
         secrets={name for name, value in known.items() if value == MASK},
         typed=typed,
+        retype=typed.get("retype", ()),
         trial=trial,
         problems=problems or Problems(),
         here=f"{_HERE}/{record.name}" if record else f"{_HERE}/new",
@@ -432,14 +433,18 @@ async def _typed(visit: Visit, driver: str, kind: Kind, record: StorageRecord | 
     kept = frozenset(name for name, value in (record.parameters if record else {}).items() if value == MASK)
     parameters = await typed_parameters(visit, kind, kept, problems)
     shown: dict[str, Any] = {field.name: await visit.text(field.name) for field in kind.all}
+    retype: list[str] = []
     for field in kind.all:
         if field.kind == "switch":
             shown[field.name] = shown[field.name] == "on"
         elif field.kind in {"secret", "document"}:
+            if shown[field.name]:
+                retype.append(field.name)
             shown[field.name] = ""  # no secret is sent back to a browser
     for name in ("name", "redirect_seconds", "redirect_except", "use", "changed_at"):
         shown[name] = await visit.text(name)
     shown["redirect"] = await visit.text("redirect") == "on"
+    shown["retype"] = retype
     seconds = _whole(visit, "redirect_seconds", shown["redirect_seconds"], problems) if shown["redirect"] else None
     data = {
         "driver": driver,
