@@ -123,7 +123,7 @@ def test_a_policy_works_when_it_is_told_so_also_switched_off(world: Api):
     ada = world.as_("ada")
     made = ada.post(POLICIES, {"enabled": False, "rules": [OLD], "keep": 1}).expect(201).json
     next_run = dt.datetime.fromisoformat(made["nextRun"])
-    assert (next_run.minute % 15, next_run.second) == (0, 0)
+    assert (next_run.minute % 15, next_run.second, made["schedule"]) == (0, 0, "0 */15 * * * *")
     world.as_("rita").post(f"{POLICIES}/{made['id']}/run").expect(403)
     assert ada.post(f"{POLICIES}/none/run").expect(404).codes == ["NO_SUCH_PRUNING_POLICY"]
     ada.post(f"{POLICIES}/{made['id']}/run").expect(202)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,7 +130,7 @@ TAG = TagFacts(name="debug", updated_at=NOW, size=5_000_000, labels={"stage": "t
     [
         (rule("tag", "sw", "2."), "The tag name does not start with 2."),
         ({"not": rule("tag", "sw", "de")}, "The tag name starts with de"),
-        (rule("tag", "oo", "a", "b", "c"), "The tag name is not one of a, b, or c"),
+        (rule("tag", "oo", "a", "b", "c"), "The tag name is not one of a, b or c"),
         (rule("signed", "eq", "true"), "It is not signed"),
         (rule("size", "lt", "1000"), "Here 5 MB. Rule: the size is less than 1 kB"),
         (rule("label", "eq", "stage=production"), "Here stage=test. Rule: a label is stage=production"),
@@ -145,10 +147,17 @@ def test_the_reason_is_said(document: Any, said: str):
     assert judged(document, TAG) == said
 
 
+@pytest.mark.parametrize(("operator", "said"), [("bf", "longer ago than"), ("af", "within the last")])
+def test_how_long_ago_it_was_is_said(operator: str, said: str):
+    pulled = replace(TAG, updated_at=0, last_pulled_at=NOW - 700_000_000 * (1 if operator == "bf" else 9))
+    reason = judged(rule("last_pulled_at_duration", operator, "336h"), pulled)
+    assert re.fullmatch(rf"It was .+\. Rule: the last pull is {said} 2 weeks", reason)
+
+
 def test_long_lists_are_cut_in_sentences():
     rows = rules.rows_of(rule_records(parse_rules([rule("tag", "oo", *(f"v{number}" for number in range(900)))])))
     assert (
-        rules.joined(rows, words_of("en")).striptags() == "the tag name is one of v0, v1, v2, v3, v4, and 895 more"
+        rules.joined(rows, words_of("en")).striptags() == "the tag name is one of v0, v1, v2, v3, v4 and 895 more"
     )
 
 

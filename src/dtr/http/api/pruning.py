@@ -37,6 +37,7 @@ from dtr.policies.pruning import ACTION
 
 if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
+    from dtr.jobs import Cron
     from dtr.policies import Judged
 
 router = APIRouter(
@@ -60,13 +61,14 @@ class PruningPolicyRecord(Record):
     protected: int = Field(description="So many stayed then, for they are immutable.")
     waiting: int = Field(description="For so many tags it waited for a scan then.")
     last_job: str = Field(description="Id of the job that did it, as far as jobs are kept.")
-    next_run: dt.datetime = Field(
-        description="When the policies of all repositories are worked off next; the year 1: that is not planned."
+    schedule: str = Field(
+        description="When the policies of all repositories are worked off, as crons have it; empty: never."
     )
+    next_run: dt.datetime = Field(description="When that is next; the year 1: never.")
 
     @classmethod
-    def of(cls, policy: PruningPolicy, path: str, next_run: int | None) -> PruningPolicyRecord:
-        """The record of a policy of the repository at `path`; `next_run` in milliseconds since 1970 UTC."""
+    def of(cls, policy: PruningPolicy, path: str, cron: Cron | None) -> PruningPolicyRecord:
+        """The record of a policy of the repository at `path`; `cron` says when it is worked off."""
         return cls(
             id=policy.id,
             repository=path,
@@ -81,7 +83,8 @@ class PruningPolicyRecord(Record):
             protected=policy.last.protected,
             waiting=policy.last.waiting,
             last_job=policy.last_job,
-            next_run=moment(next_run),
+            schedule=cron.schedule if cron else "",
+            next_run=moment(cron.next_run if cron else None),
         )
 
 
@@ -143,8 +146,8 @@ async def list_pruning_policies(
     """For whoever was granted something on the repository, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
     found = await policy_page(page, response, rooms.pruning.list_policies, repository)
-    following = await _next_run(rooms)
-    return [PruningPolicyRecord.of(one, path, following) for one in found]
+    cron = await _find_cron(rooms)
+    return [PruningPolicyRecord.of(one, path, cron) for one in found]
 
 
 @router.post(
@@ -166,7 +169,7 @@ async def create_pruning_policy(
     with refused_as("INVALID_PRUNING_POLICY"):
         policy = _policy(repository, form)
         made = await rooms.pruning.create(policy, only_future=not initial_evaluation, by=caller.actor)
-    return PruningPolicyRecord.of(made, path, await _next_run(rooms))
+    return PruningPolicyRecord.of(made, path, await _find_cron(rooms))
 
 
 @router.post(
@@ -209,7 +212,7 @@ async def get_pruning_policy(
     """For whoever was granted something on the repository, and auditors."""
     repository = await caller.require_on(path, Operation.LIST_POLICIES)
     found = await rooms.pruning.get(repository, pruningpolicyid)
-    return PruningPolicyRecord.of(found, path, await _next_run(rooms))
+    return PruningPolicyRecord.of(found, path, await _find_cron(rooms))
 
 
 @router.put(
@@ -244,7 +247,7 @@ async def update_pruning_policy(
         stays = not initial_evaluation and form.rules is None and form.keep is None
         only_future = None if stays else not initial_evaluation
         changed = await rooms.pruning.change(policy, only_future=only_future, by=caller.actor)
-    return PruningPolicyRecord.of(changed, path, await _next_run(rooms))
+    return PruningPolicyRecord.of(changed, path, await _find_cron(rooms))
 
 
 @router.post(
@@ -270,10 +273,10 @@ async def delete_pruning_policy(path: PathDep, pruningpolicyid: str, caller: Cal
     await rooms.pruning.delete(repository, pruningpolicyid, by=caller.actor)
 
 
-async def _next_run(rooms: Rooms) -> int | None:
-    """When policies are worked off next, milliseconds since 1970 UTC; None: no schedule says so."""
+async def _find_cron(rooms: Rooms) -> Cron | None:
+    """When policies are worked off; None: no schedule says so."""
     try:
-        return (await rooms.crons.get(ACTION)).next_run
+        return await rooms.crons.get(ACTION)
     except CronUnknown:
         return None
 

@@ -28,6 +28,7 @@ from dtr.http.ui.policies import (
 )
 from dtr.http.ui.problems import Problems, Refused
 from dtr.http.ui.promotions import fault_of_template
+from dtr.http.ui.schedules import in_words
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -498,6 +499,7 @@ async def _show(
         needs_scan=waits_for_scan(rows),
         tags=tags,
         state=state,
+        in_words=lambda schedule: in_words(visit.words, schedule),
         states=[(one, getattr(record.tags, one)) for one in _STATES],
         history=history,
         connection=connection,

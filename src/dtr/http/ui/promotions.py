@@ -195,7 +195,7 @@ def fault_of_template(template: str, visit: Visit) -> str:
         if code not in CODES or not code:
             like = next((one for one in CODES if one.lower() == code.lower()), "n")
             said: str = visit.words(
-                "“{code}” is not a code. Did you mean {other}?", code=f"%{code}", other=f"%{like}"
+                "“{code}” is not a code. Did you mean {other}?", code="%" + code, other="%" + like
             )
             return said
     return ""

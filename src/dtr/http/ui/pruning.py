@@ -23,6 +23,7 @@ from dtr.http.ui.policies import (
     waits_for_scan,
 )
 from dtr.http.ui.problems import Problems, Refused
+from dtr.http.ui.schedules import in_words
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -231,6 +232,7 @@ async def show_policy(visit: Visit) -> Response:
         record=record,
         sentences=rules.sentences(rows, visit.words),
         needs_scan=waits_for_scan(rows),
+        in_words=lambda schedule: in_words(visit.words, schedule),
         history=history,
     )
 

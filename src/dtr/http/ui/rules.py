@@ -13,8 +13,6 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from babel.lists import format_list
-from babel.units import format_unit
 from markupsafe import Markup, escape
 
 from dtr.durations import to_duration, to_milliseconds
@@ -420,7 +418,7 @@ def sentences(rows: Iterable[Item], words: Words) -> list[Markup]:
 
 def joined(rows: Sequence[Item], words: Words) -> Markup:
     """All of them as one: "a, b, and c"; empty without rules."""
-    return _list(sentences(rows, words), "standard", words)
+    return _list(sentences(rows, words), "and", words)
 
 
 def _sentence(item: Item, words: Words) -> Markup:
@@ -429,10 +427,10 @@ def _sentence(item: Item, words: Words) -> Markup:
         if item.kind == "any":
             return Markup("({})").format(_list(inner, "or", words))
         if item.kind == "all":
-            return Markup("({})").format(_list(inner, "standard", words))
+            return Markup("({})").format(_list(inner, "and", words))
         if item.kind == "none":
             return escape(words("not ({rules})", rules=_list(inner, "or", words)))
-        return escape(words("not ({rules})", rules=_list(inner, "standard", words)))
+        return escape(words("not ({rules})", rules=_list(inner, "and", words)))
     if item.kind == "truth":
         return escape(words("it is signed") if item.value == "true" else words("it is not signed"))
     noun = _NOUNS.get(item.field, "")
@@ -447,8 +445,7 @@ def _sentence(item: Item, words: Words) -> Markup:
 
 def _value(row: Row, words: Words) -> Markup:
     if row.kind == "age" and row.value.isdecimal():
-        units = {"s": "second", "min": "minute", "h": "hour", "d": "day", "w": "week"}
-        return escape(format_unit(int(row.value), f"duration-{units[row.unit]}", locale=words.code))
+        return escape(_length(int(row.value), row.unit, words))
     if row.kind == "size" and row.value.isdecimal():
         return escape(words.size(int(row.value) * SIZES[row.unit]))
     if row.kind == "number" and row.value.isdecimal():
@@ -462,7 +459,19 @@ def _value(row: Row, words: Words) -> Markup:
     shown = [_code(one) for one in values[:_SHOWN]]
     if len(values) > _SHOWN:
         shown.append(escape(words.plural("{n} more", "{n} more", len(values) - _SHOWN)))
-    return _list(shown, "standard" if len(values) > _SHOWN else "or", words) if row.is_list else shown[0]
+    return _list(shown, "and" if len(values) > _SHOWN else "or", words) if row.is_list else shown[0]
+
+
+def _length(amount: int, unit: str, words: Words) -> str:
+    if unit == "s":
+        return words.plural("{n} second", "{n} seconds", amount)
+    if unit == "min":
+        return words.plural("{n} minute", "{n} minutes", amount)
+    if unit == "h":
+        return words.plural("{n} hour", "{n} hours", amount)
+    if unit == "d":
+        return words.plural("{n} day", "{n} days", amount)
+    return words.plural("{n} week", "{n} weeks", amount)
 
 
 def _code(text: str) -> Markup:
@@ -470,9 +479,13 @@ def _code(text: str) -> Markup:
     return Markup("<bdi><code>{}</code></bdi>").format(text)
 
 
-def _list(parts: Sequence[Markup], style: Literal["standard", "or"], words: Words) -> Markup:
-    # The items are escaped, and what Babel puts between them are words and commas.
-    return Markup(format_list(parts, style, locale=words.code)) if parts else Markup()  # noqa: S704
+def _list(parts: Sequence[Markup], style: Literal["and", "or"], words: Words) -> Markup:
+    if len(parts) < 2:
+        return parts[0] if parts else Markup()
+    first = escape(words(", ")).join(parts[:-1])
+    if style == "or":
+        return escape(words("{first} or {last}", first=first, last=parts[-1]))
+    return escape(words("{first} and {last}", first=first, last=parts[-1]))
 
 
 def reason(rows: Sequence[Item], judged: JudgedRecord, words: Words) -> Markup:
@@ -490,6 +503,8 @@ def reason(rows: Sequence[Item], judged: JudgedRecord, words: Words) -> Markup:
     said = _sentence(row, words)
     if not judged.found:
         return escape(words("Not so: {rule}", rule=said))
+    if isinstance(row, Row) and row.kind in {"moment", "age"}:
+        return escape(words("It was {found}. Rule: {rule}", found=_found(row, judged.found, words), rule=said))
     return escape(words("Here {found}. Rule: {rule}", found=_found(row, judged.found, words), rule=said))
 
 
@@ -515,4 +530,4 @@ def _found(item: Item, found: Sequence[str], words: Words) -> Markup:
     if kind in {"moment", "age"}:
         return words.time(dt.datetime.fromisoformat(found[0]))
     shown = [_code(one) for one in found[:_SHOWN]]
-    return _list(shown, "standard", words)
+    return _list(shown, "and", words)
