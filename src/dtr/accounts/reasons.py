@@ -51,7 +51,7 @@ from dtr.db.schema import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Select, Table
+    from sqlalchemy import CompoundSelect, Select, Table
 
     from dtr.accounts.grants import Place
     from dtr.db import Database
@@ -174,41 +174,56 @@ def _source(
     return select(*columns)
 
 
-def _through_teams(grants: Table, where: ColumnElement[bool], on: Reach) -> Select[Any]:
-    return (
-        _source(team_members.c.user_id, level_of(grants.c.level), "team", on, grants.c.team_id)
-        .join_from(grants, team_members, grants.c.team_id == team_members.c.team_id)
-        .where(where)
+def _ways(*, of_users: bool) -> CompoundSelect[Any]:
+    """All ways in which somebody has access; `of_users`: the accounts of the list `users` alone."""
+
+    def only(user: ColumnElement[str]) -> ColumnElement[bool]:
+        return in_list(user, "users") if of_users else true()
+
+    found = [
+        _source(accounts.c.id, _ADMIN, "administrator", "registry").where(
+            _system, accounts.c.is_admin.is_(True), accounts.c.kind == "user", only(accounts.c.id)
+        ),
+        _source(accounts.c.id, _NONE, "auditor", "registry").where(
+            _system, accounts.c.is_auditor.is_(True), only(accounts.c.id)
+        ),
+        _source(accounts.c.id, _ADMIN, "owner", "namespace").where(
+            accounts.c.id == _owner, accounts.c.kind == "user", only(accounts.c.id)
+        ),
+        _source(organization_members.c.user_id, _ADMIN, "owner", "namespace").where(
+            organization_members.c.organization_id == _owner,
+            organization_members.c.is_admin.is_(True),
+            only(organization_members.c.user_id),
+        ),
+    ]
+    places: tuple[tuple[Reach, Table, Table, str, ColumnElement[Any]], ...] = (
+        ("repository", repository_grants, repository_user_grants, "repository_id", _repository),
+        ("namespace", namespace_grants, namespace_user_grants, "namespace_id", _owner),
     )
-
-
-def _own(grants: Table, where: ColumnElement[bool], on: Reach) -> Select[Any]:
-    return _source(grants.c.user_id, level_of(grants.c.level), "user", on).where(where)
+    for on, to_teams, to_users, place, wanted in places:
+        found += [
+            _source(team_members.c.user_id, level_of(to_teams.c.level), "team", on, to_teams.c.team_id)
+            .join_from(to_teams, team_members, to_teams.c.team_id == team_members.c.team_id)
+            .where(to_teams.c[place] == wanted, only(team_members.c.user_id)),
+            _source(to_users.c.user_id, level_of(to_users.c.level), "user", on).where(
+                to_users.c[place] == wanted, only(to_users.c.user_id)
+            ),
+        ]
+    return union_all(*found)
 
 
 _on_repository, _on_namespace = repository_grants.c.repository_id, namespace_grants.c.namespace_id
-_ways = union_all(
-    _source(accounts.c.id, _ADMIN, "administrator", "registry").where(
-        _system, accounts.c.is_admin.is_(True), accounts.c.kind == "user"
-    ),
-    _source(accounts.c.id, _NONE, "auditor", "registry").where(_system, accounts.c.is_auditor.is_(True)),
-    _source(accounts.c.id, _ADMIN, "owner", "namespace").where(accounts.c.id == _owner, accounts.c.kind == "user"),
-    _source(organization_members.c.user_id, _ADMIN, "owner", "namespace").where(
-        organization_members.c.organization_id == _owner, organization_members.c.is_admin.is_(True)
-    ),
-    _through_teams(repository_grants, _on_repository == _repository, "repository"),
-    _through_teams(namespace_grants, _on_namespace == _owner, "namespace"),
-    _own(repository_user_grants, repository_user_grants.c.repository_id == _repository, "repository"),
-    _own(namespace_user_grants, namespace_user_grants.c.namespace_id == _owner, "namespace"),
-).subquery("ways")
+_all_ways = _ways(of_users=False).subquery("ways")
 _highest = (
-    select(_ways.c.user_id, func.max(_ways.c.rank).label("rank")).group_by(_ways.c.user_id).subquery("highest")
+    select(_all_ways.c.user_id, func.max(_all_ways.c.rank).label("rank"))
+    .group_by(_all_ways.c.user_id)
+    .subquery("highest")
 )
+_their_ways = _ways(of_users=True).subquery("ways")
 _REASONS = Statement(
-    select(_ways.c.user_id, _ways.c.kind, _ways.c.rank, _ways.c.reach, teams.c.name)
-    .select_from(_ways.outerjoin(teams, teams.c.id == _ways.c.team_id))
-    .where(in_list(_ways.c.user_id, "users"))
-    .order_by(_ways.c.rank.desc(), _ways.c.reach.desc(), _ways.c.kind, teams.c.name)
+    select(_their_ways.c.user_id, _their_ways.c.kind, _their_ways.c.rank, _their_ways.c.reach, teams.c.name)
+    .select_from(_their_ways.outerjoin(teams, teams.c.id == _their_ways.c.team_id))
+    .order_by(_their_ways.c.rank.desc(), _their_ways.c.reach.desc(), _their_ways.c.kind, teams.c.name)
 )
 
 
@@ -221,7 +236,7 @@ def _people(*, contains: bool, ranked: bool, starts: bool, counted: bool) -> Sta
         and_(rank == bindparam("start_rank", type_=Integer), accounts.c.name >= bindparam("start")),
     )
     found = (
-        select(*((func.count(),) if counted else (*ACCOUNT_COLUMNS, rank)))
+        select(*((func.count(),) if counted else (_highest.c.user_id, rank, accounts.c.name)))
         .join_from(_highest, accounts, accounts.c.id == _highest.c.user_id)
         .where(
             accounts.c.is_active.is_(True),
@@ -232,7 +247,13 @@ def _people(*, contains: bool, ranked: bool, starts: bool, counted: bool) -> Sta
     )
     if counted:
         return Statement(found)
-    return Statement(found.order_by(rank.desc(), accounts.c.name).limit(_limit))
+    # What is sorted is only what it is sorted by.
+    page = found.order_by(rank.desc(), accounts.c.name).limit(_limit).subquery("page")
+    return Statement(
+        select(*ACCOUNT_COLUMNS)
+        .join_from(page, accounts, accounts.c.id == page.c.user_id)
+        .order_by(page.c.rank.desc(), page.c.name)
+    )
 
 
 def _active(*conditions: ColumnElement[bool]) -> Select[Any]:

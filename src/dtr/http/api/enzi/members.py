@@ -102,9 +102,7 @@ class MemberList(List):
             members=[
                 ListedMember(
                     **dict(member_record(one)),
-                    teams=[
-                        TeamOfMember(name=team.name, is_admin=is_admin) for team, is_admin in teams[one.account.id]
-                    ]
+                    teams=[TeamOfMember(name=name, is_admin=is_admin) for name, is_admin in teams[one.account.id]]
                     if teams
                     else None,
                     last_login=None if (at := logins.get(one.account.id)) is None else moment(at),
