@@ -66,7 +66,7 @@ def test_an_operation_tells_all_that_is_described_and_links_to_records(nobody: V
 
 def test_operations_are_found_by_words(nobody: Visitor):
     shown = nobody.get(f"{API}?q=promotionPolicies+POST").expect(200)
-    assert page_of("createRepoPromotionPolicy") in shown.links
+    assert page_of("createPromotionPolicy") in shown.links
     assert page_of("listJobs") not in shown.links
     none = nobody.get(f"{API}?q=%3Cscript%3Enothing").expect(200)
     assert "No operation has these words" in none.text
