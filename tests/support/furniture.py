@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.support.api import Api, User
 from tests.support.images import Image, make_artifact, make_built_image, make_image, make_index, make_tar
 from tests.support.people import make_people
@@ -37,7 +39,8 @@ def furnish(api: Api) -> dict[str, User]:
     Make people, and what they work with. Gives who calls the API, by the keys of `people.PEOPLE`.
 
     In ``acme/private``, ``acme/public`` and ``pia/private``: tags, an index, policies of each kind, a webhook; in
-    ``acme`` a remote, an identity, a robot with a token; a job that waits, a schedule, sessions and tokens.
+    ``acme`` a remote, an identity, a robot with a token; a webhook and a policy about signatures at each place; a job
+    that waits, a schedule, sessions and tokens.
     """
     users = {who: User(api.server, name, secret) for who, (name, secret) in api.server.do(make_people).items()}
     root = users["S"]
@@ -57,7 +60,25 @@ def furnish(api: Api) -> dict[str, User]:
     root.post("/api/v0/jobs", {"action": "sleep", "scheduledAt": "2100-01-01T00:00:00Z"}).expect(202)
     root.post("/api/v0/jobs", {"action": "false"}).expect(202)
     root.post("/api/v0/crons", {"action": "onlinegc", "schedule": "@daily"}).expect(202)
+    root.client.push("acme/target", image, "signed")
+    api.sign("acme/target", "signed", image.digest)
+    for place in ("repositories/acme/private", "repositoryNamespaces/acme", ""):
+        root.put(f"/api/v0/{place}/enforcement".replace("//", "/"), {"mode": "off"}).expect(200)
+    _furnish_webhooks(root, image)
     return users
+
+
+def _furnish_webhooks(root: User, image: Image) -> None:
+    """One of each place, with a delivery."""
+    places = ("acme/private", "acme", "pia", "")
+    form = {"type": "TAG_PUSH", "endpoint": "https://receiver.example/"}
+    made = [root.post("/api/v0/webhooks", {**form, "key": key}).expect(200).json[0]["id"] for key in places]
+    for path in ("acme/private", "pia/private"):
+        root.client.push(path, image, "told")
+    deadline = time.monotonic() + 20
+    while not all(root.get(f"/api/v0/webhooks/{one}/deliveries").expect(200).json for one in made):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _furnish_repository(root: User, path: str, image: Image, other: Image) -> None:
