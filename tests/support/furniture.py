@@ -39,8 +39,8 @@ def furnish(api: Api) -> dict[str, User]:
     Make people, and what they work with. Gives who calls the API, by the keys of `people.PEOPLE`.
 
     In ``acme/private``, ``acme/public`` and ``pia/private``: tags, an index, policies of each kind, a webhook; in
-    ``acme`` a remote, an identity, a robot with a token; a webhook and a policy about signatures at each place; a job
-    that waits, a schedule, sessions and tokens.
+    ``acme`` a remote, an identity, a robot with a token; a webhook and a policy about signatures at each place; a
+    job that waits, a schedule, sessions and tokens.
     """
     users = {who: User(api.server, name, secret) for who, (name, secret) in api.server.do(make_people).items()}
     root = users["S"]
