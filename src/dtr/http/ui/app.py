@@ -20,6 +20,7 @@ from dtr.http.bodies import BodyTooLarge
 from dtr.http.ui import (
     account,
     accounts,
+    activity,
     apidocs,
     events,
     job_forms,
@@ -33,6 +34,7 @@ from dtr.http.ui import (
     promotions,
     pruning,
     repositories,
+    repository,
     robots,
     search,
     sessions,
@@ -40,6 +42,7 @@ from dtr.http.ui import (
     tag,
     tags,
     teams,
+    webhooks,
 )
 from dtr.http.ui.banners import Banners
 from dtr.http.ui.pages import Routes
@@ -71,15 +74,18 @@ SUBJECTS = (
     login.pages,
     accounts.pages,
     account.pages,
+    repository.pages,
+    activity.pages,
+    webhooks.pages,
+    *system.SUBJECTS,
     jobs.pages,
     job_forms.pages,
-    *system.SUBJECTS,
     events.pages,
     sessions.pages,
     apidocs.pages,
 )
 _LARGEST_FORM = 1024 * 1024
-_STATIC = Path(__file__).with_name("static")
+STATIC = Path(__file__).with_name("static")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -96,7 +102,7 @@ _KINDS = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=ut
 class Assets:
     """The files that pages refer to, by names that change with their content."""
 
-    def __init__(self, directory: Path = _STATIC) -> None:
+    def __init__(self, directory: Path = STATIC) -> None:
         """Read what `directory` has. Raises OSError: nothing was built there."""
         self._names: dict[str, str] = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
         self._files = {
