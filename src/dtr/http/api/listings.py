@@ -128,7 +128,7 @@ class Namespaces(Record):
     response_model_exclude_none=True,
     responses=errors("NO_SUCH_ACCOUNT"),
 )
-async def find_repositories(
+async def search_repositories(
     caller: CallerDep,
     rooms: RoomsDep,
     page: PageDep,
@@ -208,7 +208,7 @@ async def _found(
 
 
 @router.get("/repositories/named", summary="Repositories by their paths", response_model_exclude_none=True)
-async def find_named_repositories(
+async def list_named_repositories(
     caller: CallerDep,
     rooms: RoomsDep,
     path: Annotated[
@@ -227,7 +227,7 @@ async def find_named_repositories(
 
 
 @router.get("/owners", summary="Accounts with repositories")
-async def find_owners(
+async def list_owners(
     caller: CallerDep,
     rooms: RoomsDep,
     limit: Annotated[int, Query(ge=1, le=1_000, description="Most results: those with the most.")] = 50,
@@ -238,7 +238,7 @@ async def find_owners(
 
 
 @router.get("/images", summary="Images by tag or digest")
-async def find_images(
+async def search_images(
     caller: CallerDep,
     rooms: RoomsDep,
     query: Annotated[
@@ -257,7 +257,7 @@ async def find_images(
 
 
 @router.get("/namespaces", summary="Where the caller may make repositories", responses=errors())
-async def find_namespaces(
+async def list_namespaces(
     caller: CallerDep,
     rooms: RoomsDep,
     query: Annotated[str, Query(max_length=256, description="A part of their names.")] = "",
@@ -304,7 +304,7 @@ async def list_pinned_repositories(username: str, caller: CallerDep, rooms: Room
     status_code=204,
     responses=errors(*ON_REPOSITORY, "NO_SUCH_USER", "TOO_MANY_PINNED_REPOSITORIES"),
 )
-async def pin_repository(username: str, path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
+async def put_pinned_repository(username: str, path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
     """By the user, and by administrators, if there are not 50 already. One that is pinned stays where it is."""
     user = await find_user(caller, rooms, username, Operation.ADMINISTER)
     await rooms.pins.pin(user, await caller.require_on(path, Operation.SEE), by=caller.actor)
@@ -316,7 +316,7 @@ async def pin_repository(username: str, path: PathDep, caller: CallerDep, rooms:
     status_code=204,
     responses=errors(*ON_REPOSITORY, "NO_SUCH_USER"),
 )
-async def unpin_repository(username: str, path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
+async def delete_pinned_repository(username: str, path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
     """By the user, and by administrators; also when it was not pinned."""
     user = await find_user(caller, rooms, username, Operation.ADMINISTER)
     await rooms.pins.unpin(user, await caller.require_on(path, Operation.SEE), by=caller.actor)

@@ -408,7 +408,7 @@ async def ask_to_delete(visit: Visit) -> Response:
 
 
 async def _ask_to_delete(visit: Visit, org: Organization, problems: Problems | None = None) -> Response:
-    owned = await visit.listing(listings.find_repositories, start="", size=_NAMED, namespace=org.name, count=True)
+    owned = await visit.listing(listings.search_repositories, start="", size=_NAMED, namespace=org.name, count=True)
     robots_of = await visit.listing(robots.list_robots, start="", size=1, orgname=org.name, count=True)
     items = [
         visit.n_(

@@ -345,7 +345,7 @@ async def list_repositories(visit: Visit) -> Response:
     """Its repositories that the visitor may see."""
     org = await organization(visit)
     contains = visit.query.get("q", "")[:256]
-    listing = await visit.listing(listings.find_repositories, namespace=org.name, query=contains, count=True)
+    listing = await visit.listing(listings.search_repositories, namespace=org.name, query=contains, count=True)
     return visit.page("organizations/repositories.html", org=org, listing=listing, q=contains)
 
 

@@ -261,7 +261,7 @@ async def _try(visit: Visit, source: str, draft: PromotionDraft, *, everything: 
 async def _targets(visit: Visit, repo: Repository, typed: str) -> list[str]:
     """Repositories that may be the target: those whose name has what was typed, or of the same namespace."""
     given = {"query": typed} if typed else {"namespace": repo.record.namespace}
-    found = await visit.call(listings.find_repositories, **given)
+    found = await visit.call(listings.search_repositories, **given)
     records = [one.repository for one in found.repositories]
     paths = [f"{one.namespace}/{one.name}" for one in records if one.your_access == "admin"]
     return [one for one in paths if one != repo.path][:_MOST_TARGETS]

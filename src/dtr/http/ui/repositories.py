@@ -124,7 +124,7 @@ async def list_repositories(visit: Visit) -> Response:
     listing: Listing[FoundRepositories]
     try:
         listing = await visit.listing(
-            listings.find_repositories, count=True, recent_pulls=True, **filters.parameters
+            listings.search_repositories, count=True, recent_pulls=True, **filters.parameters
         )
     except AccountUnknown:
         listing = Listing(listings.FoundRepositories(repositories=[]), "", 0)
@@ -133,12 +133,12 @@ async def list_repositories(visit: Visit) -> Response:
     recent: list[FoundRepository] = []
     owners: list[tuple[str, int]] = []
     if not visit.is_partial:  # the script takes the list alone
-        found = await visit.call(listings.find_owners, limit=_MOST_NAMESPACES)
+        found = await visit.call(listings.list_owners, limit=_MOST_NAMESPACES)
         owners = [(one.name, one.repositories) for one in found.owners]
         if filters.namespace and filters.namespace not in {name for name, _ in owners}:
             owners.insert(0, (filters.namespace, 0))
         if whole and visit.recent:
-            kept = await visit.call(listings.find_named_repositories, path=visit.recent)
+            kept = await visit.call(listings.list_named_repositories, path=visit.recent)
             recent = [one for one in kept.repositories if path_of(one) not in pinned]
     may_create = await _may_create(visit)
     is_first = listing.count == 0 and not filters.are_any
@@ -195,7 +195,7 @@ async def pin(visit: Visit) -> Response:
     """Pin a repository (the field `pin`), or no longer (`unpin`), and go back."""
     username = visit.require_login().name
     path, unpinned = await visit.text("pin"), await visit.text("unpin")
-    operation = listings.pin_repository if path else listings.unpin_repository
+    operation = listings.put_pinned_repository if path else listings.delete_pinned_repository
     try:
         await visit.submit(operation, username=username, path=_path(path or unpinned))
     except Refused as refused:
@@ -315,7 +315,7 @@ def _problems(visit: Visit, typed: dict[str, str], data: dict[str, object]) -> P
 
 async def _form(visit: Visit, typed: dict[str, str]) -> dict[str, Any]:
     """What the form's template needs."""
-    found = await visit.call(listings.find_namespaces, limit=_MOST_NAMESPACES + 1)
+    found = await visit.call(listings.list_namespaces, limit=_MOST_NAMESPACES + 1)
     namespaces = found.namespaces[:_MOST_NAMESPACES]
     if typed["namespace"] and typed["namespace"] not in namespaces:
         namespaces.append(typed["namespace"])
@@ -336,7 +336,7 @@ async def show_first(visit: Visit) -> Response:
     """The first page: the repositories; the first steps as long as there is nothing; the log-in for nobody."""
     if visit.account is None:
         return visit.redirect(f"/login?next={quote('/repositories', safe='')}")
-    found = await visit.call(listings.find_owners, limit=1)
+    found = await visit.call(listings.list_owners, limit=1)
     return visit.redirect("/repositories" if found.owners else "/welcome")
 
 
@@ -366,10 +366,10 @@ class FirstSteps:
 
 async def _first_steps(visit: Visit) -> FirstSteps:
     username = visit.require_login().name
-    own = await visit.call(listings.find_namespaces, limit=1)
+    own = await visit.call(listings.list_namespaces, limit=1)
     namespace = own.namespaces[0] if own.namespaces else username
     found = await visit.listing(
-        listings.find_repositories, start="", size=1, **{**_NO_FILTERS, "namespace": namespace}
+        listings.search_repositories, start="", size=1, **{**_NO_FILTERS, "namespace": namespace}
     )
     mine = [path_of(one) for one in found.records.repositories]
     return FirstSteps(username, visit.host, mine[0] if mine else f"{namespace}/my-app", bool(mine))

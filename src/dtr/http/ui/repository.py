@@ -285,7 +285,7 @@ async def _namespaces(visit: Visit, own: str) -> list[str]:
         return []
     if not await visit.may_in(own, "MANAGE_ORGANIZATION"):
         return [own]
-    found = (await visit.call(listings.find_namespaces, limit=_MOST_NAMESPACES + 1)).namespaces
+    found = (await visit.call(listings.list_namespaces, limit=_MOST_NAMESPACES + 1)).namespaces
     return found if own in found else [own, *found]
 
 

@@ -81,7 +81,7 @@ async def _find(visit: Visit, q: str, limit: int) -> Found:
         namespace="",
         limit=limit,
     )
-    images = await visit.call(listings.find_images, query=text, limit=limit)
+    images = await visit.call(listings.search_images, query=text, limit=limit)
     return Found(
         repositories=found.repository_results,
         images=images.images,

@@ -341,7 +341,7 @@ async def copy_tag(visit: Visit, repo: Repository, tag: str, target: str, target
 
 async def copy_targets(visit: Visit, repo: Repository) -> list[str]:
     """Repositories to which the visitor may copy tags, those that were pushed to last first."""
-    found = await visit.call(listings.find_repositories, sort="pushed")
+    found = await visit.call(listings.search_repositories, sort="pushed")
     paths = [
         f"{one.repository.namespace}/{one.repository.name}"
         for one in found.repositories
