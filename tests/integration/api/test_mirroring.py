@@ -202,6 +202,13 @@ def test_a_poll_is_promoted_and_goes_on(api: Api, registry: DockerRegistry, othe
     (tried,) = api.admin.post(f"{policies('admin/polled', 'poll')}/test", form).expect(200).json
     assert tried == {"name": "1.0", "mirror": True, "targetTag": "1.0"}
     made = api.admin.post(policies("admin/polled", "poll"), form).expect(201).json
+    # The credentials that are kept serve for this remote, and for no other.
+    again, test = {**form, "password": "", "rules": []}, f"{policies('admin/polled', 'poll')}/test"
+    assert len(api.admin.post(test, again, like=made["id"]).expect(200).json) == 2
+    for changed in ({"remoteRepository": "admin/arrived"}, {"username": "another"}, {"password": "wrong"}):
+        refused = api.admin.post(test, {**again, **changed}, like=made["id"]).expect(400)
+        assert refused.codes == ["REMOTE_REGISTRY_INVALID_PERMISSIONS"]
+    assert api.admin.post(test, again, like="none").expect(404).codes == ["NO_SUCH_POLL_MIRRORING_POLICY"]
     status_of(api, "admin/polled", made["id"], "SUCCESS")
     record = wait_for_tag(api, "admin/polled", "1.0")
     assert record["author"] == "poll mirroring"

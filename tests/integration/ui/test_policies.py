@@ -412,6 +412,10 @@ def test_the_tags_of_the_other_side_are_shown_before_a_pull(site: Site, ada: Vis
     assert set(TAGS) <= set(said)
     assert "All rules hold." in said["dev-1"]
     assert "A rule does not hold." in said["1.0"]
+    done = ada.submit(shown, "main form", "Save for future tags", password=PASSWORD).expect(200)
+    edit = ada.get(f"{done.url.removeprefix(ada.origin)}/edit").expect(200)
+    again = ada.submit(edit, "main form", "Look at the tags there").expect(200)
+    assert verdicts(again) == said  # with the credentials that are kept
     wrong = ada.submit(
         shown, "main form", "Save for future tags", **{"rules.0.field": "size", "rules.0.value": "5"}
     ).expect(422)

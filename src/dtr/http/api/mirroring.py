@@ -588,7 +588,7 @@ async def create_repo_poll_mirroring_policy(
 @router.post(
     "/pollMirroringPolicies/test",
     summary="Try a poll mirroring policy out",
-    responses=errors(*ON_REPOSITORY, *_ON_REMOTE, _INVALID["poll"]),
+    responses=errors(*ON_REPOSITORY, *_ON_REMOTE, _INVALID["poll"], _UNKNOWN["poll"]),
 )
 async def try_poll_mirroring_policy(
     path: PathDep,
@@ -598,13 +598,21 @@ async def try_poll_mirroring_policy(
     page: PageDep,
     response: Response,
     explain: Explain = False,
+    like: Annotated[
+        str,
+        Query(
+            description="Id of a policy whose credentials are used when the form has its remote, and none itself."
+        ),
+    ] = "",
 ) -> list[PolledTagRecord]:
     """For administrators of the repository. The answer lists the tags at the remote that would be mirrored."""
     repository = await caller.require_on(path, Operation.EDIT_POLICIES)
     with refused_as(_INVALID["poll"]):
         policy = _policy(repository, path, "poll", form)
         policy.check()
-    _, remote = await _new_remote(rooms, caller, repository, path, form)
+    remote = await _kept_remote(rooms, repository, form, like) if like else None
+    if remote is None:
+        _, remote = await _new_remote(rooms, caller, repository, path, form)
     names = await _remote_tags(rooms, caller, remote)
     now = await rooms.mirroring.now()
 
@@ -795,6 +803,20 @@ async def _new_remote(
     prepared = await rooms.definitions.prepare(made, password=form.password, token=form.auth_token)
     remote = made.at(form.remote_repository, password=form.password, token=form.auth_token)
     return _adding(prepared), remote
+
+
+async def _kept_remote(rooms: Rooms, repository: int, form: _RemoteFields, like: str) -> Remote | None:
+    """The remote of a policy, with its credentials; None: the form has another one, or credentials of its own."""
+    present = await _find(rooms, repository, "poll", like)
+    definition = await rooms.definitions.get(present.remote)
+    has = (definition.host, definition.username, definition.ca, definition.skip_tls_verification)
+    wants = (form.remote_host, form.username, form.remote_ca, form.skip_tls_verification)
+    is_same = form.remote_repository == present.remote_repository and (
+        form.remote_id == definition.id if form.remote_id else has == wants
+    )
+    if not is_same or form.password or form.auth_token:
+        return None
+    return await rooms.definitions.remote(present.remote, present.remote_repository)
 
 
 async def _changed_remote(

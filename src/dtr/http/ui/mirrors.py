@@ -333,7 +333,7 @@ async def _form(
     if draft.direction == "push":
         tested = await _try(visit, repo, draft, everything=action == "test-all")
     elif action == "remote-tags":
-        tested, connection = await _try_remote(visit, repo, draft)
+        tested, connection = await _try_remote(visit, repo, draft, record)
     found = await _remotes(visit, repo)
     response = visit.page(
         "policies/mirror_form.html",
@@ -426,7 +426,7 @@ async def _try(visit: Visit, repo: Repository, draft: MirrorDraft, *, everything
 
 
 async def _try_remote(
-    visit: Visit, repo: Repository, draft: MirrorDraft
+    visit: Visit, repo: Repository, draft: MirrorDraft, record: MirroringPolicyRecord | None
 ) -> tuple[Tested | None, Connection | None]:
     """What a poll would bring: the tags there are asked for."""
     problems = Problems()
@@ -443,12 +443,13 @@ async def _try_remote(
             start="",
             size=NEWEST,
             count=True,
+            like=record.id if record else "",
         )
     except Exception as error:
         refused = refusal(error)
         if refused is None or (refused.status >= 500 and refused.code != "REMOTE_REGISTRY_FAILED"):
             raise
-        return None, await _connect(visit, repo, draft, None)
+        return None, await _connect(visit, repo, draft, record)
     verdicts = [
         Verdict(
             one.name,
