@@ -162,7 +162,7 @@ def _day(text: str, later: int) -> int | None:
 
 # --- sentences ------------------------------------------------------------------------------------------------
 
-_SENTENCES = {
+SENTENCES = {
     ("repository", "CREATE"): N_("{who} made the repository {name}"),
     ("repository", "UPDATE"): N_("{who} changed the settings of {name}: {changes}"),
     ("repository", "DELETE"): N_("{who} deleted the repository {name}"),
@@ -253,6 +253,7 @@ _SENTENCES = {
     ("storage", "UPDATE"): N_("{who} changed the storage {name}"),
     ("storage", "DELETE"): N_("{who} removed the storage {name}"),
 }
+"""By what it was done to and what was done; `docs/reference/events.md` has the same."""
 _RENAMED = N_("{who} renamed the repository {name} to {target}")
 _OTHER = N_("{who}: {type} {kind} {name}")
 _REFUSED_PULL = N_("{who} was refused {name}, which is not signed as it must be: {why}")
@@ -291,7 +292,7 @@ def tell(visit: Visit, event: EventRecord, *, here: str = "", by: str = "") -> M
     `by`: the address of a page with all that an account did, but for its id.
     """
     thing, target = event.object, event.target
-    sentence = _SENTENCES.get((thing.type, event.type), _OTHER)
+    sentence = SENTENCES.get((thing.type, event.type), _OTHER)
     if thing.type == "repository" and event.type == "UPDATE" and target.type:
         sentence = _RENAMED
     if thing.type == "pull" and '"enforce"' in thing.content:
