@@ -265,6 +265,7 @@ class Application:
         self.enforcement.observe = metrics.pull_objected
         routes: dict[str, ASGIApp] = {}
         within: dict[str, tuple[str, ASGIApp]] = {}
+        pages: tuple[str, ...] = ()
         if "registry" in settings.components:
             routes["v2"] = self._registry_api()
             if settings.trust.enabled:
@@ -291,6 +292,7 @@ class Application:
             api, ui = self._lazy = Lazy(self._api), Lazy(self._ui)
             routes.update(dict.fromkeys(("api", "enzi", "v1", "/auth/login", "/basic_info"), api))
             routes.update(dict.fromkeys(PLACES, ui))
+            pages = PLACES
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
@@ -308,6 +310,7 @@ class Application:
             https_port=https_port,
             trusted_proxies=settings.trusted_proxies,
             plain=("_ping", "health", "ca"),
+            pages=pages,
             limits=limits,
         )
 

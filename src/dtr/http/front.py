@@ -94,6 +94,7 @@ class Front:
         https_port: int | None = None,
         trusted_proxies: Sequence[str] = (),
         plain: Sequence[str] = (),
+        pages: Sequence[str] = (),
         limits: Limits | None = None,
     ) -> None:
         """
@@ -103,7 +104,8 @@ class Front:
         has a text and an application for the paths with that text anywhere.
 
         Plain HTTP is sent to `https_port`, but for the first parts in `plain`; None: it is served. What `others`
-        answer is not counted for the `limits`.
+        answer is not counted for the `limits`. For the first parts in `pages` the application itself says that
+        there were too many requests, which it finds as ``scope["dtr.refused"]``: to people, not to programs.
         """
         self._limits = limits
         self._routes = routes
@@ -113,6 +115,7 @@ class Front:
         self._finished = finished
         self._https_port = https_port
         self._plain = frozenset(plain)
+        self._pages = frozenset(pages)
         networks = tuple(ipaddress.ip_network(one) for one in trusted_proxies)
         self._is_proxy = lru_cache(1024)(lambda address: _is_in(address, networks)) if networks else None
         self._prefix = os.urandom(5).hex()
@@ -160,7 +163,12 @@ class Front:
             else:
                 app = self._find(scope["path"], first)
                 if self._limits is not None and app is not self._others:
-                    self._limits.count_address(facts.remote)
+                    try:
+                        self._limits.count_address(facts.remote)
+                    except TooManyRequests as error:
+                        if first not in self._pages:
+                            raise
+                        scope["dtr.refused"] = error
                 await app(scope, counted, observed)
         except ClientGone:
             pass

@@ -329,10 +329,10 @@ def test_when_too_many_follow_logs_the_next_ones_ask_again_and_again(site: Site,
         assert late.headers["content-type"].startswith("text/html")
         part = late.read().decode()
         assert 'class="ln">1<' in part
-        assert f'hx-get="{JOBS}/{job}/log?after=0&amp;level=info" hx-trigger="load delay:3s"' in part
+        assert f'hx-get="{JOBS}/{job}/log?after=0&amp;level=info&amp;poll=1" hx-trigger="load delay:3s"' in part
         shown = admin.get(f"{JOBS}/{job}").expect(200)
         assert not shown.one("#log").has_attr("hx-sse:connect")
-        assert shown.one("#log-poll")["hx-get"] == f"{JOBS}/{job}/log?after=0&level=info"
+        assert shown.one("#log-poll")["hx-get"] == f"{JOBS}/{job}/log?after=0&level=info&poll=1"
         say(site, job, 1, 2)
         more = admin.get(str(shown.one("#log-poll")["hx-get"])).expect(200)
         assert [one.get_text() for one in more.all(".ln")] == ["2", "3"]

@@ -193,7 +193,8 @@ class UI:
             await self._assets.answer(request)(scope, receive, secured)
             return
         try:
-            response = await self._answer(request)
+            refused = scope.get("dtr.refused")
+            response = await (self._answer(request) if refused is None else self._refuse_unknown(request, refused))
             await response(scope, receive, secured)
         except ClientDisconnect:
             return
@@ -211,10 +212,12 @@ class UI:
             return await self._refuse_unknown(request, error)
         try:
             return await self._visit(visit)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what is no refusal is written down, and told
             found = _refusal(error)
             if found is None:
-                raise
+                facts = request.scope.get("dtr.facts")
+                _log.exception("page failed", extra={"request_id": facts.id if facts else ""})
+                found = ApiError("INTERNAL_ERROR")
             return self._refuse(visit, found, error)
 
     async def _visit(self, visit: Visit) -> Response:
@@ -279,6 +282,9 @@ def _show(visit: Visit, template: str, refused: ApiError) -> Response:
         request_id=facts.id if facts else "",
     )
     response.headers.update(refused.headers)
+    if visit.is_partial:  # it takes the place of the page, not of the part of it that was asked for
+        over = {"HX-Retarget": "#main", "HX-Reselect": "#main", "HX-Reswap": "outerHTML"}
+        response.headers.update({"HX-Reswap": "none"} if visit.keeps_page else over)
     return response
 
 

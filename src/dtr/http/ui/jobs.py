@@ -303,11 +303,13 @@ followers = Followers(MOST_STREAMS)
 @pages.get(f"{JOBS}/{{job}}/log")
 async def follow_log(visit: Visit) -> Response:
     """What the log has more than the page: as a stream, or, when there are too many of these, once."""
+    visit.keeps_page = True
     job = await visit.call(api.get_job, jobID=visit.values["job"])
     given = visit.request.headers.get("last-event-id") or visit.query.get("after", "-1")
     after = int(given) if re.fullmatch(r"-1|[0-9]{1,9}", given, re.ASCII) else -1
     level = _level(visit)
-    if followers.has_room and "text/event-stream" in visit.request.headers.get("accept", ""):
+    polls = "poll" in visit.query
+    if followers.has_room and not polls and "text/event-stream" in visit.request.headers.get("accept", ""):
         headers = {"X-Accel-Buffering": "no"}
         return visit.answer(
             StreamingResponse(
@@ -318,7 +320,7 @@ async def follow_log(visit: Visit) -> Response:
     assert isinstance(lines, list)
     after = lines[-1].line_num if lines else after
     goes_on = job.status in _OPEN or len(lines) == _MOST_POLLED
-    address = f"{visit.path}?{urlencode({'after': after, 'level': level})}" if goes_on else ""
+    address = f"{visit.path}?{urlencode({'after': after, 'level': level, 'poll': 1})}" if goes_on else ""
     return visit.page(
         "jobs/_more.html",
         job=job,

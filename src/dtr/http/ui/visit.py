@@ -107,6 +107,8 @@ class Visit:
         self._templates = templates
         self._form: FormData | None = None
         self._cookies: list[tuple[str, str, int]] = []
+        self.keeps_page = False
+        """When it asks for a part of a page and is refused, the page stays: it is asked for again."""
         self.values: Mapping[str, str] = {}
         """The parts of the address that vary, by their names in the page's template."""
 
