@@ -228,30 +228,39 @@ _REASONS = Statement(
 
 
 @cache
-def _people(*, contains: bool, ranked: bool, starts: bool, counted: bool) -> Statement:
-    """Who has access: the highest levels first, then by name. `ranked`: of one level; `counted`: only how many."""
+def _people(*, contains: bool, ranked: bool, starts: bool) -> Statement:
+    """
+    How many have access, and a page of them: the highest levels first, then by name.
+
+    `ranked`: of one level alone. There is always a row: where nobody is on the page, its account is NULL.
+    """
     rank = _highest.c.rank
-    here = or_(
-        rank < bindparam("start_rank", type_=Integer),
-        and_(rank == bindparam("start_rank", type_=Integer), accounts.c.name >= bindparam("start")),
-    )
-    found = (
-        select(*((func.count(),) if counted else (_highest.c.user_id, rank, accounts.c.name)))
+    matched = (
+        select(_highest.c.user_id, rank, accounts.c.name)
         .join_from(_highest, accounts, accounts.c.id == _highest.c.user_id)
         .where(
             accounts.c.is_active.is_(True),
             accounts.c.folded.like(bindparam("pattern"), escape="\\") if contains else true(),
             rank == bindparam("rank", type_=Integer) if ranked else true(),
-            here if starts else true(),
         )
+        .cte("matched")
     )
-    if counted:
-        return Statement(found)
+    here = or_(
+        matched.c.rank < bindparam("start_rank", type_=Integer),
+        and_(matched.c.rank == bindparam("start_rank", type_=Integer), matched.c.name >= bindparam("start")),
+    )
     # What is sorted is only what it is sorted by.
-    page = found.order_by(rank.desc(), accounts.c.name).limit(_limit).subquery("page")
+    page = (
+        select(matched)
+        .where(here if starts else true())
+        .order_by(matched.c.rank.desc(), matched.c.name)
+        .limit(_limit)
+        .subquery("page")
+    )
+    total = select(func.count().label("number")).select_from(matched).subquery("total")
     return Statement(
-        select(*ACCOUNT_COLUMNS)
-        .join_from(page, accounts, accounts.c.id == page.c.user_id)
+        select(*ACCOUNT_COLUMNS, total.c.number)
+        .select_from(total.outerjoin(page, true()).outerjoin(accounts, accounts.c.id == page.c.user_id))
         .order_by(page.c.rank.desc(), page.c.name)
     )
 
@@ -354,29 +363,31 @@ class Reasons:
         system: bool = True,
         start: str = "",
         limit: int,
-    ) -> list[Person]:
+    ) -> tuple[list[Person], int]:
         """
         At most `limit` users and robots that can do something on a repository, from the marker `start` on.
 
-        Those of the highest level come first, then it is by name. `level`: of that one alone, where NONE is what
-        an auditor has; `contains`: a part of name or full name; not `system`: without what administrators and
-        auditors have as such.
+        With them comes how many there are in all. Those of the highest level come first, then it is by name.
+        `level`: of that one alone, where NONE is what an auditor has; `contains`: a part of name or full name;
+        not `system`: without what administrators and auditors have as such.
         """
-        parameters = self._which(place, level, contains, system)
+        parameters: dict[str, Any] = {
+            "owner": place.owner_id,
+            "repository": place.repository_id,
+            "system": system,
+        }
+        if level is not None:
+            parameters["rank"] = int(level)
+        if contains:
+            parameters["pattern"] = pattern_of(contains)
         if start:
             rank, _, name = start.partition("/")
             parameters |= {"start_rank": int(rank) if rank in {"0", "1", "2", "3"} else 0, "start": findable(name)}
-        statement = _people(contains=bool(contains), ranked=level is not None, starts=bool(start), counted=False)
+        statement = _people(contains=bool(contains), ranked=level is not None, starts=bool(start))
         rows = await self._database.fetch_all(statement, limit=limit, **parameters)
-        return await self._with_reasons(place, [account_of(row) for row in rows], is_public, system=system)
-
-    async def count_people(
-        self, place: Place, *, level: Level | None = None, contains: str = "", system: bool = True
-    ) -> int:
-        """How many `list_people` lists in the end."""
-        statement = _people(contains=bool(contains), ranked=level is not None, starts=False, counted=True)
-        row = await self._database.fetch_one(statement, **self._which(place, level, contains, system))
-        return int(row[0]) if row else 0
+        found = [account_of(row) for row in rows if row[0] is not None]
+        people = await self._with_reasons(place, found, is_public, system=system)
+        return people, int(rows[0][-1])
 
     async def explain(self, place: Place, account: Account, *, is_public: bool) -> Person:
         """All reasons of one account; one that is not active has none."""
@@ -432,22 +443,11 @@ class Reasons:
         )
         return int(row[0]) if row else 0
 
-    @staticmethod
-    def _which(place: Place, level: Level | None, contains: str, system: bool) -> dict[str, Any]:
-        parameters: dict[str, Any] = {
-            "owner": place.owner_id,
-            "repository": place.repository_id,
-            "system": system,
-        }
-        if level is not None:
-            parameters["rank"] = int(level)
-        if contains:
-            parameters["pattern"] = pattern_of(contains)
-        return parameters
-
     async def _with_reasons(
         self, place: Place, people: Sequence[Account], is_public: bool, *, system: bool
     ) -> list[Person]:
+        if not people:
+            return []
         rows = await self._database.fetch_all(
             _REASONS,
             owner=place.owner_id,

@@ -190,7 +190,9 @@ def test_access_is_given_changed_taken_and_each_of_it_undone(site: Site, rea: Vi
     undo(rea, changed)
     assert level(site, "eve") == "read-write"
     back = {"Referer": f"{rea.origin}{PAGE}?q=eve"}
-    taken = rea.post(f"{PAGE}/change", {"kind": "user", "name": "eve", "level": "none"}, headers=back)
+    taken = rea.post(
+        f"{PAGE}/change", {"kind": "user", "name": "eve", "level": "admin", "take": "1"}, headers=back
+    )
     assert (said(taken), level(site, "eve")) == ("eve has no grant on acme/app any more.", "none")
     assert taken.url.endswith("?q=eve")
     undo(rea, taken)

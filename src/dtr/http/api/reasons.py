@@ -154,7 +154,7 @@ async def list_repository_access(
     """
     place, repository = await _place(caller, rooms, path, Operation.SEE_TEAM_ACCESS)
     reasons, wanted = rooms.accounts.reasons, None if level is None else _LEVELS[level]
-    found = await reasons.list_people(
+    found, counted = await reasons.list_people(
         place,
         is_public=repository.visibility == "public",
         level=wanted,
@@ -163,7 +163,6 @@ async def list_repository_access(
         limit=page.limit,
     )
     if page.wants_count:
-        counted = await reasons.count_people(place, level=wanted, contains=contains)
         response.headers[COUNT] = str(counted)
     shown = page.cut(response, found, lambda one: one.marker)
     return RepositoryAccessList(repository=repository, people=[PersonAccess.of(one) for one in shown])
@@ -192,7 +191,7 @@ async def get_repository_access(
     person = await reasons.explain(place, account, is_public=is_public)
     managers: list[Person] = []
     if not is_self or person.reasons:
-        managers = await reasons.list_people(
+        managers, _ = await reasons.list_people(
             place, is_public=is_public, level=Level.ADMIN, system=False, limit=_MOST_MANAGERS
         )
     return OnePersonAccess(

@@ -49,6 +49,12 @@ _ON_NAMESPACE: dict[str, tuple[Any, Any, Any]] = {
 """The operations: to list, to give, to take."""
 
 
+async def typed(visit: Visit, *names: str) -> dict[str, str]:
+    """Fields of a form about a grant, and its `level`: ``none`` when the button was pressed that takes it."""
+    form = {name: await visit.text(name) for name in names}
+    return {**form, "level": "none" if await visit.text("take") else await visit.text("level")}
+
+
 async def change(visit: Visit, kind: str, name: str, level: str, path: str) -> str:
     """
     Give a `team`, or a user or robot, a level on the repository or namespace at `path`; ``none`` takes it away.

@@ -375,7 +375,7 @@ async def new_access(visit: Visit) -> Response:
 async def change_access(visit: Visit) -> Response:
     """Give a level on the whole namespace, or another one; `none` takes it away."""
     org = await organization(visit)
-    form = {name: await visit.text(name) for name in ("kind", "name", "level")}
+    form = await grants.typed(visit, "kind", "name")
     try:
         before = await grants.change(visit, form["kind"], form["name"], form["level"], org.name)
     except Refused as refused:

@@ -83,7 +83,7 @@ async def change_grant(visit: Visit) -> Response:
     """Give a level on the repository, or another one; `none` takes it away."""
     visit.require_login()
     repo = await visit.repository()
-    form = {name: await visit.text(name) for name in ("kind", "name", "level")}
+    form = await grants.typed(visit, "kind", "name")
     try:
         before = await grants.change(visit, form["kind"], form["name"], form["level"], repo.path)
     except Refused as refused:

@@ -177,7 +177,7 @@ async def new_access(visit: Visit) -> Response:
 async def change_access(visit: Visit) -> Response:
     """Give it a level on a repository, or on everything; `none` takes it away."""
     org, robot = await _find(visit)
-    form = {name: await visit.text(name) for name in ("on", "name", "level")}
+    form = await grants.typed(visit, "on", "name")
     path = org.name if form["on"] == "namespace" else f"{org.name}/{form['name'].removeprefix(f'{org.name}/')}"
     try:
         if path.endswith("/"):

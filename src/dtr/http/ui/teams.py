@@ -291,7 +291,8 @@ async def change_repository(visit: Visit) -> Response:
     team = await find_team(visit)
     if not team.sees_repositories:
         raise ApiError("NOT_AUTHORIZED")
-    path, level = await visit.text("name"), await visit.text("level")
+    typed = await grants.typed(visit, "name")
+    path, level = typed["name"], typed["level"]
     try:
         before = await grants.change(visit, "team", team.name, level, path)
     except Refused as refused:
