@@ -314,7 +314,11 @@ def test_a_pruning_policy_says_what_goes_before_it_runs(site: Site, ada: Visitor
     shown = ada.get(page).expect(200)
     assert "Deleted 1" in shown.text
     assert "Job log" not in shown.text
-    assert "Job log" in site.as_("admin").get(page).expect(200).text
+    shown = site.as_("admin").get(page).expect(200)
+    (job,) = [one for one, text in shown.links.items() if text == "Job log"]
+    assert site.as_("admin").get(job).status == 200
+    site.api.admin.delete(f"/api/v0/jobs/{job.rpartition('/')[2]}").expect(204)
+    assert "Job log" not in site.as_("admin").get(page).expect(200).text  # it is not kept any more
     ada.submit(ada.get(f"{page}/delete").expect(200), "#confirm form", "Delete policy").expect(200)
     assert made["id"] not in [one["id"] for one in policies(site, "pruningPolicies")]
     ada.get(page).expect(404)
@@ -450,6 +454,17 @@ def test_a_stored_remote_brings_its_credentials(site: Site, ada: Visitor):
     ).expect(200)
     assert len(tried.all("#checks .good")) == 5
     assert not site.as_("adam").get(f"{HERE}/mirrors/new?direction=push").expect(200).has("#f-remote")
+
+
+def test_a_cache_says_that_it_is_one(site: Site, ada: Visitor):
+    remote = site.api.as_("ada").post(
+        "/api/v0/remotes", {"name": "hub 2", "namespace": "acme", "remoteHost": "docker.io"}
+    ).expect(201).json  # fmt: skip
+    site.api.make_repository("acme/cache")
+    upstream = {"remoteID": remote["id"], "remoteRepository": "library/alpine"}
+    site.api.as_("ada").put("/api/v0/repositories/acme/cache/upstream", upstream).expect(200, 201)
+    assert "is a cache of library/alpine" in ada.get("/repositories/acme/cache/policies").expect(200).text
+    assert "is a cache" not in ada.get(f"{HERE}/policies").text
 
 
 # --- foreign texts --------------------------------------------------------------------------------------------

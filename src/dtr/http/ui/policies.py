@@ -13,11 +13,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dtr.http.api import mirroring, promotion, pruning, tags, upstreams
+from dtr.http.api import jobs, mirroring, promotion, pruning, tags, upstreams
 from dtr.http.api.errors import ApiError, refusal
 from dtr.http.ui import rules
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.visit import Listing
+from dtr.jobs import JobUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -246,6 +247,16 @@ def _verdict(visit: Visit, rows: list[Item], record: JudgedRecord, *, is_meant: 
         )
         return Verdict(record.name, "kept", why)
     return Verdict(record.name, record.answer, rules.reason(rows, record, words))
+
+
+async def find_job(visit: Visit, job: str) -> str:
+    """The job of this id, for who may see it; empty: it is not kept any more."""
+    if not job or not visit.may("SEE_SYSTEM"):
+        return ""
+    try:
+        return (await visit.call(jobs.get_job, jobID=job)).id
+    except JobUnknown:
+        return ""
 
 
 async def may_on(visit: Visit, path: str, operation: str) -> bool:

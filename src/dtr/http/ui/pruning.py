@@ -15,6 +15,7 @@ from dtr.http.ui.policies import (
     Draft,
     Tested,
     check_rows,
+    find_job,
     form_context,
     is_edit,
     read_fields,
@@ -232,6 +233,7 @@ async def show_policy(visit: Visit) -> Response:
         record=record,
         sentences=rules.sentences(rows, visit.words),
         needs_scan=waits_for_scan(rows),
+        job=await find_job(visit, record.last_job),
         in_words=lambda schedule: in_words(visit.words, schedule),
         history=history,
     )
