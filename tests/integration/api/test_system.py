@@ -38,6 +38,13 @@ def test_usage_counts_what_is_shared_once_and_for_each(api: Api):
     assert len(after["days"]) == 7
     assert today["bytes"] == after["bytes"]
     assert today["day"] == dt.datetime.now(dt.UTC).date().isoformat()
+    quick = api.admin.get(f"{META}/usage", counted="false").expect(200).json
+    assert (quick["countedBytes"], quick["pulls"], quick["pushes"], quick["bytes"]) == (
+        None,
+        None,
+        None,
+        after["bytes"],
+    )
     assert api.admin.get(f"{META}/usage", days=0).expect(400).codes == ["INVALID_PARAMETERS"]
 
 

@@ -76,12 +76,13 @@ class UsageRecord(Record):
     """What the registry has, and what was done with it."""
 
     bytes: int = Field(description="Of all blobs, each once.")
-    counted_bytes: int = Field(
-        description="Of the blobs of each repository, added up: what would be stored if they shared nothing."
+    counted_bytes: int | None = Field(
+        description="Of the blobs of each repository, added up: what would be stored if they shared nothing; null:"
+        " that was not asked."
     )
     repositories: int
-    pulls: int = Field(description="Of all repositories that are there.")
-    pushes: int = Field(description="Of all repositories that are there.")
+    pulls: int | None = Field(description="Of all repositories that are there; null: that was not asked.")
+    pushes: int | None = Field(description="Of all repositories that are there; null: that was not asked.")
     days: list[DayRecord] = Field(description="The last ones, the earliest first; today is the last.")
 
 
@@ -177,17 +178,19 @@ async def get_usage(
     caller: CallerDep,
     rooms: RoomsDep,
     days: Annotated[int, Query(ge=1, le=_MOST_DAYS, description="How many days, with today.")] = 30,
+    counted: Annotated[bool, Query(description="Add up what every repository counts.")] = True,
 ) -> UsageRecord:
     """For administrators and auditors. Pulls and pushes of a day are there some seconds later."""
     caller.require(Operation.SEE_SYSTEM)
     total = await rooms.totals.total()
+    parts = await rooms.totals.counted() if counted else None
     history = await rooms.usage.history([WHOLE], days=days)
     return UsageRecord(
         bytes=total.stored,
-        counted_bytes=total.counted,
+        counted_bytes=parts and parts.bytes,
         repositories=total.repositories,
-        pulls=total.pulls,
-        pushes=total.pushes,
+        pulls=parts and parts.pulls,
+        pushes=parts and parts.pushes,
         days=[
             DayRecord(day=one.day, bytes=one.bytes, pulls=one.pulls, pushes=one.pushes) for one in history[WHOLE]
         ],

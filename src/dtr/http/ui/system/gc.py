@@ -6,7 +6,7 @@ DTR's form: until done, for some minutes, or never; by a choice of schedules or 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dtr.accounts import Operation
 from dtr.http.api import jobs, settings, system
@@ -16,7 +16,7 @@ from dtr.http.ui.pages import Pages
 from dtr.http.ui.problems import Problems, Refused
 from dtr.http.ui.schedules import duration, in_words
 from dtr.http.ui.system.general import UNITS, split_age
-from dtr.http.ui.system.soon import soon
+from dtr.http.ui.system.soon import begin, soon
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ pages = Pages()
 _HERE = "/system/settings/gc"
 _ACTION, _AUDIT = "onlinegc", "fsck"
 _RUNS = 8
-_COUNT_SECONDS = 0.05
+_COUNT_SECONDS = 0.03
 _GRACE = "10m"
 """What was let go so long ago may be collected by hand: no push under way relies on it."""
 _PRESETS: Mapping[str, str] = {"daily": "0 0 0 * * *", "saturday": "0 0 1 * * 6", "sunday": "0 0 1 * * 0"}
@@ -71,13 +71,13 @@ async def _page(
     typed: dict[str, str] | None = None,
 ) -> Response:
     """The page; `wrong` names the form that comes back with `problems`."""
-    counting = visit.call(system.get_garbage, grace=_GRACE)
-    garbage = await counting if "count" in visit.query else await soon(_of(counting), _COUNT_SECONDS)
+    counting = begin(_garbage(visit))
     cron = await _cron(visit)
     mode = (await visit.call(settings.get_settings)).garbage_collection
     runs = await visit.call(jobs.list_jobs, action=_ACTION, limit=_RUNS)
     audits = await visit.call(jobs.list_jobs, action=_AUDIT, limit=_RUNS)
     shown = _shown(cron)
+    garbage = await counting if "count" in visit.query else await soon(counting, _COUNT_SECONDS)
     return visit.page(
         "system/gc.html",
         status,
@@ -96,9 +96,9 @@ async def _page(
     )
 
 
-async def _of(work: Any) -> system.GarbageRecord:
-    found: system.GarbageRecord = await work
-    return found
+async def _garbage(visit: Visit) -> system.GarbageRecord:
+    """What could go; counted, row by row."""
+    return await visit.call(system.get_garbage, grace=_GRACE)
 
 
 # --- when -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dtr.accounts import Operation
 from dtr.http.api import jobs, meta, system
 from dtr.http.ui.pages import Pages
-from dtr.http.ui.system.soon import soon
+from dtr.http.ui.system.soon import begin, soon
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -28,9 +28,10 @@ _MOST_JOBS = 5
 async def show_overview(visit: Visit) -> Response:
     """The overview; what does not answer at once is left out, and asked for again by the page."""
     visit.caller.require(Operation.SEE_SYSTEM)
-    found = await soon(_look(visit), _PATIENCE_SECONDS)
-    usage = await visit.call(system.get_usage, days=_DAYS)
+    looking = begin(_look(visit))
+    usage = await visit.call(system.get_usage, days=_DAYS, counted=False)
     running = await visit.call(jobs.list_jobs, state="running", limit=_MOST_JOBS)
+    found = await soon(looking, _PATIENCE_SECONDS)
     return visit.page(
         "system/overview.html",
         health=found[0] if found else None,

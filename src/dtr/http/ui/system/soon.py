@@ -12,16 +12,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def soon(work: Coroutine[Any, Any, T], seconds: float) -> T | None:
-    """What `work` gives within so many seconds, or raises; None: it goes on, and nobody waits for it."""
+def begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Begin what goes on beside the rest of a page. Whether it fails may be of no interest in the end."""
     task = asyncio.create_task(work)
+    task.add_done_callback(_see)
+    return task
+
+
+async def soon(task: asyncio.Task[T], seconds: float) -> T | None:
+    """What a task gives within so many seconds, or raises; None: it goes on, and nobody waits for it."""
     done, _ = await asyncio.wait([task], timeout=seconds)
-    if done:
-        return task.result()
-    task.add_done_callback(_forget)
-    return None
+    return task.result() if done else None
 
 
-def _forget(task: asyncio.Task[object]) -> None:
+def _see(task: asyncio.Task[object]) -> None:
     if not task.cancelled():
-        task.exception()  # seen: else the loop would complain
+        task.exception()  # else the loop would complain of one that nobody waited for
