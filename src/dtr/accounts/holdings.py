@@ -12,13 +12,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Text, bindparam, func, literal_column, or_, select, union, union_all
+from sqlalchemy import BigInteger, Text, bindparam, case, func, literal_column, or_, select, union, union_all
 
 from dtr.accounts.permissions import Level
 from dtr.accounts.reasons import Reason
 from dtr.accounts.visibility import GRANTED, PATH_NOT_INDEXED, SPACES
 from dtr.db import Statement, in_list, in_query
 from dtr.db.schema import (
+    accounts,
     namespace_grants,
     namespace_user_grants,
     organization_members,
@@ -40,30 +41,32 @@ _me = bindparam("account", type_=Text)
 _limit = bindparam("limit", type_=BigInteger)
 _start = bindparam("start", type_=Text)
 _there = repositories.c.deleted_at.is_(None)
+_BEHIND_SLASH = "0"
+"""The character that follows the slash."""
 
 
-def _of_spaces(visibility: str) -> Select[Any]:
-    """Of each namespace of which the account has everything, the first ones of this visibility."""
-    spaces = SPACES.subquery("spaces")
-    of_space = (
-        select(repositories.c.id)
-        .where(
-            _there,
-            repositories.c.namespace_id == spaces.c.namespace_id,
-            repositories.c.visibility == visibility,
-            repositories.c.path >= _start,
-        )
-        .order_by(repositories.c.path)
-        .limit(_limit)
-        .correlate(spaces)
+_owner = accounts.alias("owner")
+_spaces = SPACES.subquery("spaces")
+_first = _owner.c.name.concat("/")
+# What belongs to an account has a path that begins with its name: so the index over paths is used, whatever the
+# databases think of how many repositories a namespace has.
+_of_space = (
+    select(repositories.c.id)
+    .where(
+        _there,
+        repositories.c.path >= case((_start > _first, _start), else_=_first),
+        repositories.c.path < _owner.c.name.concat(_BEHIND_SLASH),
     )
-    found = repositories.alias("found")
-    return select(found.c.id, found.c.path).select_from(spaces).join(found, in_query(found.c.id, of_space))
-
-
+    .order_by(repositories.c.path)
+    .limit(_limit)
+    .correlate(_owner)
+)
+_found = repositories.alias("found")
 _page = union(
-    _of_spaces("private"),
-    _of_spaces("public"),
+    select(_found.c.id, _found.c.path)
+    .select_from(_spaces)
+    .join(_owner, _owner.c.id == _spaces.c.namespace_id)
+    .join(_found, in_query(_found.c.id, _of_space)),
     select(repositories.c.id, repositories.c.path).where(
         _there, _start <= PATH_NOT_INDEXED, repositories.c.id.in_(GRANTED)
     ),

@@ -79,6 +79,7 @@ async def list_users(visit: Visit) -> Response:
 @pages.post("/users/change")
 async def change_users(visit: Visit) -> Response:
     """Do something to those that were picked; some of it may fail."""
+    visit.caller.require(_CREATE)
     operation = await visit.text("do")
     names = (await visit.texts("user"))[:_MOST_PICKED]
     if operation not in {"activate", "deactivate"} or not names:
@@ -397,16 +398,10 @@ async def put_off(visit: Visit) -> Response:
     return visit.redirect(visit.back)
 
 
-@pages.get("/account", "/account/settings")
+@pages.get("/account")
 async def show_account(visit: Visit) -> Response:
     """The visitor's own settings."""
     return visit.redirect(f"/users/{quote(visit.require_login().name)}/settings", status=302)
-
-
-@pages.get("/account/access-tokens", "/account/tokens")
-async def show_own_tokens(visit: Visit) -> Response:
-    """The visitor's own access tokens."""
-    return visit.redirect(f"/users/{quote(visit.require_login().name)}/access-tokens", status=302)
 
 
 # --- the end ----------------------------------------------------------------------------------------------------
