@@ -5,7 +5,7 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
 const form = one("form[data-palette]");
 const field = form && one("input", form);
-let list, active, timer, asked, before;
+let list, status, active, timer, asked, before;
 
 if (form) {
   list = document.createElement("div");
@@ -14,7 +14,10 @@ if (form) {
   list.hidden = true;
   list.setAttribute("role", "listbox");
   list.setAttribute("aria-label", field.placeholder);
-  form.append(list);
+  status = document.createElement("span"); // says how many there are, for who does not see it
+  status.className = "sr";
+  status.setAttribute("aria-live", "polite");
+  form.append(list, status);
   field.type = "text"; // a search field cannot be one with a list
   field.setAttribute("enterkeyhint", "search");
   for (const [name, value] of Object.entries({
@@ -57,6 +60,7 @@ function look(milliseconds) {
       all("[role=option]", list).forEach((option, number) => { option.id = `palette-${number}`; });
       choose(null);
       open();
+      status.textContent = list.firstElementChild?.dataset.count ?? "";
     } catch { // the next letter asks again; Enter shows the page of results
     }
   }, milliseconds);

@@ -135,8 +135,10 @@ async def list_repositories(visit: Visit) -> Response:
     if not visit.is_partial:  # the script takes the list alone
         found = await visit.call(listings.list_owners, limit=_MOST_NAMESPACES)
         owners = [(one.name, one.repositories) for one in found.owners]
-        if filters.namespace and filters.namespace not in {name for name, _ in owners}:
-            owners.insert(0, (filters.namespace, 0))
+        known = {name for name, _ in owners}
+        is_cut = len(owners) == _MOST_NAMESPACES
+        wanted = (filters.namespace, visit.account.name if visit.account and is_cut else "")
+        owners = [*((name, 0) for name in dict.fromkeys(wanted) if name and name not in known), *owners]
         if whole and visit.recent:
             kept = await visit.call(listings.list_named_repositories, path=visit.recent)
             recent = [one for one in kept.repositories if path_of(one) not in pinned]
@@ -368,20 +370,6 @@ async def _first_steps(visit: Visit) -> FirstSteps:
     username = visit.require_login().name
     own = await visit.call(listings.list_namespaces, limit=1)
     namespace = own.namespaces[0] if own.namespaces else username
-    found = await visit.listing(
-        listings.search_repositories, start="", size=1, **{**_NO_FILTERS, "namespace": namespace}
-    )
+    found = await visit.listing(listings.search_repositories, start="", size=1, namespace=namespace, sort="pushed")
     mine = [path_of(one) for one in found.records.repositories]
     return FirstSteps(username, visit.host, mine[0] if mine else f"{namespace}/my-app", bool(mine))
-
-
-_NO_FILTERS: dict[str, Any] = {
-    "query": "",
-    "visibility": None,
-    "kind": None,
-    "signed": None,
-    "pushed_within": None,
-    "not_pushed_for": None,
-    "sort": "pushed",
-    "recent_pulls": False,
-}

@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What fits; more of it is behind the page when there are as many as were asked for."""
+    """What fits; of nothing the repositories that were looked at last, and all places."""
 
     repositories: list[RepositoryRecord]
     images: list[FoundImage]
@@ -46,9 +46,10 @@ class Found:
     places: list[Place]
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing fits."""
-        return not any((self.repositories, self.images, self.organizations, self.users, self.places))
+    def count(self) -> int:
+        """How much it is in all."""
+        people = len(self.organizations) + len(self.users)
+        return len(self.repositories) + len(self.images) + people + len(self.places)
 
 
 @pages.get("/search")
@@ -70,17 +71,11 @@ async def show_keys(visit: Visit) -> Response:
 async def _find(visit: Visit, q: str, limit: int) -> Found:
     places = [one for one in _places(visit) if q.lower() in one.text.lower()]
     if not q:
-        return Found([], [], [], [], places)
+        seen = await visit.call(listings.list_named_repositories, path=visit.recent) if visit.recent else None
+        return Found([one.repository for one in seen.repositories] if seen else [], [], [], [], places)
     text = q.removeprefix("https://").removeprefix(f"{visit.host}/")  # an address of an image, as docker takes it
     # A digest behind an image's name says all; a tag belongs to the images.
-    found = await visit.call(
-        search.autocomplete,
-        query=text.partition("@")[0],
-        include_repositories=True,
-        include_accounts=True,
-        namespace="",
-        limit=limit,
-    )
+    found = await visit.call(search.autocomplete, query=text.partition("@")[0], limit=limit)
     images = await visit.call(listings.search_images, query=text, limit=limit)
     return Found(
         repositories=found.repository_results,
