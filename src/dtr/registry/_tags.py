@@ -196,9 +196,11 @@ async def show_again(tx: Transaction, repository: int, digest: str) -> None:
 
 async def show_signed(tx: Transaction, repository: int, digests: Iterable[str]) -> None:
     """In the unit that signs manifests in content trust, or no longer: tell whoever wants to know."""
-    await touch(tx, repository)
     settings = await tx.fetch_one(_REPOSITORY, repository=repository)
-    if settings is not None and settings[3]:
+    if settings is None:
+        return
+    await touch(tx, repository)
+    if settings[3]:
         for digest in sorted(set(digests)):
             await show_again(tx, repository, digest)
 

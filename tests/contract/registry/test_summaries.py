@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.images import make_artifact, make_image
-from tests.support.rooms import Rooms
+from tests.support.notary import Publisher
+from tests.support.rooms import GUN, Rooms
 
 from dtr.accounts import Action, Level, Operation, TokenScope, may
 from dtr.oci import companions, parse_repository_name
-from dtr.registry import Pins, RepositoryQuery, RepositoryUnknown, Summaries, TooManyPins
+from dtr.registry import Pins, RepositoryQuery, RepositoryUnknown, Summaries, TooManyPins, show_signed
 from dtr.registry.pins import MOST
 from dtr.registry.usage import of_repository, touch
+from dtr.signer import LocalSigner
+from dtr.trust import Collection, Trust
+from dtr.tuf import Envelope
 
 PATHS = {
     "acme/web": ("public", "The shop's front"),
@@ -176,6 +181,29 @@ async def test_filtered_by_what_the_latest_tag_names(rooms: Rooms, numbers: dict
     await rooms.manifests.delete_tag(numbers["acme/web"], "2.0")
     await fold(rooms)
     assert await found(rooms, kind="image", is_signed=True) == ["acme/web"]
+
+
+async def test_what_is_signed_follows_content_trust(rooms: Rooms, numbers: dict[str, int], tmp_path: Path):
+    number, image = numbers["acme/web"], make_image()
+    digest = await rooms.push(number, image, "1.0")
+    trust = Trust(rooms.database, LocalSigner(rooms.database, tmp_path / "passphrases"), signed=show_signed)
+    collection = Collection(number, GUN)
+    keys = [(await trust.get_key(collection, role)).to_json() for role in ("timestamp", "snapshot")]
+    publisher = Publisher(GUN, *keys)
+    tag = (str(digest), len(image.payload))
+
+    async def is_signed_after(files: dict[str, bytes]) -> bool:
+        await trust.publish(collection, [(role, Envelope.parse(content)) for role, content in files.items()])
+        await fold(rooms)
+        return await found(rooms, is_signed=True) == ["acme/web"]
+
+    assert not await is_signed_after(publisher.first({"2.0": tag}))
+    assert await is_signed_after(publisher.sign({"1.0": tag}))
+    assert not await is_signed_after(publisher.revoke("1.0"))
+    assert await is_signed_after(publisher.sign({"1.0": tag}))
+    await trust.delete(collection)
+    await fold(rooms)
+    assert await found(rooms, is_signed=True) == []
 
 
 async def test_filtered_by_the_last_push(rooms: Rooms, numbers: dict[str, int]):
