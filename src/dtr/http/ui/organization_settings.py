@@ -50,6 +50,7 @@ async def show_settings(visit: Visit) -> Response:
 async def change_settings(visit: Visit) -> Response:
     """Change the full name."""
     org = await _seen(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     full_name = await visit.text("full_name")
     try:
         await visit.submit(
@@ -170,6 +171,7 @@ async def new_remote(visit: Visit) -> Response:
 async def create_remote(visit: Visit) -> Response:
     """Keep another registry, and as whom it is asked."""
     org = await organization(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_REMOTES)
     form = await _typed(visit)
     try:
         made = await visit.submit(
@@ -321,6 +323,7 @@ async def show_identity(visit: Visit) -> Response:
 async def put_identity(visit: Visit) -> Response:
     """Let somebody's signatures count."""
     org = await organization(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_SIGNING_IDENTITIES)
     form = {name: await visit.text(name) for name in ("name", "kind", "content", "subject")}
     identity = None
     if "identity" in visit.values:
@@ -408,7 +411,9 @@ async def ask_to_delete(visit: Visit) -> Response:
 
 
 async def _ask_to_delete(visit: Visit, org: Organization, problems: Problems | None = None) -> Response:
-    owned = await visit.listing(listings.search_repositories, start="", size=_NAMED, namespace=org.name, count=True)
+    owned = await visit.listing(
+        listings.search_repositories, start="", size=_NAMED, namespace=org.name, count=True
+    )
     robots_of = await visit.listing(robots.list_robots, start="", size=1, orgname=org.name, count=True)
     items = [
         visit.n_(

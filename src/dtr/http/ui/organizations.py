@@ -142,6 +142,7 @@ async def new_organization(visit: Visit) -> Response:
 @pages.post("/orgs/new")
 async def create_organization(visit: Visit) -> Response:
     """Make one; the owner has to be there before."""
+    visit.caller.require(Operation.CREATE_ACCOUNTS)
     form = {name: await visit.text(name) for name in ("name", "full_name", "owner")}
     try:
         if form["owner"]:
@@ -219,6 +220,7 @@ async def new_members(visit: Visit) -> Response:
 async def add_members(visit: Visit) -> Response:
     """Put people in: each by itself, so that some may be refused."""
     org = await organization(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
 
     async def add(name: str, *, is_admin: bool | None) -> None:
         await visit.submit(
@@ -258,8 +260,6 @@ async def add_people(
             try:
                 await add(name, is_admin=True if form["role"] == "admin" else None)
             except Refused as refused:
-                if refused.status == 403:  # that is so for all of them
-                    raise ApiError("NOT_AUTHORIZED") from refused
                 failed.append((name, "; ".join([*refused.problems.fields.values(), *refused.problems.general])))
             else:
                 done.append(name)
@@ -375,6 +375,7 @@ async def new_access(visit: Visit) -> Response:
 async def change_access(visit: Visit) -> Response:
     """Give a level on the whole namespace, or another one; `none` takes it away."""
     org = await organization(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_NAMESPACE_ACCESS)
     form = await grants.typed(visit, "kind", "name")
     try:
         before = await grants.change(visit, form["kind"], form["name"], form["level"], org.name)

@@ -83,6 +83,7 @@ async def change_grant(visit: Visit) -> Response:
     """Give a level on the repository, or another one; `none` takes it away."""
     visit.require_login()
     repo = await visit.repository()
+    await visit.caller.require_on(repo.path, Operation.MANAGE_TEAM_ACCESS)
     form = await grants.typed(visit, "kind", "name")
     try:
         before = await grants.change(visit, form["kind"], form["name"], form["level"], repo.path)

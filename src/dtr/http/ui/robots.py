@@ -57,6 +57,7 @@ async def new_robot(visit: Visit) -> Response:
 async def create_robot(visit: Visit) -> Response:
     """Make one."""
     org = await organization(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     form = {name: await visit.text(name) for name in ("name", "description")}
     name = form["name"].removeprefix(f"{org.name}+")
     try:
@@ -105,6 +106,7 @@ async def _show(
 async def change_robot(visit: Visit) -> Response:
     """Describe it anew, switch it off or on."""
     org, robot = await _find(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     form = await visit.form()
     data: dict[str, object] = {"description": await visit.text("description")} if "description" in form else {}
     if "state" in form:
@@ -168,7 +170,7 @@ async def delete_robot(visit: Visit) -> Response:
 async def new_access(visit: Visit) -> Response:
     """The form to give it something."""
     org, robot = await _find(visit)
-    await visit.caller.require_in(org.name, Operation.MANAGE_NAMESPACE_ACCESS)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     form = {"on": "repository", "name": "", "level": "read-only"}
     return visit.page("organizations/robot_access.html", org=org, robot=robot, url=_url(org, robot), form=form)
 
@@ -177,6 +179,7 @@ async def new_access(visit: Visit) -> Response:
 async def change_access(visit: Visit) -> Response:
     """Give it a level on a repository, or on everything; `none` takes it away."""
     org, robot = await _find(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     form = await grants.typed(visit, "on", "name")
     path = org.name if form["on"] == "namespace" else f"{org.name}/{form['name'].removeprefix(f'{org.name}/')}"
     try:
@@ -207,6 +210,7 @@ async def new_token(visit: Visit) -> Response:
 async def create_token(visit: Visit) -> Response:
     """Make one, and show its secret, which nobody can see again."""
     org, robot = await _find(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     form: dict[str, object] = {name: await visit.text(name) for name in ("label", "until", "repositories")}
     actions = [one for one in await visit.texts("actions") if one in ACTIONS]
     form["actions"] = actions
@@ -260,6 +264,7 @@ async def ask_to_delete_token(visit: Visit) -> Response:
 async def delete_token(visit: Visit) -> Response:
     """End it; one that is gone already is no failure."""
     org, robot = await _find(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     problems = Problems()
     try:
         await visit.submit(

@@ -104,6 +104,7 @@ async def new_team(visit: Visit) -> Response:
 async def create_team(visit: Visit) -> Response:
     """Make one."""
     org = await organization(visit)
+    await visit.caller.require_in(org.name, Operation.MANAGE_ORGANIZATION)
     form = {name: await visit.text(name) for name in ("name", "description")}
     try:
         made = await visit.submit(teams.create_team, form=teams.TeamForm, data=form, fields=_FIELDS, org=org.name)
@@ -164,7 +165,7 @@ async def new_people(visit: Visit) -> Response:
 @pages.post("/orgs/{org}/teams/{team}/users/new")
 async def add_to_team(visit: Visit) -> Response:
     """Put people in: each by itself, so that some may be refused."""
-    team = await find_team(visit)
+    team = await _led(visit)
 
     async def add(name: str, *, is_admin: bool | None) -> None:
         await visit.submit(
@@ -325,7 +326,7 @@ async def show_settings(visit: Visit) -> Response:
 @pages.post("/orgs/{org}/teams/{team}/settings")
 async def change_settings(visit: Visit) -> Response:
     """Change them."""
-    team = await find_team(visit)
+    team = await _led(visit)
     form = {name: await visit.text(name) for name in ("name", "description")}
     try:
         changed = await visit.submit(
