@@ -327,6 +327,7 @@ def test_signed_tags_block_it_and_the_page_names_the_way_out(world: Site):
     shown = adam.get(f"{at}/settings").expect(200)
     assert not shown.has(f"a[href='{at}/settings/delete']")
     assert any(one.get_text().startswith("notary delete ") for one in shown.all(".copy code"))
+    assert [one.get_text() for one in shown.all("[aria-labelledby=s-delete] .badge")] == ["v1"]
     # Who asks all the same is told why not.
     refused = adam.post(f"{at}/settings/delete", {"typed": "acme/signed"}).expect(405, 409, 422)
     assert "signed in content trust" in refused.text

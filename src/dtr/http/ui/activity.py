@@ -116,7 +116,7 @@ async def show_activity(visit: Visit) -> Response:
         with_pulls=not wanted.exclude_pulls,
         is_filtered=any(visit.query.get(name) for name in ("eventType", "objectType", "from", "until", "actorId")),
         actor=next((one.actor_name for one in listing.records.events), ""),
-        csv=visit.link().replace("/activity", "/activity.csv", 1),
+        csv=f"{repo.url}/activity.csv{visit.link().removeprefix(f'{repo.url}/activity')}",
     )
 
 

@@ -253,12 +253,19 @@ async def _settings(
         seen=seen,
         section=section,
         signed=signed,
+        signed_tags=await _signed_tags(visit, repo) if signed else [],
         policy=await enforcement.load(visit, _signing(repo)),
         namespaces=namespaces,
         offers=[(one, one) for one in namespaces] if len(namespaces) <= _MOST_NAMESPACES else None,
         is_read_only=visit.rooms.live.current.read_only_registry,
         problems=refused.problems if refused else Problems(),
     )
+
+
+async def _signed_tags(visit: Visit, repo: Repository) -> list[str]:
+    """Some of the tags because of which the repository cannot be deleted."""
+    found = await visit.listing(tags.list_repo_tags, path=repo.path, start="", size=25, show=["signed"])
+    return [one.name for one in found.records if one.in_notary][:10]
 
 
 def _signing(repo: Repository) -> enforcement.Place:
@@ -444,14 +451,21 @@ async def _ask_delete(visit: Visit, repo: Repository, problems: Problems | None 
     tagged = await visit.listing(tags.list_repo_tags, path=repo.path, start="", size=1, count=True)
     count = tagged.count or 0
     items = [
-        visit.n_("{n} tag goes at once, with its image.", "{n} tags go at once, with their images.", count),
         visit._("Its settings, policies, webhooks and grants go, too. Nothing of it can be brought back."),
-        visit._(
-            "{size} are freed later, by the garbage collection, but for what other repositories hold, too.",
-            size=visit.words.size(repo.record.size),
-        ),
         visit._("Its events stay. The name is free for another repository."),
     ]
+    if count:
+        items.insert(
+            0, visit.n_("{n} tag goes at once, with its image.", "{n} tags go at once, with their images.", count)
+        )
+    if repo.record.size:
+        items.insert(
+            -1,
+            visit._(
+                "{size} are freed later, by the garbage collection, but for what other repositories hold, too.",
+                size=visit.words.size(repo.record.size),
+            ),
+        )
     return visit.confirm(
         visit._("Delete the repository {repository}?", repository=repo.path),
         verb=visit._("Delete the repository"),
