@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Text, bindparam, case, func, literal_column, or_, select, union, union_all
+from sqlalchemy import BigInteger, Text, bindparam, case, func, literal_column, or_, select, true, union, union_all
 
+from dtr.accounts.lists import pattern_of
 from dtr.accounts.permissions import Level
 from dtr.accounts.reasons import Reason
 from dtr.accounts.visibility import GRANTED, PATH_NOT_INDEXED, SPACES
@@ -41,42 +43,57 @@ _me = bindparam("account", type_=Text)
 _limit = bindparam("limit", type_=BigInteger)
 _start = bindparam("start", type_=Text)
 _there = repositories.c.deleted_at.is_(None)
+# Paths are lower-case.
+_fits = repositories.c.path.like(bindparam("pattern", type_=Text), escape="\\")
 _BEHIND_SLASH = "0"
 """The character that follows the slash."""
-
 
 _owner = accounts.alias("owner")
 _spaces = SPACES.subquery("spaces")
 _first = _owner.c.name.concat("/")
 # What belongs to an account has a path that begins with its name: so the index over paths is used, whatever the
 # databases think of how many repositories a namespace has.
-_of_space = (
-    select(repositories.c.id)
-    .where(
-        _there,
-        repositories.c.path >= case((_start > _first, _start), else_=_first),
-        repositories.c.path < _owner.c.name.concat(_BEHIND_SLASH),
-    )
-    .order_by(repositories.c.path)
-    .limit(_limit)
-    .correlate(_owner)
-)
 _found = repositories.alias("found")
-_page = union(
-    select(_found.c.id, _found.c.path)
-    .select_from(_spaces)
-    .join(_owner, _owner.c.id == _spaces.c.namespace_id)
-    .join(_found, in_query(_found.c.id, _of_space)),
-    select(repositories.c.id, repositories.c.path).where(
-        _there, _start <= PATH_NOT_INDEXED, repositories.c.id.in_(GRANTED)
-    ),
-).subquery("page")
-_PAGE = Statement(select(_page.c.id, _page.c.path).order_by(_page.c.path).limit(_limit))
-_COUNT = Statement(
+_counted = (
     select(func.count())
     .select_from(repositories)
     .where(_there, or_(repositories.c.namespace_id.in_(SPACES), repositories.c.id.in_(GRANTED)))
 )
+
+
+@cache
+def page_statement(*, contains: bool) -> Statement:
+    """
+    At most `limit` repositories that the `account` has access to, ids and paths, by path, from `start` on.
+
+    `contains`: those whose path is like the `pattern`.
+    """
+    of_space = (
+        select(repositories.c.id)
+        .where(
+            _there,
+            repositories.c.path >= case((_start > _first, _start), else_=_first),
+            repositories.c.path < _owner.c.name.concat(_BEHIND_SLASH),
+            _fits if contains else true(),
+        )
+        .order_by(repositories.c.path)
+        .limit(_limit)
+        .correlate(_owner)
+    )
+    page = union(
+        select(_found.c.id, _found.c.path)
+        .select_from(_spaces)
+        .join(_owner, _owner.c.id == _spaces.c.namespace_id)
+        .join(_found, in_query(_found.c.id, of_space)),
+        select(repositories.c.id, repositories.c.path).where(
+            _there, _start <= PATH_NOT_INDEXED, repositories.c.id.in_(GRANTED), _fits if contains else true()
+        ),
+    ).subquery("page")
+    return Statement(select(page.c.id, page.c.path).order_by(page.c.path).limit(_limit))
+
+
+_COUNT = Statement(_counted)
+_COUNT_FITTING = Statement(_counted.where(_fits))
 
 
 def _because(kind: ReasonKind, on: str, team: ColumnElement[str], level: ColumnElement[str]) -> Select[Any]:
@@ -133,9 +150,19 @@ class Holdings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list_of(self, account: Account, *, start: str = "", limit: int) -> list[Holding]:
-        """At most `limit` repositories that an account has access to, by path, from the path `start` on."""
-        rows = await self._database.fetch_all(_PAGE, account=account.id, start=start, limit=limit)
+    async def list_of(self, account: Account, *, contains: str = "", start: str = "", limit: int) -> list[Holding]:
+        """
+        At most `limit` repositories that an account has access to, by path, from the path `start` on.
+
+        `contains`: a part of the path, in whatever case; empty: any.
+        """
+        rows = await self._database.fetch_all(
+            page_statement(contains=bool(contains)),
+            account=account.id,
+            start=start,
+            limit=limit,
+            **_pattern(contains),
+        )
         ids = [row[0] for row in rows]
         found: dict[int, list[Reason]] = defaultdict(list)
         if ids:
@@ -148,7 +175,13 @@ class Holdings:
             for number, path in rows
         ]
 
-    async def count_of(self, account: Account) -> int:
+    async def count_of(self, account: Account, *, contains: str = "") -> int:
         """How many `list_of` lists in the end."""
-        row = await self._database.fetch_one(_COUNT, account=account.id)
+        row = await self._database.fetch_one(
+            _COUNT_FITTING if contains else _COUNT, account=account.id, **_pattern(contains)
+        )
         return int(row[0]) if row else 0
+
+
+def _pattern(contains: str) -> dict[str, str]:
+    return {"pattern": pattern_of(contains)} if contains else {}

@@ -10,7 +10,7 @@ import pytest
 from tests.contract.accounts.test_standings import World, fill
 
 from dtr.accounts import Accounts, Level
-from dtr.accounts.holdings import _PAGE
+from dtr.accounts.holdings import page_statement
 from dtr.oci import parse_repository_name
 from dtr.registry import Repositories, Settings
 
@@ -61,6 +61,10 @@ async def test_they_are_what_the_rule_gives_beyond_what_everybody_has(world: Wor
                 break
             start = page[3].path
         assert walked == list(expected)
+        fitting = [path for path in expected if "a1" in path]
+        assert [one.path for one in await accounts.holdings.list_of(account, contains="A1", limit=99)] == fitting
+        assert await accounts.holdings.count_of(account, contains="A1") == len(fitting)
+        assert await accounts.holdings.list_of(account, contains="%", limit=9) == []
         seen += len(expected)
     assert seen > 20
 
@@ -116,7 +120,7 @@ async def test_a_page_walks_over_nothing_but_what_is_on_it(
 
     def steps() -> int:
         count = itertools.count()
-        sql, values = _PAGE.prepare("sqlite", {"account": ada, "start": "", "limit": 5})
+        sql, values = page_statement(contains=False).prepare("sqlite", {"account": ada, "start": "", "limit": 5})
         database._reader.set_progress_handler(lambda: next(count) < 0, 1)
         assert len(database._reader.execute(sql, values).fetchall()) == 5
         return next(count)

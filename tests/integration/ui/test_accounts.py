@@ -185,6 +185,11 @@ def test_a_users_repositories_are_shown_with_why(ada: Visitor, admin: Visitor, w
         assert rows.keys() == {"acme/app", "ada/own", "ada/public"}
         assert "Read and write through the team devs" in rows["acme/app"]
         assert "Owner of ada" in rows["ada/own"]
+    found = ada.get("/users/ada/repos?q=AP").all("#list tbody tr")
+    assert [row.a.get_text() for row in found] == ["acme/app"]
+    assert "with “nothing” in its name" in ada.get("/users/ada/repos?q=nothing").text
+    assert "/system/settings/events?actor=ada" in admin.get("/users/ada/settings").links
+    assert "/system/settings/events?actor=ada" not in ada.get("/users/ada/settings").links
     assert "As an administrator, admin can do everything" in admin.get("/users/admin/repos").text
     others = world.as_("bob").get("/users/ada/repos").expect(200)
     assert [row.a.get_text() for row in others.all("#list tbody tr")] == ["ada/public"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, UserUnknown
@@ -41,7 +43,14 @@ class UserRepositoryAccess(Record):
     response_model_exclude_none=True,
 )
 async def list_user_repository_access(
-    username: str, caller: CallerDep, rooms: RoomsDep, page: PageDep, response: Response
+    username: str,
+    caller: CallerDep,
+    rooms: RoomsDep,
+    page: PageDep,
+    response: Response,
+    contains: Annotated[
+        str, Query(max_length=1_000, description="A part of the repository's path, in whatever case.")
+    ] = "",
 ) -> UserRepositoryAccess:
     """
     By path, which is what the page starts with. For the user, and for administrators.
@@ -57,9 +66,9 @@ async def list_user_repository_access(
             raise UserUnknown(username)
         user = found
     page = page.at_most(_MOST)
-    held = await rooms.accounts.holdings.list_of(user, start=page.start, limit=page.limit)
+    held = await rooms.accounts.holdings.list_of(user, contains=contains, start=page.start, limit=page.limit)
     if page.wants_count:
-        response.headers[COUNT] = str(await rooms.accounts.holdings.count_of(user))
+        response.headers[COUNT] = str(await rooms.accounts.holdings.count_of(user, contains=contains))
     shown = {str(one.repository_id): one for one in page.cut(response, held, lambda one: one.path)}
     records = await repository_records(caller, rooms, [int(number) for number in shown])
     return UserRepositoryAccess(

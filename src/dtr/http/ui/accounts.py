@@ -217,8 +217,13 @@ async def list_repositories(visit: Visit) -> Response:
     person = await find_person(visit)
     creates = await visit.may_in(person.name, "CREATE_REPOSITORY")
     if person.sees:
-        listing = await visit.listing(holdings.list_user_repository_access, count=True, username=person.name)
-        return visit.page("accounts/held.html", person=person, listing=listing, creates=creates, NEVER=NEVER)
+        contains = visit.query.get("q", "")[:_LONGEST]
+        listing = await visit.listing(
+            holdings.list_user_repository_access, count=True, username=person.name, contains=contains
+        )
+        return visit.page(
+            "accounts/held.html", person=person, listing=listing, creates=creates, q=contains, NEVER=NEVER
+        )
     owned = await visit.listing(repositories.list_namespace_repositories, count=True, namespace=person.name)
     return visit.page("accounts/owned.html", person=person, listing=owned, creates=creates, NEVER=NEVER)
 
