@@ -50,7 +50,7 @@ class ReplicaRecord(Record):
     components: list[str] = Field(description="What it does.")
     http_port: int = Field(alias="HTTPPort", description="For plain HTTP; 0: it does not listen there.")
     https_port: int = Field(alias="HTTPSPort", description="For TLS; 0: it does not listen there.")
-    started_at: dt.datetime
+    started_at: dt.datetime = Field(description="When it was started.")
     seen_at: dt.datetime = Field(description="When it was heard of last.")
     is_there: bool = Field(description="It was, within half a minute.")
     is_own: bool = Field(description="It gave this answer.")
@@ -68,8 +68,8 @@ class DayRecord(Record):
 
     day: dt.date
     bytes: int = Field(description="What was stored at its end; today: what is.")
-    pulls: int
-    pushes: int
+    pulls: int = Field(description="How many there were.")
+    pushes: int = Field(description="How many there were.")
 
 
 class UsageRecord(Record):
@@ -80,7 +80,7 @@ class UsageRecord(Record):
         description="Of the blobs of each repository, added up: what would be stored if they shared nothing; null:"
         " that was not asked."
     )
-    repositories: int
+    repositories: int = Field(description="How many there are.")
     pulls: int | None = Field(description="Of all repositories that are there; null: that was not asked.")
     pushes: int | None = Field(description="Of all repositories that are there; null: that was not asked.")
     days: list[DayRecord] = Field(description="The last ones, the earliest first; today is the last.")
@@ -100,19 +100,19 @@ class GarbageRecord(Record):
     upload_bytes: int = Field(description="The bytes that came of them.")
 
 
-class CertificateRecord(Record):
+class TLSCertificateRecord(Record):
     """What is in a certificate."""
 
     subject: str = Field(description="Whose it is (RFC 4514).")
     issuer: str = Field(description="Who signed it.")
     names: list[str] = Field(description="The hosts that it is good for.")
-    begins_at: dt.datetime
-    ends_at: dt.datetime
+    begins_at: dt.datetime = Field(description="From when on it is valid.")
+    ends_at: dt.datetime = Field(description="Until when.")
     fingerprint: str = Field(description="SHA-256 of its DER form.")
     key: str = Field(description="The kind of its key.")
 
     @classmethod
-    def of(cls, details: Details) -> CertificateRecord:
+    def of(cls, details: Details) -> TLSCertificateRecord:
         """The record of a certificate."""
         return cls(
             subject=details.subject,
@@ -135,10 +135,10 @@ class CertificateProblem(Record):
 class TLSRecord(Record):
     """What clients see when they connect with TLS."""
 
-    chain: list[CertificateRecord] = Field(
+    chain: list[TLSCertificateRecord] = Field(
         description="The certificate, and those that signed it. Empty: dtr speaks no TLS, or cannot read it."
     )
-    authority: list[CertificateRecord] = Field(
+    authority: list[TLSCertificateRecord] = Field(
         description="What clients have to trust, from `/ca`. Empty: one that they know anyway."
     )
     is_own: bool = Field(description="dtr made it, and renews it.")
@@ -251,9 +251,9 @@ async def get_certificate(caller: CallerDep, rooms: RoomsDep) -> TLSRecord:
     return await asyncio.to_thread(look)
 
 
-def _described(file: Path | None) -> list[CertificateRecord]:
+def _described(file: Path | None) -> list[TLSCertificateRecord]:
     """The certificates of a file; none when there is none, or it cannot be read: that is a finding, too."""
     try:
-        return [CertificateRecord.of(one) for one in describe(file)] if file else []
+        return [TLSCertificateRecord.of(one) for one in describe(file)] if file else []
     except (OSError, ValueError):
         return []
