@@ -37,7 +37,7 @@ from dtr.trust.index import is_named, signs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import ColumnElement, FromClause
 
     from dtr.db import Database
 
@@ -194,19 +194,10 @@ def _traits(facts: Mapping[str, ColumnElement[bool]]) -> dict[Trait, ColumnEleme
 _TRAITS = _traits(_FACTS)
 
 
-def _last_pull(reference: ColumnElement[str]) -> ColumnElement[int]:
-    return func.coalesce(
-        select(pulls.c.last_pulled_at)
-        .where(pulls.c.repository_id == _found.c.repository_id, pulls.c.reference == reference)
-        .scalar_subquery(),
-        literal(0, BigInteger),
-    )
-
-
-_by_name, _by_digest = _last_pull(_found.c.name), _last_pull(_found.c.manifest)
-_size_of_images = (
-    select(cast(func.sum(_child.c.content_size), BigInteger))
-    .select_from(manifest_references)
+_named, _by_name, _by_digest = manifests.alias("named"), pulls.alias("by_name"), pulls.alias("by_digest")
+_zero = literal(0, BigInteger)
+_images = (  # of each index, the size of its images
+    select(manifest_references.c.manifest, cast(func.sum(_child.c.content_size), BigInteger).label("size"))
     .join(
         _child,
         and_(
@@ -214,25 +205,38 @@ _size_of_images = (
             _child.c.digest == manifest_references.c.target,
         ),
     )
-    .where(
-        manifest_references.c.repository_id == _found.c.repository_id,
-        manifest_references.c.manifest == _found.c.manifest,
-        manifest_references.c.kind == "manifest",
-    )
-    .scalar_subquery()
+    .where(manifest_references.c.repository_id == _repository, manifest_references.c.kind == "manifest")
+    .group_by(manifest_references.c.manifest)
+    .subquery("images")
 )
-_size = func.coalesce(
-    _size_of_images,
-    select(manifests.c.content_size)
-    .where(manifests.c.repository_id == _found.c.repository_id, manifests.c.digest == _found.c.manifest)
-    .scalar_subquery(),
-    literal(0, BigInteger),
-)
-_ORDERS: dict[Order, ColumnElement[Any]] = {
-    "newest": _found.c.updated_at,
-    "version": _found.c.version_key,
-    "size": _size,
-    "pulled": case((_by_name >= _by_digest, _by_name), else_=_by_digest),
+
+
+def _pulls(alias: FromClause, reference: ColumnElement[str]) -> ColumnElement[bool]:
+    return and_(alias.c.repository_id == _found.c.repository_id, alias.c.reference == reference)
+
+
+def _latest(one: ColumnElement[int | None], other: ColumnElement[int | None]) -> ColumnElement[int]:
+    first, second = func.coalesce(one, _zero), func.coalesce(other, _zero)
+    return case((first >= second, first), else_=second)
+
+
+# Joined, not looked up for each tag: a planner that knows nothing of the tables yet could walk over them for each.
+_ORDERS: dict[Order, tuple[FromClause, ColumnElement[Any]]] = {
+    "newest": (_found, _found.c.updated_at),
+    "version": (_found, _found.c.version_key),
+    "size": (
+        _found.outerjoin(
+            _named,
+            and_(_named.c.repository_id == _found.c.repository_id, _named.c.digest == _found.c.manifest),
+        ).outerjoin(_images, _images.c.manifest == _found.c.manifest),
+        func.coalesce(_images.c.size, _named.c.content_size, _zero),
+    ),
+    "pulled": (
+        _found.outerjoin(_by_name, _pulls(_by_name, _found.c.name)).outerjoin(
+            _by_digest, _pulls(_by_digest, _found.c.manifest)
+        ),
+        _latest(_by_name.c.last_pulled_at, _by_digest.c.last_pulled_at),
+    ),
 }
 _BY_NAME: frozenset[Order] = frozenset({"name", "version"})
 """The place in these follows from the name."""
@@ -312,12 +316,12 @@ def _page(traits: frozenset[Trait], order: Order, *, text: _TextKind, attached: 
     if order == "name":
         query = select(_found.c.name).where(*conditions, *([_found.c.name >= name] if starts else []))
         return Statement(query.order_by(_found.c.name).limit(_limit))
-    by = _ORDERS[order]
+    source, by = _ORDERS[order]
     if order in {"newest", "version"}:
         place = tuple_(by, _found.c.name) <= tuple_(bindparam("value", type_=by.type), name)
         query = select(_found.c.name, by).where(*conditions, *([place] if starts else []))
         return Statement(query.order_by(by.desc(), _found.c.name.desc()).limit(_limit))
-    ordered: Select[Any] = select(_found.c.name.label("name"), by.label("value")).where(*conditions)
+    ordered = select(_found.c.name.label("name"), by.label("value")).select_from(source).where(*conditions)
     all_ = ordered.subquery("ordered")
     place = tuple_(all_.c.value, all_.c.name) <= tuple_(bindparam("value", type_=BigInteger), name)
     query = select(all_.c.name, all_.c.value).where(*([place] if starts else []))

@@ -23,6 +23,7 @@ from dtr.http.ui.tags import (
     last_pull,
     platform_name,
     pull_command,
+    require_on,
 )
 from dtr.registry import ManifestUnknown
 
@@ -364,7 +365,7 @@ async def _tree(
 @pages.get(f"{TAG}/delete")
 async def ask_to_delete(visit: Visit) -> Response:
     """Ask before a tag is deleted; of a signed one say what helps."""
-    repo = await _require(visit, "DELETE_TAG")
+    repo = await require_on(visit, "DELETE_TAG")
     tag = await _tag(visit, repo)
     return _signed_page(visit, repo, tag) if tag.in_notary else await _confirm_delete(visit, repo, tag)
 
@@ -372,7 +373,7 @@ async def ask_to_delete(visit: Visit) -> Response:
 @pages.post(f"{TAG}/delete")
 async def delete_tag(visit: Visit) -> Response:
     """Delete a tag."""
-    repo = await _require(visit, "DELETE_TAG")
+    repo = await require_on(visit, "DELETE_TAG")
     name = visit.values["tag"]
     try:
         await visit.submit(tags.delete_repo_tag, path=repo.path, tag=name)
@@ -416,14 +417,14 @@ def _signed_page(visit: Visit, repo: Repository, tag: TagView, status: int = 200
 @pages.get(f"{TAG}/forget-signatures")
 async def ask_to_forget(visit: Visit) -> Response:
     """Ask before what is signed under a name counts no longer."""
-    repo = await _require(visit, "MANAGE_TRUST")
+    repo = await require_on(visit, "MANAGE_TRUST")
     return _confirm_forget(visit, repo)
 
 
 @pages.post(f"{TAG}/forget-signatures")
 async def forget_signatures(visit: Visit) -> Response:
     """Let what is signed under a name count no longer."""
-    repo = await _require(visit, "MANAGE_TRUST")
+    repo = await require_on(visit, "MANAGE_TRUST")
     name = visit.values["tag"]
     try:
         await visit.submit(trust.delete_trust_tag, path=repo.path, tag=name)
@@ -450,7 +451,7 @@ def _confirm_forget(visit: Visit, repo: Repository, problems: Problems | None = 
 @pages.get(f"{TAG}/copy")
 async def ask_to_copy(visit: Visit) -> Response:
     """Ask where a tag is to be copied to."""
-    repo = await _require(visit, "PROMOTE_FROM")
+    repo = await require_on(visit, "PROMOTE_FROM")
     tag = await _tag(visit, repo)
     return visit.page("tags/copy.html", **await _copy_form(visit, repo, tag.name, "", tag.name))
 
@@ -458,7 +459,7 @@ async def ask_to_copy(visit: Visit) -> Response:
 @pages.post(f"{TAG}/copy")
 async def copy_one_tag(visit: Visit) -> Response:
     """Copy a tag to another repository."""
-    repo = await _require(visit, "PROMOTE_FROM")
+    repo = await require_on(visit, "PROMOTE_FROM")
     name, target, target_tag = visit.values["tag"], await visit.text("target"), await visit.text("target_tag")
     try:
         await copy_tag(visit, repo, name, target, target_tag)
@@ -489,7 +490,7 @@ _PUSH_FIELDS = ("remote", "host", "repository", "target_tag", "username", "ca")
 @pages.get(f"{TAG}/push")
 async def ask_to_push(visit: Visit) -> Response:
     """Ask to which registry a tag is to be pushed."""
-    repo = await _require(visit, "MIRROR_TAG")
+    repo = await require_on(visit, "MIRROR_TAG")
     tag = await _tag(visit, repo)
     typed = dict.fromkeys(_PUSH_FIELDS, "") | {"repository": repo.path, "target_tag": tag.name, "skip": ""}
     return visit.page("tags/push.html", **await _push_form(visit, repo, tag.name, typed))
@@ -498,7 +499,7 @@ async def ask_to_push(visit: Visit) -> Response:
 @pages.post(f"{TAG}/push")
 async def push_tag(visit: Visit) -> Response:
     """Have a tag pushed to another registry."""
-    repo = await _require(visit, "MIRROR_TAG")
+    repo = await require_on(visit, "MIRROR_TAG")
     name = visit.values["tag"]
     typed = {one: await visit.text(one) for one in (*_PUSH_FIELDS, "skip")}
     stored = typed["remote"]
@@ -552,15 +553,6 @@ async def _push_form(visit: Visit, repo: Repository, name: str, typed: dict[str,
         for one in await visit.call(remotes.list_remotes, namespace=place)
     ]
     return {"repo": repo, "name": name, "typed": typed, "stored": stored, "url": f"{repo.url}/tags/{quote(name)}"}
-
-
-async def _require(visit: Visit, operation: str) -> Repository:
-    """The repository, for who may do something with its tags. Raises ApiError."""
-    repo = await visit.repository()
-    if not repo.may(operation):
-        visit.require_login()
-        raise ApiError("NOT_AUTHORIZED")
-    return repo
 
 
 async def _tag(visit: Visit, repo: Repository) -> TagView:

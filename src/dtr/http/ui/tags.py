@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from starlette.responses import RedirectResponse
 
 from dtr.http.api import listings, promotion, tags
+from dtr.http.api.errors import ApiError
 from dtr.http.api.models import NEVER
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.problems import Problems, Refused
@@ -230,7 +231,7 @@ async def return_to_list(visit: Visit) -> Response:
 @pages.post(f"{REPOSITORY}/delete-tags")
 async def delete_tags(visit: Visit) -> Response:
     """Ask, and then delete the tags that were picked."""
-    repo = await visit.repository()
+    repo = await require_on(visit, "DELETE_TAG")
     names = await _picked(visit)
     if not names:
         return visit.redirect(f"{repo.url}/tags", visit._("Select tags first."))
@@ -275,7 +276,7 @@ async def delete_tags(visit: Visit) -> Response:
 @pages.post(f"{REPOSITORY}/copy-tags")
 async def copy_tags(visit: Visit) -> Response:
     """Ask where to, and then copy the tags that were picked to another repository."""
-    repo = await visit.repository()
+    repo = await require_on(visit, "PROMOTE_FROM")
     names = await _picked(visit)
     if not names:
         return visit.redirect(f"{repo.url}/tags", visit._("Select tags first."))
@@ -348,6 +349,15 @@ async def copy_targets(visit: Visit, repo: Repository) -> list[str]:
         if one.repository.your_access in {"read-write", "admin"}
     ]
     return sorted(paths, key=lambda one: one == repo.path)[:_TARGETS]
+
+
+async def require_on(visit: Visit, operation: str) -> Repository:
+    """The repository of the address, for who may do something with it. Raises ApiError."""
+    repo = await visit.repository()
+    if not repo.may(operation):
+        visit.require_login()
+        raise ApiError("NOT_AUTHORIZED")
+    return repo
 
 
 async def _picked(visit: Visit) -> list[str]:
