@@ -34,7 +34,7 @@ class Features(Record):
     metadata_store_opted_in: bool = Field(True, description="Always: there is one place for metadata only.")
     db_version: int = Field(0, alias="db_version", description="Version of the vulnerability database; 0: none.")
     ucp_host: str = Field("", description="Always empty: accounts are kept here.")
-    read_only_registry: bool = Field(description="What repositories hold stays as it is at present; pulls go on.")
+    read_only_registry: bool = Field(description="Pushes and deletions through `/v2/` are refused; pulls go on.")
 
 
 class AlertRecord(Record):
