@@ -316,3 +316,18 @@ def test_hostile_names_are_shown_inert(admin: Visitor):
         assert not shown.has("main script")
         assert not shown.has("img[src=x]")
     assert any(HOSTILE in one.get_text() for one in admin.get("/users/gone/repos").all("bdi"))
+
+
+def test_what_is_no_text_is_refused_and_breaks_nothing(admin: Visitor):
+    for path, fields in {
+        "/users/new": {"name": "nul\0", "password": "x"},
+        "/users/new/many": {"lines": "nul\0, x\n\0"},
+        "/users/gone/settings/profile": {"fullName": "\0"},
+        "/users/gone/settings/password": {"newPassword": "\0", "again": "\0"},
+        "/users/gone/access-tokens/new": {"label": "\0", "level": "pull", "end": "never"},
+        "/users/gone/keys/new": {"publicKey": "\0", "label": "\0"},
+        "/users/change": {"do": "activate", "user": "\0"},
+        "/users/gone/sessions/end": {"session": "\0"},
+    }.items():
+        assert admin.post(path, fields).status < 500, path
+    assert admin.get("/users?q=%00").status == 400

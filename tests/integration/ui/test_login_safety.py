@@ -32,6 +32,8 @@ def test_every_cause_of_a_wrong_log_in_looks_the_same(world: Site):
         ("off", PASSWORD),
         ("ada", ""),
         ("\u202eada", "x"),
+        ("ada\0", PASSWORD),
+        ("ada", f"{PASSWORD}\0"),
     ):
         address = {"X-Forwarded-For": f"198.51.100.{len(texts) + 1}"}
         shown = world.as_(None).post("/login", {"username": name, "password": password}, headers=address)

@@ -81,7 +81,7 @@ async def change_users(visit: Visit) -> Response:
     """Do something to those that were picked; some of it may fail."""
     visit.caller.require(_CREATE)
     operation = await visit.text("do")
-    names = (await visit.texts("user"))[:_MOST_PICKED]
+    names = [one for one in await visit.texts("user") if "\0" not in one][:_MOST_PICKED]
     if operation not in {"activate", "deactivate"} or not names:
         return visit.redirect("/users")
     form = accounts.BulkForm(operations=[accounts.BulkOperation(op=operation, ref=one) for one in names])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from starlette.responses import Response
 
 from dtr.accounts import BadCredentials, TooManyAttempts
@@ -42,7 +43,7 @@ async def log_in(visit: Visit) -> Response:
     password = given if isinstance(given, str) else ""
     try:
         return await open_session(visit, username, password, target)
-    except BadCredentials:
+    except (BadCredentials, ValidationError):  # of the latter is what can be no text
         problems = Problems(general=[visit._("The user name or the password is not right.")])
         return visit.page("login.html", 401, target=target, ended=False, username=username, problems=problems)
     except TooManyAttempts as error:
