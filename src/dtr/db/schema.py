@@ -333,22 +333,26 @@ repository_redirects = Table(  # a name that a repository had; gone when another
     Column("created_at", BigInteger, nullable=False),
 )
 
-repository_summaries = Table(  # what lists of repositories are filtered and sorted by: narrow rows, read all at once
-    "repository_summaries",
-    metadata,
-    Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), primary_key=True),
-    Column("namespace_id", _text, nullable=False),  # as the repository has them, changed together with it
-    Column("visibility", _text, nullable=False),
-    Column("path", _text, nullable=False),
-    # What follows is some seconds late.
-    Column("latest_tag", _text, nullable=False, server_default=""),  # that was moved last; empty: there is none
-    Column("kind", _text, nullable=False, server_default=""),  # of what it names
-    Column("is_signed", Boolean, nullable=False, server_default=false()),  # what it names
-    Column("bytes", BigInteger, nullable=False, server_default="0"),
-    Column("pulls", BigInteger, nullable=False, server_default="0"),
-    Column("pushed_at", BigInteger, nullable=False, server_default="0"),  # 0: never
-    Index(None, "namespace_id", "visibility", "repository_id"),  # to count those of each
-    postgresql_with=_lively,
+repository_summaries = (
+    Table(  # what lists of repositories are filtered and sorted by: narrow rows, read all at once
+        "repository_summaries",
+        metadata,
+        Column("repository_id", ForeignKey(repositories.c.id, ondelete="CASCADE"), primary_key=True),
+        Column("namespace_id", _text, nullable=False),  # as the repository has them, changed together with it
+        Column("visibility", _text, nullable=False),
+        Column("path", _text, nullable=False),
+        # What follows is some seconds late.
+        Column(
+            "latest_tag", _text, nullable=False, server_default=""
+        ),  # that was moved last; empty: there is none
+        Column("kind", _text, nullable=False, server_default=""),  # of what it names
+        Column("is_signed", Boolean, nullable=False, server_default=false()),  # what it names
+        Column("bytes", BigInteger, nullable=False, server_default="0"),
+        Column("pulls", BigInteger, nullable=False, server_default="0"),
+        Column("pushed_at", BigInteger, nullable=False, server_default="0"),  # 0: never
+        Index(None, "namespace_id", "visibility", "repository_id"),  # to count those of each
+        postgresql_with=_lively,
+    )
 )
 
 pinned_repositories = Table(  # those that users want to find at once
@@ -1192,8 +1196,13 @@ job_logs = Table(
     sqlite_with_rowid=False,
 )
 _is_trouble = job_logs.c.level != "info"
-Index(
-    "ix_job_logs_trouble", job_logs.c.job, job_logs.c.line, sqlite_where=_is_trouble, postgresql_where=_is_trouble
+Index(  # SQLite takes it before the key, as it knows one column more
+    "ix_job_logs_trouble",
+    job_logs.c.job,
+    job_logs.c.level,
+    job_logs.c.line,
+    sqlite_where=_is_trouble,
+    postgresql_where=_is_trouble,
 )
 
 crons = Table(

@@ -93,7 +93,10 @@ _STATE = Statement(
 _of_level: dict[Level, list[ColumnElement[bool]]] = {
     "info": [],
     # Not parameters: a planner has to see that this is what the index is about.
-    "warning": [job_logs.c.level != literal_column("'info'")],
+    "warning": [
+        job_logs.c.level != literal_column("'info'"),
+        job_logs.c.level.in_([literal_column("'warning'"), literal_column("'error'")]),
+    ],
     "error": [
         job_logs.c.level != literal_column("'info'"),
         job_logs.c.level == literal_column("'error'"),

@@ -233,7 +233,7 @@ CREATE TABLE job_logs (
     CONSTRAINT fk_job_logs_job_jobs FOREIGN KEY (job) REFERENCES jobs(id) ON DELETE CASCADE
 );
 
-CREATE INDEX ix_job_logs_trouble ON public.job_logs USING btree (job, line) WHERE (level <> 'info'::text);
+CREATE INDEX ix_job_logs_trouble ON public.job_logs USING btree (job, level, line) WHERE (level <> 'info'::text);
 
 CREATE TABLE jobs (
     id text COLLATE "C" NOT NULL,

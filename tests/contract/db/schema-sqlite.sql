@@ -240,7 +240,7 @@ CREATE TABLE job_logs (
 
 ;
 
-CREATE INDEX ix_job_logs_trouble ON job_logs (job, line) WHERE level != 'info';
+CREATE INDEX ix_job_logs_trouble ON job_logs (job, level, line) WHERE level != 'info';
 
 CREATE TABLE jobs (
     id TEXT NOT NULL,

@@ -302,6 +302,15 @@ async def test_a_list_walks_along_the_index_of_what_it_shows(database: Database)
     assert "ix_jobs_scheduled_at" not in tries
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_is_serious_in_a_log_is_found_without_the_rest(database: Database):
+    for level in ("warning", "error"):
+        for statement in (queue_module._LOGS[level], queue_module._LAST_LINES[level]):
+            explained = Statement(text(f"EXPLAIN QUERY PLAN {statement.text('sqlite').replace('?', 'NULL')}"))
+            plan = [row[3] for row in await database.fetch_all(explained)]
+            assert any("INDEX ix_job_logs_trouble" in line for line in plan), plan
+
+
 async def _walked(database: Database, statement: Statement) -> list[str]:
     """The indexes of jobs that a statement goes along, on SQLite."""
     explained = Statement(text(f"EXPLAIN QUERY PLAN {statement.text('sqlite').replace('?', 'NULL')}"))

@@ -987,7 +987,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_job_logs_trouble",
         "job_logs",
-        ["job", "line"],
+        ["job", "level", "line"],
         unique=False,
         sqlite_where=sa.text("level != 'info'"),
         postgresql_where=sa.text("level != 'info'"),
