@@ -46,7 +46,11 @@ if TYPE_CHECKING:
     from dtr.tuf import CheckedUpdate, Draft, PublicKey, Renewal, Root
 
     Signed: TypeAlias = Callable[[Transaction, int, Sequence[str]], Awaitable[None]]
-    """Told, in the unit of work of a publication: in a repository these digests are signed now and were not."""
+    """
+    Told, in the unit of work of a change: in a repository these digests are signed now and were not.
+
+    None of them: something is not signed any more.
+    """
 
 _EARLY = dt.timedelta(hours=1)
 """So long before they expire, timestamps and snapshots are made anew: for clients whose clocks are fast."""
@@ -242,7 +246,7 @@ class Trust:
             kind: EventType = "UPDATE" if update.base else "CREATE"
             await record(tx, _event(kind, by, collection, _content(told)))
             digests = sorted({digest for digest, _ in update.put.values()})
-            if self._signed is not None:
+            if (digests or update.end) and self._signed is not None:
                 await self._signed(tx, collection.repository, digests)
 
         try:
