@@ -67,6 +67,7 @@ def render_beginning(text: str) -> tuple[Markup, bool]:
         size = min(size, len(begins)) // 2
 
 
+@lru_cache(maxsize=16)
 def render(text: str) -> Markup:
     """A README, of which at most `LONGEST` characters are read, as HTML."""
     cleaned = nh3.clean(
