@@ -270,6 +270,17 @@ def test_an_administrator_sets_passwords_and_roles_of_others(world: Site, admin:
     assert "Inactive" in admin.get("/users/max/repos").text
 
 
+def test_what_two_administrators_change_at_once_is_both_kept(world: Site):
+    world.api.make_users("two")
+    first, second = world.as_("admin"), world.as_("admin")
+    form = "form[action$='/roles']"
+    seen = first.get("/users/two/settings"), second.get("/users/two/settings")
+    first.submit(seen[0], form, isAuditor="on").expect(200)
+    second.submit(seen[1], form, isActive=None).expect(200)
+    found = world.api.admin.get("/enzi/v0/accounts/two").json
+    assert (found["isAuditor"], found["isActive"], found["isAdmin"]) == (True, False, False)
+
+
 def test_nobody_raises_itself_nor_changes_others(ada: Visitor, world: Site):
     assert ada.post("/users/ada/settings/roles", {"isActive": "on", "isAdmin": "on"}).status == 403
     for part, fields in {

@@ -36,6 +36,7 @@ _FILTERS = tuple(one for one in get_args(AccountFilter) if one not in {"all", "o
 _ORDERS = ("name", "-name", "fullName", "-fullName")
 _CREATE = Operation.CREATE_ACCOUNTS
 _EMPTY: dict[str, object] = {"fullName": "", "isAdmin": False, "isAuditor": False}
+_ROLES = ("isActive", "isAdmin", "isAuditor")
 _LONGEST = 1_000
 _MOST_LINES = 200
 _MOST_PICKED = 200
@@ -320,12 +321,15 @@ async def change_roles(visit: Visit) -> Response:
     """Whether the user may log in, administer, audit."""
     person = await _managed(visit)
     visit.caller.require(_CREATE)
-    data = {name: bool(await visit.text(name)) for name in ("isActive", "isAdmin", "isAuditor")}
+    typed = {name: bool(await visit.text(name)) for name in _ROLES}
+    before = (await visit.text("before")).split()
+    # What was not touched stays as somebody else may have set it meanwhile.
+    data = {name: on for name, on in typed.items() if on != (name in before)}
     try:
         await _change(visit, person, data)
     except Refused as refused:
-        return await _settings(visit, person, "roles", refused, **data)
-    if person.is_self and not (data["isActive"] and data["isAdmin"]):  # the page is no longer as it was
+        return await _settings(visit, person, "roles", refused, **typed)
+    if person.is_self and not (typed["isActive"] and typed["isAdmin"]):  # the page is no longer as it was
         return visit.redirect(f"{person.url}/repos", visit._("Saved."))
     return visit.redirect(f"{person.url}/settings", visit._("Saved."))
 
