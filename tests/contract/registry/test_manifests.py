@@ -590,7 +590,7 @@ async def test_deleting_costs_the_same_whatever_the_number_of_layers_and_tags(ro
         counter.reset()
         await rooms.manifests.delete(repository, digest)
         costs.append(counter.statements)
-    assert costs[0] == costs[1] <= 11
+    assert costs[0] == costs[1] <= 12  # one says that the summary is another
     assert await rooms.count("tags") == 0
 
 
