@@ -114,9 +114,10 @@ def test_a_long_text_begins_with_whole_paragraphs_and_small():
 
 
 @pytest.mark.parametrize(
-    "part", ["![a](b) ", "[a](b) ", "<div>", "[", "*a ", "![", "`", "> ", "- ", "&", "<", "_"]
+    "part",
+    ["![a](b) ", "[a](b) ", "<div>", "<div><img ", "<img src='", "[", "*a ", "![", "`", "> ", "- ", "&", "<", "_"],
 )
 def test_nothing_takes_long(part: str):
     started = time.process_time()
     render(part * (LONGEST // len(part) * 2))
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 8

@@ -50,7 +50,7 @@ _GONE = frozenset(
 )
 _SCHEMES = frozenset({"http", "https", "mailto"})
 _SLUG = re.compile(r"[^\w\- ]+")
-_IMAGE = re.compile(r"<img\b([^>]*)>", re.IGNORECASE)
+_IMAGE = re.compile(r"<img\b([^<>]*)>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"""\b(src|alt)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 
 
