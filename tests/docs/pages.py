@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.forks import command_directory
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
@@ -160,13 +162,16 @@ def _run_on_terminal(
     answers: list[str | Callable[[], str]],
     seconds: float,
 ) -> str:
+    commands = [str(Path(sys.executable).parent)]
+    if command[0] == "bash":  # what runs it elsewhere runs the command itself
+        commands.insert(0, str(command_directory()))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DTR_")}
     process = subprocess.Popen(
         ["script", "--quiet", "--return", "--command", shlex.join(command), "/dev/null"],
         cwd=directory,
         env={
             **inherited,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": ":".join([*commands, os.environ["PATH"]]),
             "HOME": str(directory),
             "XDG_RUNTIME_DIR": str(directory),
             "REGISTRY_AUTH_FILE": str(directory / "auth.json"),

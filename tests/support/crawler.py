@@ -75,11 +75,16 @@ def crawl(visitor: Visitor, starts: tuple[str, ...] = STARTS) -> Crawl:
         for link in shown.links:
             if not _ELSEWHERE.match(link) and not re.search(r"[?&](lang|theme)=", link):
                 waiting.append((link, address))
-        _note_forms(shown, seen)
+        for action, form in note_forms(shown).items():
+            seen.forms.setdefault(action, form)
+        if any(not form.select("input[name=csrf_token]") for form in shown.all("form[method=post]")):
+            seen.faults.append(f"{address}: a form without its token")
     return seen
 
 
-def _note_forms(shown: Shown, seen: Crawl) -> None:
+def note_forms(shown: Shown) -> dict[str, Form]:
+    """The forms of a page that change something, by the address that they are sent to."""
+    found: dict[str, Form] = {}
     for form in shown.all("form[method=post]"):
         fields = []
         for one in form.select("input[name], textarea[name], select[name]"):
@@ -91,14 +96,14 @@ def _note_forms(shown: Shown, seen: Crawl) -> None:
             else:
                 value = one.get_text() if one.name == "textarea" else str(one.get("value", ""))
                 fields.append((str(one["name"]), value))
+        for button in form.select("button[name]")[:1]:
+            fields.append((str(button["name"]), str(button.get("value", ""))))
         kept = tuple((name, value) for name, value in fields if name != "csrf_token")
         targets = [str(form.get("action", "")) or shown.url]
         targets += [str(button["formaction"]) for button in form.select("button[formaction]")]
         for target in targets:
             parts = urlsplit(urljoin(shown.url, target))
             action = parts.path + (f"?{parts.query}" if parts.query else "")
-            seen.forms.setdefault(
-                action, Form(action, kept, shown.url, form.find_parent(id="confirm") is not None)
-            )
-        if not form.select("input[name=csrf_token]"):
-            seen.faults.append(f"{shown.url}: a form without its token")
+            asks = form.find_parent(id="confirm") is not None
+            found.setdefault(action, Form(action, kept, shown.url, asks))
+    return found

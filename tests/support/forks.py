@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -123,12 +124,59 @@ def run_dtr(
     return result
 
 
+def command_directory() -> Path:
+    """A directory with the command `dtr` for shells; what it runs is a fork as well, in another session."""
+    _parent()
+    return _directory()
+
+
+@cache
+def _directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="dtr-command-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    command = directory / "dtr"
+    command.write_text(f"#!{sys.executable} -ISE\n{_COMMAND}")
+    command.chmod(0o755)
+    return directory
+
+
+_COMMAND = """
+import json, os, signal, socket, sys
+read, write = os.pipe()
+parent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+parent.connect(os.path.join(os.path.dirname(os.path.abspath(__file__)), "socket"))
+request = {"arguments": sys.argv[1:], "environment": dict(os.environ), "cwd": os.getcwd()}
+pid = 0
+early = []
+def forward(number, _frame):
+    os.kill(pid, number) if pid else early.append(number)
+for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(one, forward)
+socket.send_fds(parent, [json.dumps(request).encode()], [0, 1, 2, write])
+os.close(write)
+news = os.fdopen(read)
+pid = int(news.readline())
+for number in early:
+    os.kill(pid, number)
+status = int(news.readline() or -9)
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL) if status != -9 else None
+    os.kill(os.getpid(), -status)
+sys.stdout = None
+os._exit(status)
+"""
+
+
 @cache
 def _parent() -> socket.socket:
     """The way to the process that forks, which ends with this one."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with its:
-        parent = subprocess.Popen([sys.executable, __file__, str(its.fileno())], pass_fds=[its.fileno()], cwd="/")
+    commands = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    commands.bind(str(_directory() / "socket"))
+    commands.listen()
+    with its, commands:
+        files = [its.fileno(), commands.fileno()]
+        parent = subprocess.Popen([sys.executable, __file__, *map(str, files)], pass_fds=files, cwd="/")
 
     def end() -> None:
         ours.close()
@@ -138,7 +186,7 @@ def _parent() -> socket.socket:
     return ours
 
 
-def _fork_on_request(control: socket.socket) -> list[str]:
+def _fork_on_request(control: socket.socket, commands: socket.socket) -> list[str]:
     """Fork whenever told to; returns in each fork, with its arguments, and never here."""
     woken, wake = os.pipe()
     for end in (woken, wake):
@@ -147,7 +195,7 @@ def _fork_on_request(control: socket.socket) -> list[str]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     news: dict[int, int] = {}  # the descriptors that are told, by process
     while True:
-        readable, _, _ = select.select([control, woken], [], [])
+        readable, _, _ = select.select([control, commands, woken], [], [])
         if woken in readable:
             os.read(woken, 4096)
             with contextlib.suppress(ChildProcessError):
@@ -155,15 +203,22 @@ def _fork_on_request(control: socket.socket) -> list[str]:
                     with os.fdopen(news.pop(ended[0]), "w") as told, contextlib.suppress(BrokenPipeError):
                         told.write(f"{os.waitstatus_to_exitcode(ended[1])}\n")
                         told.flush()
-        if control in readable:
-            message, files, _, _ = socket.recv_fds(control, _LONGEST_REQUEST, 4)
+        for source in (control, commands):
+            if source not in readable:
+                continue
+            asking = source if source is control else source.accept()[0]
+            message, files, _, _ = socket.recv_fds(asking, _LONGEST_REQUEST, 4)
+            if source is commands:
+                asking.close()
             if not message:
-                os._exit(0)
+                if source is control:
+                    os._exit(0)
+                continue
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for one in (control.detach(), woken, wake, files[3], *news.values()):
+                for one in (control.detach(), commands.detach(), woken, wake, files[3], *news.values()):
                     os.close(one)
                 return _begin(json.loads(message), files[:3])
             news[pid] = files[3]
@@ -195,7 +250,8 @@ def _main() -> NoReturn:
     assert threading.active_count() == 1  # forks would not have the others
     gc.collect()
     gc.freeze()
-    arguments = _fork_on_request(socket.socket(fileno=int(sys.argv[1])))
+    control, commands = (socket.socket(fileno=int(one)) for one in sys.argv[1:3])
+    arguments = _fork_on_request(control, commands)
     from dtr.cli.main import main
 
     sys.argv = [str(Path(sys.executable).with_name("dtr")), *arguments]

@@ -41,7 +41,7 @@ class Shown:
 
     @cached_property
     def soup(self) -> BeautifulSoup:
-        return BeautifulSoup(self.answer.body, "html.parser")
+        return BeautifulSoup(self.answer.body.decode("utf-8", "replace"), "html.parser")
 
     @property
     def text(self) -> str:
