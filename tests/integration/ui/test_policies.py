@@ -142,6 +142,20 @@ def test_who_manages_one_side_of_a_promotion_deletes_it_and_does_not_change_it(s
     adam.get(f"{HERE}/promotions/{ids['promotion']}/delete").expect(200)
 
 
+def test_a_promotion_is_changed_from_its_target_as_well(site: Site, ada: Visitor, ids: dict[str, str]):
+    listed = ada.get(f"{HERE}/promotions?as=target").expect(200)
+    assert not [one for one in listed.links if one.endswith("/new")]  # it would be one from here
+    shown = ada.get(f"{HERE}/promotions/{ids['arriving']}/edit").expect(200)
+    assert shown.one("#f-target")["value"] == "acme/app"
+    done = ada.submit(shown, "main form", "Save for future tags", template="from-test-%n").expect(200)
+    assert done.url.endswith(f"{HERE}/promotions/{ids['arriving']}")
+    now = site.api.as_("ada").get(f"/api/v0/repositories/acme/test/promotionPolicies/{ids['arriving']}").json
+    assert (now["sourceRepository"], now["targetRepository"], now["tagTemplate"]) == (
+        "acme/test", "acme/app", "from-test-%n",
+    )  # fmt: skip
+    site.as_("adam").get(f"{HERE}/promotions/{ids['arriving']}/edit").expect(403)
+
+
 # --- the form -------------------------------------------------------------------------------------------------
 
 

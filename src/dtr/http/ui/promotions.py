@@ -219,7 +219,7 @@ async def _form(
         problems=refused.problems if refused else Problems(),
         repo=repo,
         record=record,
-        targets=await _targets(visit, repo, draft.target),
+        targets=await _targets(visit, source, draft.target),
         template_fault=fault_of_template(draft.template, visit) if action else "",
         **form_context(draft, tested),
     )
@@ -259,13 +259,13 @@ async def _try(visit: Visit, source: str, draft: PromotionDraft, *, everything: 
     )
 
 
-async def _targets(visit: Visit, repo: Repository, typed: str) -> list[str]:
-    """Repositories that may be the target: those whose name has what was typed, or of the same namespace."""
-    given = {"query": typed} if typed else {"namespace": repo.record.namespace}
+async def _targets(visit: Visit, source: str, typed: str) -> list[str]:
+    """Repositories that may be the target: those whose name has what was typed, or of the source's namespace."""
+    given = {"query": typed} if typed else {"namespace": source.partition("/")[0]}
     found = await visit.call(listings.search_repositories, **given)
     records = [one.repository for one in found.repositories]
     paths = [f"{one.namespace}/{one.name}" for one in records if one.your_access == "admin"]
-    return [one for one in paths if one != repo.path][:_MOST_TARGETS]
+    return [one for one in paths if one != source][:_MOST_TARGETS]
 
 
 # --- one policy -----------------------------------------------------------------------------------------------
