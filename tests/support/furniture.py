@@ -40,7 +40,7 @@ def furnish(api: Api) -> dict[str, User]:
 
     In ``acme/private``, ``acme/public`` and ``pia/private``: tags, an index, policies of each kind, a webhook; in
     ``acme`` a remote, an identity, a robot with a token; a webhook and a policy about signatures at each place; a
-    job that waits, a schedule, sessions and tokens.
+    job that waits, a schedule, sessions and tokens, a second storage, an identity of the whole registry.
     """
     users = {who: User(api.server, name, secret) for who, (name, secret) in api.server.do(make_people).items()}
     root = users["S"]
@@ -64,6 +64,14 @@ def furnish(api: Api) -> dict[str, User]:
     api.sign("acme/target", "signed", image.digest)
     for place in ("repositories/acme/private", "repositoryNamespaces/acme", ""):
         root.put(f"/api/v0/{place}/enforcement".replace("//", "/"), {"mode": "off"}).expect(200)
+    root.put("/api/v0/signingIdentities/release", identity).expect(200)
+    exception = {"kind": "tag", "value": "old-*", "reason": "made before"}
+    root.post("/api/v0/enforcement/exceptions", exception).expect(201)
+    second = api.server.directory / "second"
+    second.mkdir(exist_ok=True)
+    storage = {"driver": "filesystem", "parameters": {"root": str(second)}}
+    root.put("/api/v0/admin/storages/second", storage).expect(200)
+    root.put("/api/v0/admin/storages/second/namespaces/pia").expect(204)
     _furnish_webhooks(root, image)
     return users
 

@@ -97,7 +97,7 @@ class Card:
     theirs: dict[str, Any]
 
 
-@pages.get("/system/settings", "/system/settings/")
+@pages.get("/system/settings")
 async def show_first(visit: Visit) -> Response:
     """The first of the pages."""
     visit.caller.require(Operation.SEE_SYSTEM)
