@@ -39,7 +39,8 @@ if (form) {
       event.preventDefault();
       event.stopPropagation();
       close();
-      before?.focus();
+      if (before && before !== document.body) before.focus();
+      else field.blur();
     }
   });
   form.addEventListener("focusout", (event) => { if (!form.contains(event.relatedTarget)) close(); });
