@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from sqlalchemy import BigInteger, bindparam, case, delete, func, literal_column, select, update
+from sqlalchemy import BigInteger, bindparam, case, delete, func, literal_column, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, in_list, now
@@ -25,6 +25,7 @@ from dtr.jobs.job import (
     RUNNING,
     Job,
     JobRequest,
+    Level,
     canonical,
     is_one_of,
     unindexed,
@@ -34,11 +35,9 @@ from dtr.jobs.listing import ALL, STATES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import ColumnElement
-
     from dtr.db import Database, Transaction
     from dtr.events import Actor
-    from dtr.jobs.job import Cause, Level
+    from dtr.jobs.job import Cause
     from dtr.jobs.listing import JobFilter, Place, State
 
 CHANNEL = "dtr_jobs"
@@ -90,32 +89,37 @@ _STATE = Statement(
     .where(jobs.c.ended_at.is_(None))
     .group_by(unindexed(jobs.c.action))
 )
-_of_level: dict[Level, list[ColumnElement[bool]]] = {
-    "info": [],
-    # Not parameters: a planner has to see that this is what the index is about.
-    "warning": [
-        job_logs.c.level != literal_column("'info'"),
-        job_logs.c.level.in_([literal_column("'warning'"), literal_column("'error'")]),
-    ],
-    "error": [
-        job_logs.c.level != literal_column("'info'"),
-        job_logs.c.level == literal_column("'error'"),
-    ],
-}
-_lines_of = select(job_logs.c.line, job_logs.c.data).where(job_logs.c.job == bindparam("job"))
 _limit = bindparam("limit", type_=BigInteger)
-_LOGS = {
-    level: Statement(
-        _lines_of.where(job_logs.c.line >= bindparam("offset"), *conditions)
-        .order_by(job_logs.c.line)
-        .limit(_limit)
-    )
-    for level, conditions in _of_level.items()
-}
-_LAST_LINES = {
-    level: Statement(_lines_of.where(*conditions).order_by(job_logs.c.line.desc()).limit(_limit))
-    for level, conditions in _of_level.items()
-}
+_of_job = job_logs.c.job == bindparam("job")
+
+
+def _lines_of(level: Level, *, from_end: bool) -> Statement:
+    """
+    Lines of a job that are as serious as `level`, or more: from `offset` on, or the last ones, last first.
+
+    What is serious is looked for in an index that has nothing else, a level at a time: SQLite would walk along the
+    table's key otherwise.
+    """
+    order = job_logs.c.line.desc() if from_end else job_logs.c.line
+    ranged = [_of_job] if from_end else [_of_job, job_logs.c.line >= bindparam("offset")]
+    if level != "info":
+        found = [
+            select(job_logs.c.line)
+            # Not parameters: a planner has to see that this is what the index is about.
+            .where(job_logs.c.level != literal_column("'info'"), job_logs.c.level == literal_column(f"'{one}'"))
+            .where(*ranged)
+            .order_by(order)
+            .limit(_limit)
+            .subquery()
+            for one in _LEVELS[_LEVELS.index(level) :]
+        ]
+        ranged = [_of_job, job_logs.c.line.in_(union_all(*(select(one.c.line) for one in found)))]
+    return Statement(select(job_logs.c.line, job_logs.c.data).where(*ranged).order_by(order).limit(_limit))
+
+
+_LEVELS = get_args(Level)
+_LOGS: dict[Level, Statement] = {level: _lines_of(level, from_end=False) for level in _LEVELS}
+_LAST_LINES: dict[Level, Statement] = {level: _lines_of(level, from_end=True) for level in _LEVELS}
 _ended = jobs.c.ended_at.is_not(None)
 _OLD = Statement(
     select(jobs.c.id)
