@@ -348,6 +348,27 @@ def test_a_storage_is_tested_added_used_and_forgotten(site: Site, admin: Visitor
     assert admin.get(f"{STORAGE}/fast").status == 404
 
 
+def test_what_takes_long_to_count_comes_by_itself_or_when_it_is_asked_for(site: Site, admin: Visitor):
+    (pattern,) = site.api.rows("SELECT * FROM repositories LIMIT 1")
+    columns = [row[0] for row in site.api.rows("SELECT name FROM pragma_table_info('repositories')")]
+    copied = ", ".join({"id": "id + n", "path": "path || n"}.get(one, one) for one in columns)
+    site.api.change(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM numbers WHERE n < 6000)"
+        f" INSERT INTO repositories ({', '.join(columns)}) SELECT {copied} FROM numbers,"
+        f" (SELECT * FROM repositories WHERE id = {pattern[0]})"
+    )
+    try:
+        shown = admin.get(STORAGE).expect(200)
+        assert shown.one("#counted")["hx-get"] == f"{STORAGE}?count=1"
+        assert "… can be freed" in shown.text
+        counted = admin.get(f"{STORAGE}?count=1").expect(200)
+        assert not counted.one("#counted").has_attr("hx-get")
+        assert "Count it" not in counted.text
+        assert "…" not in counted.one("#counted table tbody td.lead").get_text()
+    finally:
+        site.api.change("DELETE FROM repositories WHERE id > 999")
+
+
 def test_a_storage_that_does_not_work_is_not_saved_and_the_steps_say_why(admin: Visitor, tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     shown = admin.get(f"{STORAGE}/new?driver=filesystem")

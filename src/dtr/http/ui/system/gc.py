@@ -71,12 +71,12 @@ async def _page(
     typed: dict[str, str] | None = None,
 ) -> Response:
     """The page; `wrong` names the form that comes back with `problems`."""
-    counting = begin(_garbage(visit))
     cron = await _cron(visit)
     mode = (await visit.call(settings.get_settings)).garbage_collection
     runs = await visit.call(jobs.list_jobs, action=_ACTION, limit=_RUNS)
     audits = await visit.call(jobs.list_jobs, action=_AUDIT, limit=_RUNS)
     shown = _shown(cron)
+    counting = begin(_garbage(visit))
     garbage = await counting if "count" in visit.query else await soon(counting, _COUNT_SECONDS)
     return visit.page(
         "system/gc.html",

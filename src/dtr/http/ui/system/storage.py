@@ -36,6 +36,8 @@ _DAYS = 90
 _WEEK = 7
 _COUNT_SECONDS = 0.03
 """So long the page waits for what is counted row by row; then it comes by itself."""
+_FEW = 5_000
+"""Of so many repositories it is probably counted soon; of more it comes by itself, and is counted once."""
 _GRACE = "10m"
 _REDIRECT_SECONDS = "300"
 _CHANGES = 5
@@ -85,12 +87,15 @@ async def show_storages(visit: Visit) -> Response:
 
 
 async def _index(visit: Visit, problems: Problems | None = None, status: int = 200, **typed: str) -> Response:
-    counting = begin(_count(visit))
     usage = await visit.call(system.get_usage, days=_DAYS, counted=False)
     found = await visit.call(storages.list_storages, usage=False)
     moving = await visit.call(jobs.list_jobs, action=MIGRATE, limit=1)
     changes = await visit.listing(events.get_events, wanted=Filter(object_type="storage"), start="", size=_CHANGES)
-    counted = await counting if "count" in visit.query else await soon(counting, _COUNT_SECONDS)
+    counted = None
+    if "count" in visit.query:
+        counted = await _count(visit)
+    elif usage.repositories <= _FEW:
+        counted = await soon(begin(_count(visit)), _COUNT_SECONDS)
     return visit.page(
         "system/storage.html",
         status,
