@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dtr.accounts import Operation, may
 from dtr.http.api import jobs, mirroring, promotion, pruning, tags, upstreams
 from dtr.http.api.errors import ApiError, refusal
 from dtr.http.ui import rules
@@ -261,8 +262,6 @@ async def find_job(visit: Visit, job: str) -> str:
 
 async def may_on(visit: Visit, path: str, operation: str) -> bool:
     """Whether the visitor may do something on the repository of another path."""
-    from dtr.accounts import Operation, may
-
     standing = await visit.caller.standing(path)
     return standing.repository_id is not None and may(standing.facts, Operation[operation])
 
