@@ -61,6 +61,7 @@ Reach: TypeAlias = Literal["registry", "namespace", "repository"]
 """What something was granted on, or belongs to."""
 GranteeKind: TypeAlias = Literal["team", "user", "robot"]
 
+_KINDS: tuple[ReasonKind, ...] = ("administrator", "owner", "user", "team", "auditor")
 _GRANTEES: tuple[GranteeKind, ...] = ("team", "user", "robot")
 _REACHES: tuple[Reach, ...] = ("repository", "namespace", "registry")
 
@@ -221,9 +222,9 @@ _highest = (
 )
 _their_ways = _ways(of_users=True).subquery("ways")
 _REASONS = Statement(
-    select(_their_ways.c.user_id, _their_ways.c.kind, _their_ways.c.rank, _their_ways.c.reach, teams.c.name)
-    .select_from(_their_ways.outerjoin(teams, teams.c.id == _their_ways.c.team_id))
-    .order_by(_their_ways.c.rank.desc(), _their_ways.c.reach.desc(), _their_ways.c.kind, teams.c.name)
+    select(
+        _their_ways.c.user_id, _their_ways.c.kind, _their_ways.c.rank, _their_ways.c.reach, teams.c.name
+    ).select_from(_their_ways.outerjoin(teams, teams.c.id == _their_ways.c.team_id))
 )
 
 
@@ -458,4 +459,9 @@ class Reasons:
         reasons: dict[str, list[Reason]] = defaultdict(list)
         for user, kind, rank, reach, team in rows:
             reasons[user].append(Reason(kind, Level(rank), reach, team or ""))
-        return [Person(one, tuple(reasons[one.id]), is_public) for one in people]
+        return [Person(one, tuple(sorted(reasons[one.id], key=_place)), is_public) for one in people]
+
+
+def _place(reason: Reason) -> tuple[int, int, int, str]:
+    """Sorts the strongest first, and of those the one that says most."""
+    return -reason.level, _KINDS.index(reason.kind), _REACHES.index(reason.on), reason.team

@@ -119,8 +119,8 @@ async def test_all_reasons_of_one_account_are_told_the_strongest_first(
         Reason("user", Level.ADMIN, "namespace"),
         Reason("team", Level.WRITE, "repository", "ops"),
         Reason("team", Level.WRITE, "namespace", "devs"),
-        Reason("team", Level.READ, "repository", "devs"),
         Reason("user", Level.READ, "repository"),
+        Reason("team", Level.READ, "repository", "devs"),
         Reason("auditor", Level.NONE, "registry"),
     )
     bob = await accounts.get("bob")

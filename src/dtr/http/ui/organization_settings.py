@@ -435,16 +435,17 @@ async def _ask_to_delete(visit: Visit, org: Organization, problems: Problems | N
             org.record.teams_count or 0,
         ),
         visit.n_("{n} robot goes, with its tokens.", "{n} robots go, with their tokens.", robots_of.count or 0),
-        visit.n_(
-            "{n} person stays a user of the registry.",
-            "{n} people stay users of the registry.",
-            org.record.members_count or 0,
-        ),
     ]
+    stay = visit.n_(
+        "{n} person stays a user of the registry.",
+        "{n} people stay users of the registry.",
+        org.record.members_count or 0,
+    )
+    final = visit._("This cannot be undone. The space is freed by the next garbage collection.")
     return visit.confirm(
         visit._("Delete {organization} and all that it has", organization=org.name),
         verb=visit._("Delete the organization"),
-        text=visit._("This cannot be undone. The space is freed by the next garbage collection."),
+        text=f"{stay} {final}",
         items=items,
         typed=org.name,
         problems=problems,

@@ -358,20 +358,19 @@ async def ask_to_delete(visit: Visit) -> Response:
             teamname=team.record.id,
         )
     ).count
-    items = [
-        visit.n_(
-            "{n} person is in it, and stays in {organization}.",
-            "{n} people are in it, and stay in {organization}.",
-            team.record.members_count,
-            organization=team.organization.name,
-        ),
-        visit.n_("Its access to {n} repository ends.", "Its access to {n} repositories ends.", count or 0),
-    ]
+    stay = visit.n_(
+        "{n} person is in it, and stays in {organization}.",
+        "{n} people are in it, and stay in {organization}.",
+        team.record.members_count,
+        organization=team.organization.name,
+    )
+    ends = visit.n_("Its access to {n} repository ends.", "Its access to {n} repositories ends.", count or 0)
+    kept = visit._("Repositories stay. People keep what they were granted in other ways.")
     return visit.confirm(
         visit._("Delete the team {team}", team=team.name),
         verb=visit._("Delete the team"),
-        text=visit._("Repositories stay. People keep what they were granted in other ways."),
-        items=items,
+        text=f"{stay} {kept}",
+        items=[ends],
         back=f"{team.url}/settings",
     )
 
