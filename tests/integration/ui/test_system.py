@@ -499,6 +499,13 @@ def test_a_configuration_in_yaml_is_shown_and_taken(site: Site, admin: Visitor, 
     assert "New images go to the storage filesystem." in made.text
     masked = admin.get(f"{STORAGE}/yaml").one("#f-document").get_text()
     assert str(place) in masked
+    parts = {"csrf_token": admin.cookies["csrftoken"], "document": masked}
+    body = "".join(f'--x\r\nContent-Disposition: form-data; name="{one}"\r\n\r\n{parts[one]}\r\n' for one in parts)
+    file = f"storage: {{filesystem: {{rootdirectory: {site.server.directory / 'blobs'}}}}}"
+    body += f'--x\r\nContent-Disposition: form-data; name="file"; filename="c.yml"\r\n\r\n{file}\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Origin": admin.origin}
+    assert admin.send("POST", f"{STORAGE}/yaml", body.encode(), headers).status == 303
+    assert site.api.admin.get("/api/v0/admin/storages/default").json["isDefault"] is True
 
 
 # --- security -------------------------------------------------------------------------------------------------
@@ -684,3 +691,12 @@ def test_a_check_reports_and_repairs_after_a_question(site: Site, admin: Visitor
     rows = [" ".join(one.get_text(" ").split()) for one in admin.get(GC).all("#check tbody tr")]
     assert any("repair" in row and "no damage" in row for row in rows)
     assert any("every byte" in row for row in rows)
+    site.api.change("DELETE FROM blob_contents")
+    site.api.admin.client.push("acme/app", make_image(layers=1), "tiny")
+    site.api.change("DELETE FROM blob_contents")
+    damaged = ended(site, admin.submit(admin.get(GC), form, "Check").expect(200))
+    assert damaged["status"] == "errored"
+    shown = admin.get(GC)
+    link = next(one for one in shown.links if one.endswith("?level=error"))
+    assert damaged["id"] in link
+    assert "has not its content in the database" in admin.get(link).expect(200).text
