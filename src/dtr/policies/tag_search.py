@@ -20,11 +20,13 @@ from sqlalchemy import (
     case,
     cast,
     exists,
+    false,
     func,
     literal,
     not_,
     or_,
     select,
+    true,
     tuple_,
 )
 
@@ -165,7 +167,7 @@ def _pulled(reference: ColumnElement[str], *conditions: ColumnElement[bool]) -> 
 
 
 _lately = pulls.c.last_pulled_at >= now() - _UNPULLED_MS
-_FACTS: dict[str, ColumnElement[bool]] = {
+_LOOKED_UP: dict[str, ColumnElement[bool]] = {
     "in_trust": signs(_found.c.name, _found.c.manifest),
     "is_named": is_named(_found.c.name),
     "is_signed": is_signed(_found.c.manifest),
@@ -177,6 +179,8 @@ _FACTS: dict[str, ColumnElement[bool]] = {
     ),
     "is_unpulled": and_(_is_old, ~_pulled(_found.c.name, _lately), ~_pulled(_found.c.manifest, _lately)),
 }
+# Of a case a planner makes no join: one that knows nothing of the tables yet could walk over them for each tag.
+_FACTS = {name: case((fact, true()), else_=false()) for name, fact in _LOOKED_UP.items()}
 
 
 def _traits(facts: Mapping[str, ColumnElement[bool]]) -> dict[Trait, ColumnElement[bool]]:
