@@ -151,6 +151,27 @@ def test_what_no_webhook_can_be_is_said_at_its_field(
     assert refused.one("#f-endpoint")["value"] == given["endpoint"]
 
 
+def test_several_events_are_several_webhooks(world: Site, receiver: Receiver):
+    adam = world.as_("adam")
+    world.api.make_repository("acme/several")
+    world.api.grant("acme/admins", "admin", repository="acme/several")
+    at = "/repositories/acme/several/webhooks"
+    form = adam.get(f"{at}/new")
+    given = {"endpoint": receiver.url(host="127.0.0.1"), "skip": "on"}
+    none = adam.submit(form, FORM, "Make the webhook", **given, type=None).expect(422)
+    assert none.problems == {"type": "Choose at least one."}
+    shown = adam.submit(form, FORM, "Make the webhook", **given, type=["TAG_PUSH", "TAG_DELETE"]).expect(200)
+    assert "2 webhooks are there." in shown.text
+    found = world.api.admin.get("/api/v0/repositories/acme/several/webhooks").expect(200).json
+    assert {one["type"] for one in found} == {"TAG_PUSH", "TAG_DELETE"}
+    # One that cannot be says how far it came, and leaves only what is still to be made.
+    part = adam.submit(form, FORM, "Make the webhook", **given, type=["TAG_PULL", "NOTHING", "PROMOTION"]).expect(
+        422
+    )
+    assert "1 webhook was made before this." in part.text
+    assert [one["value"] for one in part.all("#f-type input[checked]")] == ["PROMOTION"]
+
+
 def test_of_a_namespace_and_of_the_registry(world: Site, receiver: Receiver):
     for name, at, key in (
         ("ada", "/orgs/acme/webhooks", "acme"),
@@ -169,7 +190,7 @@ def test_of_a_namespace_and_of_the_registry(world: Site, receiver: Receiver):
         # It is found where it belongs, and nowhere else.
         visitor.get(f"{AT}/{made.rpartition('/')[2]}").expect(404)
     # What cannot happen in a repository that is there is not offered there.
-    assert "REPO_CREATED" not in [one["value"] for one in world.as_("adam").get(f"{AT}/new").all("#f-type option")]
+    assert "REPO_CREATED" not in [one["value"] for one in world.as_("adam").get(f"{AT}/new").all("#f-type input")]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from dtr.http.api.webhooks import WebhookForm, WebhookTestForm, WebhookUpdateFor
 from dtr.http.ui.organizations import organization
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.people import find_person
-from dtr.http.ui.problems import Refused
+from dtr.http.ui.problems import Problems, Refused
 from dtr.http.ui.repository import AT, N_
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from starlette.responses import Response
 
@@ -148,11 +148,16 @@ async def show_form(visit: Visit) -> Response:
     """A webhook to be made."""
     place = await _place(visit)
     kind = visit.query.get("type", "")
-    return _form(visit, place, {"type": kind if kind in place.types else "TAG_PUSH"})
+    return _form(visit, place, {}, [kind if kind in place.types else "TAG_PUSH"])
 
 
 def _form(
-    visit: Visit, place: Place, typed: Mapping[str, str], refused: Refused | None = None, **more: Any
+    visit: Visit,
+    place: Place,
+    typed: Mapping[str, str],
+    chosen: Sequence[str],
+    refused: Refused | None = None,
+    **more: Any,
 ) -> Response:
     values = {"name": "", "endpoint": "", "format": "dtr", "certificate": "", "skip": "", "secret": "", **typed}
     # A secret is not sent back: who typed one types it again, rather than lose it unseen.
@@ -160,7 +165,7 @@ def _form(
     context: dict[str, Any] = {
         "at": place,
         "values": values,
-        "types": [(one, visit._(TYPES[one])) for one in place.types],
+        "types": [(one, visit._(TYPES[one]), one in chosen) for one in place.types],
         "formats": [(one, visit._(text), "") for one, text in _FORMATS.items()],
         "wants_secret": wants_secret,
         "trial": None,
@@ -171,33 +176,56 @@ def _form(
     return visit.refuse("webhooks/new.html", refused, **context)
 
 
-_TYPED = ("type", "name", "endpoint", "format", "certificate", "skip")
+_TYPED = ("name", "endpoint", "format", "certificate", "skip")
 
 
 @pages.post(*_at("/new"))
 async def create(visit: Visit) -> Response:
-    """Try the receiver out, or make the webhook."""
+    """Try the receiver out with the first of what was chosen, or make a webhook for each."""
     place = await _place(visit)
     typed = {name: await visit.text(name) for name in _TYPED}
     typed["secret"] = await visit.text("secret")
+    chosen = list(dict.fromkeys(await visit.texts("type")))[: len(TYPES)]
     data = {
-        "type": typed["type"],
         "endpoint": typed["endpoint"],
         "format": typed["format"],
         "tlsCert": typed["certificate"],
         "skipTLSVerification": bool(typed["skip"]),
     }
+    made: list[WebhookRecord] = []
     try:
+        if not chosen:
+            raise Refused(_nothing_chosen(visit))
         if "try" in await visit.form():
+            data["type"] = chosen[0]
             answer = await visit.submit(webhooks.test_webhook, form=WebhookTestForm, data=data, fields=_FIELDS)
-            return _form(visit, place, typed, trial=answer)
+            return _form(visit, place, typed, chosen, trial=answer)
         data |= {"key": place.key, "name": typed["name"], "secret": typed["secret"]}
-        (made,) = await visit.submit(webhooks.create_webhook, form=WebhookForm, data=data, fields=_FIELDS)
+        for kind in chosen:
+            data["type"] = kind
+            made += await visit.submit(webhooks.create_webhook, form=WebhookForm, data=data, fields=_FIELDS)
     except Refused as refused:
-        return _form(visit, place, typed, _said(visit, refused))
+        refused = _said(visit, refused)
+        if made:
+            said = visit.n_("{n} webhook was made before this.", "{n} webhooks were made before this.", len(made))
+            refused.problems.add("", said)
+        return _form(visit, place, typed, chosen[len(made) :], refused)
+    if len(made) > 1:
+        said = visit.n_(
+            "{n} webhook is there. It tells what happens from now on.",
+            "{n} webhooks are there. They tell what happens from now on.",
+            len(made),
+        )
+        return visit.redirect(place.url, said)
     return visit.redirect(
-        f"{place.url}/{made.id}", visit._("The webhook is there. It tells what happens from now on.")
+        f"{place.url}/{made[0].id}", visit._("The webhook is there. It tells what happens from now on.")
     )
+
+
+def _nothing_chosen(visit: Visit) -> Problems:
+    problems = Problems()
+    problems.add("type", visit._("Choose at least one."))
+    return problems
 
 
 _SAYINGS = (
