@@ -68,6 +68,8 @@ PAGES: dict[str, set[str]] = {
     "/repositories/acme/private/permissions?who=nobody-like-this": ALL - {"paul", "tom"},
     "/repositories/acme/private/permissions/new": {"adam", *MANAGE},
     "/repositories/acme/public/permissions": ALL,
+    "/users/pia/access": {"nan", "audrey", "root"},
+    "/users/pia/access/new": {"nan", "root"},
     "/repositories/pia/private/permissions": {"rita", "adam", "nan", "audrey", "root"},
     "/repositories/pia/private/permissions/new": {"adam", "nan", "root"},
 }

@@ -245,6 +245,23 @@ def test_a_personal_namespace_is_shared_with_people_alone(site: Site):
     assert refused.status == 422
 
 
+def test_a_personal_namespace_is_shared_as_a_whole(site: Site):
+    eve, page = site.as_("eve"), "/users/eve/access"
+    form = eve.get(f"{page}/new")
+    assert list(eve.submit(form, name="nobody-x").expect(422).problems) == ["name"]
+    given = eve.submit(form, name="dan", level="admin").expect(200)
+    assert (said(given), level(site, "dan", "eve/own")) == ("dan manages eve now.", "admin")
+    dan = site.as_("dan")
+    assert page in dan.get("/users/eve/repos").links
+    changed = dan.post(f"{page}/change", {"name": "dan", "level": "admin", "take": "1"}).expect(200)
+    assert changed.url.endswith("/repositories"), "without the access, the page is not there"
+    assert level(site, "dan", "eve/own") == "none"
+    assert site.as_("audrey").get(page).expect(200).has("#list .empty")
+    assert f"{page}/new" not in site.as_("audrey").get(page).links
+    for who in ("dan", "audrey", "ron"):
+        assert site.as_(who).post(f"{page}/new", {"name": who, "level": "admin"}).status in {403, 404}
+
+
 def test_a_repository_that_is_called_otherwise_now_is_found(site: Site, rea: Visitor):
     site.api.make_repository("acme/old")
     site.api.admin.post("/api/v0/repositories/acme/old/rename", {"name": "newer"}).expect(200)
