@@ -26,6 +26,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     not_,
     or_,
     select,
@@ -322,7 +323,9 @@ _is_free = and_(
         manifest_references.c.target == repository_blobs.c.digest,
     ),
 )
-_free = select(repository_blobs.c.digest).where(_is_free).distinct().subquery("free")
+# Not the column as it is: SQLite would walk through all links in its order, instead of those that are due.
+_due_digest = repository_blobs.c.digest.concat(literal_column("''"))
+_free = select(_due_digest.label("digest")).where(_is_free).distinct().subquery("free")
 _freed = (
     select(func.count(), cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger))
     .join_from(_free, blobs, blobs.c.digest == _free.c.digest)

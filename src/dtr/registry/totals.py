@@ -117,7 +117,7 @@ class Totals:
     async def garbage(self, grace: int | None = None) -> Garbage:
         """What could go; with `grace`, of what was let go so many milliseconds ago. It is counted, row by row."""
         due = await self._collector.count_due(grace)
-        free = await self._collector.count_free(grace) if due.links else due
+        free = await self._collector.count_free(grace)
         row = await self._database.fetch_one(_WAITING)
         assert row is not None
         return Garbage(due.manifests, due.links, due.repositories, free.blobs, free.size, *map(int, row))
