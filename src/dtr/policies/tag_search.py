@@ -200,18 +200,22 @@ _TRAITS = _traits(_FACTS)
 
 _named, _by_name, _by_digest = manifests.alias("named"), pulls.alias("by_name"), pulls.alias("by_digest")
 _zero = literal(0, BigInteger)
-_images = (  # of each index, the size of its images
-    select(manifest_references.c.manifest, cast(func.sum(_child.c.content_size), BigInteger).label("size"))
-    .join(
-        _child,
-        and_(
-            _child.c.repository_id == manifest_references.c.repository_id,
-            _child.c.digest == manifest_references.c.target,
-        ),
+_size_of_image = (
+    select(_child.c.content_size)
+    .where(
+        _child.c.repository_id == manifest_references.c.repository_id,
+        _child.c.digest == manifest_references.c.target,
     )
-    .where(manifest_references.c.repository_id == _repository, manifest_references.c.kind == "manifest")
-    .group_by(manifest_references.c.manifest)
-    .subquery("images")
+    .scalar_subquery()
+)
+_size_of_images = (
+    select(cast(func.sum(_size_of_image), BigInteger))
+    .where(
+        manifest_references.c.repository_id == _found.c.repository_id,
+        manifest_references.c.manifest == _found.c.manifest,
+        manifest_references.c.kind.concat("") == "manifest",  # not by an index over it
+    )
+    .scalar_subquery()
 )
 
 
@@ -224,7 +228,6 @@ def _latest(one: ColumnElement[int | None], other: ColumnElement[int | None]) ->
     return case((first >= second, first), else_=second)
 
 
-# Joined, not looked up for each tag: a planner that knows nothing of the tables yet could walk over them for each.
 _ORDERS: dict[Order, tuple[FromClause, ColumnElement[Any]]] = {
     "newest": (_found, _found.c.updated_at),
     "version": (_found, _found.c.version_key),
@@ -232,8 +235,8 @@ _ORDERS: dict[Order, tuple[FromClause, ColumnElement[Any]]] = {
         _found.outerjoin(
             _named,
             and_(_named.c.repository_id == _found.c.repository_id, _named.c.digest == _found.c.manifest),
-        ).outerjoin(_images, _images.c.manifest == _found.c.manifest),
-        func.coalesce(_images.c.size, _named.c.content_size, _zero),
+        ),
+        func.coalesce(_size_of_images, _named.c.content_size, _zero),
     ),
     "pulled": (
         _found.outerjoin(_by_name, _pulls(_by_name, _found.c.name)).outerjoin(
