@@ -171,12 +171,13 @@ def tables(shape: Shape) -> Iterator[Table]:
     yield (
         "repository_summaries",
         (
-            "repository_id", "namespace_id", "visibility", "path", "latest_tag", "kind", "is_signed", "bytes", "pulls",
-            "pushed_at",
+            "repository_id", "namespace_id", "visibility", "path", "latest_tag", "kind", "is_signed", "bytes",
+            "pulls", "pushed_at",
         ),
         (
             (
-                number + 1, account_id(shape.namespace(number)), "public" if shape.is_public(number) else "private",
+                number + 1, account_id(shape.namespace(number)),
+                "public" if shape.is_public(number) else "private",
                 shape.path(number), shape.latest_tag(number), "image", False, 100, number % 1000, AT,
             )
             for number in range(shape.repositories)

@@ -62,8 +62,8 @@ ACTIONS = {
     "trust_prune": "deletes files of content trust that newer ones took the place of long ago, but for roots",
     "webhook": "sends the delivery of a webhook with the id `delivery`",
     "fsck": "compares database and storages; `content` reads every blob, at most `rate` bytes a second, for"
-    " `time`, from the one behind `after` on, and with `resume` goes on where the last one stopped; `repair` brings back what is lost, or marks"
-    " it",
+    " `time`, from the one behind `after` on, and with `resume` goes on where the last one stopped; `repair`"
+    " brings back what is lost, or marks it",
     "import_storage": "takes over what another registry left in a storage; `storage`, `prefix`, `names`,"
     " `namespace`, `createNamespaces`, `visibility`, `verify`, `dryRun`",
     "storage_migrate": "moves blobs to the storage `to`, which takes new ones from then on, from those in `from`"

@@ -273,7 +273,7 @@ class Site:
         theme: str = "light",
         language: str = "en",
     ) -> Iterator[Tab]:
-        """A tab of a browser of its own, in which somebody is logged in. Nothing must have gone wrong at its end."""
+        """A tab of a browser of its own, somebody is logged in. Nothing must have gone wrong at its end."""
         assert self.browser is not None
         origin = f"https://{self.server.address}"
         context: BrowserContext = self.browser.new_context(

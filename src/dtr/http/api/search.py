@@ -86,7 +86,7 @@ async def autocomplete(
         repositories = sorted(await repository_records(caller, rooms, ids), key=lambda one: place[one.id])
     accounts: list[AccountRecord] = []
     if include_accounts and caller.may(Operation.SEE_ACCOUNTS):
-        accounts = await account_records(rooms.accounts, await rooms.search.find_accounts(query, limit=limit))
+        accounts = [*await account_records(rooms.accounts, await rooms.search.find_accounts(query, limit=limit))]
     return Autocomplete(repository_results=repositories, account_results=accounts)
 
 

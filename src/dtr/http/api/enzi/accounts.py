@@ -124,7 +124,9 @@ async def list_accounts(
         str, Query(max_length=LONGEST_TEXT, description="A part of name or full name, in whatever case.")
     ] = "",
     details: Annotated[bool, Query(description="With what is for administrators and auditors.")] = False,
-    counted: Annotated[bool, Query(alias="count", description="Count what is asked for, in `foundCount`.")] = False,
+    counted: Annotated[
+        bool, Query(alias="count", description="Count what is asked for, in `foundCount`.")
+    ] = False,
 ) -> AccountList:
     """For any user; the list of robots, and the details, are for administrators and auditors."""
     caller.require(Operation.SEE_SYSTEM if which == "robots" or details else Operation.SEE_ACCOUNTS)
