@@ -104,6 +104,16 @@ def test_a_database_that_fails_for_every_page_is_told_by_a_page_that_needs_none(
     admin.get("/system/settings/crons").expect(200)  # and nobody was logged out
 
 
+def test_a_failure_of_the_program_is_told_with_the_number_of_its_request(site: Site):
+    job = site.api.admin.post("/api/v0/jobs", {"action": "false"}).expect(202).json["id"]
+    site.api.change("INSERT INTO job_logs (job, line, data) VALUES (:job, 1000, 'what is no JSON')", job=job)
+    shown = site.as_("admin").get(f"/system/settings/jobs/{job}").expect(500)
+    assert shown.title == "The registry failed"
+    assert shown.has("nav#side")
+    assert shown.answer.headers["x-request-id"] in shown.text
+    assert "JSON" not in shown.text
+
+
 def test_a_log_that_cannot_be_read_now_stays_on_its_page(site: Site):
     admin = site.as_("admin")
     job = site.api.admin.post("/api/v0/jobs", {"action": "false"}).expect(202).json["id"]

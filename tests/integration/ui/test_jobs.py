@@ -107,6 +107,14 @@ def test_jobs_are_filtered_by_the_address_and_paged(site: Site, admin: Visitor):
     assert admin.get(f"{JOBS}?start=nonsense").status == 400
 
 
+def test_how_long_jobs_are_kept_is_told(site: Site, admin: Visitor):
+    assert "Jobs that ended are kept, but for those" in admin.get(JOBS).text
+    change = {"jobHistoryCompactionEnabled": True, "jobHistoryToKeep": 500, "jobHistoryMaxAge": "48h"}
+    site.api.admin.post("/api/v0/meta/settings", change).expect(202)
+    assert "Jobs older than 2 days are deleted, and all but the newest 500." in admin.get(JOBS).text
+    site.api.admin.post("/api/v0/meta/settings", {"jobHistoryCompactionEnabled": False}).expect(202)
+
+
 def test_auditors_look_and_others_do_not(site: Site):
     failed = ended(site, "false")
     iris, paul = site.as_("iris"), site.as_("paul")

@@ -22,7 +22,9 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response, StreamingResponse
 
 from dtr.accounts import Operation
+from dtr.durations import to_milliseconds
 from dtr.http.api import jobs as api
+from dtr.http.api import settings
 from dtr.http.ui.following import Followers
 from dtr.http.ui.job_words import (
     COUNTS,
@@ -91,8 +93,23 @@ async def list_jobs(visit: Visit) -> Response:
         worker=worker,
         actions=await _titles(visit),
         workers=(await visit.call(api.list_workers)).workers,
+        kept=await _kept(visit),
         show=Show(visit),
     )
+
+
+async def _kept(visit: Visit) -> str:
+    """How long jobs that ended are kept, in words."""
+    found = await visit.call(settings.get_settings)
+    age, count = found.job_history_max_age, found.job_history_to_keep
+    if not found.job_history_compaction_enabled or not (age or count):
+        return visit._("Jobs that ended are kept, but for those that something queued which happened: for a day.")
+    told, number = duration(visit.words, to_milliseconds(age)) if age else "", visit.words.number(count)
+    if age and count:
+        return visit._("Jobs older than {age} are deleted, and all but the newest {n}.", age=told, n=number)
+    if age:
+        return visit._("Jobs older than {age} are deleted.", age=told)
+    return visit._("All jobs but the newest {n} are deleted.", n=number)
 
 
 async def _titles(visit: Visit) -> list[tuple[str, str]]:
