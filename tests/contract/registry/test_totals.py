@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.support.images import make_image
+from tests.support.plans import Seeded
 from tests.support.rooms import Rooms
 
-from dtr.registry import Total, Totals
+from dtr.db import open_database
+from dtr.db.migrate import migrate
+from dtr.registry import Total, Totals, collector
 
 
 async def test_blobs_are_counted_once_and_once_for_every_repository(rooms: Rooms):
@@ -43,3 +48,13 @@ async def test_what_a_collection_would_free_is_what_it_frees(rooms: Rooms):
     assert (after.manifests, after.links, after.blobs) == (0, 0, 0)
     locations = await rooms.query("SELECT count(*), coalesce(sum(size), 0) FROM gc_objects")
     assert (after.objects, after.object_bytes) == tuple(locations[0])
+
+
+async def test_what_would_be_freed_is_looked_for_among_what_is_due(tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'metadata.db'}"
+    database = open_database(url)
+    await migrate(database, url)
+    await database.close()
+    (cost,) = await Seeded("sqlite", url).cost(collector._COUNT_FREE, ahead=0)
+    assert "SEARCH repository_blobs USING COVERING INDEX ix_repository_blobs_review_at" in cost.plan
+    assert "SCAN repository_blobs" not in cost.plan

@@ -160,9 +160,9 @@ def test_a_collection_whose_time_is_nearly_over_leaves_the_rest_to_the_next(api:
     api.make_repository("acme/much")
     admin.client.push_blob("acme/much", b"x" * 10)
     short = api.server.do(lambda application: collect(application, 20))
-    assert any("its time is over" in line for line in short.lines), short.lines
+    assert any("its time is over" in line.data for line in short.lines), short.lines
     assert api.rows("SELECT count(*) FROM repository_blobs") == [(1,)]
     whole = api.server.do(lambda application: collect(application, 0))
-    assert not any("its time is over" in line for line in whole.lines), whole.lines
+    assert not any("its time is over" in line.data for line in whole.lines), whole.lines
     assert api.rows("SELECT count(*) FROM repository_blobs") == [(0,)]
     admin.post(LIVE, {"garbageCollection": "continuous"}).expect(202)
