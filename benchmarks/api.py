@@ -110,6 +110,22 @@ def cases() -> tuple[Case, ...]:
             },
         ),
     ]
+    listed = f"{index}/repositories"
+    counted = page | {"count": "true"}
+    for user in ("admin", "plain"):
+        found += [
+            Case("list by the last push", user, listed, counted | {"sort": "pushed"}),
+            Case("list with a common word", user, listed, counted | {"query": "web", "sort": "size"}),
+            Case(
+                "list with all filters",
+                user,
+                listed,
+                counted | {"query": "web", "type": "image", "signed": "false"},
+            ),
+            Case("accounts with repositories", user, f"{index}/owners", {"limit": 100}),
+            Case("images by tag", user, f"{index}/images", {"query": f"{HUGE}:build-0"}),
+            Case("images by a digest", user, f"{index}/images", {"query": "sha256:0123456"}),
+        ]
     return tuple(found)
 
 
