@@ -136,16 +136,18 @@ class ContainerRecord(Record):
     """How containers of an image run, as its config says; what is empty it does not say."""
 
     created: str = Field(description="When the image was built, as it says itself.")
-    author: str
-    user: str
-    working_dir: str
-    stop_signal: str
-    entrypoint: list[str]
-    cmd: list[str]
-    shell: list[str]
+    author: str = Field(description="Who built the image, as it says itself.")
+    user: str = Field(description="As whom the process runs: `USER[:GROUP]`, names or numbers.")
+    working_dir: str = Field(description="In which directory it starts.")
+    stop_signal: str = Field(description="What asks it to end: `SIGTERM`.")
+    entrypoint: list[str] = Field(description="The command, with arguments that stay.")
+    cmd: list[str] = Field(
+        description="Arguments that others may take the place of; without entrypoint the command."
+    )
+    shell: list[str] = Field(description="What runs commands that are given as one text.")
     env: list[str] = Field(description="`NAME=value` each.")
     exposed_ports: list[str] = Field(description="`80/tcp`.")
-    volumes: list[str]
+    volumes: list[str] = Field(description="Directories that are kept outside of the container's layers.")
 
     @classmethod
     def of(cls, runtime: Runtime) -> ContainerRecord:
@@ -182,7 +184,7 @@ class FileRecord(Record):
 
     digest: str
     media_type: str
-    size: int
+    size: int = Field(description="Bytes.")
     title: str | None = Field(None, description="The name that its file had.")
     predicate_type: str | None = Field(None, description="What is attested in it.")
 
@@ -197,11 +199,11 @@ class AttachmentRecord(Record):
     tag: str | None = Field(
         None, description="The tag by which it is found; missing: it is a referrer, or in the index."
     )
-    type: ArtifactKind
+    type: ArtifactKind = Field(description="What it is, by its media types.")
     media_type: str
     artifact_type: str | None = None
     size: int = Field(description="Bytes of its layers and config.")
-    author: str
+    author: str = Field(description="Name of the account that pushed it; empty: not known.")
     created_at: dt.datetime
     annotations: dict[str, str]
     files: list[FileRecord] = Field(description="Its layers; of a large one none.")

@@ -115,7 +115,7 @@ class MirroringStatusRecord(Record):
     """How the work of a policy ended last."""
 
     code: str = Field(description=f"Empty: it has not worked yet. {_CODES}.")
-    detail: str
+    detail: str = Field(description="What it did, or what went wrong; may be empty.")
     timestamp: dt.datetime = Field(description="The year 1: never.")
     job: str = Field(description="Id of the job that did it, as far as jobs are kept.")
 
@@ -123,8 +123,8 @@ class MirroringStatusRecord(Record):
 class MirroredTagsRecord(Record):
     """Numbers of tags that a policy knows."""
 
-    mirrored: int = 0
-    failed: int = 0
+    mirrored: int = Field(0, description="They are at the target.")
+    failed: int = Field(0, description="They are tried again.")
     waiting: int = Field(0, description="For a scan or a signature.")
     skipped: int = Field(0, description="They were there before the policy.")
 
@@ -252,7 +252,7 @@ class MirroredTagRecord(Record):
     status: Literal["mirrored", "failed", "waiting", "skipped"] = Field(
         description="`waiting`: for what a rule asks; `skipped`: it was there before the policy."
     )
-    detail: str
+    detail: str = Field(description="Why it failed, or what it waits for; else empty.")
     attempted_at: dt.datetime
     mirrored_at: dt.datetime = Field(description="The year 1: never.")
 

@@ -59,7 +59,7 @@ class PersonAccess(Record):
     user: AccountRecord
     access_level: AnyLevel = Field(description="The highest of all, what everybody has included.")
     can_see: bool = Field(description="Knows of it, and looks at its tags.")
-    can_pull: bool
+    can_pull: bool = Field(description="Downloads images.")
     can_push: bool = Field(description="And deletes tags.")
     can_manage: bool = Field(description="Decides over settings, policies and access; deletes the repository.")
     reasons: list[AccessReason] = Field(
@@ -93,7 +93,7 @@ class RepositoryAccessList(Record):
 class GrantRecord(Record):
     """What a team, a user or a robot was granted."""
 
-    kind: Literal["team", "user", "robot"]
+    kind: Literal["team", "user", "robot"] = Field(description="To whom it was granted.")
     id: str
     name: str = Field(description="Of a robot the one that it logs in as.")
     full_name: str = Field(description="Of a user; the description of a team or robot.")

@@ -60,7 +60,7 @@ class OpenSessionRecord(Record):
 class Ended(Record):
     """How many sessions were ended."""
 
-    ended: int
+    ended: int = Field(description="How many sessions were open until now.")
 
 
 @router.get("", summary="Sessions", responses=errors("NOT_AUTHORIZED", "NO_SUCH_USER"))

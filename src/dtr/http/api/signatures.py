@@ -100,7 +100,7 @@ class ProofRecord(Record):
 
     identity: str = Field(description="`NAMESPACE/NAME`; of the whole registry `NAME`.")
     kind: _Kind
-    fingerprint: str
+    fingerprint: str = Field(description="That of the identity; `keyless`: empty.")
     valid_until: dt.datetime | None = Field(None, description="Missing: for ever.")
 
     @classmethod

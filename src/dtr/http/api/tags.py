@@ -161,13 +161,13 @@ class TagView(Record):
 class TagCountsRecord(Record):
     """How many tags are what."""
 
-    total: int
-    signed: int
-    unverified: int
-    mismatched: int
-    unsigned: int
-    multi_platform: int
-    unpulled: int
+    total: int = Field(description="Those that `q` and `attached` leave.")
+    signed: int = Field(description="In content trust for what they name, or signed by an identity.")
+    unverified: int = Field(description="Signed only by others.")
+    mismatched: int = Field(description="In content trust for something else.")
+    unsigned: int = Field(description="Signed by nobody.")
+    multi_platform: int = Field(description="For several systems.")
+    unpulled: int = Field(description=f"Not pulled for {UNPULLED_DAYS} days, and as old.")
     attached: int = Field(
         description="Those that only hold what is attached to an image, whether they were asked for or not."
     )
@@ -280,7 +280,7 @@ async def list_repo_tags(
 
 
 @counts_router.get("", summary="How many tags are what", responses=errors(*FROM_REPOSITORY))
-async def count_repo_tags(
+async def get_repo_tag_counts(
     path: PathDep, caller: CallerDep, rooms: RoomsDep, q: _Text = "", attached: _Attached = True
 ) -> TagCountsRecord:
     """For those who may list them."""

@@ -112,7 +112,7 @@ class TokenChange(Form):
 class Deleted(Record):
     """How many were deleted."""
 
-    deleted: int
+    deleted: int = Field(description="How many tokens are gone.")
 
 
 @router.get("", summary="Access tokens", responses=errors("NOT_AUTHORIZED", "NO_SUCH_USER"))

@@ -163,7 +163,7 @@ class WebhookTestForm(Form):
 class WebhookAnswer(Record):
     """What a receiver answered."""
 
-    status_code: int
+    status_code: int = Field(description="Of HTTP.")
     body: str = Field(description="How it begins.")
     duration: int = Field(description="Milliseconds.")
 

@@ -224,7 +224,7 @@ async def try_out(
 
 async def count_tags(visit: Visit, path: str) -> int:
     """How many tags a repository has, without those of signatures and the like."""
-    return (await visit.call(tags.count_repo_tags, path=path, attached=False)).total
+    return (await visit.call(tags.get_repo_tag_counts, path=path, attached=False)).total
 
 
 def _target(record: Any) -> str:

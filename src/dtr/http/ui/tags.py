@@ -198,7 +198,7 @@ async def show_old_address(visit: Visit) -> Response:
 
 
 async def _count(visit: Visit, repo: Repository, wanted: _Wanted) -> TagCountsRecord:
-    return await visit.call(tags.count_repo_tags, path=repo.path, attached=wanted.attached)
+    return await visit.call(tags.get_repo_tag_counts, path=repo.path, attached=wanted.attached)
 
 
 async def _total(visit: Visit, repo: Repository, wanted: _Wanted) -> int:
