@@ -150,6 +150,13 @@ def test_who_may_not_see_the_repository_finds_nothing(site: Site):
 def test_what_somebody_may_not_do_is_not_there_and_refused(site: Site):
     shown = site.as_("reader").get(TAGS)
     assert not shown.has("button.danger")
+    site.api.make_repository("acme/open", visibility="public")
+    site.api.as_("writer").client.push("acme/open", make_image(), "1.0")
+    for name in ("stranger", None):
+        public = site.as_(name).get("/repositories/acme/open/tags").expect(200)
+        assert rows(public) == ["1.0"]
+        assert not public.has("main form[method=post], main input[type=checkbox].pick")
+        assert site.as_(name).get("/repositories/acme/open/tags/1.0").expect(200).title == "1.0"
     assert "Delete…" not in site.as_("reader").get(f"{TAGS}/2.14.2").text
     for path in ("delete", "forget-signatures"):
         assert site.as_("reader").get(f"{TAGS}/2.14.2/{path}").status == 403

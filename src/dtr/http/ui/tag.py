@@ -466,7 +466,8 @@ async def copy_one_tag(visit: Visit) -> Response:
     except Refused as refused:
         shown = await _copy_form(visit, repo, name, target, target_tag)
         return visit.refuse("tags/copy.html", refused, **shown)
-    said = visit._("{tag} is copied to {target}.", tag=name, target=f"{target}:{target_tag}")
+    copied = f"{target}:{target_tag}"
+    said = visit._("{tag} is copied to {target}.", tag=name, target=copied)
     return visit.redirect(f"{repo.url}/tags/{quote(name)}", said)
 
 
