@@ -134,6 +134,25 @@ def test_the_lists_are_paged_and_the_address_keeps_what_was_chosen(site: Site):
     assert more.one("select[name=level]")
 
 
+def test_a_page_stays_small_also_with_long_names(site: Site):
+    site.api.make_repository("acme/long")
+
+    async def fill(application: Application) -> None:
+        accounts = application.accounts
+        place = await accounts.grants.on("acme/long")
+        for number in range(30):
+            name = f"somebody-with-a-long-name-{number:03}"
+            await accounts.create_user(name, None, full_name=f"{name.title()} {'of the Long Ones ' * 50}")
+            await accounts.grants.set_user(place, name, Level.ADMIN)
+
+    site.server.do(fill)
+    olga = site.as_("olga")
+    for page in ("", "?by=person"):
+        shown = olga.get(f"/repositories/acme/long/permissions{page}").expect(200)
+        assert len(lines(shown)) >= 25
+        assert len(shown.answer.body) < 50_000
+
+
 def test_who_only_reads_sees_the_own_reasons_and_who_can_give_more(site: Site):
     shown = site.as_("ron").get(f"{PAGE}?by=person&who=dan")
     assert not shown.has("#list, #verdict, main form")
