@@ -587,3 +587,25 @@ def test_any_bytes_are_a_manifest_or_an_error_of_this_package(payload: bytes):
         parse_manifest(payload)
     except OciError as error:
         str(error).encode()
+
+
+def test_of_what_an_index_names_only_images_are_platforms():
+    def child(number: int, **more: object) -> dict[str, object]:
+        digest = f"sha256:{number:064x}"
+        return {"mediaType": OCI_MANIFEST, "digest": digest, "size": 1, **more}
+
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [
+            child(1, platform={"os": "linux", "architecture": "amd64"}),
+            child(1, platform={"os": "linux", "architecture": "amd64", "variant": "v2"}),
+            child(2),
+            child(3, platform={"os": "unknown", "architecture": "unknown"}, annotations={"about": "1"}),
+            child(4, artifactType="application/spdx+json"),
+        ],
+    }
+    found = parse_manifest(json.dumps(document).encode())
+    assert found.platforms == 2
+    assert [one.is_image for one in found.children] == [True, True, True, False, False]
+    assert found.children[3].annotations == {"about": "1"}
