@@ -139,7 +139,7 @@ class Show:
         if job.started_at is None:
             return ""
         length = (job.ended_at or _now()) - job.started_at
-        return duration(self.visit.words, max(length.total_seconds(), 0) * 1_000, short=True)
+        return duration(self.visit.words, max(length.total_seconds(), 0.1) * 1_000, short=True)
 
     def is_open(self, job: api.JobRecord) -> bool:
         """Whether it waits or runs."""
