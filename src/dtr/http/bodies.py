@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RECEIVE_FILE = "dtr.receive_file"
 SEND_FILE = "dtr.send_file"
 IS_GONE = "dtr.is_gone"
+IS_ENDING = "dtr.is_ending"
 """Names of the server's extensions, in ``scope["extensions"]``."""
 MISDIRECTED = "dtr.misdirected"
 """One without a call: the request came in the clear to an address of TLS."""
@@ -102,6 +103,13 @@ class IsGone(Protocol):
 
     def __call__(self) -> bool:
         """Once it did, it stays so."""
+
+
+class IsEnding(Protocol):
+    """The extension `IS_ENDING`: whether the server ends, and an answer without an end should."""
+
+    def __call__(self) -> bool:
+        """Once it does, it stays so."""
 
 
 def content_length(scope: Scope) -> int | None:

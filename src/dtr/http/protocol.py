@@ -40,6 +40,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from dtr.http.bodies import (
+    IS_ENDING,
     IS_GONE,
     MISDIRECTED,
     RECEIVE_FILE,
@@ -688,6 +689,7 @@ class _Protocol(HttpToolsProtocol):
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
         self._is_fresh = True  # nothing arrived yet
         self._is_misdirected = False
+        self._ends = False
         self._phase = _IDLE
         self._waits = False  # for the first byte of a further request
         self._begun = b""  # the beginning of a head
@@ -924,7 +926,11 @@ class _Protocol(HttpToolsProtocol):
             version == "1.1" and parser.should_keep_alive(),
             self.on_response_complete,
         )
-        extensions: dict[str, Any] = {SEND_FILE: partial(self._send_file, cycle), IS_GONE: cycle.is_gone}
+        extensions: dict[str, Any] = {
+            SEND_FILE: partial(self._send_file, cycle),
+            IS_GONE: cycle.is_gone,
+            IS_ENDING: self._is_ending,
+        }
         if self._is_misdirected:
             extensions[MISDIRECTED] = True
         scope["extensions"] = extensions
@@ -1145,7 +1151,12 @@ class _Protocol(HttpToolsProtocol):
 
     # --- ends ---
 
+    def _is_ending(self) -> bool:
+        """The extension `IS_ENDING`."""
+        return self._ends
+
     def shutdown(self) -> None:
+        self._ends = True
         if self._held is not None:
             self._held.keep_alive = False
         super().shutdown()

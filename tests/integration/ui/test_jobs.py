@@ -412,3 +412,16 @@ def test_pages_are_small_and_tell_everything_in_japanese(admin: Visitor):
         assert shown.soup.html is not None
         assert shown.soup.html["lang"] == "ja"
         assert shown.title not in {"Jobs", "Start a job", "Schedules", "Defaults", "Workers"}
+
+
+def test_a_server_that_ends_does_not_wait_for_those_who_follow_logs(site: Site, admin: Visitor):
+    """The last one: nothing is served after it."""
+    job = submit(site, "sleep", parameters={"seconds": "600"})
+    with contextlib.closing(Stream(admin, f"{JOBS}/{job}/log")) as stream:
+        stream.message()
+        began = time.monotonic()
+        assert site.server.process is not None
+        site.server.process.terminate()
+        assert b"event: end" not in stream.answer.read()  # the browser asks the next server
+        assert time.monotonic() - began < 15
+        site.server.process.wait(40)

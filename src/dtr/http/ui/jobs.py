@@ -25,6 +25,7 @@ from dtr.accounts import Operation
 from dtr.durations import to_milliseconds
 from dtr.http.api import jobs as api
 from dtr.http.api import settings
+from dtr.http.bodies import IS_ENDING
 from dtr.http.ui.following import Followers
 from dtr.http.ui.job_words import (
     COUNTS,
@@ -42,6 +43,7 @@ from dtr.jobs import STATES, JobUnknown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from dtr.http.bodies import IsEnding
     from dtr.http.ui.following import Look
     from dtr.http.ui.visit import Visit
     from dtr.jobs import Level
@@ -57,6 +59,8 @@ _OPEN = {"waiting", "running", "cancel_request", "worker_dead", "worker_shutdown
 _BATCH, _BATCH_SECONDS = 200, 0.1
 """Lines in a message, and how long it is to the next one at least."""
 _COMMENT_SECONDS = 15.0
+_ENDING_SECONDS = 1.0
+"""How often a stream looks whether the server ends."""
 _STREAM_SECONDS = 60.0
 """The browser asks again then: who has no session any more, or lost the right, sees no more of the log."""
 _MOST_POLLED = 1_000
@@ -354,12 +358,13 @@ async def _stream(visit: Visit, job_id: str, after: int, level: Level) -> AsyncI
     seen: Look | None = None
     told: object = None
     is_behind = False
+    is_ending: IsEnding = visit.request.scope.get("extensions", {}).get(IS_ENDING, bool)
     async with followers.follow(visit, job_id) as watch:
         while time.monotonic() - began < _STREAM_SECONDS:
-            await watch.wait(seen, 0 if is_behind else _COMMENT_SECONDS)
+            await watch.wait(seen, 0 if is_behind else _ENDING_SECONDS)
             if watch.is_gone:
                 break
-            if watch.is_over:
+            if watch.is_over or is_ending():  # the browser asks again
                 return
             look = watch.look
             if look is None or (look is seen and not is_behind):
