@@ -40,7 +40,7 @@ def furnish(api: Api) -> dict[str, User]:
 
     In ``acme/private``, ``acme/public`` and ``pia/private``: tags, an index, policies of each kind, a webhook; in
     ``acme`` a remote, an identity, a robot with a token; a webhook and a policy about signatures at each place; a
-    job that waits, a schedule, sessions and tokens, a second storage, an identity of the whole registry.
+    job that waits, a schedule, sessions, tokens and a key, a second storage, an identity of the whole registry.
     """
     users = {who: User(api.server, name, secret) for who, (name, secret) in api.server.do(make_people).items()}
     root = users["S"]
@@ -57,6 +57,8 @@ def furnish(api: Api) -> dict[str, User]:
         _furnish_repository(root, path, image, other)
     root.post("/api/v0/accounts/acme/robots/bot/tokens", {"tokenLabel": "deploy"}).expect(201)
     root.post("/api/v0/api_tokens", {"tokenLabel": "laptop"}, username="paul").expect(200)
+    key = {"publicKey": public_pem(make_key()), "label": "laptop"}
+    root.post("/enzi/v0/accounts/paul/publicKeys", key).expect(201)
     root.post("/api/v0/jobs", {"action": "sleep", "scheduledAt": "2100-01-01T00:00:00Z"}).expect(202)
     root.post("/api/v0/jobs", {"action": "false"}).expect(202)
     root.post("/api/v0/crons", {"action": "onlinegc", "schedule": "@daily"}).expect(202)

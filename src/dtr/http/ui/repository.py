@@ -399,6 +399,8 @@ async def rename(visit: Visit) -> Response:
     namespace, name = await visit.text("namespace"), await visit.text("name")
     own = repo.record.namespace
     to = f"{namespace}/{name}"
+    if not await visit.may_in(own, "CREATE_REPOSITORY"):
+        raise ApiError("NOT_AUTHORIZED")
     if to == repo.path:
         return visit.redirect(f"{repo.url}/settings")
     if namespace != own and await visit.text("confirmed") != "yes":
