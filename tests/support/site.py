@@ -227,20 +227,24 @@ class Tab:
 
     def findings(self) -> list[str]:
         """What axe-core finds on the page as it is now, and whether it is wider than the window."""
+        return [*self._objections(), *self.overflow()]
+
+    def overflow(self) -> list[str]:
+        """Says so when the page is wider than the window."""
+        width = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        return [f"{self.page.url} is {width[0]} wide in a window of {width[1]}"] if width[0] > width[1] else []
+
+    def _objections(self) -> list[str]:
         # By evaluate, which is no script of the page, so the policy does not stop it.
         self.page.evaluate(AXE.read_text(encoding="utf-8") + "\n;undefined")
         result = self.page.evaluate(
             "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES
         )
-        found = [
+        return [
             f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
             for one in result["violations"]
             for node in one["nodes"]
         ]
-        width = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        if width[0] > width[1]:
-            found.append(f"overflow: {self.page.url} is {width[0]} wide in a window of {width[1]}")
-        return found
 
     def shoot(self, file: Path) -> None:
         """A picture of the whole page."""
