@@ -644,7 +644,7 @@ def test_not_in_answers(exposed: Exposed) -> None:
         exposed.assert_hidden(f"{answer.headers} {answer.body.decode('utf-8', 'replace')}", "an answer")
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/health", "/_ping", "/", "/auth/jwks.json", "/ca"])
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/_ping", "/login", "/auth/jwks.json", "/ca"])
 def test_not_in_what_anybody_may_ask_for(exposed: Exposed, path: str) -> None:
     answer = Client(exposed.server, None).send("GET", path).expect(200, 503)
     exposed.assert_hidden(f"{answer.headers} {answer.body.decode()}", path)

@@ -314,6 +314,7 @@ async def check_remote(
 
     Raises DefinitionInvalid, ApiError: nothing may, or it cannot be found out; with `explain` the steps say that.
     """
+    await asyncio.to_thread(remote.check)
     way = _Way(remote)
     kind, permissions = "", RemotePermissions(read=False, write=False)
     refused: ApiError | None = None
