@@ -298,5 +298,8 @@ def _program() -> str:
 
 
 def _print(*lines: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads the output
+    try:
         print(*lines, sep="\n", flush=True)  # noqa: T201 - it is for the operator
+    except OSError:  # nobody reads the output; at the end Python tries once more, and would fail
+        with open(os.devnull, "w", encoding="utf-8") as nothing:  # noqa: PTH123 - a device
+            os.dup2(nothing.fileno(), sys.stdout.fileno())

@@ -323,6 +323,7 @@ def test_sessions_obey_the_settings_of_the_moment(world: Api, browser: Browser):
     Browser(world, browser.headers).log_in("frank").expect(200)
     browser.send("GET", ME).expect(401)
     world.admin.put(SETTINGS_OF_SESSIONS, before).expect(200)
+    time.sleep(2.2)
 
 
 def test_settings_of_sessions_are_for_administrators_and_have_bounds(world: Api):

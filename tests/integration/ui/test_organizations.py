@@ -417,7 +417,7 @@ def test_another_registry_is_kept_tried_out_changed_and_deleted(site: Site, olga
     kept = olga.submit(form, name="here", remote_host=host, username="olga", password="wrong", skip="on").expect(
         200
     )
-    assert kept.title == "Try here out"
+    assert kept.title == "Try out here"
     failed = olga.submit(kept, "main form", repository="acme/app").expect(422)
     assert failed.one("#f-repository")["value"] == "acme/app"
     (address,) = [one for one in olga.get("/orgs/acme/settings").links if one.endswith("/check")]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtr.config import Limits, Nginx
+from dtr.http import ui
 from dtr.http.trust.routes import HEALTH
 from dtr.nginx import NginxFailed
 from dtr.nginx.configuration import PLACES, Configuration, addresses_of, is_speakable
@@ -36,6 +37,8 @@ def component_of(path: str) -> str:
         ("/api/v0/meta/settings", "api"),
         ("/enzi/v0/accounts", "api"),
         ("/v1/search", "api"),
+        ("/repositories/acme/app/tags", "api"),
+        ("/static/app.js", "api"),
     ],
 )
 def test_each_path_goes_to_its_component(path: str, component: str) -> None:
@@ -47,9 +50,11 @@ def test_every_route_of_dtr_is_in_the_list_above() -> None:
     source = (Path(__file__).parents[3] / "src" / "dtr" / "app.py").read_text()
     front = source.partition("def front(")[2].partition("return Front(")[0]
     named = set(re.findall(r'routes\["([^"]*)"\]', front))
-    (rest,) = re.findall(r"for place in \(([^)]*)\)", front)
-    named |= {one.strip().strip('"') for one in rest.split(",")}
-    assert named == {"v2", "auth", "", "api", "enzi", "v1", "/auth/login", "/basic_info"}
+    (rest, pages) = re.findall(r"routes\.update\(dict\.fromkeys\((?:\(([^)]*)\)|(\w+)), \w+\)\)", front)
+    assert pages[1] == "PLACES", "the pages, which are where nothing else is"
+    named |= {one.strip().strip('"') for one in rest[0].split(",")}
+    assert named == {"v2", "auth", "api", "enzi", "v1", "/auth/login", "/basic_info"}
+    assert all(component_of(f"/{place}") == "api" for place in ui.PLACES)
 
 
 def configuration(**changes: object) -> Configuration:
