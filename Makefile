@@ -30,7 +30,7 @@ ifeq ($(T),)
 	@failed=; files="--dist loadfile --no-loadscope-reorder"; \
 	$(BIN)/pytest -n 3 $$files -m "not e2e and not alone and not thorough" \
 	  tests/docs tests/contract tests/integration tests/robustness tests/unit || failed=1; \
-	$(BIN)/pytest -n 2 $$files -m "e2e and not alone and not thorough" tests/e2e tests/browser tests/robustness || failed=1; \
+	$(BIN)/pytest -n 2 $$files -m "e2e and not alone and not thorough" tests/browser tests/robustness tests/e2e || failed=1; \
 	$(BIN)/pytest -m "alone and not thorough" tests || failed=1; \
 	test -z "$$failed"
 else
