@@ -413,6 +413,7 @@ def test_another_registry_is_kept_tried_out_changed_and_deleted(site: Site, olga
     assert refused.status == 422
     assert list(refused.problems) == ["remote_host"]
     assert "secret-1" not in refused.answer.body.decode()
+    assert refused.answer.headers["cache-control"] == "no-store"
     host = f"https://127.0.0.1:{site.server.port}"
     kept = olga.submit(form, name="here", remote_host=host, username="olga", password="wrong", skip="on").expect(
         200
@@ -424,7 +425,19 @@ def test_another_registry_is_kept_tried_out_changed_and_deleted(site: Site, olga
     remote = address.removesuffix("/check")
     change = olga.get(remote)
     assert change.one("#f-password")["value"] == ""
-    olga.submit(change, "main form", name="itself", password=site.api.as_("olga").client.password).expect(200)
+    password = site.api.as_("olga").client.password
+    refused = olga.submit(change, "main form", remote_host="not a host/", password=password).expect(422)
+    assert refused.one("#f-password")["value"] == ""
+    assert password not in refused.answer.body.decode()
+    # Neither another session nor another form has what is kept; this one has it.
+    sealed = str(refused.one("[name=kept_password]")["value"])
+    for visitor, address_of_form in ((site.as_("olga"), remote), (olga, "/orgs/acme/settings/remotes/new")):
+        blank = visitor.get(address_of_form)
+        tried = visitor.submit(blank, "main form", name="x", remote_host="/", kept_password=sealed).expect(422)
+        assert not tried.has("[name=kept_password]")
+    forgot = olga.submit(refused, "main form", forget_password="on").expect(422)
+    assert not forgot.has("[name=kept_password]")
+    olga.submit(refused, "main form", name="itself", remote_host=host).expect(200)
     tried = olga.submit(olga.get(address), "main form", repository="acme/app").expect(200)
     assert f"{host} answers." in tried.text
     assert "yes: Push to acme/app" in tried.text

@@ -410,7 +410,15 @@ def test_secrets_are_shown_to_nobody_and_kept(
     assert bad.expect(422).problems == {"part_size": "Type a number."}
     bad = admin.submit(shown, "form.split", "Test and save", **typed | {"endpoint": "s3.example"}).expect(422)
     assert bad.problems == {"endpoint": "Type https://HOST[:PORT]."}
-    saved = admin.submit(shown, "form.split", "Test and save", **typed).expect(200)
+    # The secret is kept without being shown, and need not be typed again after the refusal and a test.
+    assert SECRET_KEY.encode() not in bad.answer.body
+    assert (bad.one("#f-secret_key")["value"], bad.answer.headers["cache-control"]) == ("", "no-store")
+    good = admin.submit(bad, "form.split", "Test the connection", endpoint=s3_server.endpoint).expect(200)
+    assert "It works" in good.one("#checks").get_text()
+    assert SECRET_KEY.encode() not in good.answer.body
+    forgot = admin.submit(good, "form.split", "Test the connection", forget_secret_key="on")
+    assert not forgot.has("[name=kept_secret_key]")
+    saved = admin.submit(good, "form.split", "Test and save").expect(200)
     assert saved.url.endswith(f"{STORAGE}/cloud")
     assert SECRET_KEY.encode() not in saved.answer.body
     assert saved.one("#f-secret_key")["value"] == ""
@@ -419,6 +427,18 @@ def test_secrets_are_shown_to_nobody_and_kept(
     record = site.api.admin.get("/api/v0/admin/storages/cloud").json
     assert (record["parameters"]["region"], record["parameters"]["secret_key"]) == ("eu-west-1", "********")
     assert (record["redirectSeconds"], record["redirectExcept"]) == (120, ["10.0.0.0/8", "192.0.2.0/24"])
+    # Another session makes nothing of what is kept, nor do another storage's form and another field.
+    kept = str(good.one("[name=kept_secret_key]")["value"])
+    other = site.as_("admin")
+    fresh = typed | {"name": "other", "secret_key": "", "kept_secret_key": kept}
+    refused = other.submit(other.get(f"{STORAGE}/new?driver=s3"), "form.split", "Test the connection", **fresh)
+    assert not refused.has("[name=kept_secret_key]")
+    assert "It works" not in refused.one("#checks").get_text()
+    assert not admin.submit(changed, "form.split", "Test the connection", kept_secret_key=kept).has(
+        "[name^=kept_]"
+    )
+    again = admin.submit(changed, "form.split", "Test the connection", kept_session_token=kept)
+    assert not again.has("[name^=kept_]")
     late = admin.submit(saved, "form.split", "Test and save", region="eu-west-2").expect(409)
     assert "Somebody else changed the storage meanwhile." in late.text
     assert late.one("#f-region")["value"] == "eu-west-2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Iterator
 
@@ -91,21 +92,73 @@ def test_a_receiver_is_tried_out_before_and_after(world: Site, receiver: Receive
     tried = adam.submit(adam.get(f"{AT}/new"), FORM, "Send a sample first", **typed, secret="s3cret").expect(200)
     assert "It answered 200" in tried.one("#trial").get_text()
     assert receiver.received[0].json["type"] == "PROMOTION"
-    # Everything is still there, but for the secret, which is asked for again.
+    # Everything is still there, also the secret, which nobody can read.
     assert (tried.one("#f-name")["value"], tried.one("#f-endpoint")["value"]) == ("Chat", typed["endpoint"])
-    assert tried.one("#f-secret").has_attr("required")
+    assert not tried.one("#f-secret").has_attr("required")
     assert "s3cret" not in tried.answer.body.decode()
+    assert tried.one("[name=kept_secret]")["value"]
+    assert tried.answer.headers["cache-control"] == "no-store"
     receiver.reply = lambda _: Reply(503, b"<b>no room</b>")
-    refused = adam.submit(tried, FORM, "Send a sample first", secret="s3cret").expect(422)
+    refused = adam.submit(tried, FORM, "Send a sample first").expect(422)
     assert "the receiver answered 503" in refused.text
-    made = adam.submit(refused, FORM, "Make the webhook", secret="s3cret").expect(200)
+    assert "s3cret" not in refused.answer.body.decode()
+    made = adam.submit(refused, FORM, "Make the webhook").expect(200)
     shown = adam.submit(made, "form[action$='/test']").expect(200)
     assert "The receiver did not take the sample." in shown.one("#trial").get_text()
     assert shown.one("#trial pre").get_text() == "<b>no room</b>"
     receiver.reply = lambda _: Reply()
     shown = adam.submit(shown, "form[action$='/test']").expect(200)
     assert "The receiver took the sample." in shown.one("#trial").get_text()
-    assert "x-dtr-signature-256" in receiver.received[-1].headers
+    assert is_signed_with(receiver, "s3cret")
+
+
+def is_signed_with(receiver: Receiver, secret: str) -> bool:
+    """Whether the last delivery is signed, with this secret."""
+    last = receiver.received[-1]
+    signature = hmac.new(secret.encode(), last.body, "sha256").hexdigest()
+    return last.headers["x-dtr-signature-256"] == f"sha256={signature}"
+
+
+def test_a_secret_that_is_kept_is_good_for_its_session_and_form_alone(world: Site, receiver: Receiver):
+    adam = world.as_("adam")
+    typed = {"endpoint": receiver.url(host="127.0.0.1"), "skip": "on"}
+    shown = adam.get(f"{AT}/new")
+    assert not shown.has("[name=kept_secret]")
+    tried = adam.submit(shown, FORM, "Send a sample first", **typed, secret="first one").expect(200)
+    kept = str(tried.one("[name=kept_secret]")["value"])
+    # Another session, another form, and what is no secret at all: as if nothing had been typed.
+    other = world.as_("adam")
+    for visitor, value in ((other, kept), (adam, f"{kept[:-8]}AAAAAAA="), (adam, "é"), (adam, "AAAA")):
+        again = visitor.submit(visitor.get(f"{AT}/new"), FORM, "Send a sample first", **typed, kept_secret=value)
+        assert not again.expect(200).has("[name=kept_secret]")
+    made = other.submit(other.get(f"{AT}/new"), FORM, "Make the webhook", **typed, kept_secret=kept).expect(200)
+    at = address(made)
+    assert "not signed" in made.text
+    elsewhere = adam.submit(adam.get(at), "#edit-webhook", kept_secret=kept).expect(200)
+    assert "not signed" in elsewhere.text
+    # It can be forgotten, and replaced.
+    forgot = adam.submit(tried, FORM, "Send a sample first", forget_secret="on").expect(200)
+    assert not forgot.has("[name=kept_secret]")
+    replaced = adam.submit(tried, FORM, "Make the webhook", secret="second").expect(200)
+    adam.submit(replaced, "form[action$='/test']").expect(200)
+    assert is_signed_with(receiver, "second")
+
+
+def test_a_new_secret_is_kept_when_a_change_is_refused(world: Site, receiver: Receiver):
+    adam = world.as_("adam")
+    at = address(make(world, receiver, secret="old").expect(200))
+    refused = adam.submit(adam.get(at), "#edit-webhook", certificate="no certificate", secret="brand-new").expect(
+        422
+    )
+    assert "brand-new" not in refused.answer.body.decode()
+    assert refused.one("#f-secret")["value"] == ""
+    assert refused.answer.headers["cache-control"] == "no-store"
+    saved = adam.submit(refused, "#edit-webhook", certificate="").expect(200)
+    adam.submit(saved, "form[action$='/test']").expect(200)
+    assert is_signed_with(receiver, "brand-new")
+    # Who wants no signature any more gets none, whatever was typed before.
+    unsigned = adam.submit(refused, "#edit-webhook", certificate="", unsigned="on").expect(200)
+    assert "not signed" in unsigned.text
 
 
 def test_it_is_switched_and_changed(world: Site, receiver: Receiver):

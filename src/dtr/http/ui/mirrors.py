@@ -11,7 +11,7 @@ from dtr.http.api.errors import ApiError, refusal
 from dtr.http.api.mirroring import MirroringPolicyChanges, MirroringPolicyForm
 from dtr.http.api.remotes import RemoteCheckForm, RemoteRegistryForm
 from dtr.http.ui import rules
-from dtr.http.ui.keeping import keep, kept
+from dtr.http.ui.keeping import keep_secrets, not_stored, read_secrets
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.policies import (
     NEWEST,
@@ -236,6 +236,7 @@ async def _found(visit: Visit, *, manage: bool = False) -> tuple[Repository, Mir
 
 async def _read(visit: Visit, record: MirroringPolicyRecord | None) -> MirrorDraft:
     fields = await read_fields(visit)
+    secrets = await read_secrets(visit, _SECRETS, visit.path, strip=False)
     draft = MirrorDraft(
         rules.read_rows(fields),
         enabled="enabled" in fields,
@@ -244,6 +245,8 @@ async def _read(visit: Visit, record: MirroringPolicyRecord | None) -> MirrorDra
         host=fields.get("host", "").strip()[:500],
         repository=fields.get("repository", "").strip()[:300],
         username=fields.get("username", "").strip()[:300],
+        password=secrets["password"],
+        token=secrets["token"],
         ca=fields.get("ca", "").strip(),
         skip_tls="skip_tls" in fields,
         template=fields.get("template", "").strip()[:300],
@@ -252,8 +255,6 @@ async def _read(visit: Visit, record: MirroringPolicyRecord | None) -> MirrorDra
         schedule=fields.get("schedule", "").strip()[:100],
     )
     draft.direction = record.mirroring_type if record else "push" if fields.get("direction") == "push" else "poll"
-    for name in _SECRETS:
-        setattr(draft, name, fields.get(name, "") or kept(visit, fields.get(f"kept_{name}", ""), visit.path))
     return draft
 
 
@@ -346,11 +347,10 @@ async def _form(
         options=[(one.id, f"{one.name} ({one.remote_host})") for one in found],
         connection=connection,
         template_fault=fault_of_template(draft.template, visit) if action else "",
-        kept={name: keep(visit, getattr(draft, name), visit.path) for name in _SECRETS},
+        kept=keep_secrets(visit, {"password": draft.password, "token": draft.token}, visit.path),
         **form_context(draft, tested),
     )
-    response.headers["cache-control"] = "no-store"
-    return response
+    return not_stored(response)
 
 
 async def _remotes(visit: Visit, repo: Repository) -> list[RemoteRecord]:

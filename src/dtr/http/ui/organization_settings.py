@@ -14,6 +14,7 @@ from dtr.http.api import listings, remotes, repositories, robots, signatures
 from dtr.http.api.enzi import accounts
 from dtr.http.api.errors import ApiError
 from dtr.http.ui import enforcement
+from dtr.http.ui.keeping import keep_secrets, not_stored, read_secrets
 from dtr.http.ui.organizations import Organization, organization
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.problems import Problems, Refused
@@ -127,8 +128,6 @@ def _blank() -> dict[str, Any]:
         "name": "",
         "remote_host": "",
         "username": "",
-        "password": "",
-        "auth_token": "",
         "remote_ca": "",
         "skip": False,
     }
@@ -136,11 +135,11 @@ def _blank() -> dict[str, Any]:
 
 async def _typed(visit: Visit) -> dict[str, Any]:
     typed: dict[str, Any] = {
-        name: await visit.text(name)
-        for name in ("name", "remote_host", "username", "password", "auth_token", "remote_ca", "forget")
+        name: await visit.text(name) for name in ("name", "remote_host", "username", "remote_ca", "forget")
     }
     typed["skip"] = await visit.text("skip") == "on"
-    return typed
+    forgotten = _SECRETS if typed["forget"] == "on" else ()
+    return typed | await read_secrets(visit, _SECRETS, visit.path, forgotten=forgotten)
 
 
 async def _remote(visit: Visit, right: str) -> tuple[Organization, remotes.RemoteRecord]:
@@ -154,9 +153,12 @@ async def _remote(visit: Visit, right: str) -> tuple[Organization, remotes.Remot
 
 
 def _shown(visit: Visit, org: Organization, remote: object, form: Mapping[str, Any], refused: Refused) -> Response:
-    """The form again; secrets are not sent back."""
-    kept = {name: "" if name in _SECRETS else value for name, value in form.items()}
-    return visit.refuse("organizations/remote.html", refused, org=org, remote=remote, form=kept)
+    """The form again; secrets are kept, not sent back."""
+    kept = keep_secrets(visit, {name: form[name] for name in _SECRETS}, visit.path)
+    shown = {name: value for name, value in form.items() if name not in _SECRETS}
+    return not_stored(
+        visit.refuse("organizations/remote.html", refused, org=org, remote=remote, form=shown, kept=kept)
+    )
 
 
 @pages.get("/orgs/{org}/settings/remotes/new")
@@ -164,7 +166,7 @@ async def new_remote(visit: Visit) -> Response:
     """The form for one."""
     org = await organization(visit)
     await visit.caller.require_in(org.name, Operation.MANAGE_REMOTES)
-    return visit.page("organizations/remote.html", org=org, remote=None, form=_blank())
+    return visit.page("organizations/remote.html", org=org, remote=None, form=_blank(), kept={})
 
 
 @pages.post("/orgs/{org}/settings/remotes/new")
@@ -208,7 +210,7 @@ async def show_remote(visit: Visit) -> Response:
         "skip": remote.skip_tls_verification,
         "forget": "",
     }
-    return visit.page("organizations/remote.html", org=org, remote=remote, form=form)
+    return visit.page("organizations/remote.html", org=org, remote=remote, form=form, kept={})
 
 
 @pages.post("/orgs/{org}/settings/remotes/{remote}")

@@ -14,6 +14,7 @@ from dtr.http.api import webhooks
 from dtr.http.api.errors import ApiError
 from dtr.http.api.models import NEVER
 from dtr.http.api.webhooks import WebhookForm, WebhookTestForm, WebhookUpdateForm
+from dtr.http.ui.keeping import keep_secrets, not_stored, read_secrets
 from dtr.http.ui.organizations import organization
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.people import find_person
@@ -160,20 +161,20 @@ def _form(
     **more: Any,
 ) -> Response:
     values = {"name": "", "endpoint": "", "format": "dtr", "certificate": "", "skip": "", "secret": "", **typed}
-    # A secret is not sent back: who typed one types it again, rather than lose it unseen.
-    wants_secret = bool(values.pop("secret"))
+    # A secret is not sent back.
+    kept = keep_secrets(visit, {"secret": values.pop("secret")}, f"{place.url}/new")
     context: dict[str, Any] = {
         "at": place,
         "values": values,
         "types": [(one, visit._(TYPES[one]), one in chosen) for one in place.types],
         "formats": [(one, visit._(text), "") for one, text in _FORMATS.items()],
-        "wants_secret": wants_secret,
+        "kept": kept,
         "trial": None,
         **more,
     }
     if refused is None:
-        return visit.page("webhooks/new.html", **context)
-    return visit.refuse("webhooks/new.html", refused, **context)
+        return not_stored(visit.page("webhooks/new.html", **context))
+    return not_stored(visit.refuse("webhooks/new.html", refused, **context))
 
 
 _TYPED = ("name", "endpoint", "format", "certificate", "skip")
@@ -184,7 +185,7 @@ async def create(visit: Visit) -> Response:
     """Try the receiver out with the first of what was chosen, or make a webhook for each."""
     place = await _place(visit)
     typed = {name: await visit.text(name) for name in _TYPED}
-    typed["secret"] = await visit.text("secret")
+    typed |= await read_secrets(visit, ["secret"], f"{place.url}/new")
     chosen = list(dict.fromkeys(await visit.texts("type")))[: len(TYPES)]
     data = {
         "endpoint": typed["endpoint"],
@@ -286,13 +287,14 @@ async def _show(
         "types": _types(visit),
         "formats": {name: visit._(text) for name, text in _FORMATS.items()},
         "values": values,
+        "kept": {},
         "trial": None,
         "never": NEVER,
         **more,
     }
     if refused is None:
         return visit.page("webhooks/one.html", **context)
-    return visit.refuse("webhooks/one.html", refused, **context)
+    return not_stored(visit.refuse("webhooks/one.html", refused, **context))
 
 
 @pages.post(*_at("/{webhook}"))
@@ -301,18 +303,22 @@ async def change(visit: Visit) -> Response:
     place = await _place(visit)
     webhook = await _one(visit, place)
     form = await visit.form()
+    here = f"{place.url}/{webhook.id}"
+    secrets: dict[str, str] = {}
     if "switch" in form:
         data: dict[str, Any] = {"id": webhook.id, "inactive": await visit.text("switch") == "off"}
     else:
+        ends = bool(await visit.text("unsigned"))
+        secrets = await read_secrets(visit, ["secret"], here, forgotten=["secret"] if ends else [])
         data = {
             "id": webhook.id,
             "name": await visit.text("name"),
             "tlsCert": await visit.text("certificate"),
             "skipTLSVerification": bool(await visit.text("skip")),
-            **({"secret": ""} if await visit.text("unsigned") else {}),
+            **({"secret": ""} if ends else {}),
         }
-        if await visit.text("secret"):
-            data["secret"] = await visit.text("secret")
+        if secrets["secret"]:
+            data |= secrets
     try:
         await visit.submit(webhooks.update_webhook, form=WebhookUpdateForm, data=data, fields=_FIELDS)
     except Refused as refused:
@@ -322,11 +328,12 @@ async def change(visit: Visit) -> Response:
             "skip": data.get("skipTLSVerification", webhook.skip_tls_verification),
             "active": not webhook.inactive,
         }
-        return await _show(visit, place, webhook, _said(visit, refused), values=values)
+        kept = keep_secrets(visit, secrets, here)
+        return await _show(visit, place, webhook, _said(visit, refused), values=values, kept=kept)
     if "switch" not in form:
-        return visit.redirect(f"{place.url}/{webhook.id}", visit._("The webhook is saved."))
+        return visit.redirect(here, visit._("The webhook is saved."))
     said = visit._("The webhook is switched off.") if data["inactive"] else visit._("The webhook is switched on.")
-    undo = (f"{place.url}/{webhook.id}", {"switch": "on" if data["inactive"] else "off", "back": visit.back})
+    undo = (here, {"switch": "on" if data["inactive"] else "off", "back": visit.back})
     return visit.redirect(await _back(visit, place, webhook), said, undo=undo)
 
 

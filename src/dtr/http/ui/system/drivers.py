@@ -36,6 +36,11 @@ class Field:
     options: tuple[tuple[str, str], ...] = ()
     optional: bool = True
 
+    @property
+    def is_secret(self) -> bool:
+        """Whether nobody is shown what it is."""
+        return self.kind in {"secret", "document"}
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -270,19 +275,21 @@ KINDS: Mapping[str, Kind] = {
 """By the names of the drivers. What is in memory alone is for tests, and not offered."""
 
 
-async def typed_parameters(visit: Visit, kind: Kind, kept: frozenset[str], problems: Problems) -> dict[str, Any]:
+async def typed_parameters(
+    visit: Visit, kind: Kind, secrets: Mapping[str, str], stored: frozenset[str], problems: Problems
+) -> dict[str, Any]:
     """
-    The parameters that a form says, as the API takes them.
+    The parameters that a form says, as the API takes them; of `secrets`, what was typed of each.
 
-    A secret that is `kept` and not typed anew is left out, which keeps it; what is left empty is None.
+    A secret that is `stored` and not typed anew is left out, which keeps it; what is left empty is None.
     """
     found: dict[str, Any] = {}
     for field in kind.all:
-        text = await visit.text(field.name)
-        if field.kind in {"secret", "document"}:
+        text = secrets[field.name] if field.is_secret else await visit.text(field.name)
+        if field.is_secret:
             if text:
                 found[field.name] = text
-            elif await visit.text(f"drop-{field.name}") or field.name not in kept:
+            elif await visit.text(f"drop-{field.name}") or field.name not in stored:
                 found[field.name] = None
         elif field.kind == "switch":
             found[field.name] = text == "on"
@@ -290,7 +297,7 @@ async def typed_parameters(visit: Visit, kind: Kind, kept: frozenset[str], probl
             found[field.name] = _bytes(visit, field, text, problems)
         else:
             found[field.name] = text or None
-    return {name: value for name, value in found.items() if value is not None or name in kept}
+    return {name: value for name, value in found.items() if value is not None or name in stored}
 
 
 def _bytes(visit: Visit, field: Field, text: str, problems: Problems) -> int | None:
@@ -311,7 +318,7 @@ def shown_parameters(kind: Kind, parameters: Mapping[str, Any]) -> dict[str, Any
     shown: dict[str, Any] = {}
     for field in kind.all:
         value = parameters.get(field.name, field.default)
-        if field.kind in {"secret", "document"}:
+        if field.is_secret:
             shown[field.name] = ""
         elif field.kind == "mib":
             shown[field.name] = f"{value / _MIB:g}" if isinstance(value, (int, float)) else ""

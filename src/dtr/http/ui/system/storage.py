@@ -17,6 +17,7 @@ from dtr.http.api import events, jobs, storages, system
 from dtr.http.api.errors import ApiError
 from dtr.http.api.models import NEVER
 from dtr.http.api.storages import MigrationForm, StorageForm
+from dtr.http.ui.keeping import keep_secrets, not_stored, read_secrets
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.problems import Problems, Refused
 from dtr.http.ui.system.drivers import KINDS, MASK, Kind, shown_parameters, typed_parameters
@@ -388,7 +389,9 @@ async def _form(
     known = record.parameters if record else {}
     if typed is None:
         typed = {**(shown_parameters(kind, known) if kind else {}), **_about(record)}
-    return visit.page(
+    problems = problems or Problems()
+    kept: dict[str, str] = typed.get("kept", {})
+    response = visit.page(
         "system/storage_form.html",
         status,
         driver=driver,
@@ -397,13 +400,19 @@ async def _form(
         record=record,
         secrets={name for name, value in known.items() if value == MASK},
         typed=typed,
-        retype=typed.get("retype", ()),
+        kept=kept,
         trial=trial,
-        problems=problems or Problems(),
-        here=f"{_HERE}/{record.name}" if record else f"{_HERE}/new",
+        problems=problems,
+        here=_address(record),
         admin=visit.may("ADMINISTER"),
-        more_open=kind is not None and any((problems or Problems()).of(field.name) for field in kind.more),
+        more_open=kind is not None and any(problems.of(one.name) or one.name in kept for one in kind.more),
     )
+    return not_stored(response) if kept else response
+
+
+def _address(record: StorageRecord | None) -> str:
+    """Of the form of a storage."""
+    return f"{_HERE}/{record.name}" if record else f"{_HERE}/new"
 
 
 def _about(record: StorageRecord | None) -> dict[str, Any]:
@@ -437,21 +446,21 @@ class _Typed(NamedTuple):
 
 async def _typed(visit: Visit, driver: str, kind: Kind, record: StorageRecord | None) -> _Typed:
     problems = Problems()
-    kept = frozenset(name for name, value in (record.parameters if record else {}).items() if value == MASK)
-    parameters = await typed_parameters(visit, kind, kept, problems)
+    stored = frozenset(name for name, value in (record.parameters if record else {}).items() if value == MASK)
+    names = [field.name for field in kind.all if field.is_secret]
+    dropped = [name for name in names if await visit.text(f"drop-{name}")]
+    secrets = await read_secrets(visit, names, _address(record), forgotten=dropped)
+    parameters = await typed_parameters(visit, kind, secrets, stored, problems)
     shown: dict[str, Any] = {field.name: await visit.text(field.name) for field in kind.all}
-    retype: list[str] = []
     for field in kind.all:
         if field.kind == "switch":
             shown[field.name] = shown[field.name] == "on"
-        elif field.kind in {"secret", "document"}:
-            if shown[field.name]:
-                retype.append(field.name)
+        elif field.is_secret:
             shown[field.name] = ""  # no secret is sent back to a browser
     for name in ("name", "redirect_seconds", "redirect_except", "use", "changed_at"):
         shown[name] = await visit.text(name)
     shown["redirect"] = await visit.text("redirect") == "on"
-    shown["retype"] = retype
+    shown["kept"] = keep_secrets(visit, secrets, _address(record))
     seconds = _whole(visit, "redirect_seconds", shown["redirect_seconds"], problems) if shown["redirect"] else None
     data = {
         "driver": driver,
