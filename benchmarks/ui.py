@@ -50,6 +50,7 @@ PAGES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("jobs", "admin", "/system/settings/jobs", {}),
 )
 """What is measured: a title, who looks, path and parameters."""
+CASES = tuple(Case(*page) for page in PAGES)
 _PASSWORD = "benchmark"
 
 
@@ -81,8 +82,7 @@ async def run(url: str, directory: Path, options: argparse.Namespace) -> dict[Ca
             print(f"filled in {await seed(url, PUBLIC):.0f} s", flush=True)
         await subject.prepare(["admin", "plain"])
         found = {}
-        for page in PAGES:
-            case = Case(*page)
+        for case in CASES:
             if options.only in case.title:
                 measured = await measure(subject, case, rounds=options.rounds, requests=options.requests)
                 found[case] = (measured, subject.bytes)
