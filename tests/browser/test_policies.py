@@ -94,6 +94,24 @@ def test_a_connection_is_tested_and_the_password_stays_in_its_field(site: Site, 
         tab.check()
 
 
+def test_a_long_form_has_all_fields_and_comparisons_in_every_row(site: Site, ids: dict[str, str]):
+    with site.tab("ada") as tab:
+        page = tab.open(f"{HERE}/pruning/new")
+        for number in range(2, 11):
+            page.get_by_role("button", name="Add a rule").click()
+            expect(page.get_by_role("group", name=f"Rule {number}", exact=True)).to_be_visible()
+        third = page.get_by_role("group", name="Rule 3", exact=True)
+        third.get_by_label("What", exact=True).select_option("Size")
+        expect(third.get_by_label("Unit")).to_be_visible()
+        third.get_by_label("Comparison").select_option("is more than")
+        third.get_by_label("Value").fill("7")
+        page.get_by_role("group", name="Rule 5", exact=True).get_by_role("button", name="Remove rule 5").click()
+        expect(page.get_by_role("group", name="Rule 10", exact=True)).to_have_count(0)
+        expect(third.get_by_label("Comparison")).to_have_value("gt")
+        expect(third.get_by_label("Value")).to_have_value("7")
+        tab.check()
+
+
 def test_without_script_the_form_does_the_same(site: Site, ids: dict[str, str]):
     with site.tab("ada", script=False) as tab:
         page = tab.open(f"{HERE}/pruning/new")

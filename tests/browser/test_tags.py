@@ -46,7 +46,7 @@ def test_tags_are_found_while_one_types_and_deleted_in_a_dialog(site: Site):
 def test_a_command_is_copied_and_a_filter_chosen(site: Site):
     with site.tab("reader") as tab:
         page = tab.open(TAGS)
-        page.get_by_label("Copy the command to pull 2.14.2", exact=True).click()
+        page.get_by_role("button", name="Copy the pull command 2.14.2", exact=True).click()
         expect(page.get_by_text("Copied")).to_be_visible()
         copied = page.evaluate("navigator.clipboard.readText()")
         assert copied == f"docker pull {site.server.address}/acme/app:2.14.2"

@@ -21,6 +21,21 @@ function leave(element, milliseconds) {
   setTimeout(() => (element.matches(":hover, :focus-within") ? leave(element, 1000) : element.remove()), milliseconds);
 }
 
+/** The command that fetches the tag of a row: its table says how it begins. */
+function pullCommand(button) {
+  return button.closest("[data-pull]").dataset.pull + one(".name", button.closest("tr")).textContent;
+}
+
+/** Selects that came with the chosen option alone get the others: they are in the page once, in a datalist. */
+function fillOptions() {
+  for (const select of all("select[data-options]")) {
+    const value = select.value;
+    select.replaceChildren(one("#" + select.dataset.options).cloneNode(true));
+    select.firstElementChild.replaceWith(...select.firstElementChild.children);
+    select.value = value;
+  }
+}
+
 function closeMenus(except) {
   for (const menu of all("details.menu[open]")) if (!menu.contains(except)) menu.open = false;
 }
@@ -35,8 +50,8 @@ document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
   if (copy) {
     try {
-      await navigator.clipboard.writeText(copy.dataset.copy);
-      toast(copy.dataset.done);
+      await navigator.clipboard.writeText(copy.dataset.copy || pullCommand(copy));
+      toast(copy.closest("[data-done]").dataset.done);
     } catch { // no permission: mark it, so that the keyboard copies it
       if (copy.previousElementSibling) getSelection().selectAllChildren(copy.previousElementSibling);
     }
@@ -59,6 +74,12 @@ document.addEventListener("click", async (event) => {
   if (burger) { event.preventDefault(); toggleSide(!one("#side").hasAttribute("data-open")); }
   else if (!event.target.closest("#side")) one("#side")?.removeAttribute("data-open");
   closeMenus(event.target);
+});
+
+// A button of a row says what it does when it is pointed at; the heading of its column says it once for all.
+document.addEventListener("pointerover", (event) => {
+  const copy = event.target.closest?.("[data-copy][aria-labelledby]:not([title])");
+  if (copy) copy.title = one("#" + copy.getAttribute("aria-labelledby").split(" ")[0]).textContent;
 });
 
 document.addEventListener("keydown", (event) => {
@@ -87,6 +108,7 @@ document.addEventListener("htmx:after:swap", () => {
   const dialog = one("#dialog");
   if (dialog?.firstElementChild && !dialog.open) dialog.showModal();
   seeProblems();
+  fillOptions();
 });
 one("#dialog")?.addEventListener("close", (event) => event.target.replaceChildren());
 
@@ -96,6 +118,7 @@ function seeProblems() {
   if (summary) { summary.dataset.seen = ""; summary.focus(); }
 }
 seeProblems();
+fillOptions();
 
 for (const said of all("[data-said]")) leave(said, one("form", said) ? 10000 : 6000);
 // The current tab is in view on a phone.

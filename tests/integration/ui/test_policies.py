@@ -197,6 +197,23 @@ def test_rules_are_put_together_by_buttons_and_the_policy_is_saved(site: Site, a
     assert "Nothing yet" in done.text
 
 
+def test_in_a_long_form_a_row_is_opened_to_change_what_it_compares(ada: Visitor):
+    shown = ada.get(f"{HERE}/pruning/new").expect(200)
+    for _ in range(9):
+        shown = ada.submit(shown, "main form", "Add a rule").expect(200)
+    assert shown.has("[name='rules.9.open']")  # what was added last has all texts to choose from
+    assert len(shown.all("[name='rules.3.field'] option")) == 1
+    assert len(shown.all("#o-field option")) == len(shown.all("[name='rules.9.field'] option")) == 16
+    opener = shown.one("button[value='open:3']").get_text()
+    assert opener == "Change the rule"
+    shown = ada.submit(shown, "main form", "Update the form", do="open:3").expect(200)
+    assert [one["name"] for one in shown.all("[name$='.open']")] == ["rules.3.open"]
+    shown = ada.submit(shown, "main form", "Update the form", **{"rules.3.field": "size"}).expect(200)
+    assert [one["value"] for one in shown.all("[name='rules.3.operator'] option")] == [
+        "lte", "lt", "eq", "neq", "gte", "gt",
+    ]  # fmt: skip
+
+
 def test_existing_tags_are_promoted_when_that_is_wanted(site: Site, ada: Visitor):
     shown = ada.get(f"{HERE}/promotions/new?target=acme/test").expect(200)
     shown = ada.submit(shown, **{"rules.0.value": "debug", "template": "from-%n"}).expect(200)

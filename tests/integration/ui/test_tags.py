@@ -27,7 +27,7 @@ def rows(shown: Shown) -> list[str]:
 
 def row(shown: Shown, tag: str) -> str:
     """What a row says."""
-    return " ".join(shown.one(f'#list tr[id="t-{tag}"]').get_text(" ").split())
+    return " ".join(shown.one(f'#list tr:has(a.name[href="tags/{tag}"])').get_text(" ").split())
 
 
 def badges(shown: Shown) -> set[str]:
@@ -51,8 +51,11 @@ def test_a_row_says_what_a_tag_is(site: Site):
     assert "Unknown signer" in row(shown, "2.14.0-rc.2")
     assert "Helm chart" in row(shown, "chart-2.14")
     commands = {str(one["data-copy"]).partition(" ")[0] for one in shown.all("[data-copy]")}
-    assert commands == {"docker", "helm", "oras"}
-    assert f"{site.server.address}/acme/app:2.14.2" in str(shown.one('tr[id="t-2.14.2"] [data-copy]')["data-copy"])
+    assert commands == {"", "helm", "oras"}
+    # Of images the table says how the command begins, once; the tag's name completes it.
+    assert shown.one("table")["data-pull"] == f"docker pull {site.server.address}/acme/app:"
+    chart = shown.one('tr:has(a.name[href="tags/chart-2.14"]) [data-copy]')["data-copy"]
+    assert chart == f"helm pull oci://{site.server.address}/acme/app --version chart-2.14"
 
 
 def test_what_is_attached_is_no_row_unless_it_is_asked_for(site: Site):

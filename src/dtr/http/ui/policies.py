@@ -271,7 +271,9 @@ def form_context(draft: Draft, tested: Tested | None) -> Mapping[str, object]:
     return {
         "draft": draft,
         "tested": tested,
-        "fields": rules.FIELDS,
+        "fields": rules.FIELD_NAMES,
+        "is_long": rules.is_long(draft.rows),
+        "lists": rules.lists(draft.rows),
         "groups": rules.GROUPS,
         "units": rules.UNIT_NAMES,
         "sizes_of": rules.SIZES,

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from dtr.durations import to_duration, to_milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dtr.http.api.policies import JudgedRecord, RuleRecord
     from dtr.http.ui.problems import Problems
@@ -54,6 +54,7 @@ FIELDS: Mapping[str, tuple[Kind, str]] = {
     "component.name": ("names", N_("Component")),
 }
 """The fields of rules, in the order in which they are offered: how they are compared, and their names."""
+FIELD_NAMES: Mapping[str, str] = {name: text for name, (_, text) in FIELDS.items()}
 SCANNED = frozenset(name for name in FIELDS if name.startswith(("vulnerability", "license", "component")))
 """What only a scan knows."""
 _TEXTS = {
@@ -120,6 +121,8 @@ UNIT_NAMES = {
 SIZES = {"MB": 1_000_000, "GB": 1_000_000_000, "kB": 1_000, "B": 1}
 """Bytes."""
 MOST_ROWS = 100
+LONG = 8
+"""In a form with more rows the texts to choose from are in the page once, not in every row."""
 DEEPEST = 3
 """Groups that can be put into each other in the form; those that are deeper are shown, and stay."""
 _DEEPEST_READ = 12
@@ -206,6 +209,8 @@ class Row:
     """Of a list a value in each line."""
     unit: str = ""
     """Of an age, and of a size."""
+    is_open: bool = False
+    """In a long form: it has all texts to choose from, without script."""
 
     @property
     def kind(self) -> Kind:
@@ -221,6 +226,11 @@ class Row:
     def operators(self) -> Mapping[str, str]:
         """The comparisons that the field has."""
         return OPERATORS[self.kind]
+
+    @property
+    def comparisons(self) -> str:
+        """What the page calls the list of its comparisons: the kind that has the same ones."""
+        return {"names": "name", "size": "number"}.get(self.kind, self.kind)
 
     @property
     def is_scanned(self) -> bool:
@@ -344,6 +354,7 @@ def read_rows(fields: Mapping[str, str], place: str = "rules") -> list[Item]:
         row.unit = unit if unit in units else {"age": "d", "size": "MB"}.get(row.kind, "")
         if row.kind == "truth" and row.value not in {"true", "false"}:
             row.value = "true"
+        row.is_open = f"{here}.open" in fields
         rows.append(row)
     return rows
 
@@ -352,14 +363,17 @@ def change(rows: list[Item], action: str) -> bool:
     """
     Do what a button of the form says; whether it was one of those that change rows.
 
-    ``add:``, ``group:`` and ``remove:`` with a place: ``2.0`` is the first row in the group at place 2, empty the
-    list itself.
+    ``add:``, ``group:``, ``remove:`` and ``open:`` with a place: ``2.0`` is the first row in the group at place 2,
+    empty the list itself. The row that is opened or added is the only one that is open.
     """
     verb, _, place = action.partition(":")
-    if verb not in {"add", "group", "remove"}:
+    if verb not in {"add", "group", "remove", "open"}:
         return False
+    if verb != "remove":
+        for row in conditions(rows):
+            row.is_open = False
     parts = [int(one) for one in place.split(".") if one.isascii() and one.isdecimal()]
-    *outer, last = parts if verb == "remove" and parts else [*parts, -1]
+    *outer, last = parts if verb in {"remove", "open"} and parts else [*parts, -1]
     here = rows
     for number in outer:
         group = here[number] if 0 <= number < len(here) else None
@@ -369,9 +383,35 @@ def change(rows: list[Item], action: str) -> bool:
     if verb == "remove":
         if 0 <= last < len(here):
             del here[last]
+    elif verb == "open":
+        found = here[last] if 0 <= last < len(here) else None
+        if isinstance(found, Row):
+            found.is_open = True
     elif count(rows) < MOST_ROWS:
-        here.append(Row() if verb == "add" else Group("any", [Row(), Row()]))
+        added = Row(is_open=True)
+        here.append(added if verb == "add" else Group("any", [added, Row(is_open=True)]))
     return True
+
+
+def conditions(rows: Iterable[Item]) -> Iterator[Row]:
+    """The rows that are no groups, those in groups included."""
+    for one in rows:
+        if isinstance(one, Group):
+            yield from conditions(one.rows)
+        else:
+            yield one
+
+
+def is_long(rows: Iterable[Item]) -> bool:
+    """Whether a form has so many rows that they share their texts to choose from."""
+    return count(rows) > LONG
+
+
+def lists(rows: Sequence[Item]) -> dict[str, Mapping[str, str]]:
+    """The texts to choose from that the rows of a long form share, by what the page calls them; else none."""
+    if not is_long(rows):
+        return {}
+    return {"field": FIELD_NAMES, **{row.comparisons: row.operators for row in conditions(rows)}}
 
 
 def count(rows: Iterable[Item]) -> int:

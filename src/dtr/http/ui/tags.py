@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -35,6 +36,10 @@ _MOST_AT_ONCE = 500
 _NAMED = 20
 """Of many tags so many are named before something is done with them."""
 _TARGETS = 50
+_ALIASES = 3
+"""Other names of an image that a row shows at most."""
+_ALIAS = 60
+"""Characters that a row has room for in them, all together."""
 
 SignedState = Literal["signed", "mismatched", "unverified", "unsigned"]
 
@@ -74,8 +79,28 @@ class Row:
     platforms: list[str]
     """A line for each operating system."""
     pull: str
-    """The command that fetches it."""
+    """The command that fetches it; empty: the one that the list begins for all, and the tag's name."""
     last_pulled_at: dt.datetime | None
+
+    @property
+    def aliases(self) -> list[str]:
+        """Other tags of the same image, as many as there is room for."""
+        shown: list[str] = []
+        for one in (self.tag.aliases or [])[:_ALIASES]:
+            if len(one) + sum(map(len, shown)) > _ALIAS:
+                break
+            shown.append(one)
+        return shown
+
+    @property
+    def more_aliases(self) -> int:
+        """How many aliases are not shown."""
+        return len(self.tag.aliases or []) - len(self.aliases)
+
+    @property
+    def key(self) -> str:
+        """What the page calls the row, whatever comes before it; short, for names can have 128 characters."""
+        return f"t{hashlib.blake2s(self.tag.name.encode(), digest_size=4).hexdigest()}"
 
 
 def platform_name(os: str, architecture: str, variant: str) -> str:
@@ -163,16 +188,13 @@ async def list_tags(visit: Visit) -> Response:
         attached=wanted.attached,
         with_aliases=True,
     )
-    rows = [
-        Row(
-            one,
-            Signed.of(one),
-            platform_lines(one.manifest),
-            pull_command(visit.host, repo.path, one.name, one.manifest.type),
-            last_pull(one),
-        )
-        for one in listing.records
-    ]
+    pull_start = pull_command(visit.host, repo.path, "", "image")
+    rows = []
+    for one in listing.records:
+        pull = pull_command(visit.host, repo.path, one.name, one.manifest.type)
+        if pull == f"{pull_start}{one.name}":
+            pull = ""
+        rows.append(Row(one, Signed.of(one), platform_lines(one.manifest), pull, last_pull(one)))
     counts: TagCountsRecord | None = None
     if not visit.is_partial:
         total = await _total(visit, repo, wanted) if wanted.is_filtered else listing.count or 0
@@ -184,6 +206,7 @@ async def list_tags(visit: Visit) -> Response:
         wanted=wanted,
         listing=listing,
         rows=rows,
+        pull_start=pull_start,
         counts=counts,
         is_late=counts is None,
     )
