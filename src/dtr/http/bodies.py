@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dtr.http.types import Receive, Scope, Send
+    from dtr.http.types import Message, Receive, Scope, Send
 
 RECEIVE_FILE = "dtr.receive_file"
 SEND_FILE = "dtr.send_file"
@@ -138,6 +138,21 @@ async def stream_body(receive: Receive, limit: int | None = None) -> AsyncIterat
             yield piece
         if not message.get("more_body", False):
             return
+
+
+def bounded(receive: Receive, most: int) -> Receive:
+    """The same, of a body of at most `most` bytes; what comes then raises BodyTooLarge."""
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise BodyTooLarge(most)
+        return message
+
+    return counted
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

@@ -57,3 +57,9 @@ def test_after_the_log_out_the_session_is_over(site: Site):
     assert "__Host-session" not in admin.cookies
     admin.cookies = kept
     assert "ended=1" in admin.get("/orgs").url
+
+
+def test_a_form_that_is_too_large_is_refused_on_a_page(site: Site):
+    shown = site.as_(None).post("/login", {"username": "x" * 7_000_000}, follow=False)
+    assert shown.status == 413
+    assert "TOO_LARGE" in shown.text

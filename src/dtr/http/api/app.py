@@ -48,7 +48,7 @@ from dtr.http.api import (
 from dtr.http.api.errors import EXCEPTIONS, ApiError, Moved, refusal
 from dtr.http.api.openapi import describe
 from dtr.http.api.paths import Paths
-from dtr.http.bodies import BodyTooLarge
+from dtr.http.bodies import BodyTooLarge, bounded
 
 if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
@@ -148,15 +148,6 @@ class _Guard:
         if head:
             scope = {**scope, "method": "GET"}
         started = False
-        received = 0
-
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > _LARGEST_BODY:
-                raise BodyTooLarge(_LARGEST_BODY)
-            return message
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -174,7 +165,7 @@ class _Guard:
             if refused is not None:
                 await _answer(refused)(scope, receive, watched)
             else:
-                await self._app(scope, bounded, watched)
+                await self._app(scope, bounded(receive, _LARGEST_BODY), watched)
         except Exception:
             if started:
                 raise

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from dtr import __version__
 from dtr.http.api.errors import ApiError, Moved, refusal
-from dtr.http.bodies import BodyTooLarge
+from dtr.http.bodies import BodyTooLarge, bounded
 from dtr.http.ui import (
     account,
     accounts,
@@ -171,16 +171,7 @@ class UI:
         facts = scope.get("dtr.facts")
         if facts is not None:
             facts.route = "ui"
-        received = 0
         started = False
-
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > _LARGEST_FORM:
-                raise BodyTooLarge(_LARGEST_FORM)
-            return message
 
         async def secured(message: Message) -> None:
             nonlocal started
@@ -191,7 +182,7 @@ class UI:
                 message = {**message, "body": b""}
             await send(message)
 
-        request = Request(scope, bounded)
+        request = Request(scope, bounded(receive, _LARGEST_FORM))
         if request.url.path.startswith("/static/"):
             await self._assets.answer(request)(scope, receive, secured)
             return
