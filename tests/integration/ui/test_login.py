@@ -63,3 +63,12 @@ def test_a_form_that_is_too_large_is_refused_on_a_page(site: Site):
     shown = site.as_(None).post("/login", {"username": "x" * 7_000_000}, follow=False)
     assert shown.status == 413
     assert "TOO_LARGE" in shown.text
+
+
+def test_a_form_that_cannot_be_read_is_refused_on_a_page(site: Site):
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    for body, kinds in ((b"--y\r\n", kind), (b"&".join(b"a=1" for _ in range(3_000)), {})):
+        form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"https://{site.server.address}"}
+        shown = site.as_(None).send("POST", "/login", body, {**form, **kinds})
+        assert shown.status == 400
+        assert "INVALID_PARAMETERS" in shown.text

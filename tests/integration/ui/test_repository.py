@@ -127,6 +127,18 @@ def test_a_long_readme_begins_and_goes_on_and_the_page_stays_small(world: Site):
 # --- README ---------------------------------------------------------------------------------------------------
 
 
+def test_the_longest_readme_is_saved_and_a_longer_one_is_refused_as_typed(world: Site):
+    at = fresh(world, "longest")
+    adam = world.as_("adam")
+    seen = adam.get(f"{at}/info/edit").expect(200).one("[name=seen]")["value"]
+    longest = "あ" * 500_000
+    refused = adam.post(f"{at}/info/edit", {"readme": longest + "い", "seen": seen})
+    assert refused.status == 422
+    assert refused.one("#f-readme").get_text().removeprefix("\n") == longest + "い"
+    adam.post(f"{at}/info/edit", {"readme": longest, "seen": seen}).expect(200)
+    assert world.api.admin.get("/api/v0/repositories/acme/longest").json["longDescription"] == longest
+
+
 def test_the_readme_is_previewed_and_saved(world: Site):
     at = fresh(world, "readme")
     adam = world.as_("adam")

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
@@ -47,7 +48,7 @@ from dtr.http.ui import (
 )
 from dtr.http.ui.banners import Banners
 from dtr.http.ui.pages import Routes
-from dtr.http.ui.visit import SIZES, Visit, receive_visit
+from dtr.http.ui.visit import LARGEST_FORM, SIZES, Visit, receive_visit
 from dtr.http.ui.words import LANGUAGES
 
 if TYPE_CHECKING:
@@ -86,8 +87,6 @@ SUBJECTS = (
     sessions.pages,
     apidocs.pages,
 )
-_LARGEST_FORM = 6 * 1024 * 1024
-"""Bytes: a README of 500,000 characters, three bytes each, three times as long in a form."""
 STATIC = Path(__file__).with_name("static")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
@@ -182,7 +181,7 @@ class UI:
                 message = {**message, "body": b""}
             await send(message)
 
-        request = Request(scope, bounded(receive, _LARGEST_FORM))
+        request = Request(scope, bounded(receive, LARGEST_FORM))
         if request.url.path.startswith("/static/"):
             await self._assets.answer(request)(scope, receive, secured)
             return
@@ -288,6 +287,8 @@ def _refusal(error: Exception) -> ApiError | None:
         return ApiError("TOO_LARGE")
     if isinstance(error, HTTPException):  # the form cannot be read
         return ApiError("INVALID_PARAMETERS", str(error.detail))
+    if isinstance(error, MultiPartException):  # nor this one
+        return ApiError("INVALID_PARAMETERS", error.message)
     return refusal(error)
 
 

@@ -49,6 +49,8 @@ M = TypeVar("M", bound=BaseModel)
 THEMES = ("light", "dark")
 SIZES = (25, 50, 100)
 """How many rows a list may show."""
+LARGEST_FORM = 6 * 1024 * 1024
+"""Bytes: a README of 500,000 characters, three bytes each, three times as long in a form."""
 FIELD = "csrf_token"
 """The form's field that repeats what only pages of ours know."""
 _YEAR = 365 * 86_400
@@ -146,7 +148,7 @@ class Visit:
     async def form(self) -> FormData:
         """The form that was sent."""
         if self._form is None:
-            self._form = await self.request.form(max_fields=2_000, max_files=10)
+            self._form = await self.request.form(max_fields=2_000, max_files=10, max_part_size=LARGEST_FORM)
         return self._form
 
     async def text(self, name: str) -> str:
