@@ -159,11 +159,11 @@ class LocalSigner:
 
     async def check(self) -> None:
         """`Signer.check`: whether all keys could be opened, as far as aliases tell."""
-        used = await self._used()
-        known = (
-            await self._passphrases.aliases()
-        )  # read later: the file has a passphrase before a key is used with it
-        missing = [alias for alias in used if alias not in known]
+        known = await self._passphrases.aliases()
+        missing = [alias for alias in await self._used() if alias not in known]
+        if missing:  # a passphrase is in the file before a key is encrypted with it, so it may be there by now
+            known = await self._passphrases.aliases()
+            missing = [alias for alias in missing if alias not in known]
         if missing:
             raise SignerFailed(
                 f"{self._passphrases.file} has no passphrase {', '.join(missing)}, which keys are encrypted with: "

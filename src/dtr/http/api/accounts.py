@@ -45,7 +45,11 @@ class UserSettingsForm(Form):
     """What of the settings is to be changed; what is missing stays."""
 
     content_cache_uuid: str | None = Field(None, alias="contentCacheUUID", description="Empty: none.")
-    language: str | None = Field(None, description="`en`, `ja`, or empty: that of the browser.")
+    language: str | None = Field(
+        None,
+        description="`en`, `ja`, or empty: that of the browser.",
+        json_schema_extra={"enum": ["en", "ja", ""]},
+    )
 
 
 @router.get("/language", summary="The caller's language")

@@ -250,12 +250,15 @@ async def get_account(
 async def update_account(account: str, form: AccountChange, caller: CallerDep, rooms: RoomsDep) -> AccountRecord:
     """For administrators; the full name also for the user itself, and for owners of the organization."""
     found = await seen(caller, rooms.accounts, account)
-    changes = {key: value for key, value in form.model_dump().items() if value not in (None, getattr(found, key))}
+    given = {key: value for key, value in form.model_dump().items() if value is not None}
+    changes = {key: value for key, value in given.items() if value != getattr(found, key)}
     if not caller.may(Operation.CREATE_ACCOUNTS):
         if found.id != caller.account_id:
             await caller.require_in(found.name, Operation.MANAGE_ORGANIZATION)
         if not changes.keys() <= {"full_name"}:
             raise ApiError("NOT_AUTHORIZED", "this is for administrators")
+    elif found.kind == "user":  # all of it, so that two who change it at once are not mixed
+        changes = given
     changed = await rooms.accounts.update(found.id, **changes, by=caller.actor)
     return await account_record(rooms.accounts, changed)
 
