@@ -295,7 +295,8 @@ class Trust:
                 made = await self._renew(collection)
             except store.Moved:  # another replica was faster: its files are as good
                 continue
-            return made.get(role, file)
+            # Not made: it cannot be yet, or another replica did so since it was looked at.
+            return made[role] if role in made else (await self._current(collection, role))[0]
         raise CannotSign(f"{collection.gun} is changed all the time")
 
     async def _renew(self, collection: Collection) -> dict[str, File]:
