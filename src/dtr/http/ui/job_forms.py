@@ -148,14 +148,11 @@ async def _choose(visit: Visit, address: str, taken: frozenset[str]) -> Response
     return visit.page("jobs/choose.html", choices=chosen, address=address)
 
 
-def _start_form(
-    visit: Visit,
-    action: api.ActionRecord,
-    parameters: dict[str, str],
-    work: dict[str, str],
-    refused: Refused | None = None,
-) -> Response:
-    context: dict[str, Any] = {
+def _context(
+    visit: Visit, action: api.ActionRecord, parameters: dict[str, str], work: dict[str, str]
+) -> dict[str, Any]:
+    """What the form of an action shows, for one job or for a schedule."""
+    return {
         "action": action,
         "title": title(visit, action.action),
         "text": visit._(TEXTS[action.action]) if action.action in TEXTS else action.description,
@@ -163,6 +160,16 @@ def _start_form(
         "parameters": parameters,
         "work": work,
     }
+
+
+def _start_form(
+    visit: Visit,
+    action: api.ActionRecord,
+    parameters: dict[str, str],
+    work: dict[str, str],
+    refused: Refused | None = None,
+) -> Response:
+    context = _context(visit, action, parameters, work)
     if refused is not None:
         return visit.refuse("jobs/new.html", _about(refused), **context)
     return visit.page("jobs/new.html", **context)
@@ -212,13 +219,7 @@ def _cron_form(
     is_new: bool,
     refused: Refused | None = None,
 ) -> Response:
-    context: dict[str, Any] = {
-        "action": action,
-        "title": title(visit, action.action),
-        "text": visit._(TEXTS[action.action]) if action.action in TEXTS else action.description,
-        "fields": _fields(visit, action),
-        "parameters": parameters,
-        "work": work,
+    context = _context(visit, action, parameters, work) | {
         "is_new": is_new,
         "told": in_words(visit.words, work["schedule"]),
     }
