@@ -158,6 +158,7 @@ async def test_a_worker_that_was_held_for_dead_stops_its_jobs_before_anybody_cla
         await worker._register()
     job = await jobs.submit(JobRequest(action="stubborn"))
     assert await first._claim() == 1
+    running = first._running[job.id].task
     await change(database, "kill", "00000000000a")
     await second._take_over()
     assert (await jobs.get(job.id)).status == "worker_dead"
@@ -166,7 +167,7 @@ async def test_a_worker_that_was_held_for_dead_stops_its_jobs_before_anybody_cla
     assert await second._claim() == 0
     stubborn.released.set()  # only now it lets itself be stopped
     await first._look_after()
-    await asyncio.wait([first._running[job.id].task])
+    await asyncio.wait([running])
     assert (await jobs.get(job.id)).status == "done"
 
 

@@ -263,3 +263,21 @@ def test_many_clients_cause_one_fetch(api: Api, upstream: Scripted):
         list(pool.map(pull, clients))
     assert upstream.count("GET blobs library/many") == 2
     assert upstream.count("GET manifests library/many") == 1
+
+
+def test_every_process_knows_a_new_cache_at_once(tmp_path: Path, upstream: Scripted):
+    upstream.push("library/new", IMAGE, "latest")
+    server = Server(tmp_path / "data", {"mirroring.allowed_networks": "127.0.0.0/8"}, workers=2).start()
+    try:
+        api = Api(server)
+        remote = api.admin.post("/api/v0/remotes", {"name": "other", "remoteHost": upstream.url}).expect(201)
+        form = {"remoteID": remote.json["id"], "remoteRepository": "library"}
+        for number in range(3):
+            api.make_organization(f"hub{number}")
+            clients = [Client(server) for _ in range(8)]  # a process of its own each, by chance
+            api.admin.put(f"/api/v0/repositoryNamespaces/hub{number}/upstream", form).expect(200)
+            for client in clients:
+                get(client, f"hub{number}/new", "manifests", "latest").expect(200)
+                get(client, f"hub{number}/new", "blobs", digest_of(LAYER)).expect(200)
+    finally:
+        server.close()

@@ -297,7 +297,7 @@ class RegistryAPI:
         try:
             found = await self._read(request, lambda name: self._manifests.get(name, reference))
         except ManifestUnknown:
-            if not self._may_be_cached(request):
+            if not await self._may_be_cached(request):
                 raise
             await self._fetch_manifest(request, reference)
         else:
@@ -322,9 +322,17 @@ class RegistryAPI:
         else:
             await self._cache.fetch(repository, reference)
 
-    def _may_be_cached(self, request: Request) -> bool:
-        """Whether what is not in the repository may have to be fetched; asks nobody."""
-        return self._cache.upstreams.concerns(request.name, request.claims.repositories.get(request.name))
+    async def _may_be_cached(self, request: Request) -> bool:
+        """
+        Whether what is not in the repository may have to be fetched.
+
+        The moments of one pull reach several processes: none may say that there is no such thing because it has not
+        heard yet what the one before it knew.
+        """
+        upstreams, repository = self._cache.upstreams, request.claims.repositories.get(request.name)
+        if not upstreams.concerns(request.name, repository):
+            await upstreams.refresh()
+        return upstreams.concerns(request.name, repository)
 
     async def _put_manifest(self, request: Request) -> None:
         repository = await self._access.repository_to_change(request, "push", Operation.PUSH)
@@ -403,7 +411,7 @@ class RegistryAPI:
             else:
                 blob = await self._read(request, lambda name: self._blobs.get(name, digest, content=content))
         except BlobUnknown:
-            if not self._may_be_cached(request):
+            if promise or not await self._may_be_cached(request):
                 raise
             await self._fetch_blob(request, digest)
             return
