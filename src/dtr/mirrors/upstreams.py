@@ -238,8 +238,8 @@ class Upstreams:
         """
         Whether the repository at `path` may be a cache; None: its number is not known, or there is none.
 
-        False is certain, but for what changed within the last second in another process: who would refuse something
-        for it looks again (`refresh`).
+        False is certain, but for what changed within the last second in another process: who would refuse
+        something for it looks again (`refresh`).
         """
         if repository is None and self._repositories:
             return True

@@ -326,8 +326,8 @@ class RegistryAPI:
         """
         Whether what is not in the repository may have to be fetched.
 
-        The moments of one pull reach several processes: none may say that there is no such thing because it has not
-        heard yet what the one before it knew.
+        The requests of one pull reach several processes: none may say that there is no such thing because it has
+        not heard yet what the one before it knew.
         """
         upstreams, repository = self._cache.upstreams, request.claims.repositories.get(request.name)
         if not upstreams.concerns(request.name, repository):
