@@ -30,6 +30,7 @@ _LIST = Statement(
     .order_by(_pin.created_at.desc(), _pin.repository_id)
 )
 _COUNT = Statement(select(func.count()).select_from(pinned_repositories).where(_mine))
+_IS_PINNED = Statement(select(_pin.repository_id).where(_mine, _pin.repository_id == _repository))
 _PATH = Statement(
     select(repositories.c.path).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
 )
@@ -57,6 +58,10 @@ class Pins:
     async def list_pinned(self, account: Account) -> list[int]:
         """The ids of the repositories that a user pinned, the last one first; those that are gone are missing."""
         return [row[0] for row in await self._database.fetch_all(_LIST, account=account.id)]
+
+    async def is_pinned(self, account: Account, repository: int) -> bool:
+        """Whether a user pinned a repository."""
+        return await self._database.fetch_one(_IS_PINNED, account=account.id, repository=repository) is not None
 
     async def pin(self, account: Account, repository: int, *, by: Actor = SYSTEM) -> None:
         """Pin a repository, if it is not. Raises RepositoryUnknown, TooManyPins."""

@@ -258,6 +258,8 @@ async def test_repositories_are_pinned_and_no_longer(rooms: Rooms, numbers: dict
     await pins.pin(ada, numbers["acme/web"])
     assert await pins.list_pinned(ada) == [numbers["ada/x"], numbers["acme/web"]]
     assert await pins.list_pinned(bob) == []
+    assert await pins.is_pinned(ada, numbers["ada/x"])
+    assert not await pins.is_pinned(bob, numbers["ada/x"])
     await pins.unpin(ada, numbers["acme/web"])
     await pins.unpin(ada, numbers["acme/web"])
     await rooms.repositories.delete("ada/x")

@@ -126,10 +126,13 @@ def test_pinned_repositories_are_the_users_own(api: Api):
     carl = api.as_("carl")
     carl.put(f"{pins}/acme/shop").expect(204)
     carl.put(f"{pins}/ada/workshop").expect(404)
+    assert carl.get(f"{pins}/acme/shop").expect(200).json == {"pinned": True}
+    carl.get(f"{pins}/ada/workshop").expect(404)
     (one,) = carl.get(pins).expect(200).json["repositories"]
     assert one["repository"]["name"] == "shop"
     api.as_("admin").patch("/api/v0/repositories/acme/shop", {"visibility": "private"}).expect(200)
     assert carl.get(pins).expect(200).json["repositories"] == []
     api.as_("admin").patch("/api/v0/repositories/acme/shop", {"visibility": "public"}).expect(200)
     carl.delete(f"{pins}/acme/shop").expect(204)
+    assert carl.get(f"{pins}/acme/shop").expect(200).json == {"pinned": False}
     assert carl.get(pins).expect(200).json["repositories"] == []

@@ -541,6 +541,9 @@ MATRIX = {
     "GET /api/v0/index/images": Row("found", query={"query": "a:v1"}),
     "GET /api/v0/index/namespaces": Row("logged in"),
     "GET /api/v0/accounts/{username}/pinnedRepositories": Row("self or auditor", path={"username": "paul"}),
+    "GET /api/v0/accounts/{username}/pinnedRepositories/{namespace}/{reponame}": Row(
+        "paul at", path={"username": "paul"}, in_organization=True
+    ),
     "PUT /api/v0/accounts/{username}/pinnedRepositories/{namespace}/{reponame}": Row(
         "paul's", path={"username": "paul"}, in_organization=True
     ),

@@ -136,6 +136,18 @@ def test_pinned_repositories_come_first(site: Site):
     assert not undone.has("section[aria-label=Pinned]")
 
 
+def test_a_repository_is_pinned_on_its_own_page(site: Site):
+    bob, at = site.as_("bob"), "/repositories/acme/shop-admin/info"
+    pinned = bob.submit(bob.get(at), "main form[action='/repositories/pin']", "Pin")
+    assert pinned.url.endswith("/repositories")  # without an address to go back to
+    assert bob.get(at).one("main button[name=unpin]")["value"] == "acme/shop-admin"
+    back = bob.post("/repositories/pin", {"unpin": "acme/shop-admin"}, headers={"Referer": f"{bob.origin}{at}"})
+    assert back.url.endswith(at)
+    assert back.has("main button[name=pin]")
+    assert not bob.get("/repositories").has("section[aria-label=Pinned]")
+    assert not site.as_(None).get("/repositories/acme/shop/info").expect(200).has("button[name=pin]")
+
+
 def test_only_what_can_be_seen_is_pinned(site: Site):
     bob = site.as_("bob")
     assert bob.post("/repositories/pin", {"pin": "ada/workshop"}).expect(200).text.count("no such repository") == 1

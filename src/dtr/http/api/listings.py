@@ -298,6 +298,24 @@ async def list_pinned_repositories(username: str, caller: CallerDep, rooms: Room
     )
 
 
+class Pin(Record):
+    """A repository, as a user has it."""
+
+    pinned: bool = Field(description="Whether the user pinned it.")
+
+
+@accounts_router.get(
+    _PATH,
+    summary="Whether a user pinned a repository",
+    responses=errors(*ON_REPOSITORY, "NO_SUCH_USER"),
+)
+async def get_pinned_repository(username: str, path: PathDep, caller: CallerDep, rooms: RoomsDep) -> Pin:
+    """For the user, and for administrators."""
+    user = await find_user(caller, rooms, username, Operation.SEE_SYSTEM)
+    repository = await caller.require_on(path, Operation.SEE)
+    return Pin(pinned=await rooms.pins.is_pinned(user, repository))
+
+
 @accounts_router.put(
     _PATH,
     summary="Pin a repository",

@@ -67,9 +67,11 @@ async def show_overview(visit: Visit) -> Response:
     period = visit.query.get("days", "")
     period = period if period in PERIODS else "30"
     usage = await visit.call(repositories.get_repository_usage, path=repo.path, days=int(period))
-    account, access = visit.account, None
+    account, access, pinned = visit.account, None, None
     if account is not None:
         access = await visit.call(reasons.get_repository_access, path=repo.path, username=account.name)
+        pin = await visit.call(listings.get_pinned_repository, path=repo.path, username=account.name)
+        pinned = pin.pinned
     return visit.page(
         "repository/overview.html",
         repo=repo,
@@ -83,6 +85,7 @@ async def show_overview(visit: Visit) -> Response:
         period=period,
         step=PERIODS[period],
         access=access,
+        pinned=pinned,
         never=NEVER,
     )
 
