@@ -351,6 +351,7 @@ class Worker:
         self._observe = observe
         self._running: dict[str, _Task] = {}
         self._wake = asyncio.Event()
+        self._claiming: asyncio.Task[int] | None = None
         self._writing = asyncio.Lock()
         self._beaten = 0.0
         self._looked_past = 0.0
@@ -433,6 +434,8 @@ class Worker:
         return time.monotonic() - self._beaten > _FENCE
 
     async def _shut_down(self) -> None:
+        if self._claiming is not None:  # what it claims in this moment is stopped and left to others, too
+            await asyncio.wait([self._claiming], timeout=_STOP_MS / 1000)
         self._stop_all(_LEAVING)
         if self._running:
             await asyncio.wait([one.task for one in self._running.values()], timeout=_STOP_MS / 1000)
@@ -530,10 +533,15 @@ class Worker:
                 )
             return chosen
 
-        claimed = await self._database.unit(work)
-        for row in claimed:
-            self._start(row)
-        return len(claimed)
+        async def claim() -> int:
+            claimed = await self._database.unit(work)
+            for row in claimed:
+                self._start(row)
+            return len(claimed)
+
+        # What the database has given to this worker is started here, even when somebody cancels meanwhile.
+        self._claiming = asyncio.create_task(claim())
+        return await asyncio.shield(self._claiming)
 
     async def _choose(self, tx: Transaction, free: int, left: dict[str, int]) -> list[Row]:
         """The first jobs that wait, at most `free`, that fit together into the capacity that is `left`."""
@@ -633,7 +641,8 @@ class Worker:
     def _stop(self, one: _Task, reason: str) -> None:
         if not one.reason and one.outcome is None:
             one.reason = reason
-            one.task.cancel()
+            # After its first step: what is cancelled before that never runs, and its end is not written down.
+            asyncio.get_running_loop().call_soon(one.task.cancel)
             one.stopping = asyncio.create_task(self._give_up(one))
 
     async def _give_up(self, one: _Task) -> None:

@@ -280,6 +280,49 @@ async def test_a_job_that_begins_while_its_worker_looks_after_others_is_left_alo
     await worker._shut_down()
 
 
+async def test_what_was_claimed_in_the_moment_its_worker_stops_is_left_to_others(
+    jobs: Jobs, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    committed, told = asyncio.Event(), asyncio.Event()
+    unit = database.unit
+
+    async def slowly(work: Any, /, **options: Any) -> Any:
+        result = await unit(work, **options)
+        if work.__qualname__ == "Worker._claim.<locals>.work":
+            committed.set()
+            await told.wait()
+        return result
+
+    worker = make_worker(database, waits=waits)
+    monkeypatch.setattr(database, "unit", slowly)
+    task = asyncio.create_task(worker.run())
+    job = await jobs.submit(JobRequest(action="waits"))
+    async with asyncio.timeout(60):
+        await committed.wait()
+    assert (await jobs.get(job.id)).status == "running"
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.1, told.set)
+    await asyncio.wait([task])
+    assert (await jobs.get(job.id)).status == "worker_shutdown"
+    assert await said(jobs, job.id) == ["waiting", "stopped: the worker stops"]
+
+
+async def test_a_job_that_is_stopped_before_its_first_step_is_left_to_others(jobs: Jobs, database: Database):
+    worker = make_worker(database, waits=waits)
+    await worker._register()
+    job = await jobs.submit(JobRequest(action="waits"))
+    start = worker._start
+
+    def start_and_stop(row: Any) -> None:
+        start(row)
+        worker._stop_all(worker_module._LOST)
+
+    worker._start = start_and_stop  # type: ignore[method-assign] # as the guard's turn comes first
+    assert await worker._claim() == 1
+    await has(jobs, job.id, "worker_shutdown")
+    await worker._shut_down()
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_is_asked_all_the_time_looks_at_open_jobs_alone(database: Database):
     asked = [worker_module._IS_ANY_CLAIMABLE, worker_module._CLAIMABLE_JOBS, worker_module._IS_ANYTHING_LEFT]
