@@ -6,8 +6,8 @@ storage with anything in it can get other keys, and never another place. The sto
 settings file describes, until it is described while the program runs; where it was is remembered, lest a changed
 line in that file make every tag lead nowhere.
 
-Whoever changes something counts up a revision; every process asks for it each second, as with the live settings.
-Secrets are sealed. They are for one place: whoever names another has to give them again.
+A process follows the revision of all this (`dtr.db.revisions`). Secrets are sealed. They are for one place:
+whoever names another has to give them again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from dtr.backends.errors import (
     NamespaceUnknown,
     PlaceChanged,
 )
-from dtr.db import ConstraintViolated, DatabaseBusy, DatabaseError, Statement, now
-from dtr.db.schema import accounts, blobs, gc_objects, namespace_storages, revisions, storages, uploads
+from dtr.db import ConstraintViolated, DatabaseBusy, Statement, now
+from dtr.db.revisions import Revision
+from dtr.db.schema import accounts, blobs, gc_objects, namespace_storages, storages, uploads
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.storage import ObjectMissing, StorageError
 from dtr.storage.definitions import (
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.backends")
 
-_POLL_SECONDS = 1.0
 _RETRY_SECONDS = 15.0
 """A storage that could not be opened is tried again after so long."""
 _PATIENCE_SECONDS = 30.0
@@ -75,13 +75,6 @@ _LOOKED_FOR = 25
 """So many of the newest blobs, and as many others, are looked for at another place."""
 _SHORTEST_REDIRECT, _LONGEST_REDIRECT = 10, 3600
 
-_REVISION = Statement(select(revisions.c.value).where(revisions.c.name == "storages"))
-_NEXT_REVISION = Statement(
-    insert(revisions)
-    .values(name="storages", value=1)
-    .on_conflict_do_update(index_elements=["name"], set_={"value": revisions.c.value + 1})
-    .returning(revisions.c.value)
-)
 _which = bindparam("which", type_=Text)
 _rows = select(
     storages.c.name,
@@ -271,8 +264,7 @@ class Backends:
         self._storages = opened
         self._own = own
         self._spool_directory = spool_directory
-        self._revision = 0
-        self._reading = asyncio.Lock()
+        self._revision = Revision(database, "storages", self._read, is_due=self._is_time_to_retry)
         self._known: dict[str, _Row] = {}
         self._failed: set[str] = set()
         self._retry_at = 0.0
@@ -357,7 +349,7 @@ class Backends:
         prepared = await self._prepare(name, definition)
 
         async def work(tx: Transaction) -> None:
-            await tx.fetch_one(_NEXT_REVISION)  # first: whoever else changes storages waits here
+            await self._revision.count_up(tx)  # first: whoever else changes storages waits here
             found = await tx.fetch_one(_GET, which=name)
             before = _Row(*found) if found else None
             if changed_at is not None and changed_at != (before.changed_at if before else 0):
@@ -398,7 +390,7 @@ class Backends:
             raise BackendInUse(f"the storage {DEFAULT} cannot be removed: the settings describe it")
 
         async def work(tx: Transaction) -> None:
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             found = await tx.fetch_one(_GET, which=name)
             if found is None:
                 raise BackendUnknown(name)
@@ -413,7 +405,7 @@ class Backends:
         """Let new blobs go there, unless their namespace is assigned to another one. Raises BackendUnknown."""
 
         async def work(tx: Transaction) -> None:
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             found = await tx.fetch_one(_GET, which=name)
             if found is None:
                 raise BackendUnknown(name)
@@ -436,7 +428,7 @@ class Backends:
 
     async def _assign(self, namespace_id: str, name: str | None, by: Actor) -> None:
         async def work(tx: Transaction) -> None:
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             account = await tx.fetch_one(_NAME_OF, namespace=namespace_id)
             if account is None:
                 raise NamespaceUnknown(namespace_id)
@@ -472,7 +464,7 @@ class Backends:
         own = self._own
 
         async def work(tx: Transaction) -> bool:
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             found = await tx.fetch_one(_GET, which=DEFAULT)
             values = {
                 "which": DEFAULT,
@@ -502,31 +494,21 @@ class Backends:
 
     async def refresh(self) -> None:
         """Know and have open what there is now. Raises DatabaseError."""
-        async with self._reading:
-            row = await self._database.fetch_one(_REVISION)
-            revision = int(row[0]) if row else 0
-            if revision == self._revision and not (self._failed and time.monotonic() >= self._retry_at):
-                return
-            # Should they change in between, they are newer than the revision, and are read once more.
-            rows = {one[0]: _Row(*one) for one in await self._database.fetch_all(_LIST)}
-            assigned = {one[0]: one[2] for one in await self._database.fetch_all(_ASSIGNMENTS)}
-            if rows:
-                await self._take_over(rows, assigned)
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
-            self._revision = revision
+        await self._revision.refresh()
+
+    async def _read(self) -> None:
+        rows = {one[0]: _Row(*one) for one in await self._database.fetch_all(_LIST)}
+        assigned = {one[0]: one[2] for one in await self._database.fetch_all(_ASSIGNMENTS)}
+        if rows:
+            await self._take_over(rows, assigned)
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
+
+    def _is_time_to_retry(self) -> bool:
+        return bool(self._failed) and time.monotonic() >= self._retry_at
 
     async def keep_fresh(self) -> None:
         """Follow the changes of other processes, until cancelled."""
-        failed = False
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            try:
-                await self.refresh()
-                failed = False
-            except DatabaseError as error:
-                if not failed:  # what was known last goes on to hold
-                    _log.warning("storages not read", extra={"reason": str(error)})
-                failed = True
+        await self._revision.follow(lambda error: _log.warning("storages not read", extra={"reason": str(error)}))
 
     async def _take_over(self, rows: dict[str, _Row], assigned: dict[str, str]) -> None:
         """Have these storages open, and no others."""

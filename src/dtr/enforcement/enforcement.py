@@ -1,9 +1,9 @@
 """
 Enforcement: pulls only of what is signed. The rules are in `dtr.enforcement.rules`.
 
-Each process keeps all policies that are switched on in memory, so that a pull that none concerns costs nothing. As
-with the live settings, whoever changes one counts up a revision, for which all ask each second: elsewhere it holds
-a second later. A pull that policies concern asks the database once.
+Each process keeps all policies that are switched on in memory, so that a pull that none concerns costs nothing.
+It follows their revision (`dtr.db.revisions`): what is changed in one holds in the others a second later. A pull
+that policies concern asks the database once.
 
 Only manifests are looked at. Whoever shows a bearer token that grants pushing is not asked here at all: a push and
 a signature begin with reading what is there, and who may write has other ways to get at what is written.
@@ -11,7 +11,6 @@ a signature begin with reading what is there, and who may write has other ways t
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -23,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import BigInteger, Text, and_, bindparam, delete, func, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import ConstraintViolated, DatabaseError, Statement, each_row, in_list, now
+from dtr.db import ConstraintViolated, Statement, each_row, in_list, now
+from dtr.db.revisions import Revision
 from dtr.db.schema import (
     accounts,
     enforcement_exceptions,
     enforcement_policies,
     repositories,
-    revisions,
     tags,
     teams,
 )
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.enforcement")
 
-_POLL_SECONDS = 1.0
 _MOST_EXCEPTIONS = 100
 """Of a policy: they are all kept in memory."""
 
@@ -146,13 +144,6 @@ _FIND_TEAMS = Statement(
     .join(teams, and_(teams.c.organization_id == accounts.c.id, teams.c.name == _asked.c.team))
 )
 _HAS_ACCOUNT = Statement(select(accounts.c.id).where(accounts.c.id == bindparam("account")))
-_REVISION = Statement(select(revisions.c.value).where(revisions.c.name == "enforcement"))
-_NEXT_REVISION = Statement(
-    insert(revisions)
-    .values(name="enforcement", value=1)
-    .on_conflict_do_update(index_elements=["name"], set_={"value": revisions.c.value + 1})
-    .returning(revisions.c.value)
-)
 _path, _tag = bindparam("path", type_=Text), bindparam("tag", type_=Text)
 _PAGES = {
     kind: Statement(
@@ -196,8 +187,7 @@ class Enforcement:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._revision = 0
-        self._reading = asyncio.Lock()
+        self._revision = Revision(database, "enforcement", self._read)
         self._active: Mapping[str, Policy] = {}
         self.refusals = Refusals(database)
         self.observe: Callable[[str], None] | None = None
@@ -257,31 +247,21 @@ class Enforcement:
 
     async def refresh(self) -> None:
         """Read the policies that are switched on, when they are not known yet. Raises DatabaseError."""
-        async with self._reading:  # one after the other: what was read before replaces nothing that was read later
-            row = await self._database.fetch_one(_REVISION)
-            revision = int(row[0]) if row else 0
-            if revision != self._revision:
-                # Should they change in between, they are newer than the revision, and are read once more.
-                rows = await self._database.fetch_all(_ACTIVE)
-                exceptions: defaultdict[str, list[PolicyException]] = defaultdict(list)
-                for scope, *one in await self._database.fetch_all(_ACTIVE_EXCEPTIONS):
-                    exceptions[scope].append(_exception(one))
-                names = await _names(self._database, rows)
-                self._active = {row[-1]: _policy(row, exceptions[row[-1]], names) for row in rows}
-                self._revision = revision
+        await self._revision.refresh()
+
+    async def _read(self) -> None:
+        rows = await self._database.fetch_all(_ACTIVE)
+        exceptions: defaultdict[str, list[PolicyException]] = defaultdict(list)
+        for scope, *one in await self._database.fetch_all(_ACTIVE_EXCEPTIONS):
+            exceptions[scope].append(_exception(one))
+        names = await _names(self._database, rows)
+        self._active = {row[-1]: _policy(row, exceptions[row[-1]], names) for row in rows}
 
     async def keep_fresh(self) -> None:
         """Follow the changes of other processes, until cancelled."""
-        failed = False
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            try:
-                await self.refresh()
-                failed = False
-            except DatabaseError as error:
-                if not failed:  # what was known last goes on to hold
-                    _log.warning("enforcement not read", extra={"reason": str(error)})
-                failed = True
+        await self._revision.follow(
+            lambda error: _log.warning("enforcement not read", extra={"reason": str(error)})
+        )
 
     # --- managing them ---
 
@@ -313,7 +293,7 @@ class Enforcement:
                 signers=json.dumps(policy.signers),
                 teams=json.dumps(wanted),
             )
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             await record(tx, _event("UPDATE" if before else "CREATE", policy, by))
             return await _read(tx, scope, _GET)
 
@@ -330,7 +310,7 @@ class Enforcement:
         async def work(tx: Transaction) -> None:
             policy = await _read(tx, scope, _LOCK)
             await tx.execute(_DELETE, scope=scope.key)
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             await record(tx, _event("DELETE", policy, by))
 
         await self._database.unit(work)
@@ -364,7 +344,7 @@ class Enforcement:
                 author=made.author,
                 expires_at=made.expires_at,
             )
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             await record(tx, _exception_event("CREATE", scope, made, by))
             row = await tx.fetch_one(_GET_EXCEPTION, scope=scope.key, which=made.id)
             assert row is not None
@@ -381,7 +361,7 @@ class Enforcement:
             row = await tx.fetch_one(_GET_EXCEPTION, scope=scope.key, which=exception)
             if row is None or not await tx.execute(_DELETE_EXCEPTION, scope=scope.key, which=exception):
                 raise EnforcementExceptionUnknown(exception)
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             await record(tx, _exception_event("DELETE", scope, _exception(row), by))
 
         await self._database.unit(work)

@@ -6,12 +6,11 @@ is asked for and is not here is fetched from there (`cache`). A name in such a n
 becomes one when the upstream has it; a repository that somebody made there is an ordinary one.
 
 Each process keeps in memory which repositories and namespaces are concerned, so that a request for an ordinary one
-costs nothing. As with the live settings, whoever changes one counts up a revision, for which all ask each second.
+costs nothing, and follows their revision (`dtr.db.revisions`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import BigInteger, Integer, Text, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import DatabaseError, Statement, now
+from dtr.db import Statement, now
+from dtr.db.revisions import Revision
 from dtr.db.schema import (
     accounts,
     cached_repositories,
@@ -31,7 +31,6 @@ from dtr.db.schema import (
     manifests,
     remotes,
     repositories,
-    revisions,
     tags,
     upstreams,
 )
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.cache")
 
-_POLL_SECONDS = 1.0
 _LONGEST_PATH = 255
 _MOST_PATTERNS = 100
 _PATTERN = re.compile(r"[A-Za-z0-9_*?][A-Za-z0-9._*?-]{0,127}")
@@ -141,13 +139,6 @@ _CHECK_AGAIN = Statement(
     .values(checked_at=0)
 )
 _HAS_REMOTE = Statement(select(remotes.c.id).where(remotes.c.id == bindparam("remote")))
-_REVISION = Statement(select(revisions.c.value).where(revisions.c.name == "upstreams"))
-_NEXT_REVISION = Statement(
-    insert(revisions)
-    .values(name="upstreams", value=1)
-    .on_conflict_do_update(index_elements=["name"], set_={"value": revisions.c.value + 1})
-    .returning(revisions.c.value)
-)
 _ALL_NAMESPACES = Statement(
     select(accounts.c.name, upstreams.c.visibility).join_from(
         upstreams, accounts, accounts.c.id == upstreams.c.namespace_id
@@ -227,8 +218,7 @@ class Upstreams:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._revision = 0
-        self._reading = asyncio.Lock()
+        self._revision = Revision(database, "upstreams", self._read)
         self._namespaces: Mapping[str, Visibility] = {}
         self._repositories: frozenset[int] = frozenset()
 
@@ -251,27 +241,16 @@ class Upstreams:
 
     async def refresh(self) -> None:
         """Read what is kept in memory, when it is not known yet. Raises DatabaseError."""
-        async with self._reading:  # one after the other: what was read before replaces nothing that was read later
-            row = await self._database.fetch_one(_REVISION)
-            revision = int(row[0]) if row else 0
-            if revision != self._revision:
-                # Should they change in between, they are newer than the revision, and are read once more.
-                namespaces = dict(map(tuple, await self._database.fetch_all(_ALL_NAMESPACES)))
-                numbers = frozenset(row[0] for row in await self._database.fetch_all(_ALL_REPOSITORIES))
-                self._revision, self._namespaces, self._repositories = revision, namespaces, numbers
+        await self._revision.refresh()
+
+    async def _read(self) -> None:
+        namespaces = dict(map(tuple, await self._database.fetch_all(_ALL_NAMESPACES)))
+        numbers = frozenset(row[0] for row in await self._database.fetch_all(_ALL_REPOSITORIES))
+        self._namespaces, self._repositories = namespaces, numbers
 
     async def keep_fresh(self) -> None:
         """Follow the changes of other processes, until cancelled."""
-        failed = False
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            try:
-                await self.refresh()
-                failed = False
-            except DatabaseError as error:
-                if not failed:  # what was known last goes on to hold
-                    _log.warning("upstreams not read", extra={"reason": str(error)})
-                failed = True
+        await self._revision.follow(lambda error: _log.warning("upstreams not read", extra={"reason": str(error)}))
 
     # --- for the cache ---
 
@@ -292,7 +271,7 @@ class Upstreams:
     async def fill(self, tx: Transaction, repository: int, source: Source) -> None:
         """In a unit of work: let a new repository be filled from there."""
         await tx.execute(_FILL, repository=repository, upstream=source.upstream.id, remote_path=source.path)
-        await tx.fetch_one(_NEXT_REVISION)
+        await self._revision.count_up(tx)
 
     # --- managing them ---
 
@@ -347,7 +326,7 @@ class Upstreams:
                     await tx.execute(_MOVE, upstream=made.id, prefix=made.prefix, rest=rest)
             if repository is not None:
                 await tx.execute(_FILL, repository=repository, upstream=made.id, remote_path=made.remote_path)
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             await record(tx, _event("UPDATE" if before else "CREATE", made, by))
             return made
 
@@ -365,7 +344,7 @@ class Upstreams:
         async def work(tx: Transaction) -> None:
             if not await tx.execute(_DELETE, which=upstream.id):
                 raise UpstreamUnknown(upstream.id)
-            await tx.fetch_one(_NEXT_REVISION)
+            await self._revision.count_up(tx)
             await record(tx, _event("DELETE", upstream, by))
 
         await self._database.unit(work)

@@ -1,13 +1,12 @@
 """
 Keeping the live settings: in the database for all, in memory for each process.
 
-Whoever changes one counts up a revision; every process asks for it each second, and reads the settings again when
-it is another one. The process that changed something has it at once.
+A process follows their revision (`dtr.db.revisions`): it has what others changed within a second, and what itself
+changed at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import DatabaseError, Statement, now
-from dtr.db.schema import revisions, settings
+from dtr.db.revisions import Revision
+from dtr.db.schema import settings
 from dtr.events import SYSTEM, Event, Object, record
 from dtr.settings.values import Values
 
@@ -29,16 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.settings")
 
-_POLL_SECONDS = 1.0
 _PLACE = re.compile(r"(.*) - at `\$(?:\.([^`]*))?`", re.DOTALL)
 
-_REVISION = Statement(select(revisions.c.value).where(revisions.c.name == "settings"))
-_NEXT_REVISION = Statement(
-    insert(revisions)
-    .values(name="settings", value=1)
-    .on_conflict_do_update(index_elements=["name"], set_={"value": revisions.c.value + 1})
-    .returning(revisions.c.value)
-)
 _READ = Statement(select(settings.c.name, settings.c.value))
 _row = insert(settings).values(name=bindparam("name"), value=bindparam("value"), updated_at=now())
 _WRITE = Statement(
@@ -71,33 +63,23 @@ class LiveSettings:
         """`defaults` are the values of what is not stored."""
         self._database = database
         self._defaults: dict[str, Any] = msgspec.to_builtins(defaults or Values())
-        self._revision = 0
-        self._reading = asyncio.Lock()
+        self._revision = Revision(database, "settings", self._read)
         self.current = defaults or Values()
 
     async def refresh(self) -> Values:
-        """What holds now, read when it is not known yet. Raises DatabaseError."""
-        async with self._reading:  # one after the other: what was read before replaces nothing that was read later
-            row = await self._database.fetch_one(_REVISION)
-            revision = int(row[0]) if row else 0
-            if revision != self._revision:
-                # Should they change in between, they are newer than the revision, and are read once more.
-                current = _convert(self._defaults | await _stored(self._database))
-                self._revision, self.current = revision, current
-            return self.current
+        """What holds now, read when it is not known yet. Raises DatabaseError, SettingsInvalid."""
+        await self._revision.refresh()
+        return self.current
+
+    async def _read(self) -> None:
+        self.current = _convert(self._defaults | await _stored(self._database))
 
     async def keep_fresh(self) -> None:
         """Follow the changes of other processes, until cancelled."""
-        failed = False
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            try:
-                await self.refresh()
-                failed = False
-            except (DatabaseError, SettingsInvalid) as error:
-                if not failed:  # what was known last goes on to hold
-                    _log.warning("settings not read", extra={"reason": str(error)})
-                failed = True
+        await self._revision.follow(
+            lambda error: _log.warning("settings not read", extra={"reason": str(error)}),
+            failures=(DatabaseError, SettingsInvalid),
+        )
 
     async def change(
         self, changes: Mapping[str, Any], *, expected: Mapping[str, Any] | None = None, by: Actor = SYSTEM
@@ -114,7 +96,7 @@ class LiveSettings:
             raise SettingsInvalid(dict.fromkeys(sorted(unknown), "there is no such setting"))
 
         async def work(tx: Transaction) -> None:
-            await tx.fetch_one(_NEXT_REVISION)  # first: whoever else changes settings waits here
+            await self._revision.count_up(tx)  # first: whoever else changes settings waits here
             before = self._defaults | await _stored(tx)
             other = {name: before[name] for name, value in expected.items() if before[name] != value}
             if other:

@@ -62,8 +62,8 @@ async def test_a_failure_of_the_database_leaves_what_was_known(
 ) -> None:
     live = LiveSettings(database)
     await live.change({"readOnlyRegistry": True})
-    monkeypatch.setattr("dtr.settings.live._POLL_SECONDS", 0.01)
-    monkeypatch.setattr("dtr.settings.live._REVISION", Statement(text("SELECT value FROM there_is_no_such_table")))
+    monkeypatch.setattr("dtr.db.revisions._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("dtr.db.revisions._GET", Statement(text("SELECT value FROM there_is_no_such_table")))
     follower = asyncio.create_task(live.keep_fresh())
     await asyncio.sleep(0.2)
     assert not follower.done()
