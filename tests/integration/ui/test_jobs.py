@@ -115,6 +115,31 @@ def test_how_long_jobs_are_kept_is_told(site: Site, admin: Visitor):
     site.api.admin.post("/api/v0/meta/settings", {"jobHistoryCompactionEnabled": False}).expect(202)
 
 
+def test_every_page_tells_who_sees_the_system_that_jobs_run(site: Site, admin: Visitor):
+    def told(visitor: Visitor) -> str:
+        badges = visitor.get("/repositories").expect(200).all(f"nav a[href='{JOBS}'] .badge")
+        return badges[0].get_text(" ", strip=True) if badges else ""
+
+    def becomes(visitor: Visitor, text: str) -> None:
+        deadline = time.monotonic() + 20
+        while (found := told(visitor)) != text:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+
+    becomes(admin, "")
+    with running(site) as job:
+        becomes(admin, "1 1 is running")
+        assert told(site.as_("iris")) == "1 1 is running"
+        assert told(site.as_("paul")) == ""
+        with running(site):
+            becomes(admin, "2 2 are running")
+        # Whoever changes something sees what came of it at once: nothing that is seconds old.
+        admin.post(f"{JOBS}/{job}/cancel").expect(200)
+        has(site, job, "canceled")
+        admin.post("/repositories/pin", {"unpin": "acme/none"})
+        assert told(admin) == ""
+
+
 def test_auditors_look_and_others_do_not(site: Site):
     failed = ended(site, "false")
     iris, paul = site.as_("iris"), site.as_("paul")

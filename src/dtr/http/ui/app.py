@@ -48,6 +48,7 @@ from dtr.http.ui import (
 )
 from dtr.http.ui.banners import Banners
 from dtr.http.ui.pages import Routes
+from dtr.http.ui.running import Running
 from dtr.http.ui.visit import LARGEST_FORM, SIZES, Visit, receive_visit
 from dtr.http.ui.words import LANGUAGES
 
@@ -162,7 +163,8 @@ class UI:
         self._rooms = rooms
         self._assets = Assets()
         self.templates = make_templates(self._assets)
-        self.templates.globals["banners"] = Banners()
+        self._running = Running()
+        self.templates.globals.update(banners=Banners(), active_jobs=self._running)
         self.routes = Routes(SUBJECTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -204,6 +206,7 @@ class UI:
         except Exception as error:  # noqa: BLE001 - what is no refusal is raised again
             return await self._refuse_unknown(request, error)
         try:
+            await self._running.look(visit)
             return await self._visit(visit)
         except Exception as error:  # noqa: BLE001 - what is no refusal is written down, and told
             found = _refusal(error)
