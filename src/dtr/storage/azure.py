@@ -32,6 +32,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
+from dtr.storage.access_tokens import AccessTokens
 from dtr.storage.azure_identity import METADATA, Identity
 from dtr.storage.driver import Part, Stored
 from dtr.storage.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
@@ -131,11 +132,13 @@ class Azure(Parted):
         self._prefix = f"{root}/" if root else ""
         self._name = f"the container {settings.container}"
         self._web = Web(self._name, verify=settings.verify, time_limit=settings.time_limit)
-        self._identity: Identity | None = None
+        self._metadata_web: Web | None = None
+        self._tokens: AccessTokens | None = None
         self._delegated: DelegatedKey | None = None
         if settings.identity:
-            metadata = Web("the metadata service of the machine", time_limit=settings.time_limit, proxies=False)
-            self._identity = Identity(settings.identity, metadata, settings.metadata)
+            web = Web("the metadata service of the machine", time_limit=settings.time_limit, proxies=False)
+            self._metadata_web = web
+            self._tokens = AccessTokens(Identity(settings.identity, web, settings.metadata).ask)
 
     async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted or replaced meanwhile may end in a StorageError."""
@@ -183,7 +186,7 @@ class Azure(Parted):
     async def sign(self, location: str, ttl: int) -> str | None:
         """See `Driver`; a shared access signature that we were given would give away all of its rights."""
         until = datetime.now(UTC) + timedelta(seconds=ttl)
-        key = self._key if self._identity is None else await self._delegate(until)
+        key = self._key if self._tokens is None else await self._delegate(until)
         if key is None:
             return None
         resource = f"/blob/{self._settings.account}/{self._settings.container}/{self._prefix}{location}"
@@ -199,8 +202,8 @@ class Azure(Parted):
     async def close(self) -> None:
         """See `Driver`."""
         await self._web.close()
-        if self._identity is not None:
-            await self._identity.close()
+        if self._metadata_web is not None:
+            await self._metadata_web.close()
         await super().close()
 
     # --- Parts ----------------------------------------------------------------------------------------------
@@ -300,11 +303,15 @@ class Azure(Parted):
         address = self._address(location)
         asked = "&".join(filter(None, (urlencode(query, quote_via=quote), self._sas)))
 
+        token = ""
+
         async def signed() -> Mapping[str, str]:
+            nonlocal token
             date = format_datetime(datetime.now(UTC), usegmt=True)
             named = {**headers, "x-ms-date": date, "x-ms-version": _VERSION}
-            if self._identity is not None:
-                return {**named, "Authorization": f"Bearer {await self._identity.token()}"}
+            if self._tokens is not None:
+                token = await self._tokens.get()
+                return {**named, "Authorization": f"Bearer {token}"}
             if self._key is not None:
                 path = urlsplit(address).path
                 named["Authorization"] = self._key.authorize(method, path, query, named, size_of(data))
@@ -314,8 +321,8 @@ class Azure(Parted):
             method, f"{address}?{asked}" if asked else address, signed, data
         ) as answer:
             is_unknown = answer.status == 401 or answer.headers.get("x-ms-error-code") == "AuthenticationFailed"
-            if is_unknown and self._identity is not None:
-                self._identity.forget()
+            if is_unknown and self._tokens is not None:
+                self._tokens.forget(token)
             if answer.status >= 300:
                 raise await self._translated(answer, location or "")
             yield answer

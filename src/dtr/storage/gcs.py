@@ -25,9 +25,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from dtr.storage.access_tokens import AccessTokens
 from dtr.storage.driver import Part, Stored
 from dtr.storage.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
-from dtr.storage.gcs_auth import ServiceAccount, Tokens
+from dtr.storage.gcs_auth import ServiceAccount, TokenService
 from dtr.storage.parted import Parted, PartSizes, aside, upload_of
 from dtr.storage.web import Web, size_of
 
@@ -146,7 +147,7 @@ class GCS(Parted):
         else:  # which is reached without a proxy, from the machine itself
             limit = min(limit, _MACHINE_SECONDS)
             self._token_web = Web("the metadata server", time_limit=limit, proxies=False)
-        self._tokens = Tokens(settings.account, self._token_web, settings.machine)
+        self._tokens = AccessTokens(TokenService(settings.account, self._token_web, settings.machine).ask)
 
     async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""

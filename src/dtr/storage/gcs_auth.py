@@ -3,7 +3,7 @@ Who dtr is at Google: a service account by its key, or, without one, whatever th
 
 A service account signs a statement about itself with its key (RFC 7523; Google, "Using OAuth 2.0 for server to
 server applications") and gets an access token for it; a machine at Google asks its metadata server. Tokens are
-good for an hour, and renewed before their end.
+good for an hour.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from dtr.storage.access_tokens import Granted
 from dtr.storage.errors import AccessDenied, StorageError, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _STATEMENT_SECONDS = 3600
 """The longest that Google takes."""
-_MARGIN_SECONDS = 240
-"""So long before its end a token is renewed, or after three quarters of its life."""
 _MACHINE_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 
 
@@ -48,13 +47,6 @@ class _KeyFile(msgspec.Struct):
     client_email: str = ""
     private_key: str = ""
     token_uri: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
-
-
-class _Token(msgspec.Struct):
-    """The answer to a request for a token."""
-
-    access_token: str
-    expires_in: float
 
 
 class _Refusal(msgspec.Struct):
@@ -123,50 +115,26 @@ class ServiceAccount:
         return f"{signed}.{_base64url(self.sign(signed.encode()))}"
 
 
-class Tokens:
-    """Access tokens, one after the other; whoever needs one while it is renewed waits for the new one."""
+class TokenService:
+    """What gives access tokens to an account, or to this machine."""
 
     def __init__(self, account: ServiceAccount | None, web: Web, machine: str) -> None:
         """`machine` is the address of the metadata server, which is asked when there is no account."""
         self._account = account
         self._web = web
         self._machine = machine
-        self._token = ""
-        self._renew_at = self._ends_at = 0.0
-        self._renewing = asyncio.Lock()
 
-    async def get(self) -> str:
-        """A token that is good now. Raises AccessDenied, StorageUnavailable."""
-        if time.time() >= self._renew_at:
-            async with self._renewing:
-                if time.time() >= self._renew_at:
-                    await self._renew()
-        return self._token
+    async def ask(self) -> Granted:
+        """A new token. Raises AccessDenied, StorageUnavailable."""
+        return await (self._ask_machine() if self._account is None else self._ask_service(self._account))
 
-    def forget(self, token: str) -> None:
-        """Do not use this token any more: the store does not take it."""
-        if token == self._token:
-            self._renew_at = self._ends_at = 0.0
-
-    async def _renew(self) -> None:
-        asked_at = time.time()
-        try:
-            got = await (self._ask_machine() if self._account is None else self._ask_service(self._account))
-        except StorageUnavailable:
-            if asked_at >= self._ends_at:
-                raise
-            return  # the old one is still good, and the next request tries again
-        self._token = got.access_token
-        self._ends_at = asked_at + got.expires_in
-        self._renew_at = self._ends_at - min(_MARGIN_SECONDS, got.expires_in / 4)
-
-    async def _ask_service(self, account: ServiceAccount) -> _Token:
+    async def _ask_service(self, account: ServiceAccount) -> Granted:
         statement = await asyncio.to_thread(account.statement, int(time.time()))
         form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": statement}
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return await self._ask("POST", account.token_uri, headers, urlencode(form).encode())
 
-    async def _ask_machine(self) -> _Token:
+    async def _ask_machine(self) -> Granted:
         try:
             return await self._ask("GET", self._machine + _MACHINE_PATH, {"Metadata-Flavor": "Google"})
         except StorageUnavailable as error:
@@ -174,7 +142,7 @@ class Tokens:
                 f"there is no key, and this machine is not known at Google: {error}"
             ) from error
 
-    async def _ask(self, method: str, url: str, headers: Mapping[str, str], data: bytes = b"") -> _Token:
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str], data: bytes = b"") -> Granted:
         async def given() -> Mapping[str, str]:
             return headers
 
@@ -182,7 +150,7 @@ class Tokens:
             content, status = await self._web.read(answer), answer.status
         if status == 200:
             try:
-                return msgspec.json.decode(content, type=_Token)
+                return msgspec.json.decode(content, type=Granted)
             except msgspec.DecodeError:
                 raise StorageUnavailable("Google's token service gives an answer that holds no token") from None
         try:

@@ -423,25 +423,19 @@ async def test_what_the_machine_is_at_azure_is_enough(canned, own_certificate, t
         assert await driver.stat(location) == 100_003
 
 
-async def test_a_token_is_renewed_before_its_end_and_used_while_there_is_no_other(canned, monkeypatch):
-    now = time.time()
-    monkeypatch.setattr("dtr.storage.azure_identity.time.time", lambda: now)
-    identity = Identity("machine", Web("the metadata service", time_limit=5), canned.endpoint)
-    give_token(canned, "first")
-    assert [await identity.token() for _ in range(3)] == ["first"] * 3
-    assert len(canned.asked) == 1
-    now += 3500
-    canned.answers.clear()
-    canned.will(500)
-    assert await identity.token() == "first"
-    give_token(canned, "second")
-    assert await asyncio.gather(*(identity.token() for _ in range(5))) == ["second"] * 5
-    canned.answers.clear()
-    canned.will(200, text="<html>")
-    now += 3700
-    with pytest.raises(StorageUnavailable, match="without a token"):
-        await identity.token()
-    await identity.close()
+async def test_an_answer_without_a_token_is_an_error(canned):
+    web = Web("the metadata service", time_limit=5)
+    identity = Identity("machine", web, canned.endpoint)
+    for status, error, reason in (
+        (403, AccessDenied, "no such identity"),
+        (500, StorageUnavailable, "answers 500"),
+        (200, StorageUnavailable, "without a token"),
+    ):
+        canned.answers.clear()
+        canned.will(status, text="<html>")
+        with pytest.raises(error, match=reason):
+            await identity.ask()
+    await web.close()
 
 
 GIVEN = {"account_name": "acme", "account_key": ACCOUNT_KEY, "container": "blobs"}
