@@ -77,7 +77,7 @@ class AzureServer:
                 stdout=log,
                 stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._has_container():
             assert self.process.poll() is None, self._log_file.read_text()
             assert time.monotonic() < deadline, "Azurite does not answer"

@@ -67,7 +67,7 @@ class DockerRegistry:
         assert self.certificate.authority is not None
         return self.certificate.authority.read_text()
 
-    def start(self, seconds: float = 20) -> DockerRegistry:
+    def start(self, seconds: float = 60) -> DockerRegistry:
         program = shutil.which("docker-registry")
         assert program is not None, "docker-registry is not installed"
         with (self.directory / "log").open("ab") as log:

@@ -42,7 +42,8 @@ class Engine:
         assert os.getuid() == 0, "the tests with a Docker engine run as root: dockerd needs it"
         # Not the host's.
         (self._directory / "daemon.json").write_text(json.dumps({"registry-mirrors": list(self._mirrors)}))
-        for driver in ("overlay2", "vfs"):  # no overlay on an overlay
+        # No overlay on an overlay; and its containerd has 15 seconds to begin, which may be too short once.
+        for driver in ("overlay2", "vfs", "overlay2", "vfs"):
             if self._try(driver):
                 return self
         raise AssertionError(f"dockerd did not start:\n{self.log_file.read_text(errors='replace')[-5000:]}")
@@ -62,7 +63,7 @@ class Engine:
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while subprocess.run(
             ["docker", "--host", self.host, "version"], capture_output=True, check=False
         ).returncode:

@@ -85,7 +85,7 @@ def _furnish_webhooks(root: User, image: Image) -> None:
     made = [root.post("/api/v0/webhooks", {**form, "key": key}).expect(200).json[0]["id"] for key in places]
     for path in ("acme/private", "pia/private"):
         root.client.push(path, image, "told")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not all(root.get(f"/api/v0/webhooks/{one}/deliveries").expect(200).json for one in made):
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -80,7 +80,7 @@ class Nginx:
         """Of nginx's master."""
         return int((self.directory / "nginx" / "nginx.pid").read_text())
 
-    def start(self, *options: str, seconds: float = 30) -> Nginx:
+    def start(self, *options: str, seconds: float = 120) -> Nginx:
         with self.log_file.open("a") as log, Path(os.devnull).open() as nothing:
             self.process = Fork(
                 ["nginx", *options], self.environment, stdin=nothing, stdout=subprocess.PIPE, stderr=log
@@ -101,7 +101,7 @@ class Nginx:
         self.process.send_signal(signal.SIGHUP)
         self.wait_for_log("nginx reloaded", before + 1)
 
-    def wait_for_log(self, text: str, times: int = 1, seconds: float = 20) -> None:
+    def wait_for_log(self, text: str, times: int = 1, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while self.log.count(text) < times:
             assert time.monotonic() < deadline, f"not logged: {text}\n{self.log}"

@@ -80,7 +80,7 @@ class Receiver:
     def url(self, path: str = "/hook", host: str = "localhost") -> str:
         return f"{self._scheme}://{host}:{self.port}{path}"
 
-    def wait(self, count: int, seconds: float = 20) -> list[Received]:
+    def wait(self, count: int, seconds: float = 60) -> list[Received]:
         """What came, when it is so many requests."""
         deadline = time.monotonic() + seconds
         while len(self.received) < count:

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tests.support import stopping
 from tests.support.forks import Fork, run_dtr
 from tests.support.ports import free_port
 
@@ -133,7 +134,9 @@ class Server:
                         return worker
         raise AssertionError("no worker has the connection")
 
-    def start(self, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), seconds: float = 60) -> Server:
+    def start(
+        self, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), seconds: float = 120
+    ) -> Server:
         """
         Start it and wait until it serves.
 
@@ -166,7 +169,7 @@ class Server:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line)
-                if line.startswith("dtr is ready"):
+                if line.startswith("    docker pull "):  # the greeting is as good as whole
                     ready.set()
             ready.set()
             process.stdout.close()
@@ -175,7 +178,6 @@ class Server:
         if not ready.wait(seconds) or not any(line.startswith("dtr is ready") for line in lines):
             self.kill()
             raise AssertionError(f"dtr did not start:\n{''.join(lines)}\n{self.log}")
-        time.sleep(0.02)  # the rest of the greeting
         return self
 
     def stop(self, *, seconds: float = 40) -> int:
@@ -194,8 +196,12 @@ class Server:
         """SIGKILL to all processes at once, as when the machine fails."""
         if self.process is None or self.process.poll() is not None:
             return
-        os.kill(self.process.pid, signal.SIGSTOP)  # no new worker, and nobody notices the end of another
-        victims = [self.process.pid, *self.worker_pids]
+        try:
+            stopping.stop(self.process.pid)  # no new worker, and nobody notices the end of another
+            victims = [self.process.pid, *self.worker_pids]
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended by itself
+            self.process.wait(10)
+            return
         for victim in victims[1:]:
             os.kill(victim, signal.SIGSTOP)
         for victim in victims:
@@ -288,7 +294,7 @@ class Server:
         self.do(work)
 
 
-def wait_for_end(pid: int, seconds: float = 20) -> None:
+def wait_for_end(pid: int, seconds: float = 60) -> None:
     """Until a process holds no locks, files and sockets any more."""
     deadline = time.monotonic() + seconds
     while True:

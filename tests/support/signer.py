@@ -54,7 +54,7 @@ class Process:
         self._environment = environment or {}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, seconds: float = 30) -> Process:
+    def start(self, *, seconds: float = 60) -> Process:
         with self.log_file.open("a") as log:
             self.process = subprocess.Popen(
                 self._words,

@@ -12,9 +12,12 @@ def stop(pid: int) -> None:
     """Stop it by SIGSTOP; it does nothing any more when this returns. SIGCONT lets it go on."""
     os.kill(pid, signal.SIGSTOP)
     tasks = Path(f"/proc/{pid}/task")
-    while not all(_is_stopped(task) for task in tasks.iterdir()):
+    while not all(_is_stopped(task) for task in list(tasks.iterdir())):
         time.sleep(0.001)
 
 
 def _is_stopped(task: Path) -> bool:
-    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return True

@@ -33,7 +33,7 @@ PATIENCE = 30.0
 """Seconds until a test gives up: no behaviour takes so long."""
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 2 * PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
