@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtr.cli.main import cli
+from dtr.cli.commands import cli
 from dtr.config import COMPONENTS, Settings, names
 
 if TYPE_CHECKING:

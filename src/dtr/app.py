@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import gc
 import logging
 import re
 import socket
@@ -676,8 +675,6 @@ def preload(components: Sequence[str]) -> None:
         import dtr.http.v2
     if "garant" in components:
         import dtr.http.token  # noqa: F401 - the same
-    gc.collect()
-    gc.freeze()  # what is here stays: collecting it again would only copy shared pages
 
 
 async def background(application: Application, stop: asyncio.Event) -> None:

@@ -75,6 +75,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             )
         limits = request_limits(settings)
         preload(settings.components)
+        processes.settle()
     except processes.AddressInUse as error:
         raise ServeError(str(error)) from error
     except (PlaceChanged, StorageError) as error:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tests.support.server import PASSWORD, Server
 
 from dtr.accounts import Level
-from dtr.cli.main import cli
+from dtr.cli.commands import cli
 
 
 @dataclass

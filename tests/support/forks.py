@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 _LONGEST_REQUEST = 200_000
-_PRELOADED = ("dtr.cli.main", "dtr.serve", "dtr.doctor", "dtr.http.api.app")
+_PRELOADED = ("dtr.cli.commands", "dtr.serve", "dtr.doctor", "dtr.http.api.app")
 
 
 class Fork:
@@ -252,7 +252,7 @@ def _main() -> NoReturn:
     gc.freeze()
     control, commands = (socket.socket(fileno=int(one)) for one in sys.argv[1:3])
     arguments = _fork_on_request(control, commands)
-    from dtr.cli.main import main
+    from dtr.cli import main
 
     sys.argv = [str(Path(sys.executable).with_name("dtr")), *arguments]
     main()

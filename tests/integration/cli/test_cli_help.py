@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dtr.cli.main import cli
+from dtr.cli.commands import cli
 
 
 def every_command(

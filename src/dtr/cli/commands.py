@@ -51,8 +51,3 @@ def cli() -> None:
 
 for command in (*LOCAL, *REMOTE, completion):
     cli.add_command(command)
-
-
-def main() -> None:
-    """Run the command."""
-    cli(prog_name="dtr")

@@ -1,0 +1,58 @@
+"""What a start costs: what is looked for, imported and made before anybody asked for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+COLLECTIONS = """
+import gc, json, sys
+import dtr.cli
+sys.argv = ["dtr", "--version"]
+try:
+    dtr.cli.main()
+except SystemExit:
+    pass
+collected = []
+gc.callbacks.append(lambda phase, facts: collected.append(facts["generation"]) if phase == "start" else None)
+import dtr.serve, dtr.http.v2, dtr.http.token, dtr.http.trust
+found = {"importing": len(collected)}
+from dtr import processes
+processes.settle()
+found |= {"settled": len(collected), "stays": gc.get_freeze_count(), "at": gc.get_threshold()}
+made = [[] for _ in range(5000)]
+print(json.dumps(found | {"later": len(collected)}))
+"""
+
+
+def python(program: str) -> Any:
+    """What a program in a Python of its own prints last, as JSON."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DTR_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=Path("/"),
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_nobody_looks_for_cycles_while_a_server_is_imported() -> None:
+    found = python(COLLECTIONS)
+    assert found["importing"] == 0
+    assert found["settled"] == 0
+    assert found["stays"] > 100_000
+
+
+def test_a_server_that_has_settled_looks_for_cycles_as_python_does_by_default() -> None:
+    found = python(COLLECTIONS)
+    assert found["at"] == python("import gc, json; print(json.dumps(gc.get_threshold()))")
+    assert found["later"] >= 5
