@@ -14,6 +14,7 @@ from tests.support.images import make_image
 from tests.support.receiver import Reply, receiving
 from tests.support.rooms import annotated
 from tests.support.server import Server
+from tests.support.wire import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -36,9 +37,11 @@ def test_each_push_is_one_delivery_whatever_is_killed(make_server: Callable[...,
             ).expect(200)
         api.admin.client.push("admin/app", IMAGE, "first")
         for number in range(2):
-            pushes = threading.Thread(target=_push, args=(server, f"v{number}-"))
+            pushed: list[str] = []
+            pushes = threading.Thread(target=_push, args=(server, f"v{number}-", pushed))
             pushes.start()
-            time.sleep(0.8)  # the moment, not a wait for something: some are told, and some are not
+            wait_until(lambda: len(pushed) >= 5, PATIENCE)  # noqa: B023
+            time.sleep(0.3)  # the moment, not a wait for something: some are told, and some are not
             server.kill()
             pushes.join()
             server.start()
@@ -57,12 +60,13 @@ def test_each_push_is_one_delivery_whatever_is_killed(make_server: Callable[...,
         assert {one.headers["x-dtr-delivery"] for one in receiver.received} == {row[0] for row in found}
 
 
-def _push(server: Server, prefix: str) -> None:
+def _push(server: Server, prefix: str, pushed: list[str]) -> None:
     client = Client(server)
     try:
         for number in range(15):
             tag = f"{prefix}{number}"
             client.put_manifest("admin/app", annotated(IMAGE, n=tag), tag).expect(201)
+            pushed.append(tag)
     except (OSError, http.client.HTTPException):
         pass
     finally:
