@@ -26,21 +26,21 @@ async def change(database: Database, name: str, id: str) -> None:  # noqa: A002 
 
 async def ended(jobs: Jobs, job: str) -> Job:
     """The job, when it ended."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (found := await jobs.get(job)).status not in {"done", "errored", "canceled"}:
             await asyncio.sleep(0.02)
     return found
 
 
 async def has(jobs: Jobs, job: str, *states: str) -> Job:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while (found := await jobs.get(job)).status not in states:
             await asyncio.sleep(0.02)
     return found
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.02)
 
@@ -53,7 +53,7 @@ async def works(run: Run) -> None:
 
 async def waits(run: Run) -> None:
     run.log("waiting")
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 
 
 async def fails(_run: Run) -> None:

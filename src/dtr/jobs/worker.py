@@ -305,6 +305,11 @@ class _Task:
     """What its action said when it failed, and did say something."""
     stopping: asyncio.Task[None] | None = None
 
+    def cancel(self) -> None:
+        """Cancel what it does, unless that has ended meanwhile: how is being written down."""
+        if self.outcome is None:
+            self.task.cancel()
+
 
 @dataclass(frozen=True, slots=True)
 class _Report:
@@ -630,6 +635,7 @@ class Worker:
             status = _OUTCOMES.get(one.reason, "worker_shutdown")
         seconds = round(time.monotonic() - started, 3)
         # Whatever cancels this task now comes too late: how the job ended is written down.
+        one.outcome = status
         await asyncio.shield(asyncio.ensure_future(self._end(one, status)))
         _log.info(
             "job ended",
@@ -642,7 +648,7 @@ class Worker:
         if not one.reason and one.outcome is None:
             one.reason = reason
             # After its first step: what is cancelled before that never runs, and its end is not written down.
-            asyncio.get_running_loop().call_soon(one.task.cancel)
+            asyncio.get_running_loop().call_soon(one.cancel)
             one.stopping = asyncio.create_task(self._give_up(one))
 
     async def _give_up(self, one: _Task) -> None:
