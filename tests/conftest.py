@@ -64,7 +64,7 @@ class Cluster:
         self._bin = newest / "bin"
         self.directory = directory
         self.port = free_port()
-        self._has_template = False
+        self._template = ""
         self._clean: list[str] = []
         self._uses: collections.Counter[str] = collections.Counter()
         self._shape: tuple[Any, ...] | None = None
@@ -117,12 +117,12 @@ class Cluster:
         if not tables:
             self._create(name)
             return self.url(name)
-        if not self._has_template:
-            self._create("template_dtr")
-            environment = {**clean_environment(), "DTR_DATABASE__URL": self.url("template_dtr")}
-            run_dtr(["migrate"], environment)
-            self._has_template = True
-        self._create(name, "-T", "template_dtr")
+        if not self._template:
+            template = f"t{uuid.uuid4().hex}"  # one that could not be made hinders no other
+            self._create(template)
+            run_dtr(["migrate"], {**clean_environment(), "DTR_DATABASE__URL": self.url(template)})
+            self._template = template
+        self._create(name, "-T", self._template)
         return self.url(name)
 
     def lend(self) -> str:

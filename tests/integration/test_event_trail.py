@@ -31,7 +31,7 @@ def count_pulls(server: Server) -> tuple[int, int]:
     return server.do(ask)
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -118,7 +118,7 @@ def metric(server: Server, name: str, **labels: str) -> float:
 
 def until_metric(server: Server, least: float, name: str, **labels: str) -> float:
     """The value of a metric once it is at least so much: workers tell each other with a delay."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (value := metric(server, name, **labels)) < least:
         assert time.monotonic() < deadline, f"{name} {labels} is {value}, not {least}"
         time.sleep(0.1)

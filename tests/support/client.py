@@ -191,6 +191,21 @@ class Client:
             assert self.get_blob(repository, digest_of(blob)).expect(200).body == blob
 
 
+def settle(server: Server) -> None:
+    """
+    Let every worker know the settings of this moment, instead of within a second or so.
+
+    Whoever is asked for them reads them anew before it answers: each worker is asked.
+    """
+    unasked = set(server.worker_pids)
+    while unasked:
+        client = Client(server)
+        headers = {"Authorization": client.basic()}
+        client.send("GET", "/api/v0/meta/settings", headers=headers).expect(200)
+        unasked.discard(server.worker_of(client.local_port))
+        client.close()
+
+
 def local(location: str) -> str:
     """Path and query of a location."""
     parts = urlsplit(location)

@@ -246,10 +246,9 @@ async def test_a_download_goes_on_when_nobody_waits(caches: Caches):
     reading.cancel()
     await asyncio.wait([reading])
     gate.set()
-    for _ in range(500):
-        if not caches.cache._downloads:
-            break
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while caches.cache._downloads:
+            await asyncio.sleep(0.01)
     assert await caches.rooms.read("acme/cache", digest_of(LAYER)) == LAYER
 
 

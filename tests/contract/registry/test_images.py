@@ -388,6 +388,6 @@ async def test_what_was_noted_after_a_push_is_read_in_the_background(rooms: Room
         config = parse_manifest(image.payload, image.media_type).config
         assert config is not None
         rooms.image_configs.note(config.digest)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await rooms.count("image_configs") < 60:
             await asyncio.sleep(0.05)

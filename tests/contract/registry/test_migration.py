@@ -149,7 +149,7 @@ async def test_pushes_go_on_and_uploads_are_moved_when_they_have_ended(place: Pl
     upload = await rooms.uploads.append(await rooms.upload_again(upload), make_body(b"y" * 100_000))
     digest = Digest.of(b"x" * 100_000 + b"y" * 100_000)
     await rooms.uploads.finish(upload, digest, make_body())
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, 60)
     assert await place.storages_of_blobs() == {"files"}
     assert await rooms.read("acme/app", digest) == b"x" * 100_000 + b"y" * 100_000
     assert [await rooms.read("acme/app", one) for one in fresh] == [f"fresh {n}".encode() for n in range(5)]
@@ -162,7 +162,7 @@ async def test_uploads_without_news_are_not_waited_for(place: Place):
     upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"x" * 100_000))
     await rooms.pass_time(HOUR)
     moving = place.move()
-    await asyncio.wait_for(moving.run(), 20)
+    await asyncio.wait_for(moving.run(), 60)
     assert moving.progress.uploads == 1
     digest = Digest.of(b"x" * 100_000)
     await rooms.uploads.finish(await rooms.upload_again(upload), digest, make_body())
@@ -179,15 +179,16 @@ async def test_what_changes_meanwhile_comes_first(place: Place):
     place.memory.may_read.clear()
     running = asyncio.create_task(place.move(parallel=2).run())
     await place.memory.reading.wait()
-    await asyncio.sleep(0.05)
-    assert len(await place.tombstones()) == 2  # both copies are written down
+    async with asyncio.timeout(60):
+        while len(await place.tombstones()) < 2:  # until both copies are written down
+            await asyncio.sleep(0.01)
     await rooms.blobs.delete(repository, first)
     blob = await rooms.blobs.get("acme/app", second)
     await rooms.blobs.mark_missing(blob)
     place.storages.default = "third"
     await rooms.push_blob(repository, healed)
     place.memory.may_read.set()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, 60)
     assert (await place.location(second)).startswith("third:")
     assert await rooms.read("acme/app", second) == healed
     await assert_invariants(rooms)
@@ -325,7 +326,10 @@ async def test_copies_under_way_keep_their_tombstones_from_being_due(
     running = asyncio.create_task(place.move().run())
     await place.memory.reading.wait()
     await rooms.pass_time(59 * 60_000)
-    await asyncio.sleep(0.2)
+    ((soon,),) = await rooms.query("SELECT delete_after FROM gc_objects")
+    async with asyncio.timeout(60):
+        while await rooms.query(f"SELECT 1 FROM gc_objects WHERE delete_after < {soon + 50 * 60_000}"):
+            await asyncio.sleep(0.01)
     await rooms.pass_time(59 * 60_000)
     assert (await rooms.sweeper.sweep()).objects == 0
     place.memory.may_read.set()

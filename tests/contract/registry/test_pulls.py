@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 from tests.support.images import make_image, make_index
@@ -85,6 +86,7 @@ async def test_an_event_has_the_moment_of_the_pull(rooms: Rooms):
     repository = await rooms.make_repository()
     digest = await rooms.push(repository, make_image(), "latest")
     pulls = Pulls(rooms.database)
+    began = time.monotonic()
     pulls.add(repository, "latest", digest, by=ADA)
     await asyncio.sleep(0.3)
     await pulls.flush()
@@ -92,7 +94,7 @@ async def test_an_event_has_the_moment_of_the_pull(rooms: Rooms):
     (pulled,), (deleted,) = await rooms.query(
         "SELECT published_at FROM events WHERE object_type = 'tag' AND type <> 'CREATE' ORDER BY id"
     )
-    assert 300 <= deleted - pulled < 3000
+    assert 300 <= deleted - pulled <= (time.monotonic() - began) * 1000 + 10  # both clocks are rounded
 
 
 async def test_pulls_of_several_processes_at_once_all_count(rooms: Rooms):
@@ -159,7 +161,9 @@ async def test_the_end_writes_what_waits(rooms: Rooms, monkeypatch: pytest.Monke
     for number in range(40):
         pulls.add(repository, "latest", digest, by=ADA)
         await asyncio.sleep(0.01 * (number % 3))
-    assert (await counted(rooms))["latest"] > 0
+    async with asyncio.timeout(60):
+        while not await counted(rooms):
+            await asyncio.sleep(0.01)
     pulls.add(repository, "latest", digest, by=ADA)
     running.cancel()  # wherever it is
     await asyncio.wait([running])

@@ -297,17 +297,16 @@ async def test_a_storage_that_does_not_answer_keeps_no_other_one(rooms: Rooms, m
     class Silent(Memory):
         async def delete(self, location: str) -> None:
             asked.append(location)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # longer than the patience
             raise StorageUnavailable("no answer")
 
     monkeypatch.setattr(sweeper, "_PATIENCE_SECONDS", 0.2)
     await rooms.storage.put("other", Silent())
     await bury(rooms, 2)
     locations = await bury(rooms, 3, storage="other")
-    began = asyncio.get_running_loop().time()
     swept = await rooms.sweeper.sweep()
-    assert asyncio.get_running_loop().time() - began < 0.6, "it is asked once"
-    assert (swept.objects, swept.failures, len(asked)) == (2, 3, 1)
+    assert len(asked) == 1, "it is asked once, and nobody waits for it again"
+    assert (swept.objects, swept.failures) == (2, 3)
     assert await rooms.locations() == sorted(locations)
     rows = await rooms.query("SELECT attempts, last_error FROM gc_objects")
     assert {attempts for attempts, _ in rows} == {1}

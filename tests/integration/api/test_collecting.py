@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.api import Api, User
+from tests.support.client import settle
 from tests.support.images import make_image
 
 from dtr.app import Application
@@ -28,7 +29,7 @@ def admin(api: Api) -> User:
 def done(admin: User, action: str, **parameters: str) -> list[str]:
     """Have it done, and what it said."""
     job = admin.post(JOBS, {"action": action, "parameters": parameters}).expect(202).json["id"]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (status := admin.get(f"{JOBS}/{job}").json["status"]) not in {"done", "errored"}:
         assert time.monotonic() < deadline, status
         time.sleep(0.05)
@@ -55,7 +56,7 @@ def make_old_things(api: Api, admin: User) -> None:
             "repoEventHistoryToKeep": 1,
         },
     ).expect(202)
-    time.sleep(1.5)  # until every process knows
+    settle(api.server)
     account = api.rows("SELECT id FROM accounts WHERE name = 'admin'")[0][0]
     for number in range(3):
         api.change(
@@ -156,7 +157,7 @@ def test_a_collection_whose_time_is_nearly_over_leaves_the_rest_to_the_next(api:
         return run
 
     admin.post(LIVE, {"garbageCollection": "scheduled"}).expect(202)
-    time.sleep(1.5)
+    settle(api.server)
     api.make_repository("acme/much")
     admin.client.push_blob("acme/much", b"x" * 10)
     short = api.server.do(lambda application: collect(application, 20))

@@ -184,7 +184,7 @@ def test_a_promotion_goes_on_when_its_tag_is_signed(api: Api):
 
 def until(look: Callable[[], object]) -> None:
     """Wait for what a worker does."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -342,7 +342,7 @@ class World:
         """Mirror a tag, to its end."""
         place = f"/api/v0/repositories/acme/app/tags/{tag}"
         self.api.admin.post(f"{place}/pushMirroring", REMOTE).expect(201)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while "mirroring" not in self.api.admin.get(place).expect(200).json[0]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -358,7 +358,7 @@ class World:
     def call_all(self) -> None:
         for name, how in CALLS.items():
             method = THEIRS[name].method
-            deadline = time.monotonic() + 5 if how.patient else 0
+            deadline = time.monotonic() + 60 if how.patient else 0
             while True:
                 answer = self.api.admin.call(method, self.path(name), how.body, **(how.query or {}))
                 if answer.body != b"[]" or time.monotonic() > deadline:

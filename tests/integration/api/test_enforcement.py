@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -203,17 +202,23 @@ def test_what_would_be_refused_is_told_before_it_is(api: Api):
     enforce(api, REGISTRY, mode="report")
     pull(api.anonymous, "unsigned", "acme/open").expect(200)
     pull(api.anonymous, "signed", "acme/open").expect(200)
-    time.sleep(1.3)  # both are written about once a second
-    told = olga.get("/api/v0/repositories/acme/open/events", eventType="FAIL").expect(200)
-    (event,) = [one for one in told.json["events"] if one["object"]["type"] == "pull"]
+
+    def told() -> list[Any]:
+        answer = olga.get("/api/v0/repositories/acme/open/events", eventType="FAIL").expect(200)
+        return [one for one in answer.json["events"] if one["object"]["type"] == "pull"]
+
+    def metrics() -> str:
+        return api.admin.client.send("GET", "/metrics").body.decode()
+
+    wait_until(lambda: bool(told()), 60)  # both are written about once a second
+    (event,) = told()
     assert json.loads(event["object"]["content"]) == {
         "mode": "report",
         "missing": ["a signature of the image"],
     }
     assert event["object"]["name"] == "unsigned"
-    metrics = api.admin.client.send("GET", "/metrics").body.decode()
-    assert 'dtr_pulls_objected_total{mode="report"} 1.0' in metrics
-    assert 'dtr_pulls_objected_total{mode="enforce"}' in metrics
+    wait_until(lambda: 'dtr_pulls_objected_total{mode="report"} 1.0' in metrics(), 60)
+    assert 'dtr_pulls_objected_total{mode="enforce"}' in metrics()
 
 
 def test_what_cannot_be_is_refused(api: Api):

@@ -20,7 +20,7 @@ import pytest
 from tests.support.api import Api, User
 from tests.support.client import Answer
 from tests.support.contract import Operation, operations, ours
-from tests.support.images import Image, make_image
+from tests.support.images import Image, digest_of, make_image
 from tests.support.people import PEOPLE, make_people, make_repository
 from tests.support.receiver import Receiver, receiving
 from tests.support.rooms import annotated
@@ -37,6 +37,8 @@ RIGHTS = """
 
     see private      401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
     see public       +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
+    pull private     401 404 +   +   +   +   404 +   404 403 +   401 404 +   +
+    pull public      +   +   +   +   +   +   +   +   +   +   +   401 +   +   +
     watch private    401 404 +   +   +   +   404 +   404 +   +   401 404 +   +
     watch public     401 +   +   +   +   +   +   +   +   +   +   401 +   +   +
     write private    401 404 403 +   +   +   404 +   404 403 +   401 404 +   403
@@ -143,6 +145,10 @@ class World:
 
 STORAGE: dict[str, Any] = {"driver": "filesystem"}
 DOCUMENT: dict[str, Any] = {}
+
+
+def _layer(world: World, _target: str) -> None:
+    world.ids["digest"] = digest_of(world.image.blobs[-1])
 
 
 def _team(world: World, _target: str) -> None:
@@ -363,7 +369,7 @@ def _delivery(world: World, target: str) -> None:
     """The webhook tells a push."""
     _webhook(world, target)
     world.admin.client.put_manifest("acme/private", annotated(world.image, n=UPDATE["id"]), "told").expect(201)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found := world.admin.get(f"/api/v0/webhooks/{UPDATE['id']}/deliveries").expect(200).json):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -507,6 +513,7 @@ MATRIX = {
     f"GET {REPOSITORY}/manifests": Row("see"),
     f"GET {REPOSITORY}/manifests/{{reference}}": Row("see"),
     f"GET {REPOSITORY}/manifests/{{reference}}/attachments": Row("see"),
+    f"GET {REPOSITORY}/manifests/{{reference}}/files/{{digest}}": Row("pull", before=_layer),
     f"DELETE {REPOSITORY}/manifests/{{reference}}": Row("write", path={"reference": "OTHER"}, before=_manifest),
     # --- what was granted
     f"GET {REPOSITORY}/teamAccess": Row("look at", in_organization=True),

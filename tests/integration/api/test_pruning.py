@@ -40,7 +40,7 @@ def tags(api: Api) -> list[str]:
 
 
 def wait_for_tags(api: Api, *expected: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while tags(api) != sorted(expected):
         assert time.monotonic() < deadline, tags(api)
         time.sleep(0.1)
@@ -51,7 +51,7 @@ def test_a_policy_is_worked_off_when_it_is_made(world: Api):
     made = ada.post(POLICIES, {"enabled": True, "rules": [OLD]}).expect(201).json
     assert (made["repository"], made["rules"], made["lastPrunedAt"]) == ("acme/app", [OLD], "0001-01-01T00:00:00Z")
     wait_for_tags(world, "1.0", "latest")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while ada.get(f"{POLICIES}/{made['id']}").expect(200).json["lastPrunedAt"].startswith("0001"):
         assert time.monotonic() < deadline
     events = ada.get("/api/v0/repositories/acme/app/events", eventType="DELETE").expect(200).json["events"]
@@ -129,7 +129,7 @@ def test_a_policy_works_when_it_is_told_so_also_switched_off(world: Api):
     assert ada.post(f"{POLICIES}/none/run").expect(404).codes == ["NO_SUCH_PRUNING_POLICY"]
     ada.post(f"{POLICIES}/{made['id']}/run").expect(202)
     wait_for_tags(world, "1.0", "dev-2", "latest")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (now := ada.get(f"{POLICIES}/{made['id']}").expect(200).json)["deleted"] == 0:
         assert time.monotonic() < deadline
     assert (now["newest"], now["signed"], now["protected"], now["waiting"]) == (1, 0, 0, 0)

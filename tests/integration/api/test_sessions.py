@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.cookies
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from tests.support.api import Api
-from tests.support.client import Answer, Client
+from tests.support.client import Answer, Client, settle
 from tests.support.server import PASSWORD
 
 SETTINGS = {"http_serves": "true"}
@@ -313,7 +312,7 @@ def test_sessions_obey_the_settings_of_the_moment(world: Api, browser: Browser):
     world.make_users("frank")
     assert world.admin.get(SETTINGS_OF_SESSIONS).expect(200).json == before
     assert world.admin.put(SETTINGS_OF_SESSIONS, strict).expect(200).json == strict
-    time.sleep(2.2)  # so long a process may take to know them
+    settle(world.server)
     browser.log_in("frank").expect(200)
     ((_, _, life),) = sessions(world, "frank")
     assert life == 10 * MINUTE
@@ -323,7 +322,7 @@ def test_sessions_obey_the_settings_of_the_moment(world: Api, browser: Browser):
     Browser(world, browser.headers).log_in("frank").expect(200)
     browser.send("GET", ME).expect(401)
     world.admin.put(SETTINGS_OF_SESSIONS, before).expect(200)
-    time.sleep(2.2)
+    settle(world.server)
 
 
 def test_settings_of_sessions_are_for_administrators_and_have_bounds(world: Api):

@@ -58,7 +58,7 @@ class World:
 
     def wait(self, reference: str, condition: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """The signatures, when the jobs came so far."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not condition(found := self.signatures(reference)):
             assert time.monotonic() < end, found
             time.sleep(0.1)
@@ -70,7 +70,7 @@ class World:
 
     def verified(self, name: str, *expected: str, path: str = "acme/app") -> None:
         """Wait until these are whose signatures a tag has: a job finds it out."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while (found := self.tag(name, path).get("signatures", {}).get("verifiedBy")) != sorted(expected):
             assert time.monotonic() < end, (found, expected, self.signatures(name, path))
             time.sleep(0.1)
@@ -196,7 +196,7 @@ def test_mirroring_carries_signatures_and_the_other_side_verifies_them(world: Wo
     path = "/api/v0/repositories/acme/app/pushMirroringPolicies"
     world.verified("mirrored", "acme/mirrored authority", "acme/mirrored key")
     world.admin.post(path, policy, initialEvaluation=True).expect(201)
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while world.owner.get("/api/v0/repositories/acme/other/tags/mirrored").status != 200:
         assert time.monotonic() < end
         time.sleep(0.1)

@@ -43,7 +43,7 @@ def image(api: Api) -> None:
 
 def ended(api: Api, job: str, status: str = "done") -> list[str]:
     """The log of a job that ended so."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (found := api.admin.get(f"/api/v0/jobs/{job}").expect(200).json["status"]) not in {"done", "errored"}:
         assert time.monotonic() < deadline
         time.sleep(0.1)

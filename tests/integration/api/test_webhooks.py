@@ -54,7 +54,7 @@ def make(user: Any, *given: Any, **more: Any) -> dict[str, Any]:
 
 def deliveries(user: Any, webhook: str, status: str) -> list[dict[str, Any]]:
     """The deliveries, when the latest ended so."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         found = user.get(f"{WEBHOOKS}/{webhook}/deliveries").expect(200).json
         if found and found[0]["status"] == status:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.support.client import settle
 from tests.support.images import digest_of
 from tests.support.server import Server
 from tests.support.trust import MANAGE, READ, SIGN, Trust
@@ -209,10 +209,10 @@ def test_the_changes_of_all_collections_are_those_of_repositories_that_one_sees(
 @pytest.fixture
 def read_only(notary: Server) -> Iterator[None]:
     notary.do(lambda application: application.live.change({"readOnlyRegistry": True}))
-    time.sleep(1.5)  # every worker looks once a second
+    settle(notary)
     yield
     notary.do(lambda application: application.live.change({"readOnlyRegistry": False}))
-    time.sleep(1.5)
+    settle(notary)
 
 
 def test_a_registry_that_is_read_only_goes_on_to_serve(

@@ -32,7 +32,7 @@ def world(site: Site) -> Site:
     ada.patch("/api/v0/repositories/acme/app", {"tagLimit": 9, "visibility": "public"}).expect(200)
     for _ in range(3):
         api.as_("rita").client.get_manifest("acme/app", "v1").expect(200)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while api.rows("SELECT coalesce(sum(times), 0) FROM events WHERE type = 'GET'") != [(3,)]:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -34,7 +34,7 @@ def submit(site: Site, action: str, **more: Any) -> str:
 
 
 def has(site: Site, job: str, *states: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (found := site.api.admin.get(f"/api/v0/jobs/{job}").expect(200).json)["status"] not in states:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
@@ -51,7 +51,7 @@ def ended(site: Site, action: str, **more: Any) -> str:
 def running(site: Site) -> Iterator[str]:
     """A job that runs until the end of the block, and has written its first line."""
     job = submit(site, "sleep", parameters={"seconds": "600"})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not site.api.admin.get(f"/api/v0/jobs/{job}/logs").expect(200).json:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -121,7 +121,7 @@ def test_every_page_tells_who_sees_the_system_that_jobs_run(site: Site, admin: V
         return badges[0].get_text(" ", strip=True) if badges else ""
 
     def becomes(visitor: Visitor, text: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (found := told(visitor)) != text:
             assert time.monotonic() < deadline, found
             time.sleep(0.1)

@@ -49,7 +49,7 @@ def policies(site: Site, kind: str) -> list[dict[str, Any]]:
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -28,7 +28,7 @@ def image(site: Site) -> Image:
     client.push("acme/shop", made, "1.0")
     client.push("acme/shop-admin", made, "1.0")
     client.push("ada/workshop", make_artifact("application/vnd.cncf.helm.config.v1+json"), "3")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while rows(site.as_("admin").get("/repositories?type=helm+chart")) != ["ada / workshop"]:
         assert time.monotonic() < deadline, "usage is added up within seconds"
         time.sleep(0.2)

@@ -68,7 +68,7 @@ def settings(site: Site) -> dict[str, Any]:
 def ended(site: Site, shown: Shown) -> dict[str, Any]:
     """The job whose page was shown, when it ended."""
     job = shown.url.rpartition("/")[2]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         found: dict[str, Any] = site.api.admin.get(f"/api/v0/jobs/{job}").expect(200).json
         if found["status"] in {"done", "errored", "canceled"}:
@@ -178,7 +178,7 @@ def test_what_needs_attention_is_told_with_what_helps_and_on_every_page(site: Si
         assert "Replica aaaaaaaaaaaa on <b>lost</b>.example is not seen any more." in shown.text
         assert "it is forgotten after a week" in shown.text
         assert not shown.has(".banner")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (banners := admin.get(GC).expect(200).all(".banner.bad")):
             assert time.monotonic() < deadline
             time.sleep(0.5)
@@ -194,7 +194,7 @@ def test_a_storage_that_does_not_answer_is_told(site: Site, admin: Visitor):
     blobs.rename(moved)
     blobs.write_bytes(b"")
     try:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while "The storage does not answer." not in (text := admin.get("/system").expect(200).text):
             assert time.monotonic() < deadline
             time.sleep(0.5)
@@ -311,7 +311,7 @@ def place(site: Site, tmp_path: Path) -> Iterator[Path]:
     yield directory
     api = site.api.admin
     job = api.post("/api/v0/admin/storages/default/migration", {"keepSource": True}).expect(202).json["id"]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while api.get(f"/api/v0/jobs/{job}").json["status"] not in {"done", "errored"}:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -48,7 +48,7 @@ def address(shown: Shown) -> str:
 
 def deliveries(world: Site, at: str, count: int, name: str = "adam") -> Shown:
     """The webhook's page, when it has so many deliveries, and none waits."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         shown = world.as_(name).get(at).expect(200)
         rows = shown.all("[aria-labelledby=log] tbody tr")

@@ -178,7 +178,7 @@ def test_a_tag_that_moves_or_goes_there_does_so_here(api: Api, upstream: Scripte
     client = api.as_("rita").client
     assert get(client, "hub/moves", "manifests", "latest").expect(200).body == first.payload
     upstream.push("library/moves", second, "latest")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while get(client, "hub/moves", "manifests", "latest").expect(200).body != second.payload:
         assert time.monotonic() < deadline
         time.sleep(0.2)

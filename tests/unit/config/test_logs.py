@@ -414,7 +414,7 @@ async def test_lines_of_requests_are_written_together_after_a_moment(lines: Read
         access(scope(f"/{number}"), facts())
     assert lines() == []
     found: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(found) < 3:
             await asyncio.sleep(0.01)
             found += lines()
