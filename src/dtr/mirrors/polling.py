@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dtr.at_once import at_once
 from dtr.mirrors.errors import MirroringFailed, MirroringPolicyUnknown, TransferFailed
 from dtr.mirrors.policies import MirroredTag
-from dtr.mirrors.transfer import at_once
 from dtr.mirrors.work import (
     FAILED,
     FAILURES,

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from dtr.at_once import at_once
 from dtr.mirrors.errors import TransferFailed
 from dtr.mirrors.local import read_manifest
 from dtr.oci import companions
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     Mounts: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
 
-T = TypeVar("T")
 
 _MOST_MANIFESTS = 10_000
 """An index of 1,000 manifests, each with some that refer to it."""
@@ -314,25 +314,3 @@ def _descriptor(referrer: Referrer) -> dict[str, Any]:
 
 def _distinct(blobs: Iterable[Descriptor]) -> list[Descriptor]:
     return list({blob.digest: blob for blob in blobs}.values())
-
-
-async def at_once(work: Callable[[T], Awaitable[None]], things: Iterable[T], number: int) -> None:
-    """Do it for all, `number` at a time; the first failure stops the others, and is raised."""
-    waiting = iter(things)
-
-    async def one_after_another() -> None:
-        for one in waiting:
-            await work(one)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(number):
-                group.create_task(one_after_another())
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-
-
-def _first(failure: BaseException) -> BaseException:
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure

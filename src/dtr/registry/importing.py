@@ -25,6 +25,7 @@ from sqlalchemy import BigInteger, Text, bindparam, delete, exists, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.accounts import AccountError, NameTaken
+from dtr.at_once import at_once, first_failure
 from dtr.db import Statement, in_list, now
 from dtr.db.each import each_row
 from dtr.db.schema import blobs, manifests, repositories, repository_blobs, tags
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from dtr.registry.repositories import Repositories
     from dtr.storage import Storages
 
-T = TypeVar("T")
 V = TypeVar("V")
 
 _PORTIONS_AT_ONCE = 8
@@ -281,7 +281,7 @@ class Import:
                 await self._take_all(group)
                 counting.cancel()
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_failure(failures) from None
         finally:
             for one in (self._looks, self._places, self._namespaces):
                 one.cancel()
@@ -501,7 +501,7 @@ class Import:
             else:
                 await self._put_manifest(repository, place, digest, *read)
 
-        await _at_once(take, [digest for digest in digests if digest not in known], _MANIFESTS_AT_ONCE)
+        await at_once(take, [digest for digest in digests if digest not in known], _MANIFESTS_AT_ONCE)
         waiting = {one[0]: one[1:] for one in indexes}
         tried -= waiting.keys()
         for digest in sorted(waiting):
@@ -605,7 +605,7 @@ class Import:
             if digest is not None:
                 named[name] = digest
 
-        await _at_once(read, names, _REQUESTS_AT_ONCE)
+        await at_once(read, names, _REQUESTS_AT_ONCE)
         rows = await self._database.fetch_all(_KNOWN_TAGS, repository=place.id, names=sorted(named))
         missing: dict[Digest, list[str]] = defaultdict(list)
         known = {row[0]: row[1] for row in rows}
@@ -620,7 +620,7 @@ class Import:
         async def put(digest: Digest) -> None:
             await self._put_tags(repository, place, digest, missing[digest])
 
-        await _at_once(put, sorted(missing), _MANIFESTS_AT_ONCE)
+        await at_once(put, sorted(missing), _MANIFESTS_AT_ONCE)
 
     async def _read_tag(self, repository: str, name: str) -> Digest | None:
         try:
@@ -705,28 +705,6 @@ class _Once(Generic[V]):
             self._known[key] = done.result()
             if len(self._known) > self._most:
                 self._known.popitem(last=False)
-
-
-async def _at_once(work: Callable[[T], Awaitable[None]], things: Iterable[T], number: int) -> None:
-    """Do it for all, `number` at a time; the first failure stops the others, and is raised."""
-    waiting = iter(things)
-
-    async def one_after_another() -> None:
-        for one in waiting:
-            await work(one)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(number):
-                group.create_task(one_after_another())
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-
-
-def _first(failure: BaseException) -> BaseException:
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure
 
 
 def _parse(payload: bytes, digest: Digest) -> Manifest:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, Text, and_, bindparam, case, cast, delete, func, select, update
 
+from dtr.at_once import at_once
 from dtr.db import DatabaseError, Statement, in_list, now
 from dtr.db.schema import blobs, gc_objects, uploads
 from dtr.jobs import JobRequest
@@ -43,7 +44,7 @@ from dtr.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -315,18 +316,8 @@ class Migration:
 
     async def _work_off(self, found: AsyncGenerator[_Blob, None]) -> None:
         """Move them, several at a time."""
-        reading = asyncio.Lock()
-
-        async def one_after_another() -> None:
-            while True:
-                async with reading:
-                    blob = await anext(found, None)
-                if blob is None:
-                    return
-                await self._move_or_tell(blob)
-
         async with aclosing(found):
-            await _all_of([one_after_another() for _ in range(self._move.parallel)])
+            await at_once(self._move_or_tell, found, self._move.parallel)
 
     # --- one blob ---
 
@@ -469,13 +460,7 @@ class Migration:
             elif await self._is_copied(blob, verify=verify):
                 right.append(blob)
 
-        waiting = iter(portion)
-
-        async def one_after_another() -> None:
-            for blob in waiting:
-                await look_at(blob)
-
-        await _all_of([one_after_another() for _ in range(self._move.parallel)])
+        await at_once(look_at, portion, self._move.parallel)
         switched = await self._database.unit(lambda tx: self._switch_all(tx, right)) if right else set()
         for blob in right:
             if blob.digest in switched:
@@ -536,13 +521,3 @@ class Migration:
 def _range(storage: str) -> dict[str, str]:
     """Between what the locations in a storage are: a semicolon comes right after a colon."""
     return {"source": f"{storage}:", "end": f"{storage};"}
-
-
-async def _all_of(works: list[Awaitable[None]]) -> None:
-    """Do all at once; the first failure stops the others, and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)  # type: ignore[arg-type]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
