@@ -237,8 +237,8 @@ class Client:
         self._chance = random.Random(seed)
         self.pushed = self.mounted = self.skipped = 0
 
-    async def run(self, until: float) -> None:
-        while time.monotonic() < until:
+    async def run(self, is_over: Callable[[], bool]) -> None:
+        while not is_over():
             path = self._chance.choice(list(self._repositories))
             tag = f"tag{self._chance.randrange(2)}"
             if self._chance.random() < 0.5:
@@ -293,9 +293,9 @@ class Client:
             await self._rooms.push_blob(repository, content)
 
 
-async def collect(rooms: Rooms, until: float, total: list[Collected]) -> None:
+async def collect(rooms: Rooms, is_over: Callable[[], bool], total: list[Collected]) -> None:
     rooms.collector._active = 1000 * HOUR
-    while time.monotonic() < until:
+    while not is_over():
         total.append(await rooms.collector.collect())
         await rooms.sweeper.sweep()
         await asyncio.sleep(0)
@@ -309,17 +309,23 @@ async def test_no_push_fails_and_no_image_is_lost_while_everything_is_collected_
     repositories = {path: await rooms.make_repository(path) for path in ("acme/a", "acme/b", "beta/a")}
     base = [make_image(layers=2, size=size) for size in range(10, 20)]
     images = [*base, *(annotated(image, n="2") for image in base[:2]), make_index(base[0], base[2])]
-    until = time.monotonic() + 6
     clients = [Client(rooms.another(), repositories, images, seed) for seed in range(4)]
     total: list[Collected] = []
+    began = time.monotonic()
+
+    def has_seen_enough() -> bool:
+        collected = sum(total, Collected())
+        return collected.manifests > 5 and collected.blobs > 5 and any(one.mounted for one in clients)
+
+    def is_over() -> bool:
+        """After some seconds; on a machine that is busy, when enough was done to say something."""
+        passed = time.monotonic() - began
+        return passed > 6 and (has_seen_enough() or passed > 90)
+
     await asyncio.gather(
-        *(client.run(until) for client in clients), *(collect(rooms.another(), until, total) for _ in range(2))
+        *(client.run(is_over) for client in clients), *(collect(rooms.another(), is_over, total) for _ in range(2))
     )
-    collected = sum(total, Collected())
-    figures = f"{collected}, {sum(one.pushed for one in clients)} pushes"
-    assert collected.manifests > 5, figures
-    assert collected.blobs > 5, figures
-    assert sum(one.mounted for one in clients), figures
+    assert has_seen_enough(), f"{sum(total, Collected())}, {sum(one.pushed for one in clients)} pushes"
     by_digest = {image.digest: image for image in images}
     for path in repositories:
         for tag in await rooms.manifests.list_tags(path, limit=100):
