@@ -560,6 +560,7 @@ class Application:
             search=Search(self.database, self.accounts),
             summaries=Summaries(self.database, self.accounts),
             pins=Pins(self.database),
+            pulls=self.pulls,
             tokens=self.tokens,
             events=self.events,
             tag_history=TagHistory(self.database),

@@ -304,6 +304,38 @@ def test_what_is_attached_has_a_page_of_its_own(site: Site):
     assert "Delete…" not in shown.text
 
 
+def test_what_is_attached_can_be_saved_by_who_may_pull(site: Site):
+    reader = site.as_("reader")
+    shown = reader.get(f"{TAGS}/2.14.2").expect(200)
+    files = [one for one in shown.links if "/files/" in one]
+    assert len(files) == 3  # of a signature, an SBOM, an attestation
+    sbom = next(one for one in files if SBOM.digest.replace(":", "%3A") in one)
+    sent = reader.get(sbom).expect(200).answer
+    assert sent.body == SBOM.blobs[-1]
+    assert sent.headers["content-type"] == "application/octet-stream"
+    assert sent.headers["content-disposition"].startswith("attachment; ")
+    own = [one for one in reader.get(f"{TAGS}/{SBOM.digest}").links if "/files/" in one]
+    assert [one.rpartition("/")[2] for one in own] == [sbom.rpartition("/")[2]]
+    assert not [one for one in reader.get(f"{TAGS}/2.14.10").links if "/files/" in one]  # nor layers of images
+    assert site.as_("stranger").get(sbom).expect(404).title == "Nothing here, or not for you"
+    assert "/login" in site.as_(None).get(sbom).url
+
+
+def test_a_file_that_must_not_be_pulled_says_why(site: Site):
+    api, reader = site.api, site.as_("reader")
+    chart = next(one for one in reader.get(f"{TAGS}/chart-2.14").expect(200).links if "/files/" in one)
+    reader.get(chart).expect(200)
+    api.admin.put("/api/v0/repositories/acme/app/enforcement", {"mode": "enforce"}).expect(200)
+    try:
+        refused = reader.get(chart).expect(403)
+        assert refused.title == "This must not be pulled"
+        assert "wants a signature of the image" in refused.text
+    finally:
+        api.admin.delete("/api/v0/repositories/acme/app/enforcement").expect(204)
+    missing = reader.get(chart.rpartition("/")[0] + "/sha256:" + "0" * 64).expect(404)
+    assert missing.title == "The file is not here"
+
+
 def test_the_manifest_is_shown_and_sent_as_it_was_pushed(site: Site):
     reader = site.as_("reader")
     shown = reader.get(f"{TAGS}/2.14.3")

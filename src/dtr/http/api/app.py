@@ -21,6 +21,7 @@ from dtr.http.api import (
     enforcement,
     enzi,
     events,
+    files,
     holdings,
     jobs,
     listings,
@@ -70,6 +71,7 @@ ROUTERS = (
     jobs.router,
     promotion.router,
     pruning.router,
+    files.router,
     manifests.router,
     meta.router,
     mirroring.router,
@@ -146,7 +148,7 @@ class _Guard:
             scope = {**scope, "path": scope["path"].rstrip("/")}
         head = scope["method"] == "HEAD"
         if head:
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", "dtr.is_head": True}
         started = False
 
         async def watched(message: Message) -> None:

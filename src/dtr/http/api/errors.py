@@ -42,7 +42,12 @@ from dtr.accounts import (
 )
 from dtr.backends import BackendChanged, BackendInUse, BackendRefused, BackendUnknown
 from dtr.db import DatabaseError, DatabaseFull, DatabaseRefused
-from dtr.enforcement import EnforcementExceptionUnknown, EnforcementPolicyInvalid, EnforcementPolicyUnknown
+from dtr.enforcement import (
+    EnforcementExceptionUnknown,
+    EnforcementPolicyInvalid,
+    EnforcementPolicyUnknown,
+    PullRefused,
+)
 from dtr.http.limits import TooManyRequests
 from dtr.jobs import ActionConfigUnknown, CronUnknown, JobInvalid, JobOpen, JobUnknown, WorkerUnknown
 from dtr.mirrors import MirroringPolicyUnknown, UpstreamUnknown
@@ -108,6 +113,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "TEAM_ELSEWHERE": (400, "The team does not belong to the organization."),
     "NOT_AUTHENTICATED": (401, "The client is not authenticated."),
     "NOT_AUTHORIZED": (403, "The client is not authorized."),
+    "PULL_REFUSED": (403, "A policy wants a signature that is missing: this must not be pulled."),
     "INCORRECT_PASSWORD": (403, "The old password is not right."),
     "CSRF_TOKEN_INVALID": (403, "The request does not come from a page of this site, or its CSRF token is wrong."),
     "NO_SUCH_ACCOUNT": (404, "There is no such account."),
@@ -117,6 +123,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "NO_SUCH_REPOSITORY": (404, "There is no such repository."),
     "NO_SUCH_TAG": (404, "The repository has no such tag."),
     "NO_SUCH_REF": (404, "The repository has no such tag or digest."),
+    "NO_SUCH_FILE": (404, "The manifest names no such layer, or the repository does not hold it."),
     "NO_SUCH_API_TOKEN": (404, "There is no such token."),
     "NO_SUCH_SESSION": (404, "There is no such session, or it is over."),
     "NO_SUCH_ROBOT": (404, "The organization has no such robot."),
@@ -173,6 +180,7 @@ _CODES: dict[str, tuple[int, str]] = {
     "UNSUPPORTED_MEDIA_TYPE": (415, "The body has to be JSON, and to say so."),
     "TOO_MANY_REQUESTS": (429, "Too many requests, or wrong log-ins; try again later."),
     "INTERNAL_ERROR": (500, "The server failed. Its administrator finds more in the log."),
+    "STORAGE_UNAVAILABLE": (503, "The storage does not answer."),
     "UNAVAILABLE": (503, "The metadata database does not answer."),
     "STORAGE_FULL": (507, "The server has no room left."),
 }
@@ -258,6 +266,7 @@ _ERRORS: dict[type[Exception], Callable[[Any], ApiError]] = {
     ),
     EnforcementPolicyInvalid: _code("INVALID_ENFORCEMENT_POLICY"),
     EnforcementPolicyUnknown: _code("NO_SUCH_ENFORCEMENT_POLICY"),
+    PullRefused: _code("PULL_REFUSED"),
     EnforcementExceptionUnknown: _code("NO_SUCH_ENFORCEMENT_EXCEPTION"),
     UpstreamUnknown: _code("NO_SUCH_UPSTREAM"),
     MirroringPolicyUnknown: _code("NO_SUCH_MIRRORING_POLICY"),

@@ -58,6 +58,7 @@ _PARAMETERS = {
     "account": "Name or id of a user or an organization.",
     "action": "What is to be done.",
     "delivery": "Id of a delivery.",
+    "digest": "The digest of a layer.",
     "hashedtoken": "Id of an access token.",
     "id": "Id of a worker.",
     "identity": "Name of a signing identity.",

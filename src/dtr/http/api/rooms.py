@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Manifests,
         Pins,
         Promotion,
+        Pulls,
         Repositories,
         Search,
         Summaries,
@@ -83,6 +84,7 @@ class Rooms:
     search: Search
     summaries: Summaries
     pins: Pins
+    pulls: Pulls
     tokens: Tokens
     events: Events
     tag_history: TagHistory

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from dtr.http.api import manifests, mirroring, remotes, signatures, tags, trust
+from dtr.http.api import files, manifests, mirroring, remotes, signatures, tags, trust
 from dtr.http.api.errors import ApiError
 from dtr.http.ui.comparison import compare
 from dtr.http.ui.pages import Pages
@@ -158,6 +158,16 @@ async def send_manifest(visit: Visit) -> Response:
     if detail.content is None:
         raise ApiError("NO_SUCH_REF", named.reference[:255])
     return visit.answer(Response(detail.content, media_type="application/json"))
+
+
+@pages.get(f"{TAG}/files/{{digest}}")
+async def send_file(visit: Visit) -> Response:
+    """One of the layers as a file to be saved, for who may pull it."""
+    repo = await visit.repository()
+    response = await visit.call(
+        files.get_manifest_file, path=repo.path, reference=visit.values["tag"], digest=visit.values["digest"]
+    )
+    return visit.answer(response)
 
 
 @pages.get(f"{TAG}/history")
