@@ -14,7 +14,7 @@ import socket
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dtr import __version__
+from dtr import __version__, cycles
 from dtr.accounts import (
     SHARED_ORGANIZATION,
     Accounts,
@@ -374,10 +374,19 @@ class Application:
         )
 
     async def warm_up(self) -> None:
-        """Build what takes a while to build, when the first requests are answered and before it is asked for."""
+        """
+        Build what takes a while to build, when the first requests are answered and before it is asked for.
+
+        What cannot be built is in the log soon after the start, not when somebody comes for it.
+        """
         await asyncio.sleep(_QUIET_SECONDS)
-        for application in self._lazy:
-            await application.prepare()
+        cycles.put_off()
+        try:
+            for application in self._lazy:
+                await application.prepare()
+        except Exception:  # noqa: BLE001 - whatever it was, the rest serves without it
+            _log.exception("part not built")
+        cycles.settle()
 
     async def run_background(self) -> None:
         """What goes on beside the requests, until it is cancelled."""

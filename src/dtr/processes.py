@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import logging
 import os
 import select
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.processes")
 _BACKLOG = 2048
-_COLLECTING = (700, 10, 10)
 _CRASHED_SOON_SECONDS = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _CRASHES = 5
@@ -57,17 +55,6 @@ class Address:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
-
-
-def settle() -> None:
-    """
-    Say that what is there now stays, before the work begins: Python looks for cycles only in what comes later.
-
-    It looks as often as it does by default, from which the command departs while it imports. What is there is not
-    looked through even once: of 60 MiB that finds 0.4, in 80 ms, and would be copied in every process.
-    """
-    gc.freeze()
-    gc.set_threshold(*_COLLECTING)
 
 
 def bind(address: Address, count: int) -> list[socket.socket]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from dtr import logs, metrics, processes
+from dtr import cycles, logs, metrics, processes
 from dtr.accounts import PasswordInvalid
 from dtr.app import Application, background, preload, request_limits
 from dtr.backends import PlaceChanged
@@ -75,7 +75,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
             )
         limits = request_limits(settings)
         preload(settings.components)
-        processes.settle()
+        cycles.settle()
     except processes.AddressInUse as error:
         raise ServeError(str(error)) from error
     except (PlaceChanged, StorageError) as error:

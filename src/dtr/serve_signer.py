@@ -13,7 +13,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from dtr import logs, processes
+from dtr import cycles, logs
 from dtr.config import split_address
 from dtr.db import DatabaseError, open_database
 from dtr.db.migrate import check, migrate
@@ -80,7 +80,7 @@ async def _serve(settings: Settings) -> None:
         service, given = _service(settings, signer)
         await service.start()
         renewing = None if given else asyncio.create_task(_keep_certificates(settings))
-        processes.settle()
+        cycles.settle()
         print(f"dtr is ready: signer at {settings.signer.address}", flush=True)  # noqa: T201 - for the operator
         await stop.wait()
         if renewing is not None:

@@ -23,7 +23,7 @@ import subprocess
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dtr import logs, processes
+from dtr import cycles, logs
 from dtr.certificates import changed_at, web_certificate
 from dtr.config import ConfigError, split_address
 from dtr.db import DatabaseError
@@ -62,7 +62,7 @@ def run(loaded: Loaded) -> None:
         # The workers may be another user's: they get into theirs alone.
         (directory / "temporary").mkdir(mode=0o755, parents=True, exist_ok=True)
         with _claimed(directory):
-            processes.settle()
+            cycles.settle()
             asyncio.run(_Front(loaded, directory).run())
     except OSError as error:
         raise NginxFailed(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")) from error

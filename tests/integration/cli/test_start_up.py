@@ -21,8 +21,8 @@ collected = []
 gc.callbacks.append(lambda phase, facts: collected.append(facts["generation"]) if phase == "start" else None)
 import dtr.serve, dtr.http.v2, dtr.http.token, dtr.http.trust
 found = {"importing": len(collected)}
-from dtr import processes
-processes.settle()
+from dtr import cycles
+cycles.settle()
 found |= {"settled": len(collected), "stays": gc.get_freeze_count(), "at": gc.get_threshold()}
 made = [[] for _ in range(5000)]
 print(json.dumps(found | {"later": len(collected)}))
