@@ -28,8 +28,8 @@ def pieces_of(content: bytes, size: int = 100_000) -> Callable[[int], AsyncItera
 
 @pytest.fixture
 def remotes() -> Remotes:
-    """For the loopback network; servers that say nothing for a second are given up."""
-    return Remotes(Outside(Addresses(["127.0.0.1/32"])), user_agent="dtr/test", silence_seconds=1)
+    """For the loopback network; nothing that is said here is late: tests of silence have their own."""
+    return Remotes(Outside(Addresses(["127.0.0.1/32"])), user_agent="dtr/test", silence_seconds=30)
 
 
 @pytest.fixture

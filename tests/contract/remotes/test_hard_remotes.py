@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,6 +32,7 @@ from dtr.remotes import (
     Remotes,
     RemoteUnreachable,
     client,
+    session,
 )
 
 BLOB = os.urandom(300_000)
@@ -394,7 +396,7 @@ async def test_through_a_proxy():
         return web.Response(body=BLOB)
 
     async with scripted(handler) as proxy:
-        remotes = Remotes(Outside(Addresses(), proxy_of=lambda _url: proxy.url), silence_seconds=1)
+        remotes = Remotes(Outside(Addresses(), proxy_of=lambda _url: proxy.url), silence_seconds=30)
         async with remotes.connect(Remote(host="http://registry.invalid:5000", repository="a/b")) as there:
             assert await read_all(there) == BLOB
         paths = ["/v2/", f"/v2/a/b/blobs/{DIGEST}"]
@@ -409,7 +411,15 @@ async def test_through_a_proxy():
 # --- busy -----------------------------------------------------------------------------------------------------
 
 
-async def test_who_is_busy_is_asked_again_when_it_says(remotes: Remotes):
+async def test_who_is_busy_is_asked_again_when_it_says(remotes: Remotes, monkeypatch: pytest.MonkeyPatch):
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(session, "asyncio", SimpleNamespace(sleep=noted, Lock=asyncio.Lock))
     answers = [
         web.Response(status=429, headers={"Retry-After": "0"}),
         web.Response(status=503, headers={"Retry-After": "1"}),
@@ -421,7 +431,8 @@ async def test_who_is_busy_is_asked_again_when_it_says(remotes: Remotes):
     async with scripted(open_to_all(handler)) as registry, remotes.connect(at(registry)) as there:
         began = asyncio.get_running_loop().time()
         assert await there.has_blob(DIGEST)
-        assert 1 <= asyncio.get_running_loop().time() - began < 3
+        assert asyncio.get_running_loop().time() - began >= 1
+        assert pauses == [0, 1]
         assert registry.count("HEAD", "blobs") == 3
 
 

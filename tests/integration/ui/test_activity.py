@@ -36,6 +36,10 @@ def world(site: Site) -> Site:
     while api.rows("SELECT coalesce(sum(times), 0) FROM events WHERE type = 'GET'") != [(3,)]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    # They are written together, unless the second ended in between: then they are put together here.
+    first = "(SELECT min(id) FROM events WHERE type = 'GET')"
+    api.change(f"DELETE FROM events WHERE type = 'GET' AND id > {first}")
+    api.change("UPDATE events SET times = 3 WHERE type = 'GET'")
     return site
 
 
@@ -60,9 +64,7 @@ def test_who_administers_it_sees_pulls_and_others_do_not(world: Site):
     shown = world.as_("ada").get(f"{AT}?excludePull=false").expect(200)
     (pull,) = (one for one in told(shown) if "pulled" in one)
     assert pull.startswith("rita pulled v1 (")
-    assert (
-        any(text.startswith("rita pulled") and "3 times" in text for text in told(shown)) or "times" in shown.text
-    )
+    assert "3 times" in pull
     reader = world.as_("rita").get(f"{AT}?excludePull=false").expect(200)
     assert not any("pulled" in one or "gave" in one for one in told(reader))
     assert "127.0.0.1" not in reader.text
