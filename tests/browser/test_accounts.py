@@ -61,6 +61,23 @@ def test_users_are_found_while_one_types_and_picked_ones_deactivated(world: Site
         expect(page.locator("#list tbody tr")).to_have_count(2)
 
 
+def test_picked_users_are_deleted_in_a_dialog_that_wants_their_number(world: Site):
+    with world.tab("admin", size=NARROW, theme="dark") as tab:
+        page = tab.open("/users?q=user2")
+        page.get_by_label("user20").check()
+        page.get_by_label("user21").check()
+        page.locator(".bulk").get_by_role("button", name="Delete…").click()
+        dialog = page.get_by_role("dialog", name="Delete 2 users?")
+        expect(dialog).to_be_visible()
+        tab.check()
+        dialog.get_by_label("Type 2 to go on").fill("2")
+        dialog.get_by_role("button", name="Delete 2 users").click()
+        expect(page.locator(".toast")).to_contain_text("2 users are deleted.")
+        tab.open("/users?q=user2")
+        expect(page.get_by_label("user22")).to_be_visible()
+        expect(page.get_by_label("user20")).to_have_count(0)
+
+
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
 def test_a_token_is_made_copied_stored_and_deleted(world: Site, *, script: bool):
     label = f"laptop {script}"

@@ -109,6 +109,42 @@ def test_many_are_deactivated_and_let_log_in_again_but_for_the_last_administrato
         assert visitor.post("/users/change", {"do": "deactivate", "user": "bob"}).status == 403
 
 
+def test_many_are_deleted_when_their_number_is_typed_but_for_oneself(world: Site, admin: Visitor):
+    world.api.make_users("end1", "end2", "end3")
+    world.api.make_repository("end2/left")
+    asked = admin.submit(
+        admin.get("/users"), "#list form", button="Delete…", user=["end1", "end2", "admin"]
+    ).expect(200)
+    assert asked.title == "Delete 2 users?"
+    items = [one.get_text(" ", strip=True) for one in asked.all("#confirm li")]
+    assert items == ["end2, with 1 repository", "end1"]  # whoever owns something comes first
+    assert "You are among those who were picked, and stay." in asked.text
+    wrong = admin.submit(asked, "#confirm form", button="Delete 2 users", typed="3").expect(422)
+    assert wrong.problems == {"typed": "This is another number."}
+    assert names(admin, "?q=end") == ["end1", "end2", "end3"]
+    shown = admin.submit(wrong, "#confirm form", button="Delete 2 users", typed="2").expect(422)
+    assert shown.title == "Some users were not deleted"
+    assert "2 other users are deleted." in shown.text
+    assert names(admin, "?q=end") == ["end3"]
+    assert "admin" in names(admin)
+    world.api.admin.get("/api/v0/repositories/end2/left").expect(404)
+    only = {"do": "delete", "user": "admin", "confirmed": "yes", "typed": "1"}
+    assert "Only you were picked" in admin.post("/users/change", only).text
+
+
+def test_who_cannot_be_deleted_stays_and_the_others_go(world: Site, admin: Visitor):
+    world.api.make_users("last1")
+    fields = {"do": "delete", "user": ["last1", "acme", "nobody"], "confirmed": "yes", "typed": "3"}
+    shown = admin.post("/users/change", fields).expect(422)
+    assert [one.get_text() for one in shown.all("td.lead")] == ["acme", "nobody"]  # an organization is no user
+    assert "1 other user is deleted." in shown.text
+    assert names(admin, "?q=last1") == []
+    gone = {"do": "delete", "user": "nobody"}
+    assert admin.post("/users/change", gone).expect(200).title == "Delete 1 user?"
+    for visitor in (world.as_("ada"), world.as_("audrey")):
+        assert visitor.post("/users/change", {**fields, "user": "bob", "typed": "1"}).status == 403
+
+
 # --- new ones ---------------------------------------------------------------------------------------------------
 
 

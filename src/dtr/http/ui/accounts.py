@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
-from dtr.accounts import AccountFilter, MemberQuery, Operation
+from dtr.accounts import AccountFilter, AccountUnknown, MemberQuery, Operation
 from dtr.http.api import accounts as own_settings
 from dtr.http.api import holdings, repositories, sessions, tokens
 from dtr.http.api.enzi import accounts, members, user_teams
@@ -40,6 +40,8 @@ _ROLES = ("isActive", "isAdmin", "isAuditor")
 _LONGEST = 1_000
 _MOST_LINES = 200
 _MOST_PICKED = 200
+_NAMED = 20
+"""Of those who are to be deleted so many are named."""
 _YEAR = 365 * 86_400
 _MONTH = 30 * 86_400
 _FIELDS = {
@@ -83,11 +85,15 @@ async def change_users(visit: Visit) -> Response:
     visit.caller.require(_CREATE)
     operation = await visit.text("do")
     names = [one for one in await visit.texts("user") if "\0" not in one][:_MOST_PICKED]
+    if operation == "delete" and names:
+        return await _delete_users(visit, names)
     if operation not in {"activate", "deactivate"} or not names:
         return visit.redirect("/users")
     form = accounts.BulkForm(operations=[accounts.BulkOperation(op=operation, ref=one) for one in names])
     done = await visit.call(accounts.update_accounts, form=form)
-    failed = [one for one in done.results if not one.success]
+    failed = [
+        Kept(one.ref, visit._(one.error.message), one.error.code) for one in done.results if one.error is not None
+    ]
     number = len(done.results) - len(failed)
     if not failed:
         said = (
@@ -99,6 +105,84 @@ async def change_users(visit: Visit) -> Response:
         undo = ("/users/change", {"do": opposite, "user": names[0]}) if len(names) == 1 else None
         return visit.redirect(visit.back if visit.back.startswith("/users") else "/users", said, undo=undo)
     return visit.page("accounts/changed.html", 422, operation=operation, number=number, failed=failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A user that was picked and stays as it was: why, and the API's word for that (empty: it was not asked)."""
+
+    name: str
+    reason: str
+    code: str = ""
+
+
+async def _delete_users(visit: Visit, names: list[str]) -> Response:
+    """Ask, naming what goes; then delete those that were picked, each with its repositories."""
+    others = [one for one in dict.fromkeys(names) if one != visit.require_login().name]
+    if not others:
+        return visit.redirect("/users", visit._("Only you were picked: nobody deletes themselves here."))
+    asked = await visit.text("confirmed") == "yes"
+    if not asked or await visit.text("typed") != str(len(others)):
+        problems = Problems()
+        if asked:
+            problems.add("typed", visit._("This is another number."))
+        return await _ask_to_delete_users(visit, names, others, problems)
+    kept = []
+    for name in others:
+        try:
+            record = await visit.submit(accounts.get_account, account=name)
+            if record.is_org:
+                kept.append(Kept(name, visit._("There is no such user."), "NO_SUCH_USER"))
+            else:
+                await visit.submit(repositories.delete_namespace, namespace=record.name)
+        except Refused as refused:
+            found = refused.problems
+            kept.append(Kept(name, " ".join([*found.general, *found.fields.values()]), found.code))
+    gone = len(others) - len(kept)
+    if len(others) < len(set(names)):
+        kept.append(Kept(visit.require_login().name, visit._("Nobody deletes themselves here.")))
+    if not kept:
+        return visit.redirect("/users", visit.n_("{n} user is deleted.", "{n} users are deleted.", gone))
+    return visit.page("accounts/changed.html", 422, operation="delete", number=gone, failed=kept)
+
+
+async def _ask_to_delete_users(visit: Visit, names: list[str], others: list[str], problems: Problems) -> Response:
+    """The question, with the users that own something first."""
+    owned = {}
+    for name in others:
+        try:
+            listing = await visit.listing(
+                repositories.list_namespace_repositories, start="", size=25, count=True, namespace=name
+            )
+            owned[name] = listing.count or 0
+        except AccountUnknown:  # deleted meanwhile, which is what is wanted
+            owned[name] = 0
+    items = [
+        visit.n_("{name}, with {n} repository", "{name}, with {n} repositories", owned[name], name=name)
+        if owned[name]
+        else name
+        for name in sorted(others, key=lambda one: -owned[one])
+    ]
+    if len(items) > _NAMED:
+        more = len(items) - _NAMED
+        items[_NAMED:] = [visit.n_("and {n} more", "and {n} more", more)]
+    text = visit._(
+        "With them go their tokens, sessions, keys, memberships and grants, and their repositories with all"
+        " images. This cannot be undone. To keep the repositories, deactivate the users instead."
+    )
+    if len(others) < len(set(names)):
+        text = " ".join([text, visit._("You are among those who were picked, and stay.")])
+    count = len(others)
+    return visit.confirm(
+        visit.n_("Delete {n} user?", "Delete {n} users?", count),
+        verb=visit.n_("Delete {n} user", "Delete {n} users", count),
+        text=text,
+        items=items,
+        fields={"do": "delete", "user": names, "confirmed": "yes"},
+        typed=str(count),
+        back="/users",
+        problems=problems,
+    )
 
 
 # --- new ones ---------------------------------------------------------------------------------------------------
