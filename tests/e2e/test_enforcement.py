@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.api import Api
+from tests.support.workers import wait_for_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,8 @@ def test_docker_runs_only_what_a_member_of_each_team_signed(
     rita("pull", f"{image}:1")
     rita.forget(f"{image}:1")
     api.admin.put(POLICY, {"mode": "enforce", "teams": ["guarded/dev", "guarded/security"]}).expect(200)
-    time.sleep(1.3)
+    manifest = "/v2/guarded/app/manifests/1"
+    wait_for_workers(server, lambda client: client.call("GET", manifest).status != 200, "rita")
     said = rita("pull", f"{image}:1", fails=True).text
     assert "denied: 1 must not be pulled: the policy of the namespace wants a signature by a member of" in said
     assert "guarded/dev and one by a member of guarded/security" in said

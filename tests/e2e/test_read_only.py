@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.server import PASSWORD
+from tests.support.workers import wait_for_workers
 
 if TYPE_CHECKING:
     from tests.support.engine import Docker
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def after(server: Server) -> Iterator[None]:
+def after(server: Server, repository: str) -> Iterator[None]:
     yield
-    set_read_only(server, on=False)
+    set_read_only(server, repository, on=False)
 
 
-def set_read_only(server: Server, *, on: bool) -> None:
+def set_read_only(server: Server, repository: str, *, on: bool) -> None:
     server.do(lambda application: application.live.change({"readOnlyRegistry": on}))
-    time.sleep(1.5)  # every process has heard of it
+    begin = f"/v2/{repository}/blobs/uploads/"
+    wait_for_workers(server, lambda client: (client.call("POST", begin).status == 202) is not on)
 
 
 @pytest.mark.usefixtures("after")
@@ -32,9 +33,9 @@ def test_pushes_are_refused_in_words_and_pulls_go_on(docker: Docker, server: Ser
     docker.build(image)
     docker.push(image)
     docker("tag", image, other)
-    set_read_only(server, on=True)
+    set_read_only(server, repository, on=True)
     assert "the registry is read-only" in docker("push", other, fails=True).text
     docker.forget(image)
     docker("pull", image)
-    set_read_only(server, on=False)
+    set_read_only(server, repository, on=False)
     docker.push(other)
