@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 from tests.support.server import PASSWORD
@@ -50,7 +52,7 @@ def test_users_are_found_while_one_types_and_picked_ones_deactivated(world: Site
         page.get_by_label("Name or full name").press_sequentially("user1")
         expect(page.locator("#list tbody tr")).to_have_count(10)
         expect(page.get_by_label("Name or full name")).to_be_focused()
-        assert page.url.partition("?")[2].startswith("q=user1")
+        expect(page).to_have_url(re.compile(r"/users\?q=user1&"))
         page.get_by_label("user10").check()
         page.get_by_label("user11").check()
         expect(page.locator(".bulk")).to_contain_text("2 picked")
@@ -92,6 +94,7 @@ def test_a_token_is_made_copied_stored_and_deleted(world: Site, *, script: bool)
         world.api.as_("ada", secret).get("/api/v0/repositories/ada/app").expect(200)
         if script:
             page.get_by_role("button", name="Copy the token").click()
+            expect(page.get_by_text("Copied")).to_be_visible()
             assert page.evaluate("navigator.clipboard.readText()") == secret
             tab.check()
         page.get_by_role("link", name="I have stored it").click()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 _PROGRAM = "/usr/bin/chromium"
 _QUIET = [
@@ -17,6 +17,8 @@ _QUIET = [
     "--no-first-run",
 ]
 """It is to talk to nobody but the server."""
+SECONDS = 60
+"""Until a test gives up waiting for a page."""
 
 
 @contextmanager
@@ -26,9 +28,12 @@ def run_chromium() -> Iterator[Browser]:
 
     While it runs, no other event loop can in this thread: tests with one are in other modules.
     """
+    expect.set_options(timeout=1000 * SECONDS)
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_PROGRAM, args=[*_QUIET, *sandbox])
+        browser = playwright.chromium.launch(
+            executable_path=_PROGRAM, args=[*_QUIET, *sandbox], timeout=1000 * SECONDS
+        )
         try:
             yield browser
         finally:

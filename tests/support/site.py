@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from tests.support.api import Api
+from tests.support.chromium import SECONDS
 from tests.support.client import Answer, Client
 from tests.support.server import PASSWORD, Server
 
@@ -287,6 +288,7 @@ class Site:
             color_scheme="dark" if theme == "dark" else "light",
             locale={"en": "en-GB", "ja": "ja-JP"}[language],
             permissions=["clipboard-read", "clipboard-write"],
+            reduced_motion="reduce",  # what is half faded in would have too little contrast
         )
         try:
             if name is not None:
@@ -298,7 +300,7 @@ class Site:
                     ]
                 )
             page = context.new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(1000 * SECONDS)
             tab = Tab(page, origin)
 
             def heard(message: ConsoleMessage) -> None:
