@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 _LONGEST_REQUEST = 200_000
-_PRELOADED = ("dtr.cli.commands", "dtr.serve", "dtr.doctor", "dtr.http.api.app")
+_PRELOADED = ("dtr.cli.commands", "dtr.serve", "dtr.doctor", "dtr.http.api.app", "dtr.http.ui.app")
 
 
 class Fork:
@@ -246,6 +246,8 @@ def _main() -> NoReturn:
     sys.path.pop(0)  # of this file: its neighbours have names of others
     for module in _PRELOADED:
         __import__(module)
+    for module in set(sys.modules["dtr.cli.commands"].MODULES.values()):
+        __import__(f"dtr.cli.{module}")
     assert "prometheus_client" not in sys.modules  # it looks at the environment when it is imported
     assert threading.active_count() == 1  # forks would not have the others
     gc.collect()

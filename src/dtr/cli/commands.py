@@ -1,40 +1,72 @@
-"""The command `dtr`, with all that it can do."""
+"""The command `dtr`, with all that it can do: a command is imported when it runs, or when the help lists it."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 from dtr import __version__
-from dtr.cli.account import account
-from dtr.cli.config import config
-from dtr.cli.nginx import nginx
-from dtr.cli.remote import COMMANDS as REMOTE
-from dtr.cli.remote import completion
-from dtr.cli.repository import repository
-from dtr.cli.server import doctor, fsck, import_storage, migrate, serve
-from dtr.cli.signer import signer
-from dtr.cli.storage import storage
 
-LOCAL = (serve, nginx, migrate, doctor, fsck, import_storage, config, storage, account, repository, signer)
+_SECTIONS = {
+    "On the machine of the registry, on its own data": {
+        "serve": "server",
+        "nginx": "nginx",
+        "migrate": "server",
+        "doctor": "server",
+        "fsck": "server",
+        "import-storage": "server",
+        "config": "config",
+        "storage": "storage",
+        "account": "account",
+        "repository": "repository",
+        "signer": "signer",
+    },
+    "On a server, from anywhere, as the user who logged in": {
+        "login": "remote.login",
+        "logout": "remote.login",
+        "repo": "remote.repositories",
+        "tag": "remote.repositories",
+        "trust": "remote.trust",
+        "enforce": "remote.enforcement",
+        "user": "remote.accounts",
+        "org": "remote.accounts",
+        "team": "remote.accounts",
+        "token": "remote.tokens",
+        "robot": "remote.robots",
+        "event": "remote.events",
+        "search": "remote.system",
+        "settings": "remote.system",
+        "status": "remote.system",
+    },
+    "Anywhere": {"completion": "remote.completion"},
+}
+"""The commands, and in which module below `dtr.cli` each of them is, by section of the help."""
+MODULES = {name: module for names in _SECTIONS.values() for name, module in names.items()}
 
 
 class _Sections(click.Group):
     """A group whose help tells apart what works here and what asks a server."""
 
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 - as click calls it
-        formatter: click.HelpFormatter,
-    ) -> None:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        """The names of all."""
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
+        """A command; None: there is none of this name."""
+        if cmd_name not in MODULES:
+            return None
+        module = import_module(f"dtr.cli.{MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, by section."""
-        for title, commands in (
-            ("On the machine of the registry, on its own data", LOCAL),
-            ("On a server, from anywhere, as the user who logged in", REMOTE),
-            ("Anywhere", (completion,)),
-        ):
+        limit = formatter.width - 6 - max(map(len, MODULES))
+        for title, names in _SECTIONS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
-                limit = formatter.width - 6 - max(len(name) for name in self.commands)
-                formatter.write_dl([(str(one.name), one.get_short_help_str(limit)) for one in commands])
+                formatter.write_dl([(name, one.get_short_help_str(limit)) for name, one in commands if one])
 
 
 @click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +79,3 @@ def cli() -> None:
     environment, then from options; `dtr config show` prints them all. From anywhere else, `dtr login` comes first.
     Exit status: 0 done; 1 failed, or something is wrong; 2 wrong usage.
     """
-
-
-for command in (*LOCAL, *REMOTE, completion):
-    cli.add_command(command)

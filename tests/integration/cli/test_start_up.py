@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 COLLECTIONS = """
 import gc, json, sys
 import dtr.cli
@@ -56,3 +58,38 @@ def test_a_server_that_has_settled_looks_for_cycles_as_python_does_by_default() 
     found = python(COLLECTIONS)
     assert found["at"] == python("import gc, json; print(json.dumps(gc.get_threshold()))")
     assert found["later"] >= 5
+
+
+IMPORTED = """
+import json, sys
+import dtr.cli.commands
+before = {name for name in sys.modules if name.startswith("dtr.cli.")}
+command = dtr.cli.commands.cli.get_command(None, "serve")
+import dtr.serve
+dtr.serve.preload(("registry", "garant", "api", "jobrunner"))
+print(json.dumps({"command": command.name, "before": sorted(before), "all": sorted(sys.modules)}))
+"""
+
+
+def test_a_command_imports_no_other() -> None:
+    found = python(IMPORTED)
+    assert found["command"] == "serve"
+    assert found["before"] == ["dtr.cli.commands"]
+    assert {one for one in found["all"] if one.startswith("dtr.cli.")} == {
+        "dtr.cli._common",
+        "dtr.cli.commands",
+        "dtr.cli.server",
+    }
+
+
+@pytest.mark.parametrize(
+    "later", ["fastapi", "jinja2", "alembic", "grpc", "httpx", "aiobotocore", "asyncpg", "yaml"]
+)
+def test_a_server_that_starts_does_not_import_what_it_needs_later_or_never(later: str, started: set[str]) -> None:
+    assert later not in started
+
+
+@pytest.fixture(scope="module")
+def started() -> set[str]:
+    """What is imported when the workers of a server are forked."""
+    return set(python(IMPORTED)["all"])
