@@ -16,7 +16,6 @@ from markupsafe import Markup
 
 from dtr.events import EventType, Filter, Kind
 from dtr.http.api import events
-from dtr.http.api.errors import ApiError
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.repository import AT, N_
 
@@ -73,7 +72,7 @@ EVERYBODYS = ("tag", "manifest", "repository", "blob")
 @pages.get(f"{AT}/activity")
 async def show_activity(visit: Visit) -> Response:
     """Who did what, the latest first."""
-    repo = await _watched(visit)
+    repo = await visit.repository("SEE_EVENTS")
     wanted = _wanted(visit, repo)
     namespace, name = repo.record.namespace, repo.record.name
     listing = await visit.listing(events.list_repo_events, namespace=namespace, reponame=name, wanted=wanted)
@@ -123,17 +122,9 @@ async def show_activity(visit: Visit) -> Response:
 @pages.get(f"{AT}/activity.csv")
 async def download_activity(visit: Visit) -> Response:
     """The same events, all of them, as a table for a spreadsheet."""
-    repo = await _watched(visit)
+    repo = await visit.repository("SEE_EVENTS")
     given = {"namespace": repo.record.namespace, "reponame": repo.record.name, "wanted": _wanted(visit, repo)}
     return visit.answer(await visit.call(events.export_repo_events, form="csv", accept="", **given))
-
-
-async def _watched(visit: Visit) -> Repository:
-    repo = await visit.repository()
-    if not repo.may("SEE_EVENTS"):
-        visit.require_login()
-        raise ApiError("NOT_AUTHORIZED")
-    return repo
 
 
 def _wanted(visit: Visit, repo: Repository) -> Filter:

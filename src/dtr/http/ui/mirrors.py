@@ -105,7 +105,7 @@ class Connection:
 @pages.get(f"{_AT}/new")
 async def new_mirror(visit: Visit) -> Response:
     """The form of a new policy."""
-    repo = await _managed(visit)
+    repo = await visit.repository("EDIT_POLICIES")
     draft = MirrorDraft(direction="push" if visit.query.get("direction") == "push" else "poll")
     return await _form(visit, repo, draft)
 
@@ -113,7 +113,7 @@ async def new_mirror(visit: Visit) -> Response:
 @pages.post(f"{_AT}/new")
 async def create_mirror(visit: Visit) -> Response:
     """Make the policy, or do what a button of the form says."""
-    repo = await _managed(visit)
+    repo = await visit.repository("EDIT_POLICIES")
     return await _save(visit, repo, None)
 
 
@@ -210,18 +210,9 @@ async def _store(
     )
 
 
-async def _managed(visit: Visit) -> Repository:
-    """The repository, for who may make policies in it. Raises ApiError."""
-    repo = await visit.repository()
-    if not repo.may("EDIT_POLICIES"):
-        visit.require_login()
-        raise ApiError("NOT_AUTHORIZED")
-    return repo
-
-
 async def _found(visit: Visit, *, manage: bool = False) -> tuple[Repository, MirroringPolicyRecord]:
     """The policy of the address. Raises ApiError: there is none, or (`manage`) the visitor may not change it."""
-    repo = await (_managed(visit) if manage else visit.repository())
+    repo = await visit.repository("EDIT_POLICIES" if manage else "SEE")
     for get, name in (
         (mirroring.get_repo_poll_mirroring_policy, "pollmirroringpolicyid"),
         (mirroring.get_repo_push_mirroring_policy, "pushmirroringpolicyid"),

@@ -59,14 +59,14 @@ class PromotionDraft(Draft):
 @pages.get(f"{_AT}/new")
 async def new_promotion(visit: Visit) -> Response:
     """The form of a new policy."""
-    repo = await _managed(visit)
+    repo = await visit.repository("EDIT_POLICIES")
     return await _form(visit, repo, PromotionDraft([rules.Row()], target=visit.query.get("target", "")[:255]))
 
 
 @pages.post(f"{_AT}/new")
 async def create_promotion(visit: Visit) -> Response:
     """Make the policy, or do what a button of the form says."""
-    repo = await _managed(visit)
+    repo = await visit.repository("EDIT_POLICIES")
     draft, action = await _read(visit), await visit.text("do")
     if is_edit(draft, action):
         return await _form(visit, repo, draft, action)
@@ -132,18 +132,9 @@ async def change_promotion(visit: Visit) -> Response:
     return await _refuse(visit, repo, draft, Refused(problems, status), record=record)
 
 
-async def _managed(visit: Visit) -> Repository:
-    """The repository, for who may make policies in it. Raises ApiError."""
-    repo = await visit.repository()
-    if not repo.may("EDIT_POLICIES"):
-        visit.require_login()
-        raise ApiError("NOT_AUTHORIZED")
-    return repo
-
-
 async def _found(visit: Visit, *, manage: bool = False) -> tuple[Repository, PromotionPolicyRecord]:
     """The policy of the address. Raises ApiError: there is none, or (`manage`) the visitor may not change it."""
-    repo = await (_managed(visit) if manage else visit.repository())
+    repo = await visit.repository("EDIT_POLICIES" if manage else "SEE")
     record = await visit.call(promotion.get_promotion_policy, path=repo.path, promotionpolicyid=visit.values["id"])
     if manage and not await _may_change(visit, repo, record):
         raise ApiError("NOT_AUTHORIZED")
@@ -381,7 +372,7 @@ async def delete_promotion(visit: Visit) -> Response:
 
 async def _deletable(visit: Visit) -> tuple[Repository, PromotionPolicyRecord]:
     """The policy, for who may delete it: whoever manages the repository of the address. Raises ApiError."""
-    repo = await _managed(visit)
+    repo = await visit.repository("EDIT_POLICIES")
     return repo, await visit.call(
         promotion.get_promotion_policy, path=repo.path, promotionpolicyid=visit.values["id"]
     )

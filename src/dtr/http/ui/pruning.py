@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from dtr.events import Filter
 from dtr.http.api import events, pruning
-from dtr.http.api.errors import ApiError
 from dtr.http.api.pruning import PruningPolicyChanges, PruningPolicyForm, PruningTrial
 from dtr.http.ui import rules
 from dtr.http.ui.pages import Pages
@@ -53,14 +52,14 @@ class PruningDraft(Draft):
 @pages.get(f"{_AT}/new")
 async def new_pruning(visit: Visit) -> Response:
     """The form of a new policy."""
-    repo = await _managed(visit)
+    repo = await visit.repository("EDIT_POLICIES")
     return await _form(visit, repo, PruningDraft([rules.Row()]))
 
 
 @pages.post(f"{_AT}/new")
 async def create_pruning(visit: Visit) -> Response:
     """Make the policy, ask before tags go by it, or do what a button of the form says."""
-    repo = await _managed(visit)
+    repo = await visit.repository("EDIT_POLICIES")
     return await _save(visit, repo, None)
 
 
@@ -199,18 +198,9 @@ async def _try(
     )
 
 
-async def _managed(visit: Visit) -> Repository:
-    """The repository, for who may make policies in it. Raises ApiError."""
-    repo = await visit.repository()
-    if not repo.may("EDIT_POLICIES"):
-        visit.require_login()
-        raise ApiError("NOT_AUTHORIZED")
-    return repo
-
-
 async def _found(visit: Visit, *, manage: bool = False) -> tuple[Repository, PruningPolicyRecord]:
     """The policy of the address. Raises ApiError: there is none, or (`manage`) the visitor may not change it."""
-    repo = await (_managed(visit) if manage else visit.repository())
+    repo = await visit.repository("EDIT_POLICIES" if manage else "SEE")
     return repo, await visit.call(pruning.get_pruning_policy, path=repo.path, pruningpolicyid=visit.values["id"])
 
 

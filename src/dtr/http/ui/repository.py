@@ -124,7 +124,7 @@ async def show_source(visit: Visit) -> Response:
 @pages.get(f"{AT}/info/edit")
 async def show_editor(visit: Visit) -> Response:
     """The README to be changed."""
-    repo = await _administered(visit, "EDIT_DESCRIPTION")
+    repo = await visit.repository("EDIT_DESCRIPTION")
     text = repo.record.long_description or ""
     return visit.page("repository/edit.html", repo=repo, text=text, seen=_mark(text), preview=None, theirs=None)
 
@@ -132,7 +132,7 @@ async def show_editor(visit: Visit) -> Response:
 @pages.post(f"{AT}/info/edit")
 async def edit_readme(visit: Visit) -> Response:
     """Show what it would look like, or keep it; when another one changed it meanwhile, ask with both texts."""
-    repo = await _administered(visit, "EDIT_DESCRIPTION")
+    repo = await visit.repository("EDIT_DESCRIPTION")
     form = await visit.form()
     given = form.get("readme", "")
     text = given.replace("\r\n", "\n") if isinstance(given, str) else ""
@@ -182,15 +182,6 @@ def _mark(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-async def _administered(visit: Visit, operation: str) -> Repository:
-    """The repository of the address, for who may. Raises ApiError."""
-    repo = await visit.repository()
-    if not repo.may(operation):
-        visit.require_login()
-        raise ApiError("NOT_AUTHORIZED")
-    return repo
-
-
 # --- settings -------------------------------------------------------------------------------------------------
 
 _MOST_NAMESPACES = 50
@@ -224,7 +215,7 @@ _FIELDS = {
 @pages.get(f"{AT}/settings")
 async def show_settings(visit: Visit) -> Response:
     """Everything that its administrators decide."""
-    return await _settings(visit, await _administered(visit, "CHANGE_SETTINGS"), {})
+    return await _settings(visit, await visit.repository("CHANGE_SETTINGS"), {})
 
 
 async def _settings(
@@ -283,7 +274,7 @@ def _signing(repo: Repository) -> enforcement.Place:
 
 
 async def _find_signing(visit: Visit) -> enforcement.Place:
-    return _signing(await _administered(visit, "EDIT_POLICIES"))
+    return _signing(await visit.repository("EDIT_POLICIES"))
 
 
 enforcement.add(pages, f"{AT}/settings/signing", _find_signing)
@@ -302,7 +293,7 @@ async def _namespaces(visit: Visit, own: str) -> list[str]:
 @pages.post(f"{AT}/settings")
 async def change_settings(visit: Visit) -> Response:
     """Save one of the forms."""
-    repo = await _administered(visit, "CHANGE_SETTINGS")
+    repo = await visit.repository("CHANGE_SETTINGS")
     section = await visit.text("section")
     if section not in SECTIONS:
         raise ApiError("INVALID_PARAMETERS")
@@ -398,7 +389,7 @@ def _changed(visit: Visit, repo: Repository, section: str) -> Problems:
 @pages.post(f"{AT}/settings/rename")
 async def rename(visit: Visit) -> Response:
     """Give it another name; to leave a namespace is asked about first."""
-    repo = await _administered(visit, "DELETE_REPOSITORY")
+    repo = await visit.repository("DELETE_REPOSITORY")
     namespace, name = await visit.text("namespace"), await visit.text("name")
     own = repo.record.namespace
     to = f"{namespace}/{name}"
@@ -449,7 +440,7 @@ async def rename(visit: Visit) -> Response:
 @pages.get(f"{AT}/settings/delete")
 async def ask_delete(visit: Visit) -> Response:
     """Ask; say what goes."""
-    return await _ask_delete(visit, await _administered(visit, "DELETE_REPOSITORY"))
+    return await _ask_delete(visit, await visit.repository("DELETE_REPOSITORY"))
 
 
 async def _ask_delete(visit: Visit, repo: Repository, problems: Problems | None = None) -> Response:
@@ -484,7 +475,7 @@ async def _ask_delete(visit: Visit, repo: Repository, problems: Problems | None 
 @pages.post(f"{AT}/settings/delete")
 async def delete(visit: Visit) -> Response:
     """Delete it, when its name was typed."""
-    repo = await _administered(visit, "DELETE_REPOSITORY")
+    repo = await visit.repository("DELETE_REPOSITORY")
     problems = Problems()
     if await visit.text("typed") != repo.path:
         problems.add("typed", visit._("This is not the name of the repository."))
@@ -499,7 +490,7 @@ async def delete(visit: Visit) -> Response:
 @pages.get(f"{AT}/settings/forget-signatures")
 async def ask_forget_signatures(visit: Visit) -> Response:
     """Ask before content trust is deleted, which is the way out when nobody has the signers' keys."""
-    repo = await _administered(visit, "MANAGE_TRUST")
+    repo = await visit.repository("MANAGE_TRUST")
     collections = await visit.call(trust.list_trust_collections, path=repo.path)
     items = [
         visit.n_(
@@ -525,7 +516,7 @@ async def ask_forget_signatures(visit: Visit) -> Response:
 @pages.post(f"{AT}/settings/forget-signatures")
 async def forget_signatures(visit: Visit) -> Response:
     """Delete content trust of the repository."""
-    repo = await _administered(visit, "MANAGE_TRUST")
+    repo = await visit.repository("MANAGE_TRUST")
     try:
         await visit.submit(trust.delete_trust_collections, path=repo.path)
     except Refused as refused:

@@ -23,7 +23,6 @@ from dtr.http.ui.tags import (
     last_pull,
     platform_name,
     pull_command,
-    require_on,
 )
 from dtr.registry import ManifestUnknown
 
@@ -375,7 +374,7 @@ async def _tree(
 @pages.get(f"{TAG}/delete")
 async def ask_to_delete(visit: Visit) -> Response:
     """Ask before a tag is deleted; of a signed one say what helps."""
-    repo = await require_on(visit, "DELETE_TAG")
+    repo = await visit.repository("DELETE_TAG")
     tag = await _tag(visit, repo)
     return _signed_page(visit, repo, tag) if tag.in_notary else await _confirm_delete(visit, repo, tag)
 
@@ -383,7 +382,7 @@ async def ask_to_delete(visit: Visit) -> Response:
 @pages.post(f"{TAG}/delete")
 async def delete_tag(visit: Visit) -> Response:
     """Delete a tag."""
-    repo = await require_on(visit, "DELETE_TAG")
+    repo = await visit.repository("DELETE_TAG")
     name = visit.values["tag"]
     try:
         await visit.submit(tags.delete_repo_tag, path=repo.path, tag=name)
@@ -427,14 +426,14 @@ def _signed_page(visit: Visit, repo: Repository, tag: TagView, status: int = 200
 @pages.get(f"{TAG}/forget-signatures")
 async def ask_to_forget(visit: Visit) -> Response:
     """Ask before what is signed under a name counts no longer."""
-    repo = await require_on(visit, "MANAGE_TRUST")
+    repo = await visit.repository("MANAGE_TRUST")
     return _confirm_forget(visit, repo)
 
 
 @pages.post(f"{TAG}/forget-signatures")
 async def forget_signatures(visit: Visit) -> Response:
     """Let what is signed under a name count no longer."""
-    repo = await require_on(visit, "MANAGE_TRUST")
+    repo = await visit.repository("MANAGE_TRUST")
     name = visit.values["tag"]
     try:
         await visit.submit(trust.delete_trust_tag, path=repo.path, tag=name)
@@ -461,7 +460,7 @@ def _confirm_forget(visit: Visit, repo: Repository, problems: Problems | None = 
 @pages.get(f"{TAG}/copy")
 async def ask_to_copy(visit: Visit) -> Response:
     """Ask where a tag is to be copied to."""
-    repo = await require_on(visit, "PROMOTE_FROM")
+    repo = await visit.repository("PROMOTE_FROM")
     tag = await _tag(visit, repo)
     return visit.page("tags/copy.html", **await _copy_form(visit, repo, tag.name, "", tag.name))
 
@@ -469,7 +468,7 @@ async def ask_to_copy(visit: Visit) -> Response:
 @pages.post(f"{TAG}/copy")
 async def copy_one_tag(visit: Visit) -> Response:
     """Copy a tag to another repository."""
-    repo = await require_on(visit, "PROMOTE_FROM")
+    repo = await visit.repository("PROMOTE_FROM")
     name, target, target_tag = visit.values["tag"], await visit.text("target"), await visit.text("target_tag")
     try:
         await copy_tag(visit, repo, name, target, target_tag)
@@ -501,7 +500,7 @@ _PUSH_FIELDS = ("remote", "host", "repository", "target_tag", "username", "ca")
 @pages.get(f"{TAG}/push")
 async def ask_to_push(visit: Visit) -> Response:
     """Ask to which registry a tag is to be pushed."""
-    repo = await require_on(visit, "MIRROR_TAG")
+    repo = await visit.repository("MIRROR_TAG")
     tag = await _tag(visit, repo)
     typed = dict.fromkeys(_PUSH_FIELDS, "") | {"repository": repo.path, "target_tag": tag.name, "skip": ""}
     return visit.page("tags/push.html", **await _push_form(visit, repo, tag.name, typed))
@@ -510,7 +509,7 @@ async def ask_to_push(visit: Visit) -> Response:
 @pages.post(f"{TAG}/push")
 async def push_tag(visit: Visit) -> Response:
     """Have a tag pushed to another registry."""
-    repo = await require_on(visit, "MIRROR_TAG")
+    repo = await visit.repository("MIRROR_TAG")
     name = visit.values["tag"]
     typed = {one: await visit.text(one) for one in (*_PUSH_FIELDS, "skip")}
     stored = typed["remote"]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from starlette.responses import RedirectResponse
 
 from dtr.http.api import listings, promotion, tags
-from dtr.http.api.errors import ApiError
 from dtr.http.api.models import NEVER
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.problems import Problems, Refused
@@ -254,7 +253,7 @@ async def return_to_list(visit: Visit) -> Response:
 @pages.post(f"{REPOSITORY}/delete-tags")
 async def delete_tags(visit: Visit) -> Response:
     """Ask, and then delete the tags that were picked."""
-    repo = await require_on(visit, "DELETE_TAG")
+    repo = await visit.repository("DELETE_TAG")
     names = await _picked(visit)
     if not names:
         return visit.redirect(f"{repo.url}/tags", visit._("Select tags first."))
@@ -299,7 +298,7 @@ async def delete_tags(visit: Visit) -> Response:
 @pages.post(f"{REPOSITORY}/copy-tags")
 async def copy_tags(visit: Visit) -> Response:
     """Ask where to, and then copy the tags that were picked to another repository."""
-    repo = await require_on(visit, "PROMOTE_FROM")
+    repo = await visit.repository("PROMOTE_FROM")
     names = await _picked(visit)
     if not names:
         return visit.redirect(f"{repo.url}/tags", visit._("Select tags first."))
@@ -372,15 +371,6 @@ async def copy_targets(visit: Visit, repo: Repository) -> list[str]:
         if one.repository.your_access in {"read-write", "admin"}
     ]
     return sorted(paths, key=lambda one: one == repo.path)[:_TARGETS]
-
-
-async def require_on(visit: Visit, operation: str) -> Repository:
-    """The repository of the address, for who may do something with it. Raises ApiError."""
-    repo = await visit.repository()
-    if not repo.may(operation):
-        visit.require_login()
-        raise ApiError("NOT_AUTHORIZED")
-    return repo
 
 
 async def _picked(visit: Visit) -> list[str]:

@@ -172,11 +172,11 @@ class Visit:
         """Who looks. Raises ApiError: NOT_AUTHENTICATED, which leads to the log-in and back."""
         return self.caller.user()
 
-    async def repository(self) -> Repository:
+    async def repository(self, operation: str = "SEE") -> Repository:
         """
-        The repository of the address, whose parts are called `namespace` and `repo`.
+        The repository of the address, whose parts are called `namespace` and `repo`, for who may do that with it.
 
-        Raises ApiError as `Caller.stand_on` does.
+        Raises ApiError as `Caller.stand_on` does for who may not see it; NOT_AUTHENTICATED, NOT_AUTHORIZED.
         """
         path = f"{self.values['namespace']}/{self.values['repo']}"
         try:
@@ -186,6 +186,9 @@ class Visit:
         _, facts = await self.caller.stand_on(path, Operation.SEE)
         found = Repository(await self.call(repositories.get_repository, path=path), facts)
         self._remember(path)
+        if not found.may(operation):
+            self.require_login()
+            raise ApiError("NOT_AUTHORIZED")
         return found
 
     @property

@@ -92,10 +92,7 @@ async def _place(visit: Visit) -> Place:
             raise ApiError("NOT_AUTHORIZED")
         return Place("/system/settings/webhooks", "")
     if visit.path.startswith("/repositories/"):
-        repo = await visit.repository()
-        if not repo.may("MANAGE_REPOSITORY_WEBHOOKS"):
-            visit.require_login()
-            raise ApiError("NOT_AUTHORIZED")
+        repo = await visit.repository("MANAGE_REPOSITORY_WEBHOOKS")
         return Place(f"{repo.url}/webhooks", repo.path, repo)
     if visit.path.startswith("/orgs/"):
         org = await organization(visit)
