@@ -150,6 +150,8 @@ def test_next_leads_within_this_site_whatever_it_is(world: Site):
         "data:text/html,x",
         "users",
         "/users\r\nSet-Cookie: a=b",
+        "//[",
+        "http://[/users",
         "",
     ):
         nobody = world.as_(None)
@@ -159,6 +161,18 @@ def test_next_leads_within_this_site_whatever_it_is(world: Site):
         # Who is logged in is led on by the address alone.
         led = nobody.send("GET", "/login?next=" + "".join(f"%{byte:02x}" for byte in target.encode()))
         assert (led.status, led.answer.headers["location"]) == (303, "/repositories"), target
+
+
+def test_a_browser_that_says_it_comes_from_no_address_is_answered(world: Site):
+    ada, wrong = world.as_("ada"), "https://[/users"
+    shown = ada.get("/users/nobody-here", headers={"Referer": wrong}).expect(404)
+    assert shown.one("main a.btn:not(.quiet)")["href"] == "/repositories"
+    for headers in ({"Referer": wrong}, {"HX-Request": "true", "HX-Current-URL": wrong}):
+        nobody = world.as_(None)
+        sent = nobody.post("/users/ada/settings/profile", {}, headers=headers, follow=False)
+        assert sent.status in {204, 303}
+        to = sent.answer.headers.get("hx-redirect") or sent.answer.headers["location"]
+        assert to == "/login?next=%2Frepositories"
 
 
 def test_cookies_are_for_this_host_alone_and_for_no_script_but_two(world: Site):

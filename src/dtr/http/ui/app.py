@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -302,8 +303,9 @@ def _to_login(visit: Visit) -> Response:
     if request.method not in {"GET", "HEAD"}:  # back to the page with the form
         here = visit.back
     if visit.is_partial:
-        shown = urlsplit(request.headers.get("hx-current-url", ""))
-        here = f"{shown.path}?{shown.query}" if shown.query else shown.path or here
+        with contextlib.suppress(ValueError):  # what the header has is no address
+            shown = urlsplit(request.headers.get("hx-current-url", ""))
+            here = f"{shown.path}?{shown.query}" if shown.query else shown.path or here
     parameters: Mapping[str, str] = {"next": here, **({"ended": "1"} if visit.ended else {})}
     to = f"/login?{urlencode(parameters)}"
     if visit.is_partial:  # the script goes there with the whole window

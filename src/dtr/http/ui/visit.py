@@ -415,9 +415,10 @@ class Visit:
     @property
     def back(self) -> str:
         """The page of ours that the visitor came from, else the first one."""
-        referrer = urlsplit(self.request.headers.get("referer", ""))
-        if referrer.netloc == self.request.url.netloc and referrer.path != self.path:
-            return own_address(f"{referrer.path}?{referrer.query}" if referrer.query else referrer.path)
+        with contextlib.suppress(ValueError):  # it is no address
+            referrer = urlsplit(self.request.headers.get("referer", ""))
+            if referrer.netloc == self.request.url.netloc and referrer.path != self.path:
+                return own_address(f"{referrer.path}?{referrer.query}" if referrer.query else referrer.path)
         return "/repositories"
 
     def redirect(
@@ -467,7 +468,10 @@ class Visit:
 
 def own_address(text: str) -> str:
     """An address within this site, for who was told one; the first page when it is none."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "/repositories"
     printable = all(one.isprintable() and one != "\\" for one in text)
     fine = printable and not parts.scheme and not parts.netloc and text.startswith("/") and text[1:2] != "/"
     return text if fine else "/repositories"
