@@ -7,7 +7,7 @@ settings file describes, until it is described while the program runs; where it 
 line in that file make every tag lead nowhere.
 
 A process follows the revision of all this (`dtr.db.revisions`). Secrets are sealed. They are for one place:
-whoever names another has to give them again.
+whoever names another, or leaves TLS, has to give them again.
 """
 
 from __future__ import annotations
@@ -603,15 +603,12 @@ class Backends:
         )
 
     def _backend(self, row: _Row) -> Backend:
-        if row.parameters is None:
-            plain, secrets = plain_and_secret(self._own.parameters)
-        else:
-            plain = json.loads(row.parameters)
-            secrets = json.loads(row.secrets or "{}")
+        own = plain_and_secret(self._own.parameters)[1]
+        secrets = own if row.parameters is None else json.loads(row.secrets or "{}")
         return Backend(
             name=row.name,
             driver=row.driver,
-            parameters=plain,
+            parameters=self._plain(row),
             secrets=tuple(sorted(secrets)),
             place=row.place,
             redirect_seconds=row.redirect_seconds,
@@ -622,6 +619,10 @@ class Backends:
             created_at=row.created_at,
             changed_at=row.changed_at,
         )
+
+    def _plain(self, row: _Row) -> dict[str, Any]:
+        """The parameters of a storage, as JSON has them, without its secrets."""
+        return plain_and_secret(self._own.parameters)[0] if row.parameters is None else json.loads(row.parameters)
 
     async def _prepare(self, name: str, definition: Definition) -> _Prepared:
         """Check a definition, try it out, and seal its secrets. Raises BackendRefused, VaultError."""
@@ -652,6 +653,8 @@ class Backends:
             _check_redirect(definition)
             if kept and before is not None and before.place != parameters.place:
                 raise BackendRefused(f"for another place, {', '.join(sorted(kept))} must be given again")
+            if kept and before is not None and _is_without_tls(given) and not _is_without_tls(self._plain(before)):
+                raise BackendRefused(f"without TLS, {', '.join(sorted(kept))} must be given again")
         except DefinitionInvalid as error:
             raise BackendRefused(_without(str(error), kept)) from None
         except ValueError as error:
@@ -764,6 +767,11 @@ def _check_redirect(definition: Definition) -> None:
     seconds = definition.redirect_seconds
     if seconds is not None and not _SHORTEST_REDIRECT <= seconds <= _LONGEST_REDIRECT:
         raise BackendRefused(f"redirect_seconds: is from {_SHORTEST_REDIRECT} to {_LONGEST_REDIRECT}")
+
+
+def _is_without_tls(parameters: Mapping[str, Any]) -> bool:
+    """Whether what goes to a storage of these parameters can be read on the way, secrets with it."""
+    return any(str(parameters.get(name, "")).startswith("http://") for name in ("endpoint", "auth_url"))
 
 
 def _span(name: str) -> dict[str, str]:

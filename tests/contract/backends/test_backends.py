@@ -443,6 +443,18 @@ async def test_secrets_are_sealed_kept_and_bound_to_their_place(host, make_host,
         assert SECRET not in repr(trial)
 
 
+async def test_secrets_that_went_over_tls_do_not_go_without_it(host, s3):
+    await host.backends.put("cloud", s3())
+    to_tls = "UPDATE storages SET parameters = replace(parameters, 'http://', 'https://') WHERE name = 'cloud'"
+    await host.rooms.change(to_tls)
+    assert (await host.backends.get("cloud")).parameters["endpoint"].startswith("https://")
+    for refusing in (host.backends.put, host.backends.try_out):
+        with pytest.raises(BackendRefused, match="without TLS, secret_key must be given again"):
+            await refusing("cloud", s3(secret_key="kept"))
+    await host.backends.put("cloud", s3())
+    await host.backends.put("cloud", s3(secret_key="kept"))
+
+
 async def test_a_lost_key_of_the_secrets_takes_one_storage_away_not_the_others(
     host, make_host, s3, tmp_path, caplog
 ):
