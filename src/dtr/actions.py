@@ -17,8 +17,6 @@ from dtr.jobs import JobFailed, JobFilter
 from dtr.mirrors import POLL, PUSH, MirroringFailed
 from dtr.registry import PROMOTE, VERIFY, RegistryError
 from dtr.registry.collector import Collected
-from dtr.registry.fsck import Audit
-from dtr.registry.importing import ImportPlan, parse_names
 from dtr.registry.migration import MIGRATE, Move
 from dtr.registry.sweeper import Swept
 from dtr.storage import StorageError
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from dtr.policies import Promotions, Pruning
     from dtr.registry import Collector, Lifetimes, Sweeper
     from dtr.registry.fsck import Fsck
-    from dtr.registry.importing import Import
+    from dtr.registry.importing import Import, ImportPlan
     from dtr.registry.migration import Migration
     from dtr.settings import LiveSettings
     from dtr.signatures import Signatures
@@ -396,6 +394,8 @@ class Actions:
             raise JobFailed(str(error)) from None
 
     async def _check(self, run: Run) -> None:
+        from dtr.registry.fsck import Audit  # this and the next are rare, and large
+
         await self._backends.refresh()  # a storage that was replaced a moment ago is no damage
         fsck = self._audit()
         rate, seconds = _number(run, "rate"), _milliseconds(run, "time")
@@ -428,6 +428,8 @@ class Actions:
             raise JobFailed(f"{damage} findings are damage")
 
     async def _import(self, run: Run) -> None:
+        from dtr.registry.importing import ImportPlan, parse_names
+
         given = run.parameters
         if (await self._live.refresh()).read_only_registry and not _flag(run, "dryRun"):
             run.log("the registry is read-only: nothing comes here", "warning")

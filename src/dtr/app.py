@@ -84,8 +84,6 @@ from dtr.registry import (
     show_signed,
 )
 from dtr.registry.attachments import Attachments
-from dtr.registry.fsck import Fsck
-from dtr.registry.importing import Import
 from dtr.registry.lifetimes import DAY
 from dtr.remotes import Definitions, Remotes
 from dtr.settings import LiveSettings, Values
@@ -109,7 +107,8 @@ if TYPE_CHECKING:
     from dtr.http.types import ASGIApp, Scope
     from dtr.metrics import Metrics
     from dtr.pki import Certificate
-    from dtr.registry.importing import ImportPlan
+    from dtr.registry.fsck import Fsck
+    from dtr.registry.importing import Import, ImportPlan
     from dtr.signer import Signer
     from dtr.storage import Driver
 
@@ -323,6 +322,8 @@ class Application:
 
     def audit(self) -> Fsck:
         """An audit of database and storage."""
+        from dtr.registry.fsck import Fsck
+
         return Fsck(
             self.database,
             self.storage,
@@ -339,6 +340,8 @@ class Application:
 
     def importing(self, plan: ImportPlan) -> Import:
         """An import of what another registry left in a storage."""
+        from dtr.registry.importing import Import
+
         return Import(
             self.database,
             self.storage,

@@ -82,9 +82,10 @@ def test_a_command_imports_no_other() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "later", ["fastapi", "jinja2", "alembic", "grpc", "httpx", "aiobotocore", "asyncpg", "yaml"]
-)
+LATER = "fastapi jinja2 alembic grpc httpx aiobotocore asyncpg yaml dtr.registry.fsck dtr.registry.importing"
+
+
+@pytest.mark.parametrize("later", LATER.split())
 def test_a_server_that_starts_does_not_import_what_it_needs_later_or_never(later: str, started: set[str]) -> None:
     assert later not in started
 
