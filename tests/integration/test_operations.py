@@ -103,9 +103,8 @@ def test_many_that_ask_for_health_wear_nothing_out(server: Server) -> None:
         client.send("GET", "/health").expect(200)
     seconds = time.monotonic() - began
     reads = metric(server, "dtr_database_seconds_count", operation="read") - before
-    assert (
-        reads < 300 + 25 * seconds
-    )  # what looks after jobs, settings and storages reads some fifteen times a second
+    # What looks after jobs, settings and storages reads some fifteen times a second.
+    assert reads < 300 + 25 * seconds
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------

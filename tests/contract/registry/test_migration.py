@@ -347,7 +347,7 @@ async def test_several_sources_a_rate_and_old_objects_that_stay(place: Place):
     old = [await place.location(first), await place.location(second)]
     began = time.monotonic()
     await place.move("default", "third", rate=200_000, keep_source=True).run()
-    assert 0.25 < time.monotonic() - began < 5
+    assert 0.25 < time.monotonic() - began < 30
     assert await place.storages_of_blobs() == {"files"}
     assert await place.tombstones() == []
     for location in old:

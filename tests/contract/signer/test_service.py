@@ -195,7 +195,7 @@ async def test_only_those_with_the_right_certificate_get_in(pair: Pair, port: in
         begin = time.monotonic()
         with pytest.raises(SignerUnavailable):
             await remote.create_key("host/ada/app", "timestamp", "ecdsa")
-        assert time.monotonic() - begin < 8, what
+        assert time.monotonic() - begin < 15, what
         await remote.close()
     # Without any certificate, and without TLS.
     async with aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(ca.read_bytes())) as channel:
@@ -266,7 +266,7 @@ async def test_a_signer_that_is_killed_stopped_and_started_again(pair: Pair, tmp
         begin = time.monotonic()
         with pytest.raises(SignerUnavailable, match="does not answer"):
             await remote.sign(key.id, CONTENT)
-        assert 1 < time.monotonic() - begin < 4
+        assert 1 < time.monotonic() - begin < 10
         os.kill(running.pid, signal.SIGCONT)
         assert (await remote.sign(key.id, CONTENT)).key_id == key.id
         running.kill()
@@ -274,7 +274,7 @@ async def test_a_signer_that_is_killed_stopped_and_started_again(pair: Pair, tmp
         for asked in (remote.sign(key.id, CONTENT), remote.find_key(key.id), remote.check()):
             with pytest.raises(SignerUnavailable):
                 await asked
-        assert time.monotonic() - begin < 6
+        assert time.monotonic() - begin < 15
         running.start()
         until = time.monotonic() + 60
         while True:

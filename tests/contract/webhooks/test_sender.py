@@ -187,7 +187,7 @@ async def test_a_receiver_that_hangs_is_given_up(server: Server):
     server.reply = lambda _: Reply(seconds=30)
     answer = await send(server.url(), Sender(Outside(Addresses(LOOPBACK)), seconds=0.5))
     assert (answer.status, answer.error) == (None, "there was no answer in 0.5 seconds")
-    assert answer.duration < 5000
+    assert answer.duration < 20_000
 
 
 async def test_a_receiver_that_is_not_there(server: Server):

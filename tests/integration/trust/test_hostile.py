@@ -151,9 +151,12 @@ def test_long_paths_cost_no_time(target: tuple[Trust, str, Publisher]) -> None:
         "/v2/" + "/_trust/tuf/targets" * 400,
         f"/v2/{gun}/_trust/tuf/targets" + "/a" * 3000 + ".json",
     ):
-        started = time.monotonic()
-        check(trust.send("GET", path))
-        assert time.monotonic() - started < 1
+        took = []
+        for _ in range(3):  # the machine may be busy with other things
+            started = time.monotonic()
+            check(trust.send("GET", path))
+            took.append(time.monotonic() - started)
+        assert min(took) < 1
 
 
 def test_names_that_no_role_has_are_not_found(
