@@ -5,8 +5,9 @@ Conventions: names in the plural; ``*_at`` is milliseconds since 1970 UTC by the
 digests are text; JSON is text; text compares by bytes on both databases. Whatever may become garbage carries
 ``review_at``: NULL means that something holds it and nobody needs to look; the column is the queue.
 
-The order in which a unit of work locks rows, in every room: uploads, tags (by name), manifests (by digest),
-blobs (by digest), repository_blobs (by digest); several rows of a table in one ``SELECT … ORDER BY … FOR …``.
+The order in which a unit of work locks rows, in every room: used_upload_ids, uploads, tags (by name), manifests
+(by digest), blobs (by digest), repository_blobs (by digest); several rows of a table in one
+``SELECT … ORDER BY … FOR …``.
 """
 
 from __future__ import annotations
@@ -511,6 +512,21 @@ uploads = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
     postgresql_with=_lively,
+)
+
+used_upload_ids = Table(  # of uploads that were announced without a row, and then begun, ended or given up
+    "used_upload_ids",
+    metadata,
+    Column("id", _text, primary_key=True),
+    sqlite_with_rowid=False,
+    postgresql_with=_lively,
+)
+
+shared_keys = Table(  # by chance; made by the process that needs one first
+    "shared_keys",
+    metadata,
+    Column("name", _text, primary_key=True),
+    Column("key", _text, nullable=False),  # hexadecimal
 )
 
 fetches = Table(  # uploads of blobs that come from another registry: who fetches one again goes on with it

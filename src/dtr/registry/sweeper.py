@@ -1,6 +1,8 @@
 """
 The sweeper: gives up uploads that nobody continued, and deletes objects that nothing names any more.
 
+It also forgets ids of uploads that were used and could not be used again by now.
+
 It never waits for a row that somebody else has locked, and works in small batches, so a push does not notice it.
 Several may run; a crash anywhere repeats a deletion that does no harm, because a location is never used again.
 """
@@ -14,13 +16,14 @@ import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, cast, delete, func, select, update
+from sqlalchemy import BigInteger, bindparam, cast, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import Statement, in_list, now
-from dtr.db.schema import gc_objects, uploads
+from dtr.db.schema import gc_objects, uploads, used_upload_ids
 from dtr.registry._links import REPEAT
-from dtr.registry.lifetimes import DAY
+from dtr.registry._upload_ids import first_id
+from dtr.registry.lifetimes import DAY, HOUR
 from dtr.storage import StorageUnavailable, UploadState
 
 if TYPE_CHECKING:
@@ -39,6 +42,9 @@ _PATIENCE_SECONDS, _SILENT_SECONDS = 5.0, 60.0
 ALERT_AFTER = 10
 """A deletion that failed so often is worth an alert."""
 _MINUTE = 60_000
+_IDS_BATCH = 1000
+_CLOCKS_MS = HOUR
+"""How far the clocks of two hosts may be apart."""
 
 _EXPIRED = Statement(
     select(uploads.c.id)
@@ -58,6 +64,14 @@ _BURY_UPLOADS = Statement(
     .on_conflict_do_nothing()
 )
 _DELETE_UPLOADS = Statement(delete(uploads).where(in_list(uploads.c.id, "ids")))
+_OLD_IDS = Statement(  # that could not be used again if they were forgotten
+    select(used_upload_ids.c.id)
+    .where(used_upload_ids.c.id < bindparam("first"), ~exists().where(uploads.c.id == used_upload_ids.c.id))
+    .order_by(used_upload_ids.c.id)
+    .limit(_IDS_BATCH)
+    .with_for_update(skip_locked=True)
+)
+_FORGET_IDS = Statement(delete(used_upload_ids).where(in_list(used_upload_ids.c.id, "ids")))
 _DUE = Statement(
     select(gc_objects.c.location, gc_objects.c.driver_state, gc_objects.c.size, gc_objects.c.attempts)
     .where(gc_objects.c.delete_after <= now())
@@ -102,12 +116,13 @@ _FAILED = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a round did; `size` in bytes of the objects that were deleted."""
+    """What a round did; `size` in bytes of the objects that were deleted, `ids` of uploads that were forgotten."""
 
     uploads: int = 0
     objects: int = 0
     size: int = 0
     failures: int = 0
+    ids: int = 0
 
     def __add__(self, other: Swept) -> Swept:
         return Swept(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
@@ -115,7 +130,7 @@ class Swept:
     @property
     def is_full(self) -> bool:
         """Whether there is probably more to do at once."""
-        return self.uploads == _BATCH or self.objects + self.failures == _BATCH
+        return self.uploads == _BATCH or self.objects + self.failures == _BATCH or self.ids == _IDS_BATCH
 
 
 class _Due(NamedTuple):
@@ -167,13 +182,16 @@ class Sweeper:
         return Swept() if row is None else Swept(row[0], row[1], row[2])
 
     async def sweep(self) -> Swept:
-        """One round: a batch of uploads, a batch of objects."""
+        """One round: a batch of uploads, or of ids when there are none, and a batch of objects."""
         given_up = await self._database.unit(_give_up)
+        ids = 0 if given_up else await self._database.unit(_forget_ids)
         by_storage: dict[str, list[_Due]] = {}
         for one in await self._database.unit(_claim):
             by_storage.setdefault(one.storage, []).append(one)
         # No storage waits for another one.
-        swept = sum(await asyncio.gather(*(self._delete(some) for some in by_storage.values())), Swept(given_up))
+        swept = sum(
+            await asyncio.gather(*(self._delete(some) for some in by_storage.values())), Swept(given_up, ids=ids)
+        )
         if given_up or swept.objects:
             _log.info("swept", extra={"uploads": given_up, "objects": swept.objects, "bytes": swept.size})
         return swept
@@ -220,6 +238,13 @@ async def _give_up(tx: Transaction) -> int:
     if ids:
         await tx.execute(_BURY_UPLOADS, ids=ids)
         await tx.execute(_DELETE_UPLOADS, ids=ids)
+    return len(ids)
+
+
+async def _forget_ids(tx: Transaction) -> int:
+    ids = [row[0] for row in await tx.fetch_all(_OLD_IDS, first=first_id(time.time() - _CLOCKS_MS / 1000))]
+    if ids:
+        await tx.execute(_FORGET_IDS, ids=ids)
     return len(ids)
 
 

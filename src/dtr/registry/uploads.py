@@ -6,6 +6,11 @@ any host goes on from it. The location of the bytes is in the row before the fir
 whatever happens, something knows what to clean up. Bytes become a blob in one transaction, after they are
 durable and their digest is right; nothing is copied then.
 
+One that is merely announced has no row: its id (`dtr.registry._upload_ids`) tells that it was given out here, for
+which repository and until when. The row comes with the first request that brings bytes, before they are written;
+where all come at once and are few, none ever does. Such an id is used once: whoever begins, ends or gives up a
+session without a row writes its id down, and the primary key decides between two of them.
+
 One request at a time has its *turn* at a session; a second one is refused before it writes anything, because a
 store that is told to write the same part twice keeps the later one, whoever sent it. A storage with real files
 takes the fast path (`LocalFiles`): threads move bytes from the socket to the file and hash them on the way, and
@@ -20,6 +25,8 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
+import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -27,12 +34,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import BigInteger, bindparam, delete, exists, or_, select, update
+from sqlalchemy import BigInteger, and_, bindparam, delete, exists, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import DatabaseBusy, DatabaseError, DatabaseUnavailable, Statement, now
-from dtr.db.schema import blob_contents, blobs, gc_objects, repositories, repository_blobs, uploads
+from dtr.db.schema import (
+    blob_contents,
+    blobs,
+    gc_objects,
+    repositories,
+    repository_blobs,
+    shared_keys,
+    uploads,
+    used_upload_ids,
+)
 from dtr.oci import Digest
+from dtr.registry import _upload_ids
 from dtr.registry._links import REPEAT, bury, link
 from dtr.registry.errors import (
     BlobTooLarge,
@@ -63,7 +80,9 @@ T = TypeVar("T")
 
 SMALL = 64 * 1024
 """Bodies up to so many bytes are taken in one piece: a thread would cost more than they do."""
+_NOWHERE = UploadState("")
 _KEPT_HASHERS = 1024
+_KEY_BYTES = 32
 _LEASE_SECONDS = 60
 _BEAT_SECONDS = 20
 
@@ -99,6 +118,24 @@ _columns = (uploads.c.driver_state, uploads.c.algorithm, uploads.c.digest)
 _me = bindparam("me", type_=uploads.c.writer.type)
 _lease = bindparam("lease", type_=BigInteger)
 _FIND = Statement(select(*_columns).where(*_lives, uploads.c.expires_at > now()))
+_FIND_ANNOUNCED = Statement(  # no row: its id was never used; no session: it came to its end
+    select(*_columns)
+    .select_from(used_upload_ids)
+    .outerjoin(uploads, and_(uploads.c.id == used_upload_ids.c.id, *_lives, uploads.c.expires_at > now()))
+    .where(used_upload_ids.c.id == bindparam("which"))
+)
+_USE_ID = Statement(
+    insert(used_upload_ids)
+    .from_select(
+        ["id"],
+        select(bindparam("which", type_=used_upload_ids.c.id.type))
+        .where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None))
+        .with_for_update(read=True, key_share=True),
+    )
+    .on_conflict_do_nothing()
+)
+_KEY = Statement(select(shared_keys.c.key).where(shared_keys.c.name == "uploads"))
+_MAKE_KEY = Statement(insert(shared_keys).values(name="uploads", key=bindparam("made")).on_conflict_do_nothing())
 _CLAIM = Statement(
     update(uploads)
     .where(
@@ -231,7 +268,11 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A session: `state` is how far it came; `digest` is of these bytes, None when nobody has computed it."""
+    """
+    A session: `state` is how far it came; `digest` is of these bytes, None when nobody has computed it.
+
+    One that was announced and not begun has no location.
+    """
 
     id: str
     repository: int
@@ -243,6 +284,11 @@ class Upload:
     def offset(self) -> int:
         """How many bytes came."""
         return self.state.offset
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has a row."""
+        return bool(self.state.location)
 
 
 @dataclass(slots=True)
@@ -294,49 +340,56 @@ class Uploads:
         self._inline_limit = min(inline_limit, SMALL)
         # Hash contexts cannot be stored. Whoever continues in another process hashes what is there again.
         self._hashers: OrderedDict[str, _Hasher] = OrderedDict()
+        self._key: bytes | None = None
+
+    async def announce(self, repository: int) -> Upload:
+        """A new session that is not begun, hashed by SHA-256. Whether the repository is there is not asked."""
+        until = time.time() + self._lifetimes.upload_ttl / 1000
+        number = _upload_ids.make_id(self._key or await self._find_key(), repository, int(until))
+        return Upload(number, repository, _NOWHERE, "sha256", None)
 
     async def start(self, repository: int, account: str | None, algorithm: str = "sha256") -> Upload:
-        """A new session of `account` (None: anonymous). Raises RepositoryUnknown."""
+        """A new session of `account` (None: anonymous), with a row. Raises RepositoryUnknown."""
         state = await self._storage.create_upload(await self._new_location(repository))
         upload = Upload(str(uuid.uuid4()), repository, state, algorithm, None)
-
-        async def work(tx: Transaction) -> bool:
-            made = await tx.execute(
-                _INSERT,
-                id=upload.id,
-                repository=repository,
-                account=account,
-                location=state.location,
-                driver_state=state.encode(),
-                offset=0,
-                algorithm=algorithm,
-                ttl=self._lifetimes.upload_ttl,
-            )
-            return made > 0
-
-        if not await self._database.unit(work, durable=not self._storage.has_files(state.location)):
+        if not await self._database.unit(
+            lambda tx: self._insert(tx, upload, account), durable=not self._storage.has_files(state.location)
+        ):
             raise RepositoryUnknown(str(repository))
         return upload
 
     async def get(self, repository: int, upload: str) -> Upload:
         """The session. Raises UploadUnknown."""
-        row = await self._database.fetch_one(_FIND, which=upload, repository=repository)
-        if row is None:
+        if not _upload_ids.is_made(upload):
+            row = await self._database.fetch_one(_FIND, which=upload, repository=repository)
+        else:
+            row = await self._database.fetch_one(_FIND_ANNOUNCED, which=upload, repository=repository)
+            if row is None:
+                key = self._key or await self._find_key()
+                if _upload_ids.is_good(key, repository, upload, time.time()):
+                    return Upload(upload, repository, _NOWHERE, "sha256", None)
+        if row is None or row[0] is None:
             raise UploadUnknown(upload)
         return _upload(upload, repository, row)
 
-    async def append(self, upload: Upload, body: Body, *, start: int | None = None) -> Upload:
+    async def append(
+        self, upload: Upload, body: Body, *, start: int | None = None, account: str | None = None
+    ) -> Upload:
         """
         Take what a client sends; the session as it is then.
 
-        `start` is the position that the client gave. Raises UploadOutOfOrder, UploadOccupied, UploadUnknown,
-        BlobTooLarge, BodyFailed (what came is kept) and StorageError.
+        `start` is the position that the client gave; a session that is begun with this is one of `account`. Raises
+        UploadOutOfOrder, UploadOccupied, UploadUnknown, BlobTooLarge, BodyFailed (what came is kept) and
+        StorageError.
         """
+        upload = await self._begun(upload, account)
         async with self._turn(upload) as turn:
             await self._append(turn, body, start, is_last=True)
             return turn.upload
 
-    async def finish(self, upload: Upload, digest: Digest, body: Body, *, start: int | None = None) -> int:
+    async def finish(
+        self, upload: Upload, digest: Digest, body: Body, *, start: int | None = None, account: str | None = None
+    ) -> int:
         """
         Take the last bytes, and make all of them the blob `digest` of the repository; its size.
 
@@ -346,6 +399,7 @@ class Uploads:
         try:
             if upload.offset == 0 and not start and self._fits_inline(body):
                 return await self._store_inline(upload.repository, upload, digest, body)
+            upload = await self._begun(upload, account)
             async with self._turn(upload) as turn:
                 # Not with files: whoever opens one while another takes its place has a turn, too. There the
                 # offset in the row decides before anything gets its name.
@@ -382,6 +436,8 @@ class Uploads:
         """End the session; its bytes go. Raises UploadUnknown."""
 
         async def work(tx: Transaction) -> None:
+            if not upload.is_begun and await _use(tx, upload):
+                return
             row = await tx.fetch_one(_CANCEL, which=upload.id, repository=upload.repository)
             if row is None:
                 raise UploadUnknown(upload.id)
@@ -389,6 +445,38 @@ class Uploads:
 
         await _to_its_end(self._database.unit(work))
         self._hashers.pop(upload.id, None)
+
+    async def _insert(self, tx: Transaction, upload: Upload, account: str | None) -> bool:
+        made = await tx.execute(
+            _INSERT,
+            id=upload.id,
+            repository=upload.repository,
+            account=account,
+            location=upload.state.location,
+            driver_state=upload.state.encode(),
+            offset=0,
+            algorithm=upload.algorithm,
+            ttl=self._lifetimes.upload_ttl,
+        )
+        return made > 0
+
+    async def _begun(self, upload: Upload, account: str | None) -> Upload:
+        """The session with a row, perhaps one that another request made just now. Raises UploadUnknown."""
+        if upload.is_begun:
+            return upload
+        state = await self._storage.create_upload(await self._new_location(upload.repository))
+        begun = replace(upload, state=state)
+
+        async def work(tx: Transaction) -> bool:
+            return await _use(tx, upload) and await self._insert(tx, begun, account)
+
+        durable = not self._storage.has_files(state.location)
+        if await _to_its_end(self._database.unit(work, durable=durable)):
+            return begun
+        found = await self.get(upload.repository, upload.id)
+        if not found.is_begun:  # the repository is gone
+            raise UploadUnknown(upload.id)
+        return found
 
     async def _append(self, turn: _Turn, body: Body, start: int | None, *, is_last: bool = False) -> None:
         """Take a body, and note how far the session came. With `is_last` the turn ends with that."""
@@ -443,7 +531,10 @@ class Uploads:
             if upload is None:
                 if await tx.fetch_one(_LOCK_REPOSITORY, repository=repository) is None:
                     raise RepositoryUnknown(str(repository))
-            elif not await tx.execute(_CONSUME_EMPTY, which=upload.id, repository=repository):
+            elif not (
+                (not upload.is_begun and await _use(tx, upload))
+                or await tx.execute(_CONSUME_EMPTY, which=upload.id, repository=repository)
+            ):
                 if await tx.fetch_one(_FIND, which=upload.id, repository=repository) is not None:
                     raise UploadOccupied(upload.id)
                 raise UploadUnknown(upload.id)
@@ -738,10 +829,26 @@ class Uploads:
             namespace = row[0] if row else None
         return self._storage.new_location(namespace)
 
+    async def _find_key(self) -> bytes:
+        """The key of ids, which all processes share."""
+        row = await self._database.fetch_one(_KEY)
+        if row is None:
+            made = secrets.token_hex(_KEY_BYTES)
+            await self._database.unit(lambda tx: tx.execute(_MAKE_KEY, made=made))  # unless another one is first
+            row = await self._database.fetch_one(_KEY)
+        assert row is not None
+        self._key = bytes.fromhex(row[0])
+        return self._key
+
     def _remember(self, upload: Upload, hasher: _Hasher) -> None:
         self._hashers[upload.id] = hasher
         while len(self._hashers) > _KEPT_HASHERS:
             self._hashers.popitem(last=False)
+
+
+async def _use(tx: Transaction, upload: Upload) -> bool:
+    """Whether the id of a session without a row was used by nobody before."""
+    return await tx.execute(_USE_ID, which=upload.id, repository=upload.repository) > 0
 
 
 def _upload(number: str, repository: int, row: Row) -> Upload:

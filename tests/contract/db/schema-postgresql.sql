@@ -691,6 +691,12 @@ CREATE TABLE settings (
     CONSTRAINT pk_settings PRIMARY KEY (name)
 );
 
+CREATE TABLE shared_keys (
+    name text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    CONSTRAINT pk_shared_keys PRIMARY KEY (name)
+);
+
 CREATE TABLE signature_proofs (
     repository_id bigint NOT NULL,
     subject text COLLATE "C" NOT NULL,
@@ -1011,6 +1017,11 @@ CREATE TABLE usage_deltas (
 ) WITH (autovacuum_vacuum_scale_factor=0.02);
 
 CREATE INDEX ix_usage_deltas_scope ON public.usage_deltas USING btree (scope);
+
+CREATE TABLE used_upload_ids (
+    id text COLLATE "C" NOT NULL,
+    CONSTRAINT pk_used_upload_ids PRIMARY KEY (id)
+) WITH (autovacuum_vacuum_scale_factor=0.02);
 
 CREATE TABLE user_settings (
     account_id text COLLATE "C" NOT NULL,

@@ -735,6 +735,12 @@ CREATE TABLE settings (
     CONSTRAINT pk_settings PRIMARY KEY (name)
 );
 
+CREATE TABLE shared_keys (
+    name TEXT NOT NULL,
+    "key" TEXT NOT NULL,
+    CONSTRAINT pk_shared_keys PRIMARY KEY (name)
+);
+
 CREATE TABLE signature_proofs (
     repository_id BIGINT NOT NULL,
     subject TEXT NOT NULL,
@@ -1077,6 +1083,14 @@ CREATE TABLE usage_deltas (
 );
 
 CREATE INDEX ix_usage_deltas_scope ON usage_deltas (scope);
+
+CREATE TABLE used_upload_ids (
+    id TEXT NOT NULL,
+    CONSTRAINT pk_used_upload_ids PRIMARY KEY (id)
+)
+ WITHOUT ROWID
+
+;
 
 CREATE TABLE user_settings (
     account_id TEXT NOT NULL,

@@ -26,6 +26,7 @@ from dtr.registry import (
     RepositoryExists,
     RepositoryUnknown,
     TagImmutable,
+    Upload,
     UploadOccupied,
     UploadOutOfOrder,
     UploadUnknown,
@@ -118,14 +119,20 @@ class Client:
 
     async def upload(self, repository: int) -> None:
         content = self._choose.choice(self._world.contents)
-        upload = await self._host.uploads.start(repository, None)
+        upload = await self._begin(repository)
         upload = await self._host.uploads.append(upload, make_body(content[:10]))
         await self._host.uploads.finish(upload, Digest.of(content), make_body(content[10:]))
+
+    async def _begin(self, repository: int) -> Upload:
+        uploads = self._host.uploads
+        if self._choose.random() < 0.7:  # most as clients do
+            return await uploads.announce(repository)
+        return await uploads.start(repository, None)
 
     async def quarrel(self, repository: int) -> None:
         """Several requests at once on one session."""
         content = self._choose.choice(self._world.contents)
-        upload = await self._host.uploads.start(repository, None)
+        upload = await self._begin(repository)
         outcomes = await asyncio.gather(
             self._host.uploads.append(upload, make_body(content[:20])),
             self._host.uploads.finish(upload, Digest.of(content), make_body(content)),
@@ -153,7 +160,7 @@ class Client:
         await self._host.manifests.list_referrers(path, found.digest, limit=5)
 
     async def abandon(self, repository: int) -> None:
-        upload = await self._host.uploads.start(repository, None)
+        upload = await self._begin(repository)
         await self._host.uploads.append(upload, make_body(b"abandoned"))
         if self._choose.random() < 0.5:
             await self._host.uploads.cancel(upload)

@@ -29,7 +29,7 @@ def chunked(content: bytes):
 
 async def push(rooms: Rooms, repository: int, content: bytes, body=None) -> Digest:
     digest = Digest.of(content)
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.announce(repository)
     await rooms.uploads.finish(upload, digest, body or make_body(content))
     return digest
 
@@ -60,7 +60,7 @@ async def test_a_larger_one_and_one_of_unknown_length_have_an_object(rooms: Room
 async def test_it_is_stored_by_one_unit_of_work(rooms: Rooms):
     repository = await rooms.make_repository()
     content = os.urandom(1000)
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.announce(repository)
     counter = Counter().watch(rooms.database)
     await rooms.uploads.finish(upload, Digest.of(content), make_body(content))
     assert counter.seen == (0, 1)
@@ -71,7 +71,7 @@ async def test_it_is_stored_by_one_unit_of_work(rooms: Rooms):
 
 async def test_a_wrong_digest_ends_the_session_and_leaves_nothing(rooms: Rooms):
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.announce(repository)
     with pytest.raises(DigestMismatch):
         await rooms.uploads.finish(upload, Digest.of(b"other"), make_body(b"content"))
     with pytest.raises(DigestMismatch):
@@ -81,7 +81,7 @@ async def test_a_wrong_digest_ends_the_session_and_leaves_nothing(rooms: Rooms):
 
 async def test_a_repeated_end_is_a_success_and_an_unknown_session_is_none(rooms: Rooms):
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.announce(repository)
     digest = Digest.of(b"content")
     for _ in range(2):
         assert await rooms.uploads.finish(upload, digest, make_body(b"content")) == 7
@@ -91,7 +91,7 @@ async def test_a_repeated_end_is_a_success_and_an_unknown_session_is_none(rooms:
 
 async def test_a_deleted_repository_takes_none(rooms: Rooms):
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.announce(repository)
     await rooms.repositories.delete("acme/app")
     with pytest.raises(UploadUnknown):
         await rooms.uploads.finish(upload, Digest.of(b"content"), make_body(b"content"))
@@ -157,7 +157,7 @@ async def test_many_at_once_all_succeed_and_are_stored_once(rooms: Rooms):
 
 async def test_bytes_of_a_request_that_was_overtaken_are_reclaimed(rooms: Rooms):
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.announce(repository)
     slow = SlowBody()
     appending = asyncio.create_task(rooms.uploads.append(upload, slow.body))
     await slow.send(b"never to be used")
@@ -175,7 +175,7 @@ async def test_bytes_of_a_request_that_was_overtaken_are_reclaimed(rooms: Rooms)
 
 async def test_a_session_that_has_bytes_is_not_overtaken(rooms: Rooms):
     repository = await rooms.make_repository()
-    empty = await rooms.uploads.start(repository, None)
+    empty = await rooms.uploads.announce(repository)
     await rooms.uploads.append(empty, make_body(b"bytes"))
     with pytest.raises(UploadOccupied):
         await rooms.uploads.finish(empty, Digest.of(b"content"), make_body(b"content"))

@@ -197,10 +197,11 @@ class Registry(RuleBasedStateMachine):
 
     # --- uploads ---------------------------------------------------------------------------------------------
 
-    @rule(path=paths)
-    def start_upload(self, path: str) -> None:
+    @rule(path=paths, announced=st.booleans())
+    def start_upload(self, path: str, announced: bool) -> None:
         if (repository := self.repositories.get(path)) is not None:
-            upload = self.wait(self.host.uploads.start(repository.number, None))
+            uploads, number = self.host.uploads, repository.number
+            upload = self.wait(uploads.announce(number) if announced else uploads.start(number, None))
             self.sessions.append(Session(upload, path, repository))
 
     @rule(data=st.data(), size=st.integers(0, 7), start=st.none() | st.integers(0, 9))

@@ -33,7 +33,9 @@ SIZES = [0, 1, SMALL, SMALL + 1, 3 * MIB + 7]
 
 async def begin(rooms: Rooms, path: str = "acme/app", **how):
     repository = await rooms.make_repository(path)
-    return repository, await rooms.uploads.start(repository, None, **how)
+    if how:
+        return repository, await rooms.uploads.start(repository, None, **how)
+    return repository, await rooms.uploads.announce(repository)  # as clients do
 
 
 def pieces(content: bytes, size: int = 256 * 1024) -> list[bytes]:
@@ -769,7 +771,7 @@ async def test_an_expired_session_is_not_found_and_is_reclaimed(stored: Rooms):
 
 async def test_bytes_prolong_a_session(make_rooms):
     rooms = make_rooms(lifetimes=Lifetimes(upload_ttl=3_600_000))
-    _repository, upload = await begin(rooms)
+    upload = await rooms.uploads.start(await rooms.make_repository(), None)
     await rooms.change("UPDATE uploads SET expires_at = expires_at - 3000000")
     ((before,),) = await rooms.query("SELECT expires_at FROM uploads")
     await rooms.uploads.append(upload, make_body(b"x"))

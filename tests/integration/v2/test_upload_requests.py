@@ -270,5 +270,25 @@ def test_ids_of_uploads_cannot_be_guessed(client: Client, repository: str) -> No
     found = {client.start_upload(repository).rpartition("/")[2] for _ in range(10)}
     assert len(found) == 10
     assert all(
-        re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", one) for one in found
+        re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", one) for one in found
     )
+    known = found.pop()
+    for place in (0, 9, 15, 20, 35):
+        changed = known[:place] + ("1" if known[place] == "0" else "0") + known[place + 1 :]
+        answer = client.call("PATCH", f"/v2/{repository}/blobs/uploads/{changed}", b"abc").expect(404)
+        assert answer.codes == ["BLOB_UPLOAD_UNKNOWN"]
+
+
+def test_an_upload_that_did_not_begin_is_cancelled_like_any_other(client: Client, repository: str) -> None:
+    location = client.start_upload(repository)
+    client.call("GET", location).expect(204)
+    client.call("DELETE", location).expect(204)
+    for method, path in (
+        ("GET", location),
+        ("PATCH", location),
+        ("PUT", f"{location}?digest={digest_of(b'abc')}"),
+        ("DELETE", location),
+    ):
+        assert client.call(method, path, b"abc" if method in {"PATCH", "PUT"} else None).codes == [
+            "BLOB_UPLOAD_UNKNOWN"
+        ]

@@ -470,7 +470,10 @@ class RegistryAPI:
         algorithm = query.get("digest-algorithm", ["sha256"])[0]
         if algorithm not in Digest.ALGORITHMS:
             raise DigestInvalid(algorithm)
-        upload = await self._uploads.start(repository, request.claims.account_id, algorithm)
+        if algorithm == "sha256":
+            upload = await self._uploads.announce(repository)
+        else:
+            upload = await self._uploads.start(repository, request.claims.account_id, algorithm)
         headers = self._upload_headers(request, upload)
         if self._options.chunk_minimum:
             headers.append((b"oci-chunk-min-length", b"%d" % self._options.chunk_minimum))
@@ -501,7 +504,9 @@ class RegistryAPI:
     async def _append_upload(self, request: Request) -> None:
         upload = await self._upload(request)
         body = RequestBody(request.scope, request.receive)
-        upload = await self._uploads.append(upload, body, start=_chunk_start(request, body))
+        upload = await self._uploads.append(
+            upload, body, start=_chunk_start(request, body), account=request.claims.account_id
+        )
         await respond(request, 202, b"", self._upload_headers(request, upload))
 
     async def _finish_upload(self, request: Request) -> None:
@@ -511,7 +516,9 @@ class RegistryAPI:
             raise Refused(400, "DIGEST_INVALID", "the digest of the blob is missing")
         digest = Digest.parse(query["digest"][0])
         body = RequestBody(request.scope, request.receive)
-        await self._uploads.finish(upload, digest, body, start=_chunk_start(request, body))
+        await self._uploads.finish(
+            upload, digest, body, start=_chunk_start(request, body), account=request.claims.account_id
+        )
         await self._answer_blob(request, digest)
 
     async def _cancel_upload(self, request: Request) -> None:

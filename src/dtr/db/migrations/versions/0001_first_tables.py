@@ -516,6 +516,21 @@ def upgrade() -> None:
     op.create_index(op.f("ix_uploads_repository_id"), "uploads", ["repository_id"], unique=False)
 
     op.create_table(
+        "used_upload_ids",
+        sa.Column("id", text, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_used_upload_ids")),
+        sqlite_with_rowid=False,
+        postgresql_with=lively,
+    )
+
+    op.create_table(
+        "shared_keys",
+        sa.Column("name", text, nullable=False),
+        sa.Column("key", text, nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_shared_keys")),
+    )
+
+    op.create_table(
         "manifest_references",
         sa.Column("repository_id", sa.BigInteger(), nullable=False),
         sa.Column("manifest", text, nullable=False),
@@ -1646,6 +1661,8 @@ def downgrade() -> None:
     op.drop_table("tag_origins")
     op.drop_table("tags")
     op.drop_table("manifest_references")
+    op.drop_table("shared_keys")
+    op.drop_table("used_upload_ids")
     op.drop_table("uploads")
     op.drop_table("team_members")
     op.drop_table("repository_grants")

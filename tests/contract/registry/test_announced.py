@@ -1,0 +1,299 @@
+"""Uploads that are announced and not begun: nothing is written for them, and they are sessions like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+from tests.support.invariants import assert_invariants
+from tests.support.rooms import Counter, Rooms, SlowBody, make_body
+
+from dtr.db import DatabaseUnavailable
+from dtr.oci import Digest
+from dtr.registry import (
+    SMALL,
+    BodyFailed,
+    DigestMismatch,
+    Lifetimes,
+    UploadOccupied,
+    UploadOutOfOrder,
+    UploadUnknown,
+    _upload_ids,
+    sweeper,
+)
+
+LIMIT = 16 * 1024
+WHOLE = [100, SMALL, SMALL + 1]
+"""Sizes of bodies: a row, an object at once, an object by way of a file or of pieces."""
+
+
+@pytest.fixture(params=["memory", "filesystem", "s3"])
+def rooms(request: pytest.FixtureRequest, make_rooms) -> Rooms:
+    """Rooms over three storages and both databases, which keep small blobs as rows."""
+    return make_rooms(request.param, inline_limit=LIMIT)
+
+
+async def is_unknown(rooms: Rooms, upload) -> bool:
+    """Whether every request is told that there is no such session, also one that looked before it ended."""
+    content = os.urandom(10)
+    for work in (
+        rooms.upload_again(upload),
+        rooms.uploads.append(upload, make_body(b"more")),
+        rooms.uploads.finish(upload, Digest.of(content), make_body(content)),
+        rooms.uploads.finish(upload, Digest.of(content), make_body(content, length=-1)),
+        rooms.uploads.cancel(upload),
+    ):
+        with pytest.raises(UploadUnknown):
+            await work
+    return True
+
+
+async def test_announcing_writes_nothing_and_asks_nothing(rooms: Rooms):
+    repository = await rooms.make_repository()
+    await rooms.uploads.announce(repository)  # the first one of a process needs the key
+    counter = Counter().watch(rooms.database)
+    await rooms.uploads.announce(repository)
+    assert counter.seen == (0, 0)
+    assert await rooms.count("uploads") == await rooms.count("used_upload_ids") == 0
+    assert await rooms.locations() == []
+
+
+async def test_a_small_blob_costs_one_look_and_one_unit_altogether(rooms: Rooms):
+    repository = await rooms.make_repository()
+    await rooms.uploads.announce(repository)
+    counter = Counter().watch(rooms.database)
+    upload = await rooms.upload_again(await rooms.uploads.announce(repository))
+    await rooms.uploads.finish(upload, Digest.of(b"content"), make_body(b"content"))
+    assert counter.seen == (1, 1)
+
+
+@pytest.mark.parametrize("size", WHOLE)
+async def test_another_process_knows_it_and_takes_its_bytes(rooms: Rooms, size: int):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    content = os.urandom(size)
+    digest = Digest.of(content)
+    host = rooms.another(inline_limit=LIMIT)
+    seen = await host.upload_again(upload)
+    assert (seen.offset, seen.algorithm, seen.is_begun) == (0, "sha256", False)
+    assert await host.uploads.finish(seen, digest, make_body(content)) == size
+    assert await rooms.read("acme/app", digest) == content
+    assert await is_unknown(rooms, upload)
+    assert await rooms.count("uploads") == 0
+    await assert_invariants(rooms)
+
+
+async def test_the_first_bytes_begin_it_and_another_process_goes_on(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    await rooms.uploads.append(upload, make_body(b"one "), account="ada")
+    assert await rooms.query("SELECT id, account_id FROM uploads") == [(upload.id, "ada")]
+    host = rooms.another()
+    seen = await host.upload_again(upload)
+    assert (seen.offset, seen.is_begun) == (4, True)
+    await host.uploads.append(upload, make_body(b"two "), start=4)  # as it was seen before it had begun
+    digest = Digest.of(b"one two three")
+    await rooms.uploads.finish(await rooms.upload_again(upload), digest, make_body(b"three"))
+    assert await rooms.read("acme/app", digest) == b"one two three"
+    assert await is_unknown(rooms, upload)
+    await assert_invariants(rooms)
+
+
+async def test_a_first_chunk_that_begins_later_is_refused_and_it_goes_on(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    with pytest.raises(UploadOutOfOrder):
+        await rooms.uploads.append(upload, make_body(b"late"), start=5)
+    upload = await rooms.uploads.append(await rooms.upload_again(upload), make_body(b"first"), start=0)
+    assert upload.offset == 5
+
+
+@pytest.mark.parametrize("size", WHOLE)
+async def test_a_wrong_digest_ends_it_and_leaves_nothing(rooms: Rooms, size: int):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    with pytest.raises(DigestMismatch):
+        await rooms.uploads.finish(upload, Digest.of(b"other"), make_body(os.urandom(size)))
+    assert await is_unknown(rooms, upload)
+    await rooms.sweeper.sweep()
+    assert await rooms.count("blobs") == await rooms.count("uploads") == 0
+    assert await rooms.locations() == []
+
+
+@pytest.mark.parametrize("size", WHOLE)
+async def test_a_body_that_breaks_off_does_not_end_it(rooms: Rooms, size: int):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    content = os.urandom(size)
+    with pytest.raises(BodyFailed):
+        await rooms.uploads.finish(upload, Digest.of(content), make_body(content[:50], length=size, cut=True))
+    upload = await rooms.upload_again(upload)
+    assert await rooms.uploads.finish(upload, Digest.of(content), make_body(content[upload.offset :])) == size
+    assert await rooms.read("acme/app", Digest.of(content)) == content
+
+
+async def test_one_that_was_cancelled_is_unknown(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    await rooms.another().uploads.cancel(upload)
+    assert await is_unknown(rooms, upload)
+    assert await rooms.count("gc_objects") == 0, "there is nothing to delete"
+    begun = await rooms.uploads.announce(repository)
+    await rooms.uploads.append(begun, make_body(b"bytes"))
+    await rooms.uploads.cancel(begun)  # as it was seen before
+    assert await is_unknown(rooms, begun)
+    await assert_invariants(rooms)
+
+
+async def test_it_is_good_for_its_repository_alone(rooms: Rooms):
+    mine, other = await rooms.make_repository(), await rooms.make_repository("acme/other")
+    upload = await rooms.uploads.announce(mine)
+    with pytest.raises(UploadUnknown):
+        await rooms.uploads.get(other, upload.id)
+    await rooms.uploads.append(upload, make_body(b"bytes"))
+    with pytest.raises(UploadUnknown):
+        await rooms.uploads.get(other, upload.id)
+    assert (await rooms.uploads.get(mine, upload.id)).offset == 5
+
+
+async def test_one_that_nobody_announced_is_unknown(rooms: Rooms):
+    repository = await rooms.make_repository()
+    forged = _upload_ids.make_id(b"another key", repository, int(time.time()) + 3600)
+    with pytest.raises(UploadUnknown):
+        await rooms.uploads.get(repository, forged)
+
+
+async def test_it_expires(make_rooms):
+    rooms = make_rooms(lifetimes=Lifetimes(upload_ttl=0))
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    with pytest.raises(UploadUnknown):
+        await rooms.upload_again(upload)
+
+
+async def test_a_deleted_repository_takes_none(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    await rooms.repositories.delete("acme/app")
+    again = await rooms.make_repository()
+    with pytest.raises(UploadUnknown):
+        await rooms.uploads.finish(upload, Digest.of(b"content"), make_body(b"content"))
+    with pytest.raises(UploadUnknown):
+        await rooms.uploads.append(upload, make_body(b"content"))
+    with pytest.raises(UploadUnknown):
+        await rooms.uploads.get(again, upload.id)
+    assert await rooms.count("blobs") == await rooms.count("uploads") == await rooms.count("used_upload_ids") == 0
+
+
+async def test_it_begins_in_the_storage_that_its_namespace_has_by_then(make_rooms):
+    rooms = make_rooms()
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    await rooms.storage.put("fast", rooms.storage.driver("default"))
+    rooms.storage.assigned = {(await rooms.query("SELECT namespace_id FROM repositories"))[0][0]: "fast"}
+    upload = await rooms.uploads.append(upload, make_body(b"bytes"))
+    assert upload.state.location.startswith("fast:")
+
+
+async def test_of_two_that_end_it_one_does(rooms: Rooms):
+    repository = await rooms.make_repository()
+    hosts = [rooms, rooms.another(inline_limit=LIMIT)]
+    for _ in range(10):
+        upload = await rooms.uploads.announce(repository)
+        contents = [os.urandom(10), os.urandom(10)]
+        outcomes = await asyncio.gather(
+            *(
+                host.uploads.finish(upload, Digest.of(one), make_body(one))
+                for host, one in zip(hosts, contents, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        assert sorted(map(type, outcomes), key=str) == [UploadUnknown, int]
+    assert await rooms.count("blobs") == 10
+    await assert_invariants(rooms)
+
+
+async def test_of_two_that_begin_it_one_is_refused_until_the_other_is_done(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    slow = SlowBody()
+    appending = asyncio.create_task(rooms.uploads.append(upload, slow.body))
+    await slow.send(b"mine")
+    with pytest.raises(UploadOccupied):
+        await rooms.another().uploads.append(upload, make_body(b"yours"))
+    slow.end()
+    assert (await appending).offset == 4
+    assert await rooms.count("uploads") == 1
+    await assert_invariants(rooms)
+
+
+async def test_it_is_begun_and_ended_when_the_database_forgot_that_it_did_so(rooms: Rooms, monkeypatch):
+    """A connection that is lost at the commit: the unit runs again, on what it did the first time."""
+    repository = await rooms.make_repository()
+    unit = rooms.database.unit
+
+    async def twice(work, **how):
+        await unit(work, **how)
+        return await unit(work, **how)
+
+    begun, small = [await rooms.uploads.announce(repository) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(rooms.database, "unit", twice)
+        begun = await rooms.uploads.append(begun, make_body(b"bytes"))
+        with pytest.raises(UploadUnknown):  # as for any other: nobody knows who cancelled it before
+            await rooms.uploads.cancel(await rooms.uploads.announce(repository))
+    assert begun.offset == 5
+
+    async def lost(work, **how):
+        await unit(work, **how)
+        raise DatabaseUnavailable("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rooms.database, "unit", lost)
+        with pytest.raises(DatabaseUnavailable):
+            await rooms.uploads.finish(small, Digest.of(b"content"), make_body(b"content"))
+    assert await rooms.uploads.finish(small, Digest.of(b"content"), make_body(b"content")) == 7
+    await assert_invariants(rooms)
+
+
+async def test_all_processes_make_one_key(make_rooms):
+    rooms = make_rooms()
+    repository = await rooms.make_repository()
+    hosts = [rooms.another() for _ in range(5)]
+    uploads = await asyncio.gather(*(host.uploads.announce(repository) for host in hosts))
+    assert await rooms.count("shared_keys") == 1
+    for upload in uploads:
+        for host in hosts:
+            assert await host.upload_again(upload) == upload
+
+
+async def test_used_ids_are_forgotten_when_they_could_not_be_used_again(make_rooms, monkeypatch):
+    monkeypatch.setattr(sweeper, "_IDS_BATCH", 3)
+    rooms = make_rooms(inline_limit=LIMIT)
+    repository = await rooms.make_repository()
+    living = await rooms.uploads.announce(repository)
+    await rooms.uploads.append(living, make_body(b"bytes"))
+    for _ in range(7):
+        await rooms.uploads.cancel(await rooms.uploads.announce(repository))
+
+    async def sweep(ahead: float) -> int:
+        then = time.time() + ahead
+        monkeypatch.setattr(sweeper.time, "time", lambda: then)
+        swept = await rooms.sweeper.sweep()
+        monkeypatch.undo()
+        return swept.ids
+
+    day = rooms.lifetimes.upload_ttl / 1000
+    assert await sweep(day + 3000) == 0, "a clock may be wrong"
+    found = []
+    while found[-1:] != [0]:
+        found.append(await sweep(day + 3700))
+    assert sum(found) == 7
+    assert await rooms.query("SELECT id FROM used_upload_ids") == [(living.id,)], "it goes on"
+    assert (await rooms.upload_again(living)).offset == 5
+    await rooms.expire_uploads()
+    assert (await rooms.sweeper.sweep()).uploads == 1
+    assert await sweep(day + 3700) == 1
+    assert await rooms.count("used_upload_ids") == 0
