@@ -7,7 +7,6 @@ heard of any more stays, as not seen, for a week.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import DatabaseError, Statement, now
 from dtr.db.schema import replicas
+from dtr.repeating import repeat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,16 +102,16 @@ class Replicas:
 
     async def keep_reporting(self) -> None:
         """Report that this replica is there, until cancelled."""
-        joined = failed = False
-        while True:
-            try:
-                joined = await self._report(joined=joined)
-                failed = False
-            except DatabaseError as error:
-                if not failed:
-                    _log.warning("replica not reported", extra={"reason": str(error)})
-                failed = True
-            await asyncio.sleep(_BEAT_SECONDS)
+        joined = False
+
+        async def report() -> None:
+            nonlocal joined
+            joined = await self._report(joined=joined)
+
+        def tell(error: Exception) -> None:
+            _log.warning("replica not reported", extra={"reason": str(error)})
+
+        await repeat(report, seconds=_BEAT_SECONDS, tell=tell, failures=(DatabaseError,), first_after=0)
 
     async def leave(self) -> None:
         """Say that this replica has ended. Raises DatabaseError."""

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from dtr.db.errors import DatabaseError
 from dtr.db.schema import revisions
 from dtr.db.statement import Statement
+from dtr.repeating import repeat
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,13 +80,4 @@ class Revision:
         After a failure (what `refresh` raises of `failures`) what was known goes on to hold; `tell` is told of the
         first one in a row.
         """
-        failed = False
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            try:
-                await self.refresh()
-                failed = False
-            except failures as error:
-                if not failed:
-                    tell(error)
-                failed = True
+        await repeat(self.refresh, seconds=_POLL_SECONDS, tell=tell, failures=failures)

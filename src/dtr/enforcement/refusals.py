@@ -8,7 +8,6 @@ neither the memory nor the history. What a process has not written yet is lost w
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dtr.db import DatabaseError
 from dtr.events import Event, Object, record
+from dtr.repeating import repeat
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
@@ -65,17 +65,11 @@ class Refusals:
 
     async def run(self) -> None:
         """Write what waits, about once a second, until cancelled."""
-        failing = False
-        while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
-            try:
-                await self.flush()
-            except Exception as error:  # noqa: BLE001 - it goes on, whatever it was
-                if not failing:
-                    _log.warning("refusals not written", extra={"pulls": len(self._waiting), "reason": str(error)})
-                failing = True
-            else:
-                failing = False
+
+        def tell(error: Exception) -> None:
+            _log.warning("refusals not written", extra={"pulls": len(self._waiting), "reason": str(error)})
+
+        await repeat(self.flush, seconds=_FLUSH_SECONDS, tell=tell)
 
     async def flush(self) -> None:
         """Write what waits. Raises DatabaseError: what was not written waits again."""

@@ -26,6 +26,7 @@ from dtr.db import DatabaseError, Statement, each_row, now
 from dtr.db.schema import manifest_references, manifests, pulls, tags, usage_deltas
 from dtr.events import Event, Object, record
 from dtr.registry.usage import of_repository
+from dtr.repeating import repeat
 
 if TYPE_CHECKING:
     from dtr.db import Database, Transaction
@@ -110,17 +111,11 @@ class Pulls:
 
     async def run(self) -> None:
         """Write what waits, about once a second, until cancelled."""
-        failing = False
-        while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
-            try:
-                await self.flush()
-            except Exception as error:  # noqa: BLE001 - it goes on, whatever it was
-                if not failing:
-                    _log.warning("pulls not written", extra={"pulls": len(self._waiting), "reason": str(error)})
-                failing = True
-            else:
-                failing = False
+
+        def tell(error: Exception) -> None:
+            _log.warning("pulls not written", extra={"pulls": len(self._waiting), "reason": str(error)})
+
+        await repeat(self.flush, seconds=_FLUSH_SECONDS, tell=tell)
 
     async def flush(self) -> int:
         """Write what waits; how many pulls. Raises DatabaseError: what was not written waits again."""
