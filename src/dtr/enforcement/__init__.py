@@ -14,7 +14,7 @@ from dtr.enforcement.errors import (
     EnforcementPolicyUnknown,
     PullRefused,
 )
-from dtr.enforcement.rules import REGISTRY, Policy, PolicyException, Scope, Team, Verdict
+from dtr.enforcement.rules import REGISTRY, Objection, Policy, PolicyException, Scope, Team, Verdict
 
 __all__ = [
     "REGISTRY",
@@ -24,6 +24,7 @@ __all__ = [
     "EnforcementPolicyInvalid",
     "EnforcementPolicyUnknown",
     "JudgedTag",
+    "Objection",
     "Policy",
     "PolicyException",
     "PullRefused",

@@ -144,6 +144,11 @@ _FIND_TEAMS = Statement(
     .join(teams, and_(teams.c.organization_id == accounts.c.id, teams.c.name == _asked.c.team))
 )
 _HAS_ACCOUNT = Statement(select(accounts.c.id).where(accounts.c.id == bindparam("account")))
+_NAMED = Statement(
+    select(repositories.c.namespace_id, repositories.c.path, tags.c.name, tags.c.manifest)
+    .join(tags, tags.c.repository_id == repositories.c.id)
+    .where(repositories.c.id == bindparam("repository", type_=BigInteger), in_list(tags.c.name, "names"))
+)
 _path, _tag = bindparam("path", type_=Text), bindparam("tag", type_=Text)
 _PAGES = {
     kind: Statement(
@@ -192,6 +197,11 @@ class Enforcement:
         self.refusals = Refusals(database)
         self.observe: Callable[[str], None] | None = None
         """Told of each pull to which a policy objects: ``enforce`` when it is refused, else ``report``."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a policy is switched on anywhere."""
+        return bool(self._active)
 
     # --- pulls ---
 
@@ -242,6 +252,28 @@ class Enforcement:
             with_tags=any(policy.names_tags for policy in every),
         )
         return [decide(policies, pull, evidence[repository, pull.digest]) for repository, policies, pull in pulls]
+
+    async def judge(self, repository: int, names: Iterable[str]) -> dict[str, JudgedTag]:
+        """
+        What the policies that are switched on say of pulls of these tags by nobody in particular, by name.
+
+        Nothing is refused or told. Without any policy no query, else two, however many tags there are.
+        """
+        wanted = list(names)
+        if not self._active or not wanted:
+            return {}
+        rows = await self._database.fetch_all(_NAMED, repository=repository, names=wanted)
+        policies = self._policies(repository, rows[0][0]) if rows else ()
+        if not policies:
+            return {}
+        moment = _moment()
+        verdicts = await self._decide(
+            [(repository, policies, Pull(digest=digest, moment=moment)) for *_, digest in rows]
+        )
+        return {
+            name: JudgedTag(path, name, digest, verdict)
+            for (_, path, name, digest), verdict in zip(rows, verdicts, strict=True)
+        }
 
     # --- what is kept in memory ---
 

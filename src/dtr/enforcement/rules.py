@@ -190,12 +190,40 @@ class Evidence:
     """It describes an image, and is none; see `is_inert`."""
 
 
+MissingKind: TypeAlias = Literal["signature", "signer", "team"]
+"""What can be missing: any signature; one by one of the signers that are named; one of each of the teams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A signature that a policy wants and that is not there; `names` are those of the signers or teams."""
+
+    kind: MissingKind
+    names: tuple[str, ...] = ()
+    """Of a team that is gone: empty."""
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if self.kind == "signature":
+            return "a signature of the image"
+        if self.kind == "signer":
+            return f"a signature by {' or '.join(self.names)}"
+        named = [name or "(a team that is gone)" for name in self.names]
+        return f"a signature by a member of {' and one by a member of '.join(named)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """What a policy misses: texts for people."""
+    """What a policy misses."""
 
     policy: Policy
-    missing: tuple[str, ...]
+    wants: tuple[Missing, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """It, as texts for people."""
+        return tuple(one.text for one in self.wants)
 
     @property
     def text(self) -> str:
@@ -238,15 +266,15 @@ def decide(policies: Iterable[Policy], pull: Pull, found: Evidence) -> Verdict:
     return Verdict(tuple(objections), tuple(passed))
 
 
-def _missing(policy: Policy, found: Evidence) -> Iterator[str]:
+def _missing(policy: Policy, found: Evidence) -> Iterator[Missing]:
     if policy.signers:
         if found.signers.isdisjoint(policy.signers):
-            yield f"a signature by {' or '.join(policy.signers)}"
+            yield Missing("signer", policy.signers)
     elif not found.signers and not policy.teams:
-        yield "a signature of the image"
-    lacking = [team.name or "(a team that is gone)" for team in policy.teams if team.id not in found.teams]
+        yield Missing("signature")
+    lacking = tuple(team.name for team in policy.teams if team.id not in found.teams)
     if lacking:
-        yield f"a signature by a member of {' and one by a member of '.join(lacking)}"
+        yield Missing("team", lacking)
 
 
 def is_inert(

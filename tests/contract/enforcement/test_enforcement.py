@@ -371,6 +371,34 @@ async def test_exceptions_by_tag_digest_and_account(place: Place):
         await place.enforcement.delete_exception(scope, made.id, by=ADA)
 
 
+async def test_tags_are_judged_many_at_once_by_all_policies_that_are_on(place: Place):
+    bad, good = await place.push(IMAGE, "bad", "dev-1"), await place.push(make_image(layers=2), "good")
+    names = ["bad", "dev-1", "good", "none"]
+    assert not place.enforcement.is_on
+    assert await place.enforcement.judge(place.repository, names) == {}
+    await place.enforce(Scope(namespace=place.namespace))
+    assert place.enforcement.is_on
+    await place.sign(good, tag="good")
+    counter = Counter().watch(place.rooms.database)
+    judged = await place.enforcement.judge(place.repository, names)
+    assert (counter.reads, counter.units) == (2, 0)
+    assert {name: one.verdict.refuses for name, one in judged.items()} == {
+        "bad": True, "dev-1": True, "good": False,
+    }  # fmt: skip
+    assert (judged["bad"].digest, judged["bad"].tag) == (bad, "bad")
+    (objection,) = judged["bad"].verdict.objections
+    assert [one.kind for one in objection.wants] == ["signature"]
+    exception = PolicyException(kind="digest", value=bad, reason="because")
+    await place.enforcement.add_exception(Scope(namespace=place.namespace), exception, by=ADA)
+    await place.enforce(mode="report", signers=("role:targets/qa",))
+    judged = await place.enforcement.judge(place.repository, names)
+    assert not any(one.verdict.refuses for one in judged.values())
+    (objection,) = judged["good"].verdict.objections
+    assert [(one.kind, one.names) for one in objection.wants] == [("signer", ("role:targets/qa",))]
+    elsewhere = await place.rooms.make_repository("other/app")
+    assert await place.enforcement.judge(elsewhere, names) == {}
+
+
 async def test_an_exception_of_a_tag_ends_when_the_tag_moves(place: Place):
     digest = await place.push(IMAGE, "dev-1")
     await place.enforce()

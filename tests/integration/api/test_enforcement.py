@@ -265,3 +265,38 @@ def test_verified_signatures_count_and_can_be_pulled_themselves(api: Api):
     assert message.endswith("wants a signature by identity:acme/release")
     api.as_("olga").delete("/api/v0/signingIdentities/release", namespace="acme").expect(204)
     pull(rita, "cosigned").expect(403)
+
+
+def test_tags_whose_pulls_are_refused_are_marked_and_found(api: Api):
+    api.make_repository("acme/many")
+    where, tags = "/api/v0/repositories/acme/many", "/api/v0/repositories/acme/many/tags"
+    rita = api.as_("rita")
+    for number in range(6):
+        digest = push(api, f"t{number}", path="acme/many")
+        if number % 2:
+            api.sign("acme/many", f"t{number}", digest)
+    assert rita.get(tags, refused=True).expect(200).json == []
+    assert not any("refused" in one for one in rita.get(tags).expect(200).json)
+    api.admin.put(f"{where}/enforcement", ENFORCED).expect(200)
+    marked = {one["name"]: one.get("refused") for one in rita.get(tags).expect(200).json}
+    objection = {
+        "scope": "repository",
+        "mode": "enforce",
+        "missing": ["a signature of the image"],
+        "wants": [{"kind": "signature", "names": []}],
+    }
+    assert marked == {f"t{number}": None if number % 2 else [objection] for number in range(6)}
+    assert rita.get(f"{tags}/t2").expect(200).json[0]["refused"] == [objection]
+    assert "refused" not in rita.get(f"{tags}/t1").expect(200).json[0]
+    first = rita.get(tags, refused=True, pageSize=2, sort="newest", count=True).expect(200)
+    assert [one["name"] for one in first.json] == ["t4", "t2"]
+    assert "x-resource-count" not in first.headers
+    second = rita.get(
+        tags, refused=True, pageSize=2, sort="newest", pageStart=first.headers["x-next-page-start"]
+    ).expect(200)
+    assert [one["name"] for one in second.json] == ["t0"]
+    assert "x-next-page-start" not in second.headers
+    assert [one["name"] for one in rita.get(tags, refused=True, q="t2").expect(200).json] == ["t2"]
+    pull(rita, "t2", path="acme/many").expect(403)
+    api.admin.put(f"{where}/enforcement", {"mode": "report"}).expect(200)
+    assert rita.get(tags, refused=True).expect(200).json == []

@@ -329,11 +329,37 @@ def test_a_file_that_must_not_be_pulled_says_why(site: Site):
     try:
         refused = reader.get(chart).expect(403)
         assert refused.title == "This must not be pulled"
-        assert "wants a signature of the image" in refused.text
+        assert "The policy of the repository wants: any signature" in refused.text
     finally:
         api.admin.delete("/api/v0/repositories/acme/app/enforcement").expect(204)
     missing = reader.get(chart.rpartition("/")[0] + "/sha256:" + "0" * 64).expect(404)
     assert missing.title == "The file is not here"
+
+
+def test_tags_whose_pulls_are_refused_say_why_and_are_found(site: Site):
+    api, keeper, reader = site.api, site.as_("keeper"), site.as_("reader")
+    assert not keeper.get(TAGS).has("input[name=refused]")  # nothing has to be signed anywhere
+    policy = {"mode": "enforce", "signers": ["role:targets/hanako"]}
+    api.admin.put("/api/v0/repositories/acme/app/enforcement", policy).expect(200)
+    try:
+        shown = keeper.get(TAGS).expect(200)
+        assert "Pulls refused a signature by one of: role:targets/hanako" in row(shown, "2.14.10")
+        assert "Pulls refused" not in row(shown, "trusted")
+        assert shown.has("input[name=refused]")
+        found = keeper.get(f"{TAGS}?refused=1").expect(200)
+        assert found.one("input[name=refused]").has_attr("checked")
+        assert "2.14.10" in rows(found)
+        assert "trusted" not in rows(found)
+        assert rows(keeper.get(f"{TAGS}?refused=1&q=trusted")) == []
+        one = reader.get(f"{TAGS}/2.14.10").expect(200)
+        assert "Pulls of this tag are refused" in one.text
+        assert "What has to be signed" not in one.one(".alert.bad").get_text()
+        assert "What has to be signed" in keeper.get(f"{TAGS}/2.14.10").one(".alert.bad").get_text()
+        japanese = keeper.get(f"{TAGS}/2.14.10?lang=ja").expect(200)
+        assert "リポジトリのポリシーの要求: 次のいずれかによる署名: role:targets/hanako" in japanese.text
+        keeper.get(f"{TAGS}?lang=en")
+    finally:
+        api.admin.delete("/api/v0/repositories/acme/app/enforcement").expect(204)
 
 
 def test_the_manifest_is_shown_and_sent_as_it_was_pushed(site: Site):

@@ -26,7 +26,7 @@ from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.tokens import Moment, milliseconds
 
 if TYPE_CHECKING:
-    from dtr.enforcement import JudgedTag
+    from dtr.enforcement import JudgedTag, Objection
     from dtr.http.api.caller import Caller
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
@@ -138,12 +138,33 @@ class EnforcementExceptionForm(Form):
     expires_at: Moment | None = Field(None, description="From then on it does not count; null: it does not end.")
 
 
+class EnforcementMissing(Record):
+    """A signature that a policy wants, and that is not there."""
+
+    kind: Literal["signature", "signer", "team"] = Field(
+        description="`signature`: any. `signer`: by one of the signers that are named. `team`: by a member of each"
+        " of the teams that are named."
+    )
+    names: list[str] = Field(description="Of the signers or teams; that of a team that is gone is empty.")
+
+
 class EnforcementObjection(Record):
     """What a policy misses."""
 
     scope: Literal["repository", "namespace", "registry"] = Field(description="Whose policy it is.")
     mode: _Mode
     missing: list[str] = Field(description="In words.")
+    wants: list[EnforcementMissing] = Field(description="The same, for programs.")
+
+    @classmethod
+    def of(cls, objection: Objection) -> EnforcementObjection:
+        """The record of an objection."""
+        return cls(
+            scope=objection.policy.scope.kind,
+            mode=objection.policy.mode,
+            missing=list(objection.missing),
+            wants=[EnforcementMissing(kind=one.kind, names=list(one.names)) for one in objection.wants],
+        )
 
 
 class EnforcementReportRecord(Record):
@@ -164,10 +185,7 @@ class EnforcementReportRecord(Record):
             tag=judged.tag,
             digest=judged.digest,
             refused=judged.verdict.refuses,
-            objections=[
-                EnforcementObjection(scope=one.policy.scope.kind, mode=one.policy.mode, missing=list(one.missing))
-                for one in judged.verdict.objections
-            ],
+            objections=[EnforcementObjection.of(one) for one in judged.verdict.objections],
             exceptions=[one.id for one in judged.verdict.exceptions],
         )
 

@@ -11,12 +11,13 @@ from pydantic import Field
 from dtr.accounts import Operation, may
 from dtr.events import ActorType  # noqa: TC001 - records need it
 from dtr.http.api.caller import CallerDep
+from dtr.http.api.enforcement import EnforcementObjection
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.events import start_of
 from dtr.http.api.manifests import MOST_RECORDS, ManifestView
 from dtr.http.api.mirroring import MirroringRecord
 from dtr.http.api.models import Form, Record, moment
-from dtr.http.api.paging import COUNT, PageDep
+from dtr.http.api.paging import COUNT, NEXT, PageDep
 from dtr.http.api.promotion import PromotionRecord
 from dtr.http.api.repositories import (
     FROM_REPOSITORY,
@@ -29,14 +30,16 @@ from dtr.http.api.repositories import (
 from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.signatures import SignaturesOfTag
 from dtr.oci import Digest, OciError, Tag, parse_reference
-from dtr.policies.tag_search import UNPULLED_DAYS, Order, TagFilter, Trait
+from dtr.policies.tag_search import UNPULLED_DAYS, FoundTag, Order, TagFilter, Trait
 from dtr.registry import ManifestUnknown
 from dtr.trust.index import is_signed_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dtr.enforcement import JudgedTag
     from dtr.events.tag_history import TagChange
+    from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
     from dtr.oci import Reference
     from dtr.registry.images import ManifestRecord, TagRecord
@@ -49,6 +52,8 @@ counts_router = APIRouter(
 )
 
 _MOST_ALIASES = 20
+_BATCH, _MOST_BATCHES = 500, 10
+"""Tags of which policies are asked at once, and how often for a page of those whose pulls are refused."""
 _TRAITS = (
     "`signed`: in content trust for what it names, or by an identity. `unverified`: only by others."
     " `mismatched`: in content trust for something else. `unsigned`: by nobody. `multiPlatform`: for several"
@@ -104,6 +109,11 @@ class TagView(Record):
     signatures: SignaturesOfTag | None = Field(
         None, description="Of what it names, as artifacts: cosign's and Notation's. Missing: there are none."
     )
+    refused: list[EnforcementObjection] | None = Field(
+        None,
+        description="What policies miss, because of which pulls of it are refused to all whom they do not except."
+        " Missing: they are not.",
+    )
     pulls: int = Field(description="How often it was pulled by this name.")
     last_pulled_at: dt.datetime = Field(description="By this name; the year 1: never.")
     manifest: ManifestView
@@ -132,12 +142,14 @@ class TagView(Record):
         aliases: list[str] | None = None,
         origin: bool,
         mirroring: MirroringRecord | None,
+        judged: JudgedTag | None = None,
     ) -> TagView:
         """
         The record of a tag, with `manifest` of the index that it names.
 
         `signatures` are those of its name in content trust, `artifacts` those of what it names.
-        `origin` says whether the caller may know where it comes from; `mirroring` of whoever may.
+        `origin` says whether the caller may know where it comes from; `mirroring` of whoever may. `judged` is what
+        policies say of a pull.
         """
         return cls(
             name=tag.name,
@@ -155,7 +167,13 @@ class TagView(Record):
             aliases=aliases,
             promotion=PromotionRecord.of(tag.origin) if tag.origin and origin else None,
             mirroring=mirroring,
+            refused=_objections(judged) or None if judged else None,
         )
+
+
+def _objections(judged: JudgedTag) -> list[EnforcementObjection]:
+    """Those because of which a pull is refused."""
+    return [EnforcementObjection.of(one) for one in judged.verdict.objections if one.policy.mode == "enforce"]
 
 
 class TagCountsRecord(Record):
@@ -243,21 +261,28 @@ async def list_repo_tags(
     with_aliases: Annotated[
         bool, Query(alias="withAliases", description="Say of each which other tags name the same.")
     ] = False,
+    refused: Annotated[
+        bool,
+        Query(
+            description="Only tags of which policies refuse pulls now. They are looked for one by one, so they are"
+            " not counted, and a page may have few or none while there are more."
+        ),
+    ] = False,
 ) -> list[TagView]:
     """A tag of an index is one record here. The page starts with a name, or in other orders with what it says."""
     repository, facts = await caller.stand_on(path, Operation.SEE_TAGS)
     page = page.at_most(MOST_RECORDS)
     wanted = TagFilter(text=q, traits=frozenset(show or ()), attached=attached)
-    if page.wants_count:
+    if page.wants_count and not refused:
         response.headers[COUNT] = str(await rooms.tag_search.total(repository, wanted))
-    if sort == "name" and wanted == TagFilter(attached=True):
+    if refused:
+        names = await _find_refused(rooms, repository, wanted, sort, page, response)
+        shown = await rooms.images.list_named(repository, names)
+    elif sort == "name" and wanted == TagFilter(attached=True):
         tags = await rooms.images.list_tags(repository, start=page.start, limit=page.limit)
         shown = page.cut(response, tags, lambda one: one.name)
     else:
-        try:
-            found = await rooms.tag_search.find(repository, wanted, sort, start=page.start, limit=page.limit)
-        except ValueError as error:
-            raise ApiError("INVALID_PARAMETERS", [{"field": "pageStart", "message": str(error)}]) from None
+        found = await _find_tags(rooms, repository, wanted, sort, page.start, page.limit)
         names = [one.name for one in page.cut(response, found, lambda one: one.place)]
         shown = await rooms.images.list_named(repository, names)
     aliases = await _aliases(rooms, repository, shown) if with_aliases else {}
@@ -265,9 +290,11 @@ async def list_repo_tags(
     mirrored = await _mirrored(rooms, repository, shown) if origin else {}
     signed = await _signatures(rooms, repository, shown, domain)
     artifacts = await rooms.signatures.summaries(repository, (one.manifest.digest for one in shown))
+    judged = await rooms.enforcement.judge(repository, (one.name for one in shown))
     return [
         TagView.of(
             one,
+            judged=judged.get(one.name),
             dockerfile=include_manifests,
             signatures=signed.get(one.name, ()),
             artifacts=artifacts.get(one.manifest.digest),
@@ -277,6 +304,40 @@ async def list_repo_tags(
         )
         for one in shown
     ]
+
+
+async def _find_tags(
+    rooms: Rooms, repository: int, wanted: TagFilter, sort: Order, start: str, limit: int
+) -> list[FoundTag]:
+    """Raises ApiError: there is no such place to start with."""
+    try:
+        return await rooms.tag_search.find(repository, wanted, sort, start=start, limit=limit)
+    except ValueError as error:
+        raise ApiError("INVALID_PARAMETERS", [{"field": "pageStart", "message": str(error)}]) from None
+
+
+async def _find_refused(
+    rooms: Rooms, repository: int, wanted: TagFilter, sort: Order, page: Page, response: Response
+) -> list[str]:
+    """The names of a page's tags, of those whose pulls policies refuse; the header says where the next begins."""
+    names: list[str] = []
+    start, most = page.start, page.limit - 1
+    for _ in range(_MOST_BATCHES):
+        found = await _find_tags(rooms, repository, wanted, sort, start, _BATCH + 1)
+        judged = await rooms.enforcement.judge(repository, (one.name for one in found[:_BATCH]))
+        if not judged:  # nothing is asked of pulls here
+            return names
+        for one in found[:_BATCH]:
+            if one.name in judged and judged[one.name].verdict.refuses:
+                if len(names) == most:
+                    response.headers[NEXT] = one.place
+                    return names
+                names.append(one.name)
+        if len(found) <= _BATCH:
+            return names
+        start = found[_BATCH].place
+    response.headers[NEXT] = start
+    return names
 
 
 @counts_router.get("", summary="How many tags are what", responses=errors(*FROM_REPOSITORY))
@@ -354,10 +415,12 @@ async def list_repo_tag(
     mirrored = await _mirrored(rooms, repository, tags) if origin else {}
     signed = await _signatures(rooms, repository, tags, domain)
     artifacts = await rooms.signatures.summaries(repository, [manifest.digest])
+    judged = await rooms.enforcement.judge(repository, (tag.name for tag in tags))
     return [
         TagView.of(
             tag,
             part,
+            judged=judged.get(tag.name),
             signatures=signed.get(tag.name, ()),
             artifacts=artifacts.get(manifest.digest),
             origin=origin,

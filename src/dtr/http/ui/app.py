@@ -17,6 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from dtr import __version__
+from dtr.enforcement import PullRefused
+from dtr.http.api.enforcement import EnforcementObjection
 from dtr.http.api.errors import ApiError, Moved, refusal
 from dtr.http.bodies import BodyTooLarge, bounded
 from dtr.http.ui import (
@@ -54,7 +56,7 @@ from dtr.http.ui.visit import LARGEST_FORM, SIZES, Visit, receive_visit
 from dtr.http.ui.words import LANGUAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dtr.http.api.rooms import Rooms
     from dtr.http.types import ASGIApp, Message, Receive, Scope, Send
@@ -249,7 +251,8 @@ class UI:
             return RedirectResponse(quote(path) + (f"?{request.url.query}" if request.url.query else ""), 308)
         if refused.status == 401:
             return _to_login(visit)
-        return _show(visit, "error.html", refused)
+        objections = error.verdict.objections if isinstance(error, PullRefused) else ()
+        return _show(visit, "error.html", refused, objections=[EnforcementObjection.of(one) for one in objections])
 
     async def _refuse_unknown(self, request: Request, error: Exception) -> Response:
         """Refuse who could not be told from others: a wrong token, a form that is too large, no database."""
@@ -270,13 +273,16 @@ class UI:
         return _show(visit, "failure.html", refused)
 
 
-def _show(visit: Visit, template: str, refused: ApiError) -> Response:
+def _show(
+    visit: Visit, template: str, refused: ApiError, *, objections: Sequence[EnforcementObjection] = ()
+) -> Response:
     facts = visit.request.scope.get("dtr.facts")
     response = visit.page(
         template,
         refused.status,
         refused=refused,
         request_id=facts.id if facts else "",
+        objections=objections,
     )
     response.headers.update(refused.headers)
     if visit.is_partial:  # it takes the place of the page, not of the part of it that was asked for

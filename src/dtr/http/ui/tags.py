@@ -151,6 +151,7 @@ class _Wanted:
     show: tuple[Trait, ...]
     sort: Order
     attached: bool
+    refused: bool
 
     @classmethod
     def of(cls, visit: Visit) -> _Wanted:
@@ -162,11 +163,12 @@ class _Wanted:
             tuple(one for one in known if one in visit.queries("show")),
             next((one for one in orders if one == sort), "newest"),
             visit.query.get("attached") == "1",
+            visit.query.get("refused") == "1",
         )
 
     @property
     def is_filtered(self) -> bool:
-        return bool(self.text.strip() or self.show)
+        return bool(self.text.strip() or self.show or self.refused)
 
 
 @pages.get(f"{REPOSITORY}/tags")
@@ -176,7 +178,14 @@ async def list_tags(visit: Visit) -> Response:
     wanted = _Wanted.of(visit)
     if visit.query.get("part") == "counts":
         found = await _count(visit, repo, wanted)
-        return visit.page("tags/chips.html", wanted=wanted, counts=found, is_late=False, repo=repo)
+        return visit.page(
+            "tags/chips.html",
+            wanted=wanted,
+            counts=found,
+            is_late=False,
+            repo=repo,
+            shows_refused=_shows_refused(visit, repo),
+        )
     listing = await visit.listing(
         tags.list_repo_tags,
         path=repo.path,
@@ -186,6 +195,7 @@ async def list_tags(visit: Visit) -> Response:
         sort=wanted.sort,
         attached=wanted.attached,
         with_aliases=True,
+        refused=wanted.refused,
     )
     pull_start = pull_command(visit.host, repo.path, "", "image")
     rows = []
@@ -208,7 +218,13 @@ async def list_tags(visit: Visit) -> Response:
         pull_start=pull_start,
         counts=counts,
         is_late=counts is None,
+        shows_refused=any(one.tag.refused for one in rows) or _shows_refused(visit, repo),
     )
+
+
+def _shows_refused(visit: Visit, repo: Repository) -> bool:
+    """Whether to offer a look at what cannot be pulled: to administrators, if anything may have to be signed."""
+    return repo.may("EDIT_POLICIES") and visit.rooms.enforcement.is_on
 
 
 @pages.get(f"{REPOSITORY}/images")
