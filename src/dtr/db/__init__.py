@@ -7,7 +7,7 @@ The metadata database: connections, units of work, tables and their migrations.
 from __future__ import annotations
 
 from dtr.db.database import Database, Reader, Transaction
-from dtr.db.each import each, each_pair, each_row
+from dtr.db.each import each, each_row, in_rows
 from dtr.db.errors import (
     ConstraintViolated,
     DatabaseBusy,
@@ -35,10 +35,10 @@ __all__ = [
     "Statement",
     "Transaction",
     "each",
-    "each_pair",
     "each_row",
     "in_list",
     "in_query",
+    "in_rows",
     "now",
     "open_database",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Text, bindparam, column
+from sqlalchemy import BigInteger, Text, bindparam, cast, column, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnClause, ColumnElement, TableValuedAlias
     from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -40,47 +42,13 @@ def _sqlite(element: _Each, compiler: SQLCompiler, **options: Any) -> str:
     return f"json_each({compiler.process(bindparam(element.parameter, type_=Text()), **options)})"
 
 
-def each_pair(numbers: str, texts: str) -> TableValuedAlias:
-    """A table with the pairs of two list parameters of the same length, in its columns `number` and `text`."""
-    return _EachPair(numbers, texts).table_valued(column("number", BigInteger), column("text", Text), name="pair")
-
-
-class _EachPair(FunctionElement[str]):
-    name = "each_pair"
-    type = Text()
-    inherit_cache = False
-
-    def __init__(self, numbers: str, texts: str) -> None:
-        super().__init__()
-        self.numbers = numbers
-        self.texts = texts
-
-
-@compiles(_EachPair, "postgresql")
-def _pair_postgresql(element: _EachPair, compiler: SQLCompiler, **options: Any) -> str:
-    numbers = compiler.process(bindparam(element.numbers, type_=ARRAY(BigInteger())), **options)
-    texts = compiler.process(bindparam(element.texts, type_=ARRAY(Text())), **options)
-    return f"(SELECT * FROM unnest({numbers}, {texts}) AS given(number, text))"  # noqa: S608 - compiled parts
-
-
-@compiles(_EachPair, "sqlite")
-def _pair_sqlite(element: _EachPair, compiler: SQLCompiler, **options: Any) -> str:
-    numbers = compiler.process(bindparam(element.numbers, type_=Text()), **options)
-    texts = compiler.process(bindparam(element.texts, type_=Text()), **options)
-    # The limit keeps it a table of its own: else SQLite looks for rows by the numbers alone, then at the texts.
-    return (
-        "(SELECT numbers.value AS number, texts.value AS text"  # noqa: S608 - compiled parts
-        f" FROM json_each({numbers}) AS numbers JOIN json_each({texts}) AS texts ON texts.key = numbers.key"
-        " LIMIT -1)"
-    )
-
-
 def each_row(parameter: str, *columns: ColumnElement[Any]) -> TableValuedAlias:
     """
     A table with the rows of a parameter, a JSON array of arrays, in the columns named like `columns`.
 
-    On SQLite a statement gives away the lock of the interpreter and has to get it back from the event loop: one
-    that writes many rows is cheaper than many. Numbers are in columns of the type BigInteger.
+    Two lists of the same length would be no table to SQLite, but a join that goes through one for each of the
+    other. On SQLite a statement gives away the lock of the interpreter and has to get it back from the event loop:
+    one that writes many rows is cheaper than many. Numbers are in columns of the type BigInteger.
     """
     named = [column(one.name, BigInteger if isinstance(one.type, BigInteger) else Text) for one in columns]
     return _EachRow(parameter, named).table_valued(*named, name=parameter)
@@ -112,3 +80,15 @@ def _row_sqlite(element: _EachRow, compiler: SQLCompiler, **options: Any) -> str
     parts = (f"value ->> {number} AS {one.name}" for number, one in enumerate(element.columns_of_rows))
     rows = compiler.process(bindparam(element.parameter, type_=Text()), **options)
     return f"(SELECT {', '.join(parts)} FROM json_each({rows}))"  # noqa: S608 - compiled parts
+
+
+def in_rows(columns: Sequence[ColumnElement[Any]], rows: TableValuedAlias) -> ColumnElement[bool]:
+    """
+    The condition that `columns`, one of them a text, are a row of `rows`, which has its columns in the same order.
+
+    SQLite compares all of a row as its first column, and looks for none of another type in an index: it would read
+    all rows with the same number. Texts on both sides it compares as they are; hence the texts come first.
+    """
+    both = sorted(zip(columns, rows.c, strict=True), key=lambda pair: not isinstance(pair[0].type, Text))
+    (_, first), *more = both
+    return tuple_(*(one for one, _ in both)).in_(select(cast(first, Text), *(one for _, one in more)))

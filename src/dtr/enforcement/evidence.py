@@ -11,13 +11,14 @@ registered still, for the whole registry or for the namespace in which the repos
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Text, and_, bindparam, case, cast, exists, literal, null, or_, select, union_all
 
-from dtr.db import Statement, each_pair, in_list, now
+from dtr.db import Statement, each_row, in_list, now
 from dtr.db.schema import (
     accounts,
     manifest_references,
@@ -49,8 +50,8 @@ _one = and_(
     manifests.c.repository_id == bindparam("repository", type_=BigInteger),
     manifests.c.digest == bindparam("digest"),
 )
-_asked = each_pair("repositories", "digests")
-_among = and_(manifests.c.repository_id == _asked.c.number, manifests.c.digest == _asked.c.text)
+_asked = each_row("asked", manifests.c.repository_id, manifests.c.digest)
+_among = and_(manifests.c.repository_id == _asked.c.repository_id, manifests.c.digest == _asked.c.digest)
 _tag_holds = or_(
     signatures.c.tag.is_(None),
     exists().where(
@@ -249,8 +250,7 @@ async def read_evidence(
     wanted, many = sorted(set(teams)), len(asked) != 1
     parameters: dict[str, Any] = {"teams": wanted}
     if many:
-        parameters["repositories"] = [repository for repository, _ in asked]
-        parameters["digests"] = [digest for _, digest in asked]
+        parameters["asked"] = json.dumps(asked)
     else:
         ((parameters["repository"], parameters["digest"]),) = asked
     statement = _statement(many=many, with_teams=bool(wanted), with_tags=with_tags)

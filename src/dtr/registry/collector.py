@@ -12,16 +12,20 @@ What holds what: a tag holds its manifest, an index its children, a subject its 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from sqlalchemy import (
     BigInteger,
+    Text,
     and_,
     bindparam,
     cast,
+    column,
     delete,
     exists,
     func,
@@ -38,7 +42,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from dtr.db import Statement, each_pair, in_list, now
+from dtr.db import Statement, each_row, in_list, in_rows, now
 from dtr.db.schema import (
     blobs,
     gc_objects,
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from sqlalchemy import ColumnElement
+
     from dtr.db import Database, Row, Transaction
     from dtr.registry.lifetimes import Lifetimes
 
@@ -67,13 +73,15 @@ _MINUTE = 60_000
 _FURTHEST = 1000
 """So many holders of holders are looked at for one manifest."""
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 1.0, 60.0
-_BATCH = {"sqlite": 50, "postgresql": 200}
-"""Rows in a unit: SQLite has one writer, and pushes wait for it."""
+_UNIT_SECONDS = {"sqlite": 0.008, "postgresql": 0.05}
+"""So long a unit may take: SQLite has one writer, and pushes wait for it."""
+_SMALLEST_BATCH, _FIRST_BATCH, _LARGEST_BATCH = 25, 50, 1000
+"""Rows in a unit."""
 
 Pair = tuple[int, str]
 """A repository and a digest in it."""
 
-_pair = each_pair("repositories", "digests")
+_pair = each_row("pairs", column("number", BigInteger), column("text", Text))
 _limit = bindparam("limit", type_=BigInteger)
 _due = now() + bindparam("ahead", type_=BigInteger)
 _hold = bindparam("hold", type_=BigInteger)
@@ -83,8 +91,20 @@ _parent = manifests.alias("parent")
 
 def _is_pair(table: Any) -> Any:
     """The condition that a row with `repository_id` and `digest` is one of the pairs that are given."""
-    return tuple_(table.c.repository_id, table.c.digest).in_(select(_pair.c.number, _pair.c.text))
+    return in_rows((table.c.repository_id, table.c.digest), _pair)
 
+
+def _is_tagged(repository: ColumnElement[int], digest: ColumnElement[str]) -> ColumnElement[bool]:
+    """The condition that a manifest has a tag; of its row an index is all that is read."""
+    return select(tags.c.name).where(tags.c.repository_id == repository, tags.c.manifest == digest).exists()
+
+
+_WAITING = Statement(  # a look that writes nothing, as most rounds have nothing to do
+    select(
+        exists().where(repositories.c.deleted_at.is_not(None)),
+        exists().where(manifests.c.review_at <= now() + bindparam("ahead_of_manifests", type_=BigInteger)),
+    )
+)
 
 # Repositories to which somebody uploads: what is missing to a push under way may be what is looked at.
 _BUSY = Statement(
@@ -106,9 +126,7 @@ _DUE_MANIFESTS = Statement(
     .with_for_update(skip_locked=True)
 )
 _TAGGED = Statement(
-    select(_pair.c.number, _pair.c.text)
-    .where(exists().where(tags.c.repository_id == _pair.c.number, tags.c.manifest == _pair.c.text))
-    .select_from(_pair)
+    select(_pair.c.number, _pair.c.text).where(_is_tagged(_pair.c.number, _pair.c.text)).select_from(_pair)
 )
 _holders = union_all(
     select(
@@ -139,12 +157,7 @@ _HOLDERS = Statement(_holders)
 _KEPT = Statement(  # those that something outside of the group holds for sure
     select(manifests.c.repository_id, manifests.c.digest).where(
         _is_pair(manifests),
-        or_(
-            manifests.c.review_at > _due,
-            exists().where(
-                tags.c.repository_id == manifests.c.repository_id, tags.c.manifest == manifests.c.digest
-            ),
-        ),
+        or_(manifests.c.review_at > _due, _is_tagged(manifests.c.repository_id, manifests.c.digest)),
     )
 )
 _LOCK_A_HOLDER = Statement(
@@ -292,8 +305,9 @@ _LAST_OF_NAMESPACE = Statement(  # a namespace counts a blob once, in however ma
         ),
     )
 )
+_counted = each_row("counts", usage_deltas.c.scope, usage_deltas.c.bytes)
 _COUNT = Statement(
-    insert(usage_deltas).values(scope=bindparam("scope"), bytes=bindparam("bytes", type_=BigInteger))
+    insert(usage_deltas).from_select(["scope", "bytes"], select(_counted.c.scope, _counted.c.bytes))
 )
 _DELETE_BLOBS = Statement(
     delete(blobs)
@@ -303,14 +317,12 @@ _DELETE_BLOBS = Statement(
     )
     .returning(blobs.c.size, blobs.c.location)
 )
+_buried = each_row("objects", gc_objects.c.location, gc_objects.c.size)
 _BURY = Statement(
     upsert(gc_objects)
-    .values(
-        location=bindparam("location"),
-        driver_state=None,
-        size=bindparam("size", type_=BigInteger),
-        delete_after=now() + bindparam("delay", type_=BigInteger),
-        repeat_after=None,
+    .from_select(
+        ["location", "size", "delete_after"],
+        select(_buried.c.location, _buried.c.size, now() + bindparam("delay", type_=BigInteger)).where(true()),
     )
     .on_conflict_do_nothing()
 )
@@ -438,13 +450,34 @@ _Marker = tuple[int, int, str]
 _BEGIN: _Marker = (-1, -1, "")
 
 
+class _Batch:
+    """How many rows the next unit takes, so that it lasts about as long as it may, whatever they cost now."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` are what a unit may take."""
+        self.rows = _FIRST_BATCH
+        self._seconds = seconds
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """A unit of so many rows took so long."""
+        if rows >= self.rows or seconds > self._seconds:  # few rows in little time say nothing
+            fitting = rows * self._seconds / max(seconds, 1e-6)
+            self.rows = round(min(max((self.rows + fitting) / 2, _SMALLEST_BATCH), _LARGEST_BATCH))
+
+
 class Collector:
-    """Reviews what is due, in small units of work. Several may run at the same time."""
+    """
+    Reviews what is due, in small units of work. Several may run at the same time.
+
+    Its units are not durable: what a loss of power undoes is found again. What they bury does not get lost before
+    its object: the sweeper's claim is durable, and with it everything that was committed before.
+    """
 
     def __init__(self, database: Database, lifetimes: Lifetimes) -> None:
         self._database = database
         self._lifetimes = lifetimes
-        self._batch = _BATCH[database.dialect]
+        seconds = _UNIT_SECONDS[database.dialect]
+        self._manifests, self._links = _Batch(seconds), _Batch(seconds)
         self._active = max(lifetimes.upload_ttl - HOUR, 0)
         self._deleted_behind = -1
         self._links_behind = _BEGIN
@@ -480,8 +513,13 @@ class Collector:
 
     async def collect(self, *, grace: int | None = None) -> Collected:
         """One batch of everything that is due; with `grace`, of what was let go so many milliseconds ago."""
-        total = await self._empty_repository()
-        total += await self._review_manifests(self._ahead(self._lifetimes.hold_manifest, grace))
+        total = Collected()
+        ahead_of_manifests = self._ahead(self._lifetimes.hold_manifest, grace)
+        waiting = await self._database.fetch_one(_WAITING, ahead_of_manifests=ahead_of_manifests)
+        if waiting is not None and waiting[0]:
+            total += await self._empty_repository()
+        if waiting is not None and waiting[1]:
+            total += await self._review_manifests(ahead_of_manifests)
         return total + await self._review_links(self._ahead(self._lifetimes.hold, grace))
 
     @staticmethod
@@ -512,7 +550,7 @@ class Collector:
                 row = await tx.fetch_one(_DELETED_REPOSITORY, after=-1)
             return (-1, Collected()) if row is None else (row[0], await self._empty(tx, row[0]))
 
-        self._deleted_behind, collected = await self._database.unit(work)
+        self._deleted_behind, collected = await self._database.unit(work, durable=False)
         return collected
 
     async def _empty(self, tx: Transaction, repository: int) -> Collected:
@@ -522,15 +560,15 @@ class Collector:
         Nobody was promised anything in it: its links are due at once.
         """
         await tx.execute(_END_UPLOADS, repository=repository)  # the sweeper's, from now on
-        names = [row[0] for row in await tx.fetch_all(_ITS_TAGS, repository=repository, limit=self._batch)]
+        names = [row[0] for row in await tx.fetch_all(_ITS_TAGS, repository=repository, limit=self._links.rows)]
         if names:
             await tx.execute(_DELETE_TAGS, repository=repository, names=names)
             return Collected(repositories=1)
-        gone = await tx.fetch_all(_ITS_MANIFESTS, repository=repository, limit=self._batch)
+        gone = await tx.fetch_all(_ITS_MANIFESTS, repository=repository, limit=self._links.rows)
         if gone:
             await tx.execute(_DELETE_MANIFESTS, **_pairs(gone))
             return Collected(repositories=1, manifests=len(gone))
-        links = await tx.fetch_all(_ITS_LINKS, repository=repository, limit=self._batch)
+        links = await tx.fetch_all(_ITS_LINKS, repository=repository, limit=self._links.rows)
         if links:
             await tx.execute(_LINKS_ARE_DUE, **_pairs(links))
             return Collected(repositories=1)
@@ -545,9 +583,11 @@ class Collector:
 
     async def _review_manifests(self, ahead: int) -> Collected:
         async def work(tx: Transaction) -> Collected:
-            due = [(row[0], row[1]) for row in await tx.fetch_all(_DUE_MANIFESTS, ahead=ahead, limit=self._batch)]
-            if not due:
+            began = time.monotonic()
+            rows = await tx.fetch_all(_DUE_MANIFESTS, ahead=ahead, limit=self._manifests.rows)
+            if not rows:
                 return Collected()
+            due = [(row[0], row[1]) for row in rows]
             idle, busy = await self._part_busy(tx, due)
             await _execute(tx, _POSTPONE_MANIFESTS, busy, pause=HOUR)
             tagged = await _fetch_pairs(tx, _TAGGED, idle)
@@ -564,9 +604,10 @@ class Collector:
                     postponed += verdict.is_postponed
             gone, later = await self._delete(tx, [pair for pair in free if pair not in deleted])
             await _execute(tx, _POSTPONE_MANIFESTS, later, pause=_MINUTE)
+            self._manifests.learn(len(due), time.monotonic() - began)
             return Collected(manifests=len(gone) + len(deleted), kept=kept, postponed=postponed + len(later))
 
-        return await self._database.unit(work)
+        return await self._database.unit(work, durable=False)
 
     async def _judge(self, tx: Transaction, pair: Pair, holders: set[str], ahead: int) -> _Verdict:
         """Decide about a manifest that other manifests hold, by whether anything holds one of them in the end."""
@@ -641,26 +682,32 @@ class Collector:
     # --- links and blobs ---
 
     async def _review_links(self, ahead: int) -> Collected:
-        async def work(tx: Transaction) -> tuple[_Marker, Collected]:
-            # Behind the last row: walking over one's own dead index entries again takes ever longer.
-            due = await self._due_links(tx, self._links_behind, ahead) or await self._due_links(tx, _BEGIN, ahead)
-            if not due:
-                return _BEGIN, Collected()
-            last = due[-1]
-            return (last[0], last[1], last[2]), await self._unlink(tx, [(row[1], row[2]) for row in due], ahead)
+        # Behind the last row: walking over one's own dead index entries again takes ever longer.
+        due = await self._due_links(self._links_behind, ahead) or await self._due_links(_BEGIN, ahead)
+        if not due:
+            self._links_behind = _BEGIN
+            return Collected()
 
-        self._links_behind, collected = await self._database.unit(work)
+        async def work(tx: Transaction) -> Collected:
+            began = time.monotonic()
+            collected = await self._unlink(tx, [(row[1], row[2]) for row in due], ahead)
+            self._links.learn(len(due), time.monotonic() - began)
+            return collected
+
+        collected = await self._database.unit(work, durable=False)
+        date, repository, digest = due[-1]
+        self._links_behind = (date, repository, digest)
         return collected
 
-    async def _due_links(self, tx: Transaction, behind: _Marker, ahead: int) -> list[Row]:
+    async def _due_links(self, behind: _Marker, ahead: int) -> list[Row]:
         date, repository, digest = behind
-        return await tx.fetch_all(
+        return await self._database.fetch_all(
             _DUE_LINKS,
             ahead=ahead,
             after_date=date,
             after_repository=repository,
             after_digest=digest,
-            limit=self._batch,
+            limit=self._links.rows,
         )
 
     async def _unlink(self, tx: Transaction, due: list[Pair], ahead: int) -> Collected:
@@ -695,17 +742,9 @@ class Collector:
         freed = await tx.fetch_all(_DELETE_BLOBS, digests=sorted({digest for _, digest in unused}))
         size = sum(row[0] for row in freed)
         counts["*"] -= size
-        await tx.execute_many(
-            _COUNT, [{"scope": scope, "bytes": count} for scope, count in sorted(counts.items()) if count]
-        )
-        await tx.execute_many(
-            _BURY,
-            [
-                {"location": row[1], "size": row[0], "delay": self._lifetimes.delete_delay}
-                for row in freed
-                if row[1] is not None
-            ],
-        )
+        await tx.execute(_COUNT, counts=json.dumps([one for one in sorted(counts.items()) if one[1]]))
+        objects = sorted((row[1], row[0]) for row in freed if row[1] is not None)
+        await tx.execute(_BURY, objects=json.dumps(objects), delay=self._lifetimes.delete_delay)
         return Collected(links=len(unused), blobs=len(freed), size=size)
 
     async def _part_busy(self, tx: Transaction, pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -724,8 +763,7 @@ class _Verdict:
 
 def _pairs(rows: Iterable[Row | Pair]) -> dict[str, Any]:
     """The parameters of a statement over pairs."""
-    listed = list(rows)
-    return {"repositories": [row[0] for row in listed], "digests": [row[1] for row in listed]}
+    return {"pairs": json.dumps([(row[0], row[1]) for row in rows])}
 
 
 def _flat(related: dict[Pair, set[str]]) -> list[Pair]:

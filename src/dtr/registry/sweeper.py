@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.sweeper")
 
-_BATCH = 50
+_BATCH = 200
+_AT_ONCE = 8
+"""So many objects of a storage are deleted at the same time."""
 _LEASE_MS = 600_000
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 1.0, 60.0
 _PATIENCE_SECONDS, _SILENT_SECONDS = 5.0, 60.0
@@ -197,28 +199,39 @@ class Sweeper:
         return swept
 
     async def _delete(self, due: list[_Due]) -> Swept:
-        """Delete objects of one storage."""
-        storage = due[0].storage
-        done, size, failures = [], 0, 0
-        for one in due:
-            began = time.monotonic()
-            try:
-                if began < self._silent_until.get(storage, began):
-                    raise StorageUnavailable(f"storage {storage} did not answer a moment ago")
-                if one.driver_state is not None:
-                    await self._storage.abort(UploadState.decode(one.driver_state))
-                await self._storage.delete(one.location)
-            except Exception as error:  # noqa: BLE001 - whatever ails one object, the others go on
-                if isinstance(error, StorageUnavailable) and time.monotonic() - began > _PATIENCE_SECONDS:
-                    self._silent_until[storage] = time.monotonic() + _SILENT_SECONDS
-                failures += 1
-                await self._note_failure(one.location, one.attempts + 1, error)
-            else:
-                done.append(one.location)
-                size += one.size
+        """Delete objects of one storage: the first tells whether it answers, and then several at once."""
+        done: list[_Due] = []
+        if await self._delete_one(due[0]):
+            done.append(due[0])
+        waiting = iter(due[1:])
+
+        async def work() -> None:
+            done.extend([one for one in waiting if await self._delete_one(one)])
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(work())
         if done:
-            await self._database.unit(lambda tx: _forget(tx, done))
-        return Swept(0, len(done), size, failures)
+            locations = [one.location for one in done]
+            # Not durable: whoever finds one of these again deletes what is gone already.
+            await self._database.unit(lambda tx: _forget(tx, locations), durable=False)
+        return Swept(0, len(done), sum(one.size for one in done), len(due) - len(done))
+
+    async def _delete_one(self, one: _Due) -> bool:
+        """Whether that went well; if not, it is noted."""
+        storage, began = one.storage, time.monotonic()
+        try:
+            if began < self._silent_until.get(storage, began):
+                raise StorageUnavailable(f"storage {storage} did not answer a moment ago")
+            if one.driver_state is not None:
+                await self._storage.abort(UploadState.decode(one.driver_state))
+            await self._storage.delete(one.location)
+        except Exception as error:  # noqa: BLE001 - whatever ails one object, the others go on
+            if isinstance(error, StorageUnavailable) and time.monotonic() - began > _PATIENCE_SECONDS:
+                self._silent_until[storage] = time.monotonic() + _SILENT_SECONDS
+            await self._note_failure(one.location, one.attempts + 1, error)
+            return False
+        return True
 
     async def _note_failure(self, location: str, attempts: int, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"[:1000]

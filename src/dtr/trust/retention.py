@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy import BigInteger, Text, and_, bindparam, delete, exists, select, tuple_
 
-from dtr.db import Statement, each_row, now
+from dtr.db import Statement, each_row, in_rows, now
 from dtr.db.schema import trust_files, trust_roles
 from dtr.tuf import ROOT
 
@@ -60,7 +60,7 @@ _LIST = Statement(
     .limit(_PAGE)
 )
 _old = each_row("old", *_key)
-_is_old = tuple_(*_key).in_(select(*_old.c))
+_is_old = in_rows(_key, _old)
 _LOCK = Statement(select(trust_files.c.version).where(_is_old).order_by(*_key).with_for_update())
 _DELETE = Statement(delete(trust_files).where(_is_old, ~_is_current))
 

@@ -559,9 +559,9 @@ def _use_is_looked_at_before_the_lock(patch: pytest.MonkeyPatch) -> None:
     fetch, seen = collector._fetch_pairs, dict[str, Any]()
     due_links = collector.Collector._due_links
 
-    async def early(self: Any, tx: Any, behind: Any, ahead: int) -> Any:
-        due = await due_links(self, tx, behind, ahead)
-        seen["used"] = await fetch(tx, collector._USED_LINKS, [(row[1], row[2]) for row in due])
+    async def early(self: Any, behind: Any, ahead: int) -> Any:
+        due = await due_links(self, behind, ahead)
+        seen["used"] = await fetch(self._database, collector._USED_LINKS, [(row[1], row[2]) for row in due])
         return due
 
     async def remembered(tx: Any, statement: Statement, pairs: Any, **parameters: Any) -> Any:
@@ -741,9 +741,8 @@ def _blobs_go_without_a_tombstone(patch: pytest.MonkeyPatch) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._tx, name)
 
-        async def execute_many(self, statement: Statement, rows: Any) -> None:
-            if statement is not collector._BURY:
-                await self._tx.execute_many(statement, rows)
+        async def execute(self, statement: Statement, **parameters: Any) -> int:
+            return 0 if statement is collector._BURY else await self._tx.execute(statement, **parameters)
 
     async def broken(self: Any, tx: Any, *arguments: Any) -> Any:
         return await drop(self, Forgetful(tx), *arguments)

@@ -77,11 +77,12 @@ async def test_an_object_that_is_gone_already_is_a_success(stored: Rooms):
 
 
 async def test_more_than_a_batch_goes_round_by_round(stored: Rooms):
-    await bury(stored, 120)
+    batch = sweeper._BATCH
+    await bury(stored, 2 * batch + 20)
     rounds = []
     while (swept := await stored.sweeper.sweep()).objects:
         rounds.append((swept.objects, swept.is_full))
-    assert rounds == [(50, True), (50, True), (20, False)]
+    assert rounds == [(batch, True), (batch, True), (20, False)]
     assert await stored.locations() == []
 
 
@@ -208,7 +209,7 @@ async def test_the_sweeper_goes_on_after_the_database_failed(make_rooms, monkeyp
 async def test_a_running_sweeper_works_off_a_full_queue_without_pauses(rooms: Rooms, monkeypatch):
     monkeypatch.setattr("dtr.registry.sweeper._SHORTEST_SLEEP", 3600.0)
     monkeypatch.setattr("dtr.registry.sweeper._LONGEST_SLEEP", 3600.0)
-    await bury(rooms, 120)
+    await bury(rooms, 2 * sweeper._BATCH + 20)
     task = asyncio.create_task(rooms.sweeper.run())
     async with asyncio.timeout(60):
         while await rooms.count("gc_objects"):
