@@ -26,7 +26,7 @@ from dtr.app import Application, background, preload, request_limits
 from dtr.backends import PlaceChanged
 from dtr.certificates import changed_at, web_certificate
 from dtr.config import split_address
-from dtr.db import DatabaseError, SchemaNewer, SchemaOutdated
+from dtr.db import DatabaseError, SchemaOutdated, open_database
 from dtr.http.server import Listener, Server
 from dtr.pki import server_context
 from dtr.signatures import TrustRootInvalid
@@ -65,7 +65,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
         https = _bind("https_address", settings.https_address, settings.workers)
         http = _bind("http_address", settings.http_address, settings.workers)
         # Nothing that can fail comes between making a password up and showing it.
-        password = asyncio.run(_prepare(settings, environment))
+        password = _prepared(settings, environment)
         if password is not None:
             _print(
                 "A first account was made (this is shown once):",
@@ -132,21 +132,67 @@ def _context(certificate: Certificate) -> ssl.SSLContext:
         raise ServeError(f"{files}: {error.strerror or error}") from error
 
 
+def _prepared(settings: Settings, environment: Mapping[str, str]) -> str | None:
+    """See `_prepare`; tables of SQLite that are not there, or old, are made first."""
+    try:
+        return asyncio.run(_prepare(settings, environment))
+    except SchemaOutdated as error:
+        if settings.database.url is not None:
+            raise ServeError(str(error)) from error
+    _in_a_process(lambda: asyncio.run(_make_tables(settings)))
+    return asyncio.run(_prepare(settings, environment))
+
+
+async def _make_tables(settings: Settings) -> None:
+    from dtr.db.migrate import migrate
+
+    database = open_database(settings.database_url)
+    try:
+        await migrate(database, settings.database_url)
+    finally:
+        await database.close()
+
+
+def _in_a_process(work: Callable[[], None]) -> None:
+    """
+    Do something in a process of its own, with which goes what it imported: 18 MiB, for the tables.
+
+    Raises DatabaseError. Of what else is raised there, the log has the traceback.
+    """
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except DatabaseError as error:
+            os.write(tell, str(error).encode())
+        except BaseException as error:  # noqa: BLE001 - nothing may return into the parent's code
+            _log.exception("tables not made")
+            os.write(tell, repr(error).encode())
+        finally:
+            logging.shutdown()
+            os._exit(status)
+    os.close(tell)
+    with open(told, encoding="utf-8", errors="replace") as said:  # noqa: PTH123 - a descriptor
+        reason = said.read()
+    _, ended = os.waitpid(child, 0)
+    if ended:
+        raise DatabaseError(reason or "whoever made the tables was killed")
+
+
 async def _prepare(settings: Settings, environment: Mapping[str, str]) -> str | None:
-    """Tables, keys and the first account; the password that was made up for it, if one was."""
-    from dtr.db.migrate import check, migrate
+    """
+    Keys and the first account; the password that was made up for it, if one was.
+
+    Raises SchemaOutdated, before anything was changed, DatabaseError, ServeError.
+    """
+    from dtr.db.migrate import check
 
     application = Application(settings)
     try:
-        if settings.database.url is None:
-            await migrate(application.database, settings.database_url)
-        else:
-            try:
-                await check(application.database)
-            except SchemaNewer:
-                raise
-            except SchemaOutdated as error:
-                raise ServeError(str(error)) from error
+        await check(application.database)
         if _keeps_blobs(settings):
             await application.backends.begin()
         await application.tokens.keys.refresh()

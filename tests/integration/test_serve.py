@@ -136,6 +136,32 @@ def test_a_password_of_the_environment_that_is_none_is_refused(make_server: Make
     assert "DTR_ADMIN_PASSWORD" in refusal(server)
 
 
+def test_what_makes_the_tables_is_not_in_the_memory_of_the_server(make_server: MakeServer) -> None:
+    server = make_server(makes_tables=True)
+    first = anonymous_mib(server.pid)
+    server.restart()
+    assert first < anonymous_mib(server.pid) + 8  # it is 18 MiB
+
+
+def anonymous_mib(pid: int) -> float:
+    (kib,) = re.findall(r"^RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kib) / 1024
+
+
+def test_tables_that_cannot_be_made_end_the_start(make_server: MakeServer) -> None:
+    server = make_server(start=False)
+    server.directory.mkdir()
+    with contextlib.closing(sqlite3.connect(server.directory / "metadata.db")) as database:
+        database.execute("CREATE TABLE accounts (somebody_elses TEXT)")
+    done = server.cli("serve", check=False)
+    assert done.returncode == 1
+    assert "is ready" not in done.stdout
+    *logged, said = done.stderr.splitlines()
+    assert "metadata.db" in said
+    assert "table accounts already exists" in said
+    assert any("tables not made" in line for line in logged)
+
+
 def test_a_later_password_of_the_environment_changes_nothing(make_server: MakeServer) -> None:
     server = make_server()
     server.environment["DTR_ADMIN_PASSWORD"] = "another-password"
