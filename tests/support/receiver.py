@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.ports import free_port
+
 from dtr.pki import Certificate
 
 
@@ -39,7 +41,7 @@ class Reply:
 
 
 class Receiver:
-    """A server on a free port of the loopback network, which keeps what it is sent."""
+    """A server of the loopback network, on a port that nobody has after it. It keeps what it is sent."""
 
     def __init__(self, certificate: Certificate | None = None) -> None:
         self.received: list[Received] = []
@@ -63,7 +65,7 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients go away
         self.port: int = self._server.server_address[1]
         self._scheme = "http"

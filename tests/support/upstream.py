@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.support.images import Image, digest_of
+from tests.support.ports import free_port
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Scripted:
     """Called before each answer."""
 
     def __post_init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": self}))
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", free_port()), type("Handler", (_Handler,), {"registry": self})
+        )
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -298,7 +298,10 @@ def test_guessing_the_old_password_is_slowed_down(world: Api, elsewhere: dict[st
     secret = world.server.do(lambda application: application.accounts.tokens.create("ivan", "laptop"))
     ivan = world.as_("ivan", secret)
     form = {"oldPassword": "wrong", "newPassword": "new"}
-    answers = [ivan.call("POST", f"{ACCOUNTS}/ivan/changePassword", form, elsewhere) for _ in range(8)]
+    answers = []
+    while not answers or answers[-1].status == 403:  # the first pauses are short, and may be over
+        answers.append(ivan.call("POST", f"{ACCOUNTS}/ivan/changePassword", form, elsewhere))
+        assert len(answers) < 50
     assert {403, 429} == {one.status for one in answers}
     assert "retry-after" in answers[-1].headers
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import BigInteger, bindparam, update
+from sqlalchemy import BigInteger, bindparam, func, select, update
 from tests.conftest import Cluster
 from tests.support.client import Client
 from tests.support.images import make_image
@@ -14,7 +14,7 @@ from tests.support.server import Server
 
 from dtr.app import Application
 from dtr.db import Statement, Transaction
-from dtr.db.schema import signing_keys
+from dtr.db.schema import login_failures, signing_keys
 
 _DAY = 86_400_000
 _AGE = Statement(
@@ -22,6 +22,11 @@ _AGE = Statement(
         created_at=signing_keys.c.created_at - bindparam("by", type_=BigInteger),
         signs_from=signing_keys.c.signs_from - bindparam("by", type_=BigInteger),
     )
+)
+_LENGTHEN = Statement(  # the pause of who has to wait: of the others it is over
+    update(login_failures)
+    .where(login_failures.c.blocked_until == select(func.max(login_failures.c.blocked_until)).scalar_subquery())
+    .values(blocked_until=login_failures.c.blocked_until + 50_000)
 )
 
 
@@ -118,6 +123,11 @@ def test_guessing_is_slowed_down_and_the_client_told_for_how_long(make_server: C
         assert time.monotonic() < deadline
     assert answer.expect(429).codes == ["TOOMANYREQUESTS"]
     assert int(answer.headers["retry-after"]) >= 1
+
+    async def lengthen(application: Application) -> None:  # the first pauses are short
+        await application.database.unit(lambda tx: tx.execute(_LENGTHEN))
+
+    server.do(lengthen)
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     body = b"grant_type=password&username=victim&password=wrong"
     guesser.send("POST", "/auth/token", body, form).expect(429)
