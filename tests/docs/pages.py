@@ -194,7 +194,7 @@ def _run_on_terminal(
                 process.stdin.write((answer if isinstance(answer, str) else answer()).encode() + b"\n")
                 process.stdin.flush()
                 output += "\n"
-        status = process.wait(10)
+        status = process.wait(60)
     finally:
         late.cancel()
         process.stdin.close()

@@ -231,7 +231,7 @@ def test_the_pages_on_promotion_and_pruning_work(tmp_path: Path, make_server: Ca
 
 def is_there(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=10):
+        with urllib.request.urlopen(url, timeout=60):
             return True
     except urllib.error.HTTPError:
         return False

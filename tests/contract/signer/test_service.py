@@ -70,7 +70,7 @@ async def ask(channel: aio.Channel, path: str, request, answer):
         path, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
     )
     try:
-        return await call(request, timeout=10)
+        return await call(request, timeout=60)
     except aio.AioRpcError as error:
         return error.code()
 
@@ -129,7 +129,7 @@ async def test_what_is_no_request_harms_nothing(pair: Pair, port: int, caplog):
             b"a" * 5_000_000,
         ):
             try:
-                await call(body, timeout=10)
+                await call(body, timeout=60)
             except aio.AioRpcError as error:
                 answers.append(error.code())
         assert len(answers) == 6

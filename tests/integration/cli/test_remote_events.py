@@ -90,7 +90,7 @@ def test_events_are_followed_as_they_happen_until_it_is_interrupted(admin: Remot
             admin("org", "create", f"followed{number + more}")
         assert [json.loads(process.stdout.readline())["object"]["name"] for _ in rest] == rest
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == ("", "")
+        assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == 0
     finally:
         process.kill()
