@@ -21,6 +21,7 @@ from tests.support.commands import Commands
 from tests.support.containers import Containers
 from tests.support.distribution import DockerRegistry
 from tests.support.images import Image, descriptor, digest_of, make_artifact, make_image, make_index
+from tests.support.jobs import ENDS
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.support.server import DTR, Server, clean_environment
 
@@ -155,10 +156,13 @@ def kill_in_the_middle(server: Server) -> None:
     environment = {**clean_environment(), **server.environment}
     importing = subprocess.Popen([DTR, "import-storage", *OPTIONS], env=environment, stdout=subprocess.DEVNULL)
     database = sqlite3.connect(f"file:{server.directory}/metadata.db?mode=ro", uri=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     try:
-        while not database.execute("SELECT count(*) FROM manifests").fetchone()[0]:
-            assert importing.poll() is None
+        while True:
+            has_ended = importing.poll() is not None
+            if database.execute("SELECT count(*) FROM manifests").fetchone()[0]:
+                break
+            assert not has_ended
             assert time.monotonic() < deadline
             time.sleep(0.001)
         os.kill(importing.pid, signal.SIGKILL)
@@ -192,8 +196,8 @@ def test_a_tree_in_a_bucket_is_taken_over_by_a_job(
         parameters = {"prefix": "old", "namespace": "library", "createNamespaces": "true", "verify": "true"}
         admin = User(server, "admin")
         job = admin.post("/api/v0/jobs", {"action": "import_storage", "parameters": parameters}).expect(202).json
-        deadline = time.monotonic() + 60
-        while (job := admin.get(f"/api/v0/jobs/{job['id']}").expect(200).json)["status"] in {"waiting", "running"}:
+        deadline = time.monotonic() + 120
+        while (job := admin.get(f"/api/v0/jobs/{job['id']}").expect(200).json)["status"] not in ENDS:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         log = admin.get(f"/api/v0/jobs/{job['id']}/logs").expect(200).json

@@ -13,6 +13,7 @@ from tests.support.api import Api
 from tests.support.distribution import USER, USER_PASSWORD, DockerRegistry
 from tests.support.engine import expected_greeting
 from tests.support.images import digest_of
+from tests.support.jobs import ENDS
 from tests.support.receiver import Receiver, receiving
 from tests.support.server import PASSWORD
 from tests.support.wire import wait_until
@@ -79,7 +80,7 @@ def run_job(admin: User, action: str, **parameters: str) -> str:
     """Run a job to its end; its log."""
     made = admin.post("/api/v0/jobs", {"action": action, "parameters": parameters}).expect(202).json
     job = f"/api/v0/jobs/{made['id']}"
-    wait_until(lambda: admin.get(job).expect(200).json["status"] not in {"waiting", "running"}, 60)
+    wait_until(lambda: admin.get(job).expect(200).json["status"] in ENDS)
     assert admin.get(job).json["status"] == "done", admin.get(f"{job}/logs").body
     return admin.get(f"{job}/logs").body.decode()
 
@@ -107,7 +108,7 @@ def test_an_image_from_its_push_to_what_remains(
 
     # Promoted under the names of the template, and mirrored from there.
     released = {f"{tag}-of-{year}": pushed[tag] for tag in ("v1", "v2")}
-    wait_until(lambda: tags(ada, PROD) == released, 60)
+    wait_until(lambda: tags(ada, PROD) == released)
     (policy,) = ada.get(f"{PROD}/mirroringPolicies").expect(200).json
     mirrored = f"{PROD}/mirroringPolicies/{policy['id']}/tags"
     wait_until(
@@ -115,11 +116,10 @@ def test_an_image_from_its_push_to_what_remains(
             {one["tag"]: one["status"] for one in ada.get(mirrored).expect(200).json}
             == dict.fromkeys(released, "mirrored")
         ),
-        60,
     )
 
     # Told, with signatures.
-    told = [one.json for one in receiver.wait(6, 60)]
+    told = [one.json for one in receiver.wait(6)]
     kinds = [one["type"] for one in told]
     assert sorted(kinds) == ["PROMOTION"] * 2 + ["PUSH_MIRRORING"] * 2 + ["TAG_PUSH"] * 2
     assert {one["contents"]["tag"] for one in told if one["type"] == "TAG_PUSH"} == set(released)
@@ -131,7 +131,7 @@ def test_an_image_from_its_push_to_what_remains(
     rules = [{"field": "tag", "operator": "sw", "values": ["build-"]}]
     ada.post(f"{DEV}/pruningPolicies", {"rules": rules, "keep": 1}).expect(201)
     remaining = {tag: pushed[tag] for tag in ("build-3", "v1", "v2")}
-    wait_until(lambda: tags(ada, DEV) == remaining, 60)
+    wait_until(lambda: tags(ada, DEV) == remaining)
 
     # Collected: the space is free.
     kept = {layer for tag in remaining for layer in layers[tag]}

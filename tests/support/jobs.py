@@ -19,6 +19,10 @@ _SQL = {
 }
 
 
+ENDS = frozenset({"done", "errored", "canceled"})
+"""What becomes of a job in the end. One whose worker lost the database for a while goes on: that is no end."""
+
+
 async def change(database: Database, name: str, id: str) -> None:  # noqa: A002 - as in the statement
     statement = Statement(text(_SQL[name]))
     await database.unit(lambda tx: tx.execute(statement, id=id))
@@ -27,7 +31,7 @@ async def change(database: Database, name: str, id: str) -> None:  # noqa: A002 
 async def ended(jobs: Jobs, job: str) -> Job:
     """The job, when it ended."""
     async with asyncio.timeout(60):
-        while (found := await jobs.get(job)).status not in {"done", "errored", "canceled"}:
+        while (found := await jobs.get(job)).status not in ENDS:
             await asyncio.sleep(0.02)
     return found
 
