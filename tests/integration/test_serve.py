@@ -543,10 +543,17 @@ class Busy:
         self.push = Peer(server.port, server.tls)
         self.push.send(request("PATCH", self.location, Transfer_Encoding="chunked", Authorization=authorization))
         self.push.send(b"%x\r\n" % len(BIG) + BIG[:5_000_000])
+        wait_until(lambda: self._has_arrived(server))
         self.pull = Peer(server.port, server.tls, buffer=65536)
         self.pull.send(request("GET", f"/v2/admin/busy/blobs/{self.digest}", Authorization=authorization))
         self.first = self.pull.receive(1000)
         server.clients += [self.push, self.pull]
+
+    @staticmethod
+    def _has_arrived(server: Server) -> bool:
+        """Whether the server has all that was sent: what is on its way when it ends is lost."""
+        parts = (server.directory / "blobs").rglob("*.part")
+        return [one.stat().st_size for one in parts] == [5_000_000]
 
     def finish_push(self) -> None:
         answer = self.push.send(BIG[5_000_000:] + b"\r\n0\r\n\r\n").answer()

@@ -171,14 +171,15 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 async def test_a_right_password_is_hashed_once_a_minute(
     ada: Accounts, hashed: list[bool], monkeypatch: pytest.MonkeyPatch
 ):
+    before = time.monotonic()
     for _ in range(5):
         assert (await ada.logins.authenticate("ada", "right", HERE)).account.name == "ada"
     assert len(hashed) == 1
-    moment = time.monotonic()
-    monkeypatch.setattr("dtr.accounts.passwords.time.monotonic", lambda: moment + 59)
+    after = time.monotonic()
+    monkeypatch.setattr("dtr.accounts.passwords.time.monotonic", lambda: before + 59)
     await ada.logins.authenticate("ada", "right", HERE)
     assert len(hashed) == 1
-    monkeypatch.setattr("dtr.accounts.passwords.time.monotonic", lambda: moment + 61)
+    monkeypatch.setattr("dtr.accounts.passwords.time.monotonic", lambda: after + 61)
     await ada.logins.authenticate("ada", "right", HERE)
     assert len(hashed) == 2
 
