@@ -304,6 +304,14 @@ def test_what_is_attached_has_a_page_of_its_own(site: Site):
     assert "Delete…" not in shown.text
 
 
+def test_why_a_signature_does_not_count_is_said_in_the_visitors_language(site: Site):
+    reader = site.as_("reader")
+    said = reader.get(f"{TAGS}/2.14.2").one(".tree").get_text(" ")
+    assert "payloadType is missing, or is something else than it has to be" in said
+    japanese = reader.get(f"{TAGS}/2.14.2?lang=ja").one(".tree").get_text(" ")
+    assert "payloadType がないか、正しい内容ではありません" in japanese
+
+
 def test_what_is_attached_can_be_saved_by_who_may_pull(site: Site):
     reader = site.as_("reader")
     shown = reader.get(f"{TAGS}/2.14.2").expect(200)

@@ -288,6 +288,10 @@ def test_one_that_fails_says_so(world: Site, receiver: Receiver):
     shown = adam.get(at).expect(200)
     assert "The receiver has taken nothing since" in shown.text
     assert "the receiver answered 500" in shown.text
+    japanese = adam.get(f"{at}?lang=ja").expect(200)
+    assert "受信側の応答: 500" in japanese.text
+    assert "the receiver answered" not in japanese.text
+    adam.get(f"{at}?lang=en")
     world.api.change("UPDATE webhooks SET is_active = :no WHERE id = :id", no=False, id=webhook)
     shown = adam.get(at).expect(200)
     assert "It was switched off, because its deliveries failed for days." in shown.text

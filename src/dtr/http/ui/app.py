@@ -26,6 +26,7 @@ from dtr.http.ui import (
     accounts,
     activity,
     apidocs,
+    details,
     events,
     job_forms,
     jobs,
@@ -153,7 +154,14 @@ def make_templates(assets: Assets) -> Environment:
         )
 
     templates.globals.update(
-        asset=assets.url, icon=icon, languages=LANGUAGES, sizes=SIZES, version=__version__, quote=quote, len=len
+        detail=details.told,
+        asset=assets.url,
+        icon=icon,
+        languages=LANGUAGES,
+        sizes=SIZES,
+        version=__version__,
+        quote=quote,
+        len=len,
     )
     return templates
 
