@@ -247,10 +247,6 @@ class Tab:
             for node in one["nodes"]
         ]
 
-    def shoot(self, file: Path) -> None:
-        """A picture of the whole page."""
-        self.page.screenshot(path=file, full_page=True)
-
 
 @dataclass
 class Site:

@@ -317,10 +317,6 @@ class Site:
         assert not self._thread.is_alive(), "the server did not end"
 
     @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    @property
     def connections(self) -> int:
         return len(self.server._state.connections)
 

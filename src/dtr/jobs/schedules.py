@@ -11,7 +11,7 @@ import datetime as dt
 from dtr.durations import to_milliseconds
 from dtr.jobs.errors import JobInvalid
 
-_WORDS = {
+NICKNAMES = {
     "@yearly": "0 0 0 1 1 *",
     "@annually": "0 0 0 1 1 *",
     "@monthly": "0 0 0 1 * *",
@@ -20,6 +20,7 @@ _WORDS = {
     "@midnight": "0 0 0 * * *",
     "@hourly": "0 0 * * * *",
 }
+"""What some schedules are called, and their fields."""
 _EVERY = "@every "
 """A duration follows: DTR's library counts from when the schedule was made, and then from each run."""
 _SHORTEST_MS, _LONGEST_MS = 1_000, 366 * 86_400_000
@@ -29,11 +30,11 @@ def next_run(schedule: str, after: int) -> int:
     """The first moment behind `after` (milliseconds since 1970, both) that `schedule` names. Raises JobInvalid."""
     from cronsim import CronSim, CronSimError
 
-    text = _WORDS.get(schedule.strip(), schedule).replace("?", "*")
+    text = NICKNAMES.get(schedule.strip(), schedule).replace("?", "*")
     if text.startswith(_EVERY):
         return after + _interval(text.removeprefix(_EVERY))
     if len(text) > 200 or len(text.split()) != 6:
-        words = ", ".join(_WORDS)
+        words = ", ".join(NICKNAMES)
         problem = f"has six fields, from seconds to days of the week, or is one of {words}, @every 1h30m"
         raise JobInvalid("schedule", problem)
     moment = dt.datetime.fromtimestamp(after / 1000, dt.UTC)

@@ -159,26 +159,13 @@ class _Document(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Document)
 
 
-def read_config(data: bytes) -> ImageConfig:
-    """What the bytes of a config say; what is none says nothing."""
-    return _config(_decode(data))
-
-
-def read_runtime(data: bytes) -> Runtime:
-    """What the bytes of a config say of how containers run."""
-    return _runtime(_decode(data))
-
-
-def _read_both(data: bytes) -> tuple[ImageConfig, Runtime]:
-    document = _decode(data)
-    return _config(document), _runtime(document)
-
-
-def _decode(data: bytes) -> _Document:
+def read_config(data: bytes) -> tuple[ImageConfig, Runtime]:
+    """What the bytes of a config say of the image, and of how its containers run; what is none says nothing."""
     try:
-        return _decoder.decode(data)
+        document = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return _Document()
+        document = _Document()
+    return _config(document), _runtime(document)
 
 
 def _runtime(document: _Document) -> Runtime:
@@ -314,8 +301,8 @@ class ImageConfigs:
             if data is None:
                 return None
             if len(data) > _DECODE_IN_LOOP:
-                return await asyncio.to_thread(_read_both, data)
-            return _read_both(data)
+                return await asyncio.to_thread(read_config, data)
+            return read_config(data)
 
     async def _load(self, location: str, size: int) -> bytes | None:
         try:

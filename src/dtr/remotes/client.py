@@ -196,16 +196,6 @@ class RemoteRepository:
             await self._session.expect(response, 200)
             return True
 
-    async def blob_size(self, digest: str) -> int | None:
-        """The bytes of a blob, as the remote says; None: it is not there. Raises RemoteBroken: it says nothing."""
-        async with self._session.ask("HEAD", f"{self._base}blobs/{digest}", self._pull) as response:
-            if response.status == 404:
-                return None
-            await self._session.expect(response, 200)
-            if response.content_length is None:
-                raise RemoteBroken(f"the remote does not say how large {digest} is")
-            return response.content_length
-
     async def read_blob(self, digest: str, size: int, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """
         The bytes of a blob of `size` bytes from `offset` on, in pieces of at most `PIECE`.

@@ -22,7 +22,7 @@ from tests.support.rooms import Counter, Rooms
 
 from dtr.oci import Digest, parse_manifest
 from dtr.registry import ManifestUnknown
-from dtr.registry.image_configs import ImageConfig, Runtime, Step, read_config, read_runtime
+from dtr.registry.image_configs import ImageConfig, Runtime, Step, read_config
 from dtr.registry.images import dockerfile_line
 
 FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -46,7 +46,7 @@ CONFIG = {
 
 
 def test_of_a_config_is_kept_what_is_shown():
-    assert read_config(json.dumps(CONFIG).encode()) == ImageConfig(
+    assert read_config(json.dumps(CONFIG).encode())[0] == ImageConfig(
         "windows",
         "10.0.17763.1",
         "arm",
@@ -78,11 +78,11 @@ def test_of_a_config_is_kept_what_is_shown():
     ],
 )
 def test_what_is_no_config_says_nothing(data: bytes):
-    assert read_config(data) == ImageConfig()
+    assert read_config(data) == (ImageConfig(), Runtime())
 
 
 def test_of_too_much_a_part_is_kept():
-    found = read_config(
+    found, _ = read_config(
         json.dumps(
             {
                 "os": "x" * 5000,
@@ -116,7 +116,7 @@ RUNTIME = {
 
 
 def test_of_how_containers_run_is_kept_what_is_shown():
-    assert read_runtime(json.dumps(RUNTIME).encode()) == Runtime(
+    assert read_config(json.dumps(RUNTIME).encode())[1] == Runtime(
         created="2026-01-02T03:04:05Z",
         author="Ada",
         user="1000:1000",
@@ -138,15 +138,15 @@ def test_of_how_containers_run_is_kept_what_is_shown():
     ],
 )
 def test_what_is_not_as_it_has_to_be_says_nothing_and_the_rest_does(config: dict[str, object]):
-    found = read_runtime(json.dumps({"os": "linux", "created": 7, "config": config}).encode())
+    image, found = read_config(json.dumps({"os": "linux", "created": 7, "config": config}).encode())
     assert (found.env, found.user, found.created, "".join(found.cmd)) == (("A=b",), "", "", "")
-    assert read_config(json.dumps({"os": "linux", "config": config}).encode()).os == "linux"
+    assert image.os == "linux"
 
 
 def test_of_too_much_of_how_containers_run_a_part_is_kept():
     many = [f"{n:05}=" + "x" * 5_000 for n in range(2_000)]
     volumes = {f"/{n}": {} for n in range(2_000)}
-    found = read_runtime(json.dumps({"config": {"Env": many, "Volumes": volumes, "Cmd": [""] * 9_000}}).encode())
+    _, found = read_config(json.dumps({"config": {"Env": many, "Volumes": volumes, "Cmd": [""] * 9_000}}).encode())
     assert 1 <= sum(map(len, (*found.env, *found.volumes))) <= 32_768
     assert len(found.cmd) <= 500
 
@@ -157,7 +157,7 @@ async def test_how_containers_of_an_image_run_is_read_once_and_only_where_its_co
     digest = await rooms.push(repository, image, "v1")
     found = await rooms.images.get_manifest(repository, digest)
     runtime = await rooms.images.get_runtime(found)
-    assert runtime == read_runtime(image.blobs[0])
+    assert runtime == read_config(image.blobs[0])[1]
     watched = Counter().watch(rooms.database)
     assert await rooms.images.get_runtime(found) == runtime
     assert (watched.reads, watched.units) == (1, 0)
@@ -200,7 +200,7 @@ async def test_an_image_is_shown_with_its_system_labels_and_layers(make_rooms, i
     assert (manifest.digest, manifest.kind, manifest.media_type) == (digest, "image", DOCKER_MANIFEST)
     assert (manifest.author, manifest.annotations, manifest.is_index) == ("ada", {"note": "here"}, False)
     assert manifest.size == sum(len(blob) for blob in image.blobs)
-    assert manifest.config == read_config(image.blobs[0])
+    assert manifest.config == read_config(image.blobs[0])[0]
     assert [(line.text, line.layer and line.layer.digest) for line in manifest.lines] == [
         ("ADD file:abc in /", Digest.of(layers[0])),
         ('CMD ["bash"]', None),

@@ -53,7 +53,7 @@ async def test_an_image_goes_there_and_comes_back(docker_registry: DockerRegistr
             manifest = await there.get_manifest(reference)
             assert (manifest.content, manifest.media_type) == (image.payload, image.media_type)
         for blob in image.blobs:
-            assert await there.blob_size(digest_of(blob)) == len(blob)
+            assert await there.has_blob(digest_of(blob))
             pieces = [piece async for piece in there.read_blob(digest_of(blob), len(blob))]
             assert b"".join(pieces) == blob
             assert max(map(len, pieces)) <= 1024 * 1024

@@ -92,12 +92,6 @@ class Connection:
     error: str = ""
     """What the API said instead."""
 
-    def serves(self, direction: str) -> bool:
-        """Whether a policy of this direction could work."""
-        if self.record is None:
-            return False
-        return self.record.permissions.write if direction == "push" else self.record.permissions.read
-
 
 # --- the form -------------------------------------------------------------------------------------------------
 

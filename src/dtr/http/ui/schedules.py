@@ -16,20 +16,12 @@ from babel.lists import format_list
 from babel.units import format_unit
 
 from dtr.durations import to_milliseconds
+from dtr.jobs.schedules import NICKNAMES
 
 if TYPE_CHECKING:
     from dtr.http.ui.words import Words
 
 _UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000))
-_WORDS = {
-    "@yearly": "0 0 0 1 1 *",
-    "@annually": "0 0 0 1 1 *",
-    "@monthly": "0 0 0 1 * *",
-    "@weekly": "0 0 0 * * 0",
-    "@daily": "0 0 0 * * *",
-    "@midnight": "0 0 0 * * *",
-    "@hourly": "0 0 * * * *",
-}
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
@@ -63,7 +55,7 @@ def in_words(words: Words, schedule: str) -> str:
         except ValueError:
             return ""
         return words("Every {duration}", duration=duration(words, length))
-    fields = _WORDS.get(text, text).replace("?", "*").lower().split()
+    fields = NICKNAMES.get(text, text).replace("?", "*").lower().split()
     return _of_fields(words, fields) if len(fields) == 6 else ""
 
 
