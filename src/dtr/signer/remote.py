@@ -36,7 +36,8 @@ HEALTH_NAMES = ("grpc.health.v1.Health.KeyManagement", "grpc.health.v1.Health.Si
 _DEADLINE_SECONDS = 5.0
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long an attempt to connect may take, in spite of its name: some ways to and fro, to a busy signer.
+    ("grpc.min_reconnect_backoff_ms", round(_DEADLINE_SECONDS * 1000)),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),

@@ -19,6 +19,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.contract.signer.conftest import serving
 from tests.support.notary import Publisher, walk
 from tests.support.ports import free_port
+from tests.support.proxy import proxy
 from tests.support.signer import Pair, dtr_signer, make_pair, stock_server
 from tests.support.stopping import stop
 
@@ -253,6 +254,20 @@ async def test_what_is_being_signed_when_it_ends_is_signed(local: LocalSigner, p
     with pytest.raises(SignerUnavailable):
         await remote.sign(key.id, CONTENT)
     await remote.close()
+
+
+async def test_a_signer_far_away_is_reached(pair: Pair, port: int):
+    """Connecting takes some ways to and fro: they may take as long as a call."""
+
+    async def far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65536):
+            await asyncio.sleep(0.3)
+            writer.write(piece)
+
+    async with proxy(port, requests=far, answers=far) as there:
+        remote = pair.remote(there)
+        await remote.check()
+        await remote.close()
 
 
 async def test_a_signer_that_is_killed_stopped_and_started_again(pair: Pair, tmp_path: Path):
