@@ -102,16 +102,16 @@ def test_files_to_s3_to_azure_to_files(
     pushers[0].put(contents.randbytes(LARGE))
     before = "default"
     for number, target in enumerate(_ORDER, start=1):
-        many = left_at(server, before)
-        assert many >= BLOBS
-        server.cli(
-            "storage", "migrate", "--from", before, "--to", target, "--rate", str(BLOBS * SIZE // 2), "--detach"
-        )
+        rate = str(BLOBS * SIZE // 2)
         with pushing(pushers, until_lost=True) as wait_for:
             wait_for(contents.randrange(5, 20))
+            many = left_at(server, before)
+            assert many >= BLOBS
+            server.cli("storage", "migrate", "--from", before, "--to", target, "--rate", rate, "--detach")
             deadline = time.monotonic() + 60
             while not 0 < left_at(server, before) < many - BLOBS // 4:
                 assert time.monotonic() < deadline, server.log
+                time.sleep(0.01)
             server.kill()  # in the middle of it
         assert left_at(server, before) > 0
         # The time passes after which a worker is dead, and an upload of which no client has heard not waited for.

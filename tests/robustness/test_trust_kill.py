@@ -338,6 +338,7 @@ def test_two_replicas_publish_one_collection_at_once_and_lose_nothing(
     signed: list[str] = []
     conflicts: list[str] = []
     errors: list[BaseException] = []
+    together = threading.Barrier(2)
 
     def publish(number: int) -> None:
         try:
@@ -347,6 +348,8 @@ def test_two_replicas_publish_one_collection_at_once_and_lose_nothing(
                 while tag not in signed:
                     # As clients do: what is there, and the new tag.
                     own.roles["targets"] = json.loads(trust.files(gun)["targets"])["signed"]
+                    if not (signed or conflicts):
+                        together.wait(SECONDS)  # both are about to publish the same version
                     answer = trust.publish(gun, own.sign({tag: (f"sha256:{number:064x}", 400)}))
                     if answer.status == 200:
                         signed.append(tag)

@@ -79,7 +79,7 @@ def stored(server: Server) -> list[int]:
     """Sizes of the objects after everything that is due was deleted."""
 
     async def sweep(application: Application) -> list[int]:
-        patience = time.monotonic() + 20
+        patience = time.monotonic() + 60
         while True:
             await application.sweeper.sweep()
             assert await find_violations(application.database, application.storage) == []
