@@ -16,8 +16,10 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy import BigInteger, and_, case, column, exists, not_, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -29,6 +31,8 @@ from dtr.registry.usage import of_repository
 from dtr.repeating import repeat
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dtr.db import Database, Transaction
     from dtr.events import Actor
 
@@ -36,7 +40,7 @@ _log = logging.getLogger("dtr.pulls")
 
 _FLUSH_SECONDS = 1.0
 _BATCH = 500
-"""Pulls in a unit: the writer of SQLite is busy with them for some milliseconds."""
+"""Different pulls in a unit: the writer of SQLite is busy with them for some milliseconds."""
 _CAPACITY = 100_000
 
 _asked = each_row(
@@ -82,30 +86,44 @@ _COUNT_IN_REPOSITORY = Statement(
 )
 
 
-class _Pull(NamedTuple):
-    repository: int
-    reference: str
-    digest: str
-    by: Actor
-    moment: float
-    """By this process's clock that is never set, in seconds."""
+_What: TypeAlias = "tuple[int, str, str, Actor]"
+"""Repository, reference, digest, and who pulled: what is one event when it happens again within about a second."""
+
+
+@dataclass(slots=True)
+class _Times:
+    """How often, and when: by this process's clock that is never set, in seconds."""
+
+    count: int
+    first: float
+    last: float
+
+    def join(self, later: _Times) -> None:
+        """Add what happened after that."""
+        self.count += later.count
+        self.last = later.last
 
 
 class Pulls:
     """The pulls of one process."""
 
     def __init__(self, database: Database, *, capacity: int = _CAPACITY) -> None:
-        """At most `capacity` pulls wait to be written."""
+        """At most `capacity` different pulls wait to be written."""
         self._database = database
         self._capacity = capacity
-        self._waiting: list[_Pull] = []
+        self._waiting: dict[_What, _Times] = {}
         self._writing = asyncio.Lock()
         self._lost = 0
 
     def add(self, repository: int, reference: str, digest: str, *, by: Actor) -> None:
         """The manifest `digest` was served, which was asked for as `reference`."""
-        if len(self._waiting) < self._capacity:
-            self._waiting.append(_Pull(repository, reference, digest, by, time.monotonic()))
+        what, now = (repository, reference, digest, by), time.monotonic()
+        times = self._waiting.get(what)
+        if times is not None:
+            times.count += 1
+            times.last = now
+        elif len(self._waiting) < self._capacity:
+            self._waiting[what] = _Times(1, now, now)
         else:
             self._lost += 1
 
@@ -113,7 +131,7 @@ class Pulls:
         """Write what waits, about once a second, until cancelled."""
 
         def tell(error: Exception) -> None:
-            _log.warning("pulls not written", extra={"pulls": len(self._waiting), "reason": str(error)})
+            _log.warning("pulls not written", extra={"pulls": self._count(), "reason": str(error)})
 
         await repeat(self.flush, seconds=_FLUSH_SECONDS, tell=tell)
 
@@ -122,17 +140,20 @@ class Pulls:
         written = 0
         async with self._writing:
             while self._waiting:
-                batch, self._waiting[:_BATCH] = self._waiting[:_BATCH], []
+                batch = dict(islice(self._waiting.items(), _BATCH))
+                for what in batch:
+                    del self._waiting[what]
+                count = sum(times.count for times in batch.values())
                 try:
                     # Whoever cancels this has it finished all the same.
                     await self._database.unit(partial(_write, batch), durable=False)
                 except DatabaseError:
-                    self._waiting[:0] = batch
+                    self._put_back(batch)
                     raise
                 except Exception:
-                    self._lost += len(batch)  # it would never be written, and everything behind it would wait
+                    self._lost += count  # it would never be written, and everything behind it would wait
                     raise
-                written += len(batch)
+                written += count
         if self._lost:
             _log.warning("pulls lost", extra={"pulls": self._lost, "reason": "too many waited"})
             self._lost = 0
@@ -143,17 +164,29 @@ class Pulls:
         try:
             await self.flush()
         except DatabaseError as error:
-            _log.warning("pulls lost", extra={"pulls": len(self._waiting) + self._lost, "reason": str(error)})
+            _log.warning("pulls lost", extra={"pulls": self._count() + self._lost, "reason": str(error)})
+
+    def _count(self) -> int:
+        return sum(times.count for times in self._waiting.values())
+
+    def _put_back(self, batch: dict[_What, _Times]) -> None:
+        """Let a batch wait again, before what came since."""
+        for what, times in self._waiting.items():
+            if what in batch:
+                batch[what].join(times)
+            else:
+                batch[what] = times
+        self._waiting = batch
 
 
-async def _write(batch: list[_Pull], tx: Transaction) -> None:
+async def _write(batch: Mapping[_What, _Times], tx: Transaction) -> None:
     """Write pulls down: an event of each, and the counts."""
     moment = time.monotonic()
     counts: dict[tuple[int, str], list[int]] = {}
-    for pull in batch:
-        age = max(0, round((moment - pull.moment) * 1000))
-        count = counts.setdefault((pull.repository, pull.reference), [0, age])
-        count[0] += 1
+    for (repository, reference, _, _), times in batch.items():
+        age = _age(times.last, moment)
+        count = counts.setdefault((repository, reference), [0, age])
+        count[0] += times.count
         count[1] = min(count[1], age)
     asked = json.dumps(
         [
@@ -163,25 +196,21 @@ async def _write(batch: list[_Pull], tx: Transaction) -> None:
     )
     await tx.execute(_COUNT, asked=asked)
     await tx.execute(_COUNT_IN_REPOSITORY, asked=asked)
-    # The same pulls by the same client, a hundred of a build, are one event.
-    same: dict[tuple[int, str, str, Actor], int] = {}
-    first: dict[tuple[int, str, str, Actor], _Pull] = {}
-    for pull in batch:
-        key = pull[:4]
-        same[key] = same.get(key, 0) + 1
-        first.setdefault(key, pull)
-    await record(tx, *(_event(first[key], times, moment) for key, times in same.items()))
+    await record(tx, *(_event(what, times, moment) for what, times in batch.items()))
 
 
-def _event(pull: _Pull, times: int, moment: float) -> Event:
-    is_tag = ":" not in pull.reference
+def _event(what: _What, times: _Times, moment: float) -> Event:
+    repository, reference, digest, by = what
     return Event(
         type="GET",
-        actor=pull.by,
-        object=Object("tag", pull.reference, pull.reference, pull.digest)
-        if is_tag
-        else Object("manifest", pull.digest),
-        repository_id=pull.repository,
-        age=max(0, round((moment - pull.moment) * 1000)),
-        times=times,
+        actor=by,
+        object=Object("manifest", digest) if ":" in reference else Object("tag", reference, reference, digest),
+        repository_id=repository,
+        age=_age(times.first, moment),
+        times=times.count,
     )
+
+
+def _age(since: float, moment: float) -> int:
+    """In milliseconds."""
+    return max(0, round((moment - since) * 1000))

@@ -119,8 +119,8 @@ async def test_many_pulls_are_written_in_several_units(rooms: Rooms):
     repository = await rooms.make_repository()
     digest = await rooms.push(repository, make_image(), "latest")
     pulls = Pulls(rooms.database)
-    for _ in range(1234):
-        pulls.add(repository, "latest", digest, by=ADA)
+    for number in range(1234):
+        pulls.add(repository, "latest", digest, by=Actor("user", f"id {number}", "somebody"))
     assert await pulls.flush() == 1234
     assert await counted(rooms) == {"latest": 1234}
 
@@ -137,18 +137,41 @@ async def test_pulls_wait_while_the_database_does_not_answer(
         raise DatabaseUnavailable("gone")
 
     monkeypatch.setattr(rooms.database, "unit", unavailable)
-    for _ in range(13):  # three too many
-        pulls.add(repository, "latest", digest, by=ADA)
+    for number in range(13):  # three too many
+        pulls.add(repository, "latest", digest, by=Actor("user", f"id {number}", "somebody"))
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
             await pulls.flush()
+        pulls.add(repository, "latest", digest, by=Actor("user", "id 5", "somebody"))  # it is known
     monkeypatch.setattr(rooms.database, "unit", unit)
     with caplog.at_level(logging.WARNING, "dtr.pulls"):
-        assert await pulls.flush() == 10
+        assert await pulls.flush() == 12
         assert await pulls.flush() == 0
     (line,) = caplog.records  # once
     assert (line.message, line.__dict__["pulls"]) == ("pulls lost", 3)
-    assert await counted(rooms) == {"latest": 10}
+    assert await counted(rooms) == {"latest": 12}
+
+
+async def test_pulls_that_come_while_others_are_written_join_those_that_could_not_be(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+):
+    repository = await rooms.make_repository()
+    digest = await rooms.push(repository, make_image(), "latest")
+    pulls = Pulls(rooms.database)
+    unit = rooms.database.unit
+
+    async def slow_and_vain(*_: object, **__: object) -> None:
+        pulls.add(repository, "latest", digest, by=ADA)
+        pulls.add(repository, digest, digest, by=ADA)
+        raise DatabaseUnavailable("gone")
+
+    monkeypatch.setattr(rooms.database, "unit", slow_and_vain)
+    pulls.add(repository, "latest", digest, by=ADA)
+    with pytest.raises(DatabaseUnavailable):
+        await pulls.flush()
+    monkeypatch.setattr(rooms.database, "unit", unit)
+    assert await pulls.flush() == 3
+    assert await counted(rooms) == {"latest": 2, digest: 1}
 
 
 async def test_the_end_writes_what_waits(rooms: Rooms, monkeypatch: pytest.MonkeyPatch):
