@@ -61,7 +61,9 @@ _LONGEST_PATH = 2048
 
 def configure(level: str, form: str) -> None:
     """Set the log up; `level` and `form` as the settings name them."""
-    output = _Output(_line_of_json if form == "json" else _line_of_text)
+    output = (
+        _Output(_line_of_json, _request_of_json) if form == "json" else _Output(_line_of_text, _request_of_text)
+    )
     root = logging.getLogger()
     root.handlers[:] = [output]
     root.setLevel(_LEVELS[level])
@@ -78,25 +80,47 @@ def access(scope: Scope, facts: Facts) -> None:
     """
     if not _access.isEnabledFor(logging.INFO):
         return
-    fields: dict[str, Any] = {
-        "request_id": facts.id,
-        "remote": facts.remote,
-        "method": scope["method"],
-        "path": _masked(scope["path"]),  # without the query: it may carry secrets
-        "status": facts.status,
-    }
-    if facts.actor:
-        fields["actor"] = facts.actor
-    if facts.repository:
-        fields["repository"] = _masked(facts.repository)
-    fields["bytes_in"] = facts.bytes_in
-    fields["bytes_out"] = facts.bytes_out
-    fields["ms"] = round(facts.seconds * 1000, 2)
-    if facts.reason:
-        fields["reason"] = mask(facts.reason)
-    for handler in logging.getLogger().handlers:
+    moment = time.time()
+    line = _Request(
+        time=_time(moment),
+        level="info",
+        logger="dtr.access",
+        event="request",
+        request_id=facts.id,
+        remote=facts.remote,
+        method=scope["method"],
+        path=_masked(scope["path"]),  # without the query: it may carry secrets
+        status=facts.status,
+        actor=facts.actor,
+        repository=facts.repository and _masked(facts.repository),
+        bytes_in=facts.bytes_in,
+        bytes_out=facts.bytes_out,
+        ms=round(facts.seconds * 1000, 2),
+        reason=facts.reason and mask(facts.reason),
+    )
+    for handler in logging.root.handlers:
         if isinstance(handler, _Output):
-            handler.append("info", "dtr.access", "request", fields)
+            handler.append(moment, line)
+
+
+class _Request(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The line of a request, in the order of its fields: what is empty is left out."""
+
+    time: str
+    level: str
+    logger: str
+    event: str
+    request_id: str
+    remote: str
+    method: str
+    path: str
+    status: int
+    actor: str = ""
+    repository: str = ""
+    bytes_in: int
+    bytes_out: int
+    ms: float
+    reason: str = ""
 
 
 def mask(text: str) -> str:
@@ -150,17 +174,25 @@ def _message(record: logging.LogRecord) -> str:
 class _Output(logging.Handler):
     """Writes lines to the standard error output."""
 
-    def __init__(self, form: Callable[[float, str, str, str, dict[str, Any]], bytes]) -> None:
+    def __init__(
+        self,
+        form: Callable[[float, str, str, str, dict[str, Any]], bytes],
+        form_request: Callable[[float, _Request], bytes],
+    ) -> None:
         super().__init__()
         self._form = form
+        self._form_request = form_request
         assert self.lock is not None
         self._guard = self.lock
         self._waiting: list[bytes] = []
         self._size = 0
 
-    def append(self, level: str, logger: str, event: str, fields: dict[str, Any]) -> None:
-        """A line that may wait a moment for others."""
-        line = self._form(time.time(), level, logger, event, fields)
+    def append(self, moment: float, request: _Request) -> None:
+        """The line of a request, which may wait a moment for others."""
+        try:
+            line = self._form_request(moment, request)
+        except UnicodeEncodeError:  # `_line_of_json` knows what to do
+            line = self._form(moment, *_parts(request))
         with self._guard:  # other threads log, too
             self._waiting.append(line)
             self._size += len(line)
@@ -217,6 +249,21 @@ def _line_of_text(moment: float, level: str, logger: str, event: str, fields: di
     text = _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
     error = fields.get("error")
     return (f"{text}\n{str(error).rstrip()}\n" if error else f"{text}\n").encode("utf-8", "backslashreplace")
+
+
+def _request_of_json(_moment: float, request: _Request) -> bytes:
+    return _encode(request) + b"\n"
+
+
+def _request_of_text(moment: float, request: _Request) -> bytes:
+    return _line_of_text(moment, *_parts(request))
+
+
+def _parts(request: _Request) -> tuple[str, str, str, dict[str, Any]]:
+    """Level, logger, event and further fields."""
+    fields = msgspec.structs.asdict(request)
+    level, logger, event = fields["level"], fields["logger"], fields["event"]
+    return level, logger, event, {name: fields[name] for name in fields if name not in _OWN and fields[name] != ""}
 
 
 @lru_cache(maxsize=2)

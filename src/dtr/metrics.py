@@ -128,7 +128,7 @@ class Metrics:
         self._directory = directory
         self._file = directory / f"{os.getpid()}.json"
         self._counted = Counted()
-        self._names: dict[_Key, str] = {}
+        self._known: dict[_Key, tuple[str, Times, Transfer]] = {}
         self._saved = b""
         self._can_save = True
         self.queue: Callable[[], Awaitable[Queue]] | None = None
@@ -142,12 +142,9 @@ class Metrics:
         """A request was answered."""
         counted = self._counted
         key = (facts.route, scope["method"], facts.status)
-        name = self._names.get(key) or self._name(key)
+        name, times, transfer = self._known.get(key) or self._know(key)
         counted.requests[name] = counted.requests.get(name, 0) + 1
-        _add(counted.seconds, facts.route, facts.seconds)
-        transfer = counted.transfers.get(facts.route)
-        if transfer is None:
-            transfer = counted.transfers[facts.route] = Transfer()
+        times.add(facts.seconds)
         transfer.bytes_in += facts.bytes_in
         transfer.bytes_out += facts.bytes_out
         counted.running -= 1
@@ -195,12 +192,17 @@ class Metrics:
         queue = await self.queue() if self.queue is not None else {}
         return await asyncio.to_thread(self._render, queue)
 
-    def _name(self, key: _Key) -> str:
+    def _know(self, key: _Key) -> tuple[str, Times, Transfer]:
+        """What such a request is called, and where its time and its bytes are added."""
         route, method, status = key
-        name = f"{route} {method if method in _METHODS else 'other'} {status}"
+        found = (
+            f"{route} {method if method in _METHODS else 'other'} {status}",
+            self._counted.seconds.setdefault(route, Times()),
+            self._counted.transfers.setdefault(route, Transfer()),
+        )
         if method in _METHODS:  # anybody can make up others
-            self._names[key] = name
-        return name
+            self._known[key] = found
+        return found
 
     def _write(self, content: bytes) -> None:
         temporary = self._file.with_suffix(".new")

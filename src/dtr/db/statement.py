@@ -49,7 +49,7 @@ class Statement:
         """The SQL text and the values in its order. Raises KeyError for a parameter that is missing."""
         text, places = self._texts.get(dialect) or self._compiled(dialect)
         values = [parameters[name] if default is _REQUIRED else default for name, default in places]
-        if dialect == "sqlite":
+        if dialect == "sqlite" and list in map(type, values):
             values = [json.dumps(value) if type(value) is list else value for value in values]
         return text, values
 
