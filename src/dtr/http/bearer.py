@@ -8,6 +8,7 @@ authentication" of the distribution project; RFC 6750, section 3).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dtr.accounts import TokenExpired, TokenInvalid
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dtr.http.types import Header, Scope
 
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
+_LONGEST_REMEMBERED = 2048
 
 
 class Unverified(Exception):
@@ -40,11 +42,12 @@ class Bearer:
 
     async def verify(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Claims:
         """What the token of a request says; who asks is noted for the log. Raises Unverified."""
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer":
+        header = headers.get(b"authorization", b"")
+        token = _token_in_known(header) if len(header) <= _LONGEST_REMEMBERED else _token_in(header)
+        if token is None:
             raise Unverified("authentication required")
         try:
-            claims = await self._tokens.verify(token.strip().decode("ascii", "replace"))
+            claims = await self._tokens.verify(token)
         except TokenExpired:
             raise Unverified("the token has expired", "invalid_token") from None
         except TokenInvalid:
@@ -67,6 +70,15 @@ class Bearer:
         return (b"www-authenticate", ",".join(parts).encode())
 
 
+def _token_in(header: bytes) -> str | None:
+    """The token that a header shows; None: it shows something else."""
+    scheme, _, token = header.partition(b" ")
+    return token.strip().decode("ascii", "replace") if scheme.lower() == b"bearer" else None
+
+
+_token_in_known = lru_cache(1024)(_token_in)  # a token is in many requests, and its hash is half of looking for it
+
+
 def host_of(headers: Mapping[bytes, bytes]) -> str:
     """The registry's address as the client uses it; what could break out of a header is not repeated."""
     host = headers.get(b"host", b"").decode("latin-1")
@@ -77,7 +89,11 @@ def actor_of(claims: Claims, scope: Scope) -> Actor:
     """Who sent a request with such a token, for events."""
     client = scope.get("client")
     address = client[0] if client else ""
-    account_id, name = claims.account_id, claims.account_name
+    return _actor(claims.account_id, claims.account_name, address)
+
+
+@lru_cache(4096)
+def _actor(account_id: str | None, name: str, address: str) -> Actor:
     if account_id is None:
         return Actor("anonymous", address=address)
     return Actor("robot" if "+" in name else "user", account_id, name, address)

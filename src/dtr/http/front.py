@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from dtr.http.bodies import IS_GONE, MISDIRECTED, REACHABLE, ClientGone
+from dtr.http.bodies import ANSWER, IS_GONE, MISDIRECTED, REACHABLE, ClientGone
 from dtr.http.limits import TooManyRequests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from dtr.http.bodies import IsGone
+    from dtr.http.bodies import AnswerAtOnce, IsGone
     from dtr.http.limits import Limits
-    from dtr.http.types import ASGIApp, Message, Receive, Scope, Send
+    from dtr.http.types import ASGIApp, Header, Message, Receive, Scope, Send
 
 _log = logging.getLogger("dtr.http")
 
@@ -44,6 +44,8 @@ SECURITY = (
 """Headers of every answer, but for those that an application gives itself."""
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 """A further one of every answer over TLS."""
+_OWN_LINES = b"".join(b"%b: %b\r\n" % one for one in SECURITY)
+_OWN_LINES_OF_TLS = _OWN_LINES + b"%b: %b\r\n" % HSTS
 _REACHABLE = REACHABLE.lower().encode()
 _HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?:?")
 
@@ -153,6 +155,29 @@ class Front:
             if is_gone():
                 raise ClientGone
             await send(message)
+
+        if ANSWER in extensions:
+            answer_at_once: AnswerAtOnce = extensions[ANSWER]
+
+            def answer(
+                status: int,
+                headers: Iterable[Header],
+                body: bytes,
+                *,
+                more: bytes = b"",
+                length: int | None = None,
+            ) -> bool:
+                if is_gone():
+                    raise ClientGone
+                own = _OWN_LINES_OF_TLS if secure else _OWN_LINES
+                lines = b"%bx-request-id: %b\r\n%b" % (more, facts.id.encode(), own)
+                if not answer_at_once(status, headers, body, more=lines, length=length):
+                    return False
+                facts.status = status
+                facts.bytes_out += 0 if scope["method"] == "HEAD" else len(body)
+                return True
+
+            extensions[ANSWER] = answer
 
         first = scope["path"].partition("/")[2].partition("/")[0]
         try:

@@ -1,19 +1,21 @@
 """
 HTTP/1.1 connections on which large bodies move without the event loop.
 
-A subclass of uvicorn's protocol. It offers the application two calls in ``scope["extensions"]``
-(`dtr.http.bodies`): the request's body to a file, and the answer's body from a file. Threads of a bounded pool
-do that in *steps*: a step borrows the socket as long as bytes flow, for at most one turn, and comes back. When
-the peer gives or takes nothing, the event loop waits for it. So a thread is held only by a transfer that moves.
+The application is one of ASGI 3, and is offered more in ``scope["extensions"]`` (`dtr.http.bodies`): a small
+answer at once, the request's body to a file, and the answer's body from a file. Threads of a bounded pool move
+large bodies in *steps*: a step borrows the socket as long as bytes flow, for at most one turn, and comes back.
+When the peer gives or takes nothing, the event loop waits for it. So a thread is held only by a transfer that
+moves.
 
-To take a body over exactly, uvicorn's parser is fed the head of such a request and nothing more; what arrived
-with it is held. The first step begins with these bytes, and a new parser goes on behind the body. A parser in the
-middle of a chunk could not tell where it stands.
+To take a body over exactly, the parser is fed the head of such a request and nothing more; what arrived with it is
+held. The first step begins with these bytes, and a new parser goes on behind the body. A parser in the middle of a
+chunk could not tell where it stands.
 
 TLS is done here, too, with memory BIOs: the TLS of asyncio and uvloop hides its buffers, and no thread could
 join in. One thread at a time uses a connection's TLS object: while a step runs, reading is paused.
 
-It leans on the inside of uvicorn, whose version is pinned: `RequestResponseCycle`, `FlowControl`, the parser.
+A connection has one task, which runs the application for one request after the other, and goes on in the very call
+that brings a request: most are answered before that call returns (`_Doorbell`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import re
 import select
@@ -29,17 +32,18 @@ import ssl
 import struct
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from dtr.http.bodies import (
+    ANSWER,
     IS_ENDING,
     IS_GONE,
     MISDIRECTED,
@@ -53,10 +57,12 @@ from dtr.http.bodies import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterable
+    from contextvars import Context
 
-    from uvicorn.config import Config
-    from uvicorn.server import ServerState
+    from dtr.http.types import ASGIApp, Header, Message
+
+_log = logging.getLogger("dtr.http")
 
 _THREADS = 16
 _BUFFER = 1024 * 1024
@@ -81,8 +87,17 @@ _MANY_PIPELINED = 64
 _CLOCK_TICK = 0.001
 _NEVER = float("inf")
 _IDLE, _HEAD, _BODY = "between messages", "in a head", "in a body"
-_FRAMING = frozenset({b"connection", b"transfer-encoding"})
 _SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
+_NOT_REMEMBERED = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+_LONGEST_REMEMBERED = 8192
+_PLAIN_LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-~]*) HTTP/1\.1")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_STATUS_LINES = {number: b"HTTP/1.1 %d \r\n" % number for number in range(100, 600)} | {
+    one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus
+}
+_BODILESS = frozenset({204, 304})
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _PEER_ERRORS = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 """What a connection may die of, beside what Python calls `ConnectionError` and `TimeoutError`."""
@@ -108,13 +123,6 @@ class Limits:
     def allowance(self, size: int) -> float:
         """How long `size` bytes may take."""
         return self.grace_seconds + size / self.lowest_rate
-
-
-def protocol_factory(
-    config: Config, state: ServerState, tls: ssl.SSLContext | None, limits: Limits
-) -> Callable[[], asyncio.Protocol]:
-    """What makes the protocol of each connection of one listener."""
-    return lambda: _Protocol(config, state, tls, limits)
 
 
 _pool: ThreadPoolExecutor | None = None
@@ -483,40 +491,40 @@ class _TLS:
 # --- connections ----------------------------------------------------------------------------------------------
 
 
-class _Transport(asyncio.Transport):
+class _Transport:
     """
-    What uvicorn takes for the connection's transport.
+    A connection's transport, as its protocol and the answers write to it.
 
     What is written in one turn of the loop goes out together: the head of an answer and its body would be two
     system calls, each of which may wake the client. It encrypts where there is TLS, and closes with care. What is
     written when it closes goes nowhere.
     """
 
-    def __init__(
-        self, protocol: _Protocol, raw: asyncio.Transport, tls: _TLS | None, context: ssl.SSLContext | None
-    ) -> None:
-        super().__init__()
+    def __init__(self, protocol: _Protocol, raw: asyncio.Transport, tls: _TLS | None) -> None:
         self._protocol = protocol
         self._raw = raw
         self._tls = tls
-        self._context = context
         self._closing = False
         self._unsent: list[bytes] = []
         self._unsent_size = 0
         self.is_paused = False
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._context if name == "sslcontext" else self._raw.get_extra_info(name, default)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self.is_closing() or not data:
+    def write(self, data: bytes) -> None:
+        """Write, with what else is written in this turn."""
+        if not data or self.is_closing():
             return
         if not self._unsent:
             self._protocol.loop.call_soon(self.flush)
-        self._unsent.append(bytes(data))
+        self._unsent.append(data)
         self._unsent_size += len(data)
         if self._unsent_size >= _SMALL:
             self.flush()
+
+    def write_now(self, data: bytes) -> None:
+        """Write what is whole, at once."""
+        self.flush()
+        if not self._closing:
+            self._send(data)
 
     def flush(self) -> None:
         """Send what was written."""
@@ -525,6 +533,9 @@ class _Transport(asyncio.Transport):
         data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         self._unsent = []
         self._unsent_size = 0
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
         if self._raw.is_closing():
             return
         if self._tls is None:
@@ -537,14 +548,16 @@ class _Transport(asyncio.Transport):
 
     def end_tls(self) -> None:
         """It was none."""
-        self._tls = self._context = None
+        self._tls = None
 
     def pause_reading(self) -> None:
+        """Let nothing more arrive."""
         self.is_paused = True
         if not self.is_closing():
             self._raw.pause_reading()
 
     def resume_reading(self) -> None:
+        """Go on."""
         self.is_paused = False
         if self.is_closing():
             return
@@ -556,31 +569,61 @@ class _Transport(asyncio.Transport):
             self._protocol.loop.call_soon(self._protocol.decrypt)
 
     def is_closing(self) -> bool:
+        """Whether nothing can be written any more."""
         return self._closing or self._raw.is_closing()
 
     def close(self) -> None:
+        """Send what was written, and close."""
         if not self.is_closing():
             self.flush()
             self._closing = True
             self._protocol.take_leave()
 
     def abort(self) -> None:
+        """Close, whatever was written."""
         self._raw.abort()
 
 
-class _Flow(FlowControl):
-    """Waits for a client to take what was written, but not for ever."""
+class _Flow:
+    """Reading and writing as fast as the application and the client take it; no client is waited for for ever."""
 
     def __init__(self, protocol: _Protocol, transport: _Transport, raw: asyncio.Transport, limits: Limits) -> None:
-        super().__init__(transport)
         self._protocol = protocol
+        self._transport = transport
         self._raw = raw
         self._limits = limits
+        self._reading_paused = False
+        self._writable: asyncio.Event | None = None  # while writing is paused
+        self.write_paused = False
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        if not self.write_paused:
+            self.write_paused = True
+            self._writable = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
 
     async def drain(self) -> None:
+        """Wait until the client has taken most of what was written."""
+        if self._writable is None:
+            return
         try:
             async with asyncio.timeout(self._limits.allowance(self._raw.get_write_buffer_size())):
-                await super().drain()
+                await self._writable.wait()
         except TimeoutError:
             self._protocol.reset()
 
@@ -598,79 +641,269 @@ class _Held:
         self.is_taken = False
 
 
-class _Cycle(RequestResponseCycle):
-    """
-    A request and its answer, as in uvicorn, with a short way for the usual answer.
+class _Exchange:
+    """A request and its answer: what the application has to do with."""
 
-    That is one whose head gives the length of its body, and whose body comes in one piece or from a file.
-    """
+    __slots__ = (
+        "_chunked",
+        "_event",
+        "_flow",
+        "_is_bodiless",
+        "_protocol",
+        "_received",
+        "_transport",
+        "_waited",
+        "body",
+        "disconnected",
+        "expects",
+        "has_news",
+        "is_complete",
+        "is_started",
+        "keep_alive",
+        "left",
+        "more_body",
+        "scope",
+    )
 
-    async def send(self, message: Any) -> None:
-        """Write a part of the answer."""
-        if not (self._write_head(message) if not self.response_started else self._write_whole_body(message)):
-            await super().send(message)  # which knows the other cases, and refuses what is none
+    def __init__(
+        self, protocol: _Protocol, transport: _Transport, flow: _Flow, scope: Any, keep_alive: bool, expects: bool
+    ) -> None:
+        """`expects`: the client waits for a go-ahead before it sends the body."""
+        self._protocol = protocol
+        self._transport = transport
+        self._flow = flow
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.expects = expects
+        self.body = b""
+        """Of the request, what arrived and was not received yet."""
+        self.more_body = True
+        self.has_news = False
+        self._event: asyncio.Event | None = None
+        self._received = 0
+        self._waited = 0.0
+        self.disconnected = False
+        self.is_started = False
+        self.is_complete = False
+        self.left: int | None = None
+        """Bytes of the answer's body that were announced and not written; None: it ends with the last piece."""
+        self._chunked = False
+        self._is_bodiless = False
 
     def is_gone(self) -> bool:
         """The extension `IS_GONE`."""
-        if self.transport.is_closing():
-            self.disconnected = True  # uvicorn does not miss its answer
+        if self._transport.is_closing():
+            self.disconnected = True
         return self.disconnected
 
-    def _write_head(self, message: Any) -> bool:
-        """
-        Whether it was a usual head, and is written.
+    def tell(self) -> None:
+        """There is something to receive."""
+        self.has_news = True
+        if self._event is not None:
+            self._event.set()
 
-        Header names are ours and in lower case. Values are checked all at once: none holds the end of a line.
-        """
-        if message["type"] != "http.response.start" or self.disconnected or self.flow.write_paused:
-            return False
-        headers = [*self.default_headers, *message.get("headers", ())]
-        lines = [STATUS_LINE[message["status"]]]
-        length = None
-        for name, value in headers:
+    async def receive(self) -> Message:
+        """A part of the request's body; ASGI's way. Bounded in time, and aware of what is held."""
+        protocol = self._protocol
+        if not self.disconnected and not self.is_complete:
+            protocol.let_go(self)
+            if self.expects and not self._transport.is_closing():
+                self.go_ahead()
+            self._flow.resume_reading()
+            if not self.has_news:
+                await self._wait()
+            self.has_news = False
+        if self.disconnected or self.is_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = self.body, b""
+        self._received += len(body)
+        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
+
+    def go_ahead(self) -> None:
+        """Tell the client to send the body."""
+        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._transport.flush()  # a thread may have the TLS object next
+        self.expects = False
+
+    async def _wait(self) -> None:
+        """Wait for news: of a body only as long as the client may take."""
+        self._event = event = asyncio.Event()
+        if not self.more_body:
+            await event.wait()
+            return
+        clock = self._protocol.loop.time
+        started = clock()
+        try:
+            async with asyncio.timeout(self._protocol.patience(self._received, self._waited)):
+                await event.wait()
+        except TimeoutError:
+            self._protocol.reset()
+        self._waited += clock() - started
+
+    async def send(self, message: Message) -> None:
+        """A part of the answer; ASGI's way. Raises RuntimeError for what is none."""
+        if self._flow.write_paused and not self.disconnected:
+            await self._flow.drain()
+        if self.disconnected:
+            return
+        kind = "http.response.body" if self.is_started else "http.response.start"
+        if self.is_complete or message["type"] != kind:
+            raise RuntimeError(f"{message['type']} is sent where it does not belong")
+        if not self.is_started:
+            self._begin(message["status"], message.get("headers", ()))
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        self._write_body(body, last=not more)
+        if not more:
+            if self.left:
+                raise RuntimeError("the body is shorter than announced")
+            self._complete()
+
+    def _begin(self, status: int, headers: Iterable[Header]) -> None:
+        """Write the head of the answer. Raises RuntimeError when it cannot be one."""
+        length: int | None = None
+        chunked = closes = False
+        lines = [_STATUS_LINES[status], self._protocol.shared.date]
+        for given, value in headers:
+            name = given.lower()
+            if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+                raise RuntimeError(f"the header {name!r} cannot be written")
             if name == b"content-length":
-                length = value
-                continue  # it comes last
-            if name in _FRAMING:
-                return False
-            lines += (name, b": ", value, b"\r\n")
+                if length is not None:
+                    raise RuntimeError("there are two lengths")
+                length = int(value)
+            elif name == b"transfer-encoding":
+                if value != b"chunked":
+                    raise RuntimeError(f"{value!r} is not an encoding that is known here")
+                chunked = True
+                continue
+            elif name == b"connection":
+                closes = closes or b"close" in [token.strip() for token in value.lower().split(b",")]
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        self._is_bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
+        if chunked and length is not None:
+            raise RuntimeError("a body in chunks has no length")
+        if length is not None or self._is_bodiless:
+            self.left = 0 if self._is_bodiless else length
+        elif self.scope["http_version"] == "1.1":
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if closes:
+            self.keep_alive = False
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        self.is_started = True
+        self.expects = False
+        self._transport.write(b"".join(lines))
+
+    def _write_body(self, body: bytes, *, last: bool) -> None:
+        if self._is_bodiless:
+            return
+        if self.left is not None:
+            if len(body) > self.left:
+                raise RuntimeError("the body is longer than announced")
+            self.left -= len(body)
+        elif self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if last:
+                body += b"0\r\n\r\n"
+        self._transport.write(body)
+
+    def answer(
+        self, status: int, headers: Iterable[Header], body: bytes, *, more: bytes = b"", length: int | None = None
+    ) -> bool:
+        """The extension `ANSWER`."""
+        if self.is_started or self.disconnected or self._flow.write_paused:
+            return False
+        lines = [b"%b: %b\r\n" % one for one in headers]
         head = b"".join(lines)
-        is_clean = head.count(b"\n") == head.count(b"\r") == len(headers) and b"\0" not in head
-        if length is None or not length.isdigit() or not is_clean:
-            return False
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        self.expected_content_length = int(length)
-        self.chunked_encoding = False
-        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"%bcontent-length: %b\r\n%b" % (head, length, end))
-        return True
-
-    def _write_whole_body(self, message: Any) -> bool:
-        """Whether it was the whole body, and is written."""
-        body = message.get("body", b"")
-        if (
-            message.get("more_body")
-            or len(body) != self.expected_content_length
-            or self.chunked_encoding
-            or self.response_complete
-            or self.disconnected
-            or self.flow.write_paused
-            or self.scope["method"] == "HEAD"
-            or message["type"] != "http.response.body"
-        ):
-            return False
-        self.transport.write(body)
-        self.expected_content_length = 0
-        self.response_complete = True
-        self.message_event.set()
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+            raise RuntimeError("a header cannot be written")
+        if status in _BODILESS:
+            end = b""
+        else:
+            end = b"content-length: %d\r\n" % (len(body) if length is None else length)
+            if self.scope["method"] == "HEAD":
+                body = b""
         if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
+            end += b"connection: close\r\n"
+        self.is_started = True
+        self.expects = False
+        self._transport.write_now(
+            b"%b%b%b%b%b\r\n%b" % (_STATUS_LINES[status], self._protocol.shared.date, head, more, end, body)
+        )
+        self._complete()
+        return True
+
+    def _complete(self) -> None:
+        self.is_complete = True
+        self.tell()
+        if not self.keep_alive:
+            self._transport.close()
+        self._protocol.on_response_complete()
+
+
+class _Doorbell:
+    """
+    What a connection's task awaits between two requests.
+
+    It is like a future to the task, but `ring` lets the task go on at once, within the call, where a future would
+    have the loop do it in its next turn. A task for each request, and that turn, would cost a small one a tenth
+    of its time. Nobody rings from within a task.
+    """
+
+    _asyncio_future_blocking = False  # asyncio's mark of what a task may await
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._go_on: Callable[[_Doorbell], object] | None = None
+        self._context: Context
+        self._is_cancelled = False
+
+    def __await__(self) -> Generator[_Doorbell, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def ring(self) -> None:
+        """Let the task go on, if it waits."""
+        go_on, self._go_on = self._go_on, None
+        if go_on is not None:
+            self._context.run(go_on, self)
+
+    # --- what a task wants of a future ---
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, go_on: Callable[[_Doorbell], object], *, context: Context) -> None:
+        self._go_on = go_on
+        self._context = context
+
+    def result(self) -> None:
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as futures have it
+        """The task is cancelled while it waits."""
+        self._is_cancelled = True
+        self._loop.call_soon(self.ring)
         return True
 
 
-class _Protocol(HttpToolsProtocol):
+@dataclass(slots=True)
+class Shared:
+    """What the connections of a server have in common."""
+
+    app: ASGIApp
+    limits: Limits
+    connections: set[_Protocol] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    """Those in which requests are answered at this moment."""
+    date: bytes = b""
+    """A line of every answer's head."""
+
+
+class _Protocol(asyncio.Protocol):
     """
     A connection.
 
@@ -680,27 +913,46 @@ class _Protocol(HttpToolsProtocol):
     - Until its body was read, a request closes the connection, however it is answered.
     """
 
-    def __init__(self, config: Config, state: ServerState, context: ssl.SSLContext | None, limits: Limits) -> None:
-        super().__init__(config, state, {})
-        self._limits = limits
+    def __init__(self, shared: Shared, context: ssl.SSLContext | None) -> None:
+        self.shared = shared
+        self.loop = asyncio.get_running_loop()
+        self._limits = shared.limits
         self._context = context
         self._tls = _TLS(context) if context else None
-        self._transport: _Transport = None  # type: ignore[assignment]  # until the connection is made
+        self.transport: _Transport = None  # type: ignore[assignment]  # until the connection is made
+        self.flow: _Flow = None  # type: ignore[assignment]  # until the connection is made
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
+        self._is_lost = False
         self._is_fresh = True  # nothing arrived yet
         self._is_misdirected = False
         self._ends = False
+        self._client: tuple[str, int] | None = None
+        self._server: tuple[str, int] | None = None
+        self._scheme = "http" if context is None else "https"
+        # The message that arrives:
+        self._parser: Any
+        self._begin_parser()
         self._phase = _IDLE
         self._waits = False  # for the first byte of a further request
         self._begun = b""  # the beginning of a head
         self._head_size = 0
+        self._url = b""
+        self._headers: list[Header] = []
         self._length: bytes | None = None
         self._encoding: bytes | None = None
         self._has_host = False
+        self._expects = False
+        self._known_block: bytes | None = None
+        self._known_headers: list[Header] = []
         self._may_hold = False
         self._held: _Held | None = None
         self._behind = b""  # what arrived behind a body that a step read
-        self._running: Any = None  # the cycle whose application runs; `cycle` is the newest
+        # The requests, and what runs for them:
+        self._newest: _Exchange | None = None
+        self._running: _Exchange | None = None
+        self._waiting: deque[_Exchange] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._doorbell = _Doorbell(self.loop)
         self._step: _Step | None = None
         self._awaited: asyncio.Event | None = None
         self._lingers: int | None = None
@@ -710,19 +962,30 @@ class _Protocol(HttpToolsProtocol):
 
     # --- bytes come in ---
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # it is no datagram's
         self._raw = transport
-        self._transport = _Transport(self, transport, self._tls, self._context)
-        super().connection_made(self._transport)
-        self.flow = _Flow(self, self._transport, transport, self._limits)
+        self.transport = _Transport(self, transport, self._tls)
+        self.flow = _Flow(self, self.transport, transport, self._limits)
+        self._client = _address(transport.get_extra_info("peername"))
+        self._server = _address(transport.get_extra_info("sockname"))
+        self.shared.connections.add(self)
         self._set_deadline(self._limits.head_seconds if self._tls is None else self._limits.handshake_seconds)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why, nobody has to know
+        self._is_lost = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.shared.connections.discard(self)
         self._disconnect()
-        super().connection_lost(exc)
+        self.flow.resume_writing()
+        self._doorbell.ring()  # the task ends
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._lingers is not None:
@@ -740,8 +1003,8 @@ class _Protocol(HttpToolsProtocol):
                 # Docker pushes lists over plain HTTP to whatever is on a loopback address: the application tells
                 # it where to go.
                 self._tls = None
-                self._transport.end_tls()
-                self.scheme = "http"
+                self.transport.end_tls()
+                self._scheme = "http"
                 self._is_misdirected = True
                 self._set_deadline(self._limits.head_seconds)
         if self._tls is None:
@@ -777,7 +1040,7 @@ class _Protocol(HttpToolsProtocol):
         """Hand on what TLS holds, until reading is paused."""
         assert self._tls is not None
         transport = self.transport
-        while not transport.is_closing() and not transport.is_paused:  # type: ignore[attr-defined]  # it is ours
+        while not transport.is_closing() and not transport.is_paused:
             try:
                 data = self._tls.read()
             except ssl.SSLError:
@@ -797,14 +1060,57 @@ class _Protocol(HttpToolsProtocol):
             self._behind = self._begun = b""
         if not data or self.transport.is_closing():
             return
-        cycle: Any = self.cycle  # None before the first request
-        if data[:1] == b"P" and self._phase is _IDLE and (cycle is None or cycle.response_complete):
-            self._received_upload(data)
-        else:
+        if self._phase is not _IDLE:
             self._parse(data)
+        elif data[:1] == b"P" and (self._newest is None or self._newest.is_complete):
+            self._received_upload(data)
+        elif not self._received_known(data):
+            self._parse(data)
+            self._remember(data)
         if self._waits:  # no head is complete: it has begun, or an unread body goes on
             self._waits = False
             self._set_deadline(self._limits.head_seconds)
+        if self._waiting and self._running is None:
+            if self._task is None or self._task.done():
+                self._task = self.loop.create_task(self._work())
+            else:
+                self._doorbell.ring()
+
+    def _received_known(self, data: bytes) -> bool:
+        """
+        Whether it was a GET or HEAD with the very headers of the one before, and was taken.
+
+        On one connection they seldom differ. What they say is known since the parser read them (`_remember`): what
+        is new is the line above them.
+        """
+        line, _, block = data.partition(b"\r\n")
+        if block != self._known_block or len(self._waiting) >= _MANY_PIPELINED:
+            return False
+        match = _PLAIN_LINE.fullmatch(line)
+        if match is None:
+            return False
+        self._begin_exchange(match[1].decode("ascii"), match[2], "1.1", self._known_headers, True, False)
+        self.on_message_complete()
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """
+        Remember the headers of `data`, if it was one such request and nothing else.
+
+        Not when they say of the message or the connection what the next one would have to be asked for again.
+        """
+        if (
+            self._phase is not _IDLE
+            or self._newest is None
+            or not self._newest.keep_alive
+            or len(data) > _LONGEST_REMEMBERED
+            or data.find(b"\r\n\r\n") != len(data) - 4
+            or any(name in _NOT_REMEMBERED for name, _ in self._headers)
+        ):
+            return
+        line, _, block = data.partition(b"\r\n")
+        if _PLAIN_LINE.fullmatch(line) is not None:
+            self._known_block, self._known_headers = block, self._headers
 
     def _received_upload(self, data: bytes) -> None:
         """A request that may have a large body: the parser gets its head alone."""
@@ -812,7 +1118,7 @@ class _Protocol(HttpToolsProtocol):
         if end < 4:
             if len(data) > _LARGEST_HEAD:
                 self._phase = _HEAD
-                self.send_400_response("The head of the request is too long.")
+                self._refuse("The head of the request is too long.")
             else:
                 self._begun = data
             return
@@ -827,53 +1133,63 @@ class _Protocol(HttpToolsProtocol):
             self._parse(data[end:])
 
     def _parse(self, data: bytes) -> None:
-        """What uvicorn does with bytes, but for its warning: bad requests are daily business."""
+        """Give bytes to the parser. Bad requests are daily business, and no reason for a line in the log."""
         if self.transport.is_closing():
             return
         was_in_head = self._phase is _HEAD
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._encoding is not None or self._length not in {None, b"0"}:
                 self._phase = _BODY
-                self.send_400_response("Upgrades are not supported.")
+                self._refuse("Upgrades are not supported.")
             else:
                 self._begin_parser()
                 self._parse(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse("Invalid HTTP request received.")
         if was_in_head and self._phase is _HEAD:
             self._head_size += len(data)
             if self._head_size > _LARGEST_HEAD:
-                self.send_400_response("The head of the request is too long.")
+                self._refuse("The head of the request is too long.")
 
     def _begin_parser(self) -> None:
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = httptools.HttpRequestParser(self)
+        # A client may ask for the end of the connection and send a request behind that.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
-    def send_400_response(self, msg: str) -> None:
+    def _refuse(self, words: str) -> None:
+        """Answer 400, where an answer can be understood, and close."""
         if self.transport.is_closing():
             return
-        newest: Any = self.cycle
+        newest = self._newest
         if self._phase is _BODY:
-            may_answer = not newest.response_started and not self.pipeline
+            before = [one for one in (self._running, *self._waiting) if one is not None and one is not newest]
+            assert newest is not None
+            may_answer = not newest.is_started and all(one.is_complete for one in before)
         else:
             self._phase = _HEAD
-            may_answer = newest is None or newest.response_complete
-        if may_answer:
-            super().send_400_response(msg)
-        else:  # it would be taken for a part of another answer
-            self.transport.close()
+            may_answer = newest is None or newest.is_complete
+        if may_answer:  # else it would be taken for a part of another answer
+            self.transport.write(
+                b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+                % (_STATUS_LINES[400], self.shared.date, len(words), words.encode("ascii"))
+            )
+        self.transport.close()
         self._disconnect()
 
     # --- messages ---
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
         self._phase = _HEAD
         self._head_size = 0
+        self._url = b""
+        self._headers = []
         self._length = self._encoding = None
-        self._has_host = False
+        self._has_host = self._expects = False
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is not _HEAD:
@@ -881,7 +1197,7 @@ class _Protocol(HttpToolsProtocol):
         name = name.lower()
         if name in _SPECIAL:
             self._note(name, value)
-        self.headers.append((name, value))
+        self._headers.append((name, value))
 
     def _note(self, name: bytes, value: bytes) -> None:
         """A header that concerns the connection. Two lengths, or both kinds, the parser refuses itself."""
@@ -893,130 +1209,158 @@ class _Protocol(HttpToolsProtocol):
                 raise httptools.HttpParserError("transfer-encoding is not chunked")
             self._encoding = value
         elif name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
+            self._expects = value.lower() == b"100-continue"
         else:
             if self._has_host:
                 raise httptools.HttpParserError("there is more than one host")
             self._has_host = True
 
     def on_headers_complete(self) -> None:
-        parser = self.parser
+        parser = self._parser
         version = parser.get_http_version()
         if version == "1.0":
-            self.expect_100_continue = False  # RFC 9110, section 10.1.1
+            self._expects = False  # RFC 9110, section 10.1.1
         elif version != "1.1" or not self._has_host:  # RFC 9112, section 3.2
             raise httptools.HttpParserError("this is not HTTP/1.1")
-        if len(self.pipeline) >= _MANY_PIPELINED:
-            raise httptools.HttpParserError("there are too many requests at once")
-        scope = self._complete_scope(version)  # what it refuses is still a head
-        self._phase = _BODY
-        self._waits = False
-        self._deadline = _NEVER
-        before: _Cycle | None = self.cycle  # type: ignore[assignment]  # None before the first
-        cycle = self.cycle = _Cycle(
-            scope,
-            self.transport,
-            self.flow,
-            self.logger,
-            self.access_logger,
-            False,
-            self.server_state.default_headers,
-            asyncio.Event(),
-            self.expect_100_continue,
+        self._begin_exchange(
+            parser.get_method().decode("ascii"),
+            self._url,
+            version,
+            self._headers,
             version == "1.1" and parser.should_keep_alive(),
-            self.on_response_complete,
+            self._expects,
         )
-        extensions: dict[str, Any] = {
-            SEND_FILE: partial(self._send_file, cycle),
-            IS_GONE: cycle.is_gone,
-            IS_ENDING: self._is_ending,
-        }
-        if self._is_misdirected:
-            extensions[MISDIRECTED] = True
-        scope["extensions"] = extensions
         if self._encoding is not None:
-            self._prepare_body(cycle, None, extensions)
+            self._hold(None)
         elif self._length is not None and (length := int(self._length)):
-            self._prepare_body(cycle, length, extensions)
-        if before is None or before.response_complete:
-            self._running = cycle
-            self._start_asgi_task(cycle, self.app)
-        else:  # it waits for the answers to those before it
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
+            self._hold(length)
 
-    def _complete_scope(self, version: str) -> Any:
-        """What the application is told of the request."""
-        scope: Any = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        url = self.url
+    def _begin_exchange(
+        self, method: str, url: bytes, version: str, headers: list[Header], keep_alive: bool, expects: bool
+    ) -> None:
+        """A head is complete. What this refuses is still a head. Raises HttpParserError."""
+        if len(self._waiting) >= _MANY_PIPELINED:
+            raise httptools.HttpParserError("there are too many requests at once")
         if url[:1] == b"/" and b"#" not in url:
             raw_path, _, query = url.partition(b"?")
         else:
             parsed = httptools.parse_url(url)
             raw_path, query = parsed.path, parsed.query or b""
         path = raw_path.decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
-        return scope
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": method,
+            "scheme": self._scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": [*headers],
+            "client": self._client,
+            "server": self._server,
+        }
+        self._phase = _BODY
+        self._waits = False
+        self._deadline = _NEVER
+        exchange = _Exchange(self, self.transport, self.flow, scope, keep_alive, expects)
+        scope["extensions"] = extensions = {
+            ANSWER: exchange.answer,
+            SEND_FILE: partial(self._send_file, exchange),
+            IS_GONE: exchange.is_gone,
+            IS_ENDING: self._is_ending,
+        }
+        if self._is_misdirected:
+            extensions[MISDIRECTED] = True
+        if self._newest is not None and not self._newest.is_complete:
+            self.flow.pause_reading()  # it waits for the answers to those before it
+        self._newest = exchange
+        self._waiting.append(exchange)
 
-    def _prepare_body(self, cycle: Any, length: int | None, extensions: dict[str, Any]) -> None:
-        """Make a request ready whose body is so long; None: it comes in chunks."""
-        if self._may_hold and (length is None or length >= _HELD_FROM or self.expect_100_continue):
-            self._held = _Held(_Chunked() if length is None else _Length(length), length, cycle.keep_alive)
+    def _hold(self, length: int | None) -> None:
+        """Let the body of the newest request wait to be taken, if it may be large; None: it comes in chunks."""
+        exchange = self._newest
+        assert exchange is not None
+        if self._may_hold and (length is None or length >= _HELD_FROM or exchange.expects):
+            self._held = _Held(_Chunked() if length is None else _Length(length), length, exchange.keep_alive)
             # Until the body was read, nothing can come behind it.
-            cycle.keep_alive = False
-            extensions[RECEIVE_FILE] = partial(self._receive_file, cycle)
-        read = cycle.receive
-        received = 0
-        waited = 0.0
+            exchange.keep_alive = False
+            exchange.scope["extensions"][RECEIVE_FILE] = partial(self._receive_file, exchange)
 
-        async def receive() -> Any:
-            nonlocal received, waited
-            if self._held is not None and cycle is self.cycle:
-                self._let_go(cycle)
-            if not cycle.more_body:
-                return await read()
-            started = self.loop.time()
-            try:
-                async with asyncio.timeout(self._patience(received, waited)):
-                    message = await read()
-            except TimeoutError:
-                self.reset()
-                return {"type": "http.disconnect"}
-            waited += self.loop.time() - started
-            received += len(message.get("body", b""))
-            return message
-
-        cycle.receive = receive  # bounded in time, and aware of what is held
-
-    def on_message_complete(self) -> None:
-        self._phase = _IDLE
-        super().on_message_complete()
-
-    def _let_go(self, cycle: Any) -> None:
-        """The application reads the body itself: the parser gets it after all."""
+    def let_go(self, exchange: _Exchange) -> None:
+        """The application reads the body itself: the parser gets it after all. Raises RuntimeError: too late."""
         held = self._held
-        assert held is not None
+        if held is None or exchange is not self._newest:
+            return
         if held.is_taken:
             raise RuntimeError("the body was taken before")
         self._held = None
-        cycle.keep_alive = held.keep_alive
+        exchange.keep_alive = held.keep_alive
         if held.data:
             self._parse(held.data)
 
+    def on_body(self, body: bytes) -> None:
+        exchange = self._newest
+        assert exchange is not None
+        if exchange.is_complete:
+            return
+        exchange.body += body
+        if len(exchange.body) > _SMALL:
+            self.flow.pause_reading()
+        exchange.tell()
+
+    def on_message_complete(self) -> None:
+        self._phase = _IDLE
+        assert self._newest is not None
+        self._newest.more_body = False
+        self._newest.tell()
+
+    # --- requests are answered ---
+
+    async def _work(self) -> None:
+        """The task of the connection: one request after the other, until the connection ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        while True:
+            if self._waiting:
+                self._running = self._waiting.popleft()
+                self.shared.tasks.add(task)
+                try:
+                    await self._run(self._running)
+                finally:
+                    self.shared.tasks.discard(task)
+                    self._running = None
+                if self.transport.is_closing():
+                    self._waiting.clear()
+            elif self._is_lost or task.cancelling():
+                return
+            else:
+                await self._doorbell
+
+    async def _run(self, exchange: _Exchange) -> None:
+        """Let the application answer a request; where it does not, say so."""
+        try:
+            await self.shared.app(exchange.scope, exchange.receive, exchange.send)
+        except Exception:  # noqa: BLE001 - whatever it was, others are served
+            _log.exception("answer failed")
+        except BaseException:
+            self.transport.close()
+            raise
+        else:
+            if exchange.is_complete or exchange.is_gone():
+                return
+            _log.error("answer without an end")
+        exchange.keep_alive = False
+        if not exchange.answer(500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"):
+            self.transport.close()
+
     def on_response_complete(self) -> None:
-        """As in uvicorn, but for the clock and what lies behind a body."""
-        self.server_state.total_requests += 1
-        self._transport.flush()
+        """An answer was written: set the clock, and go on with what lies behind a body."""
+        self.transport.flush()
         if self.transport.is_closing():
             return
-        if self.pipeline:
-            self._running, app = self.pipeline.pop()
-            self._start_asgi_task(self._running, app)
-        else:
+        if not self._waiting:
             self._waits = True
             self._set_deadline(self._limits.keep_alive_seconds)
             if self._behind:
@@ -1025,17 +1369,17 @@ class _Protocol(HttpToolsProtocol):
 
     # --- bytes to and from files ---
 
-    async def _receive_file(self, cycle: Any, descriptor: int, *, hasher: Hasher, limit: int | None) -> int:
+    async def _receive_file(
+        self, exchange: _Exchange, descriptor: int, *, hasher: Hasher, limit: int | None
+    ) -> int:
         held = self._held
-        if held is None or held.is_taken or cycle is not self.cycle:
+        if held is None or held.is_taken or exchange is not self._newest:
             raise RuntimeError("the body was taken before")
         if limit is not None and held.length is not None and held.length > limit:
             raise BodyTooLarge(0, f"more than {limit} bytes")
         held.is_taken = True
-        if cycle.waiting_for_100_continue:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._transport.flush()  # before a thread has the TLS object
-            cycle.waiting_for_100_continue = False
+        if exchange.expects:
+            exchange.go_ahead()
         step = _Receive(held.framing, descriptor, hasher, limit)
         try:
             if not await self._take(step, held):
@@ -1047,8 +1391,8 @@ class _Protocol(HttpToolsProtocol):
         self._phase = _IDLE
         self._behind = step.behind
         self._begin_parser()
-        cycle.more_body = False
-        cycle.keep_alive = held.keep_alive
+        exchange.more_body = False
+        exchange.keep_alive = held.keep_alive
         return step.written
 
     async def _take(self, step: _Receive, held: _Held) -> bool:
@@ -1060,13 +1404,13 @@ class _Protocol(HttpToolsProtocol):
             return step.take(data, len(data))  # small and there: no thread
         return bool(await self._in_thread(step, lambda: step.take(data, len(data))))
 
-    async def _send_file(self, cycle: Any, descriptor: int, offset: int, count: int) -> int:
+    async def _send_file(self, exchange: _Exchange, descriptor: int, offset: int, count: int) -> int:
         step = _Send(descriptor, offset, count)
-        if count and cycle.scope["method"] != "HEAD":
-            if cycle.disconnected or self.transport.is_closing():
+        if count and exchange.scope["method"] != "HEAD":
+            if exchange.disconnected or self.transport.is_closing():
                 return 0
             self.flow.pause_reading()
-            self._transport.flush()
+            self.transport.flush()
             self._raw.set_write_buffer_limits(0)
             try:
                 await self.flow.drain()
@@ -1083,8 +1427,9 @@ class _Protocol(HttpToolsProtocol):
                 raise
             if not self._raw.is_closing():
                 self._raw.set_write_buffer_limits()
-            cycle.expected_content_length -= count
-        await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+            if exchange.left is not None:
+                exchange.left -= count
+        await exchange.send({"type": "http.response.body"})
         return step.moved
 
     async def _move(self, step: _Step) -> None:
@@ -1104,7 +1449,7 @@ class _Protocol(HttpToolsProtocol):
                     return
                 if done is None:  # bytes may be in our own buffers: never wait for the socket now
                     continue
-                patience = self._patience(step.moved, self.loop.time() - started)
+                patience = self.patience(step.moved, self.loop.time() - started)
                 if not await self._is_ready(sock, step.event, patience):
                     self.reset()
                     raise BodyCut(getattr(step, "written", 0), "the client is too slow")
@@ -1112,7 +1457,7 @@ class _Protocol(HttpToolsProtocol):
             self._step = None
             sock.close()
 
-    def _patience(self, moved: int, seconds: float) -> float:
+    def patience(self, moved: int, seconds: float) -> float:
         """How long to wait for a peer that moved so much in so many seconds."""
         return min(self._limits.stall_seconds, self._limits.allowance(moved) - seconds)
 
@@ -1156,10 +1501,14 @@ class _Protocol(HttpToolsProtocol):
         return self._ends
 
     def shutdown(self) -> None:
+        """The server ends: close when the answers are written."""
         self._ends = True
         if self._held is not None:
             self._held.keep_alive = False
-        super().shutdown()
+        if self._newest is None or self._newest.is_complete:
+            self.transport.close()
+        else:
+            self._newest.keep_alive = False
 
     def take_leave(self) -> None:
         """
@@ -1188,7 +1537,7 @@ class _Protocol(HttpToolsProtocol):
 
     def reset(self) -> None:
         """Close at once: the kernel would go on feeding a peer that takes nothing."""
-        if self.parser is not None:  # the connection is not lost yet, and the descriptor ours
+        if not self._is_lost:  # the descriptor is ours
             with contextlib.suppress(OSError):
                 self._raw.get_extra_info("socket").setsockopt(
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
@@ -1198,10 +1547,10 @@ class _Protocol(HttpToolsProtocol):
 
     def _disconnect(self) -> None:
         """Tell everybody that there is no connection any more."""
-        for cycle in (self._running, self.cycle):
-            if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+        for exchange in (self._running, self._newest):
+            if exchange is not None and not exchange.is_complete:
+                exchange.disconnected = True
+                exchange.tell()
         if self._step is not None:
             self._step.stop = True
         if self._awaited is not None:
@@ -1227,3 +1576,13 @@ class _Protocol(HttpToolsProtocol):
                 self.reset()
         elif self._deadline != _NEVER:
             self._set_deadline(left)
+
+
+def protocol_factory(shared: Shared, tls: ssl.SSLContext | None) -> Callable[[], asyncio.Protocol]:
+    """What makes the protocol of each connection of one listener."""
+    return lambda: _Protocol(shared, tls)
+
+
+def _address(name: Any) -> tuple[str, int] | None:
+    """Host and port of a socket's name; None: it has none."""
+    return (name[0], name[1]) if isinstance(name, tuple) else None

@@ -1,8 +1,7 @@
 """
 The server of one process: listeners, connections, and their orderly end.
 
-It runs uvicorn's protocol with what `dtr.http.protocol` adds, without uvicorn's own server: several addresses,
-with and without TLS, in one event loop.
+Several addresses, with and without TLS, in one event loop; `dtr.http.protocol` is what a connection does.
 """
 
 from __future__ import annotations
@@ -13,10 +12,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-
-from dtr.http.protocol import Limits, protocol_factory
+from dtr.http.protocol import Limits, Shared, protocol_factory
 
 if TYPE_CHECKING:
     import socket
@@ -54,19 +50,7 @@ class Server:
         """`drain_seconds` is the time that running requests get when the server is told to end."""
         self._listeners = listeners
         self._drain_seconds = drain_seconds
-        self._limits = limits or Limits()
-        self._state = ServerState()
-        self._config = Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-        )
-        self._config.load()
+        self._state = Shared(app, limits or Limits())
 
     async def run(self, stop: asyncio.Event, started: Any = None) -> None:
         """
@@ -78,7 +62,7 @@ class Server:
         self._tell_time()
         servers = [
             await loop.create_server(
-                protocol_factory(self._config, self._state, listener.tls, self._limits),
+                protocol_factory(self._state, listener.tls),
                 sock=listener.socket,
                 backlog=_BACKLOG,
             )
@@ -130,4 +114,4 @@ class Server:
             self._tell_time()
 
     def _tell_time(self) -> None:
-        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._state.date = b"date: %b\r\n" % formatdate(usegmt=True).encode()

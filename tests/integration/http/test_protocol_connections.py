@@ -442,13 +442,16 @@ def _accepts(port: int) -> bool:
 
 
 def test_an_answer_that_is_on_its_way_arrives_when_the_server_ends(make_site: MakeSite, connect: Connect) -> None:
+    written = []
+
     async def whole(scope, receive, send) -> None:
         await answer(send, 200, b"x" * (32 << 20))
+        written.append(scope["path"])
 
     site = make_site(LARGE, drain_seconds=60)
     site.routes["/whole"] = whole
     peer = connect(site, buffer=4096).send(request("GET", "/whole"))
-    wait_until(lambda: site.server._state.total_requests == 1)
+    wait_until(lambda: written)
     site.begin_stop()
     got = peer.answer()
     assert len(got.body) == 32 << 20

@@ -245,12 +245,12 @@ class RegistryAPI:
             raise Refused(400, "PAGINATION_NUMBER_INVALID", "n is not a number of entries", {"n": number[:100]})
         return min(int(number), self._options.page_size), last
 
-    async def _read(self, request: Request, read: Callable[[str], Awaitable[T]]) -> T:
+    async def _read(self, request: Request, read: Callable[..., Awaitable[T]], *what: object) -> T:
         """What `read` finds in the repository that the request names, or that had this name before."""
         name = request.name
         for attempt in itertools.count(1):
             try:
-                found = await read(name)
+                found = await read(name, *what)
             except (RepositoryUnknown, ManifestUnknown, BlobUnknown):
                 now_called = await self._access.find_name(request)
                 if now_called is None or attempt == _RENAMES_FOLLOWED:
@@ -295,7 +295,7 @@ class RegistryAPI:
     async def _find_manifest(self, request: Request, reference: Tag | Digest) -> StoredManifest:
         """The manifest of a tag or digest; one of a cache is fetched, or asked for again at the upstream."""
         try:
-            found = await self._read(request, lambda name: self._manifests.get(name, reference))
+            found = await self._read(request, self._manifests.get, reference)
         except ManifestUnknown:
             if not await self._may_be_cached(request):
                 raise
@@ -307,7 +307,7 @@ class RegistryAPI:
                 or not await self._cache.check(found, reference)
             ):
                 return found
-        return await self._read(request, lambda name: self._manifests.get(name, reference))
+        return await self._read(request, self._manifests.get, reference)
 
     async def _fetch_manifest(self, request: Request, reference: Tag | Digest) -> None:
         """Bring a manifest here that is not, when it is one of a cache. Raises ManifestUnknown, UpstreamFailed."""
@@ -419,7 +419,7 @@ class RegistryAPI:
 
     async def _fetch_blob(self, request: Request, digest: Digest) -> None:
         """Answer with a blob that is not here and belongs to a cache, while it comes."""
-        wanted = await self._read(request, lambda name: self._cache.find_blob(name, digest))
+        wanted = await self._read(request, self._cache.find_blob, digest)
         head = await begin_blob(request, digest, wanted.size)
         if head is None:
             return

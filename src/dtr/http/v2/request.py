@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from dtr.http.bearer import actor_of, host_of
+from dtr.http.bodies import ANSWER
 from dtr.http.v2.errors import Refused
 
 if TYPE_CHECKING:
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     from dtr.accounts import Claims
     from dtr.events import Actor
+    from dtr.http.bodies import AnswerAtOnce
     from dtr.http.types import Header, Receive, Scope, Send
 
 _WITH_ARGUMENT = frozenset({"manifests", "blobs", "referrers"})
+_NONE: dict[str, Any] = {}
 _VERSION: Header = (b"docker-distribution-api-version", b"registry/2.0")
 
 
@@ -104,10 +107,17 @@ async def start_response(request: Request, status: int, headers: Iterable[Header
     await request.send({"type": "http.response.start", "status": status, "headers": [_VERSION, *headers]})
 
 
-async def respond(request: Request, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
-    """Send an answer with a small body, which HEAD does not get."""
-    every = list(headers)
+async def respond(
+    request: Request, status: int, body: bytes, headers: Iterable[Header] = (), *, length: int | None = None
+) -> None:
+    """Send an answer with a small body, which HEAD does not get; `length` is that of one that was not fetched."""
+    every = [_VERSION, *headers]
+    at_once: AnswerAtOnce | None = request.scope.get("extensions", _NONE).get(ANSWER)
+    if at_once is not None and at_once(status, every, body, length=length):
+        request.is_answered = True
+        return
     if status not in {204, 304}:
-        every.append((b"content-length", b"%d" % len(body)))
-    await start_response(request, status, every)
+        every.append((b"content-length", b"%d" % (len(body) if length is None else length)))
+    request.is_answered = True
+    await request.send({"type": "http.response.start", "status": status, "headers": every})
     await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dtr.registry import Blob, Blobs
     from dtr.storage import Redirect, Storages
 
-_NOT_OF_NGINX = frozenset({b"accept-ranges", b"content-range", b"content-length"})
+_NOT_OF_NGINX = frozenset({b"accept-ranges", b"content-range"})
 """What nginx says by itself of a file that it sends."""
 _CONDITIONS = frozenset({b"if-match", b"if-unmodified-since"})
 """What nginx would obey, without knowing the digest, and dtr does not."""
@@ -65,8 +65,7 @@ async def begin_blob(request: Request, digest: Digest, size: int) -> tuple[int, 
             status, offset, count = 206, part.start, part.stop - part.start
             headers.append((b"content-range", b"bytes %d-%d/%d" % (part.start, part.stop - 1, size)))
     if request.method == "HEAD":
-        await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
-        await request.send({"type": "http.response.body"})
+        await respond(request, status, b"", headers, length=count)
         return None
     return status, headers, offset, count
 
@@ -100,7 +99,6 @@ class BlobSender:
                     request, 307, b"", ((b"location", address.encode()), (b"cache-control", b"no-store"))
                 )
                 return
-        headers.append((b"content-length", b"%d" % count))
         try:
             if storage.has_files:
                 await self._send_file(request, location, blob.size, status, headers, offset, count)
@@ -128,14 +126,13 @@ class BlobSender:
                 data = os.pread(file, count, offset)
                 if len(data) < count:
                     raise OSError(f"the object at {location} is shorter than its blob")
-                await start_response(request, status, headers)
-                await request.send({"type": "http.response.body", "body": data})
+                await respond(request, status, data, headers)
             elif _may_hand_over(request, location, status):
                 if os.fstat(file).st_size != size:
                     raise OSError(f"the object at {location} has another size than its blob")
                 await _hand_over(request, location, headers, count)
             else:
-                await start_response(request, status, headers)
+                await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
                 await send_from_file(request.scope, request.send, file, offset, count)
         finally:
             os.close(file)
@@ -147,7 +144,7 @@ class BlobSender:
         try:
             # The first piece before the answer: a missing object is still an honest 404.
             piece = await anext(pieces, b"")
-            await start_response(request, status, headers)
+            await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
             while piece:
                 count -= len(piece)
                 await request.send({"type": "http.response.body", "body": piece, "more_body": True})
