@@ -34,6 +34,7 @@ from dtr.jobs import (
     WorkerUnknown,
     submit,
 )
+from dtr.jobs import worker as worker_module
 
 HOUR = 3_600_000
 LATER = 4_102_444_800_000
@@ -97,8 +98,9 @@ async def test_one_job_with_a_key_waits_at_a_time(jobs: Jobs, database: Database
 
 
 async def test_a_job_starts_at_once_though_another_process_queued_it(
-    database: Database, database_url: str, start: Callable[..., Worker]
+    database: Database, database_url: str, start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(worker_module, "_WATCH", 600.0)  # it does not look by itself
     other = open_database(database_url)
     moments: dict[str, float] = {}
 
@@ -115,7 +117,7 @@ async def test_a_job_starts_at_once_though_another_process_queued_it(
         await ended(queue, job.id)
         delays.append(moments[job.id] - began)
     await other.close()
-    assert sorted(delays)[len(delays) // 2] < 0.5, delays  # far below the second after which a worker looks anyway
+    assert min(delays) < 0.5, delays  # those of a busy machine may be longer
 
 
 async def test_several_workers_do_every_job_once(jobs: Jobs, start: Callable[..., Worker]):

@@ -21,13 +21,13 @@ def test_this_replica_is_well(api: Api):
     assert status["gc_lock_holder"] == ""
     assert status["rethink_system_tables"] == {}
     age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(status["replica_timestamp"][replica])
-    assert age < dt.timedelta(seconds=15)
+    assert age < dt.timedelta(seconds=30)
     assert api.admin.get("/api/v0/meta/settings").json["replicaID"] == replica
 
 
 def test_another_one_is_not_seen_when_it_is_silent_for_half_a_minute(api: Api):
     now = int(time.time() * 1000)
-    for number, ago in (("b" * 12, 25_000), ("c" * 12, 35_000)):
+    for number, ago in (("b" * 12, 10_000), ("c" * 12, 31_000)):
         api.change(
             "INSERT INTO replicas (id, node, version, components, started_at, seen_at)"
             " VALUES (:number, 'h', '0.9', '[]', :at, :at)",
