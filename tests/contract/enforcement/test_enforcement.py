@@ -29,19 +29,10 @@ from dtr.enforcement import (
 from dtr.enforcement import refusals as told
 from dtr.enforcement.evidence import _statement
 from dtr.events import Actor, Events, Filter
-from dtr.storage import Memory
 
 ADA = Actor("user", "id of ada", "ada")
 IMAGE = make_image()
 KEY = "1" * 64
-
-
-@pytest.fixture
-async def rooms(database_url: str):
-    shared = Memory()
-    made = Rooms(database_url, lambda: Memory(shared))
-    yield made
-    await made.close()
 
 
 class Place:

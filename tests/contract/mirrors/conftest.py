@@ -9,16 +9,6 @@ from tests.support.mirrors import Mirrors
 from tests.support.registry_double import RegistryDouble
 from tests.support.rooms import Rooms
 
-from dtr.storage import Memory
-
-
-@pytest.fixture
-async def rooms(database_url: str):
-    shared = Memory()
-    made = Rooms(database_url, lambda: Memory(shared))
-    yield made
-    await made.close()
-
 
 @pytest.fixture
 def registry() -> RegistryDouble:

@@ -13,19 +13,10 @@ from tests.support.rooms import Counter, Rooms, annotated
 from dtr.events import Actor
 from dtr.policies import Outcome, PolicyInvalid, PromotionPolicy, PromotionPolicyUnknown, Promotions, parse_rules
 from dtr.registry import ManifestUnknown, Origin, Promotion
-from dtr.storage import Memory
 
 ADA = Actor("user", "id of ada", "ada")
 IMAGE = make_image()
 OTHER = make_image()
-
-
-@pytest.fixture
-async def rooms(database_url: str):
-    shared = Memory()
-    made = Rooms(database_url, lambda: Memory(shared))
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from dtr.jobs import Jobs
 from dtr.oci import companions
 from dtr.policies import PolicyInvalid, PolicyUnknown, Pruning, PruningPolicy, PruningResult, parse_rules
 from dtr.registry import Manifests
-from dtr.storage import Memory
 
 ADA = Actor("user", "id of ada", "ada")
 IMAGE = make_image()
@@ -30,14 +29,6 @@ def policy(repository: int, *rules: dict[str, Any], **more: Any) -> PruningPolic
     return PruningPolicy(
         id="", repository=repository, enabled=more.pop("enabled", True), rules=parse_rules(list(rules)), **more
     )
-
-
-@pytest.fixture
-async def rooms(database_url: str):
-    shared = Memory()
-    made = Rooms(database_url, lambda: Memory(shared))
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -26,14 +26,6 @@ SIGNED = {"field": "signed", "operator": "eq", "values": ["true"]}
 SAFE = {"field": "vulnerability_critical", "operator": "eq", "values": ["0"]}
 
 
-@pytest.fixture
-async def rooms(database_url: str):
-    shared = Memory()
-    made = Rooms(database_url, lambda: Memory(shared))
-    yield made
-    await made.close()
-
-
 def promotions_of(rooms: Rooms, reader: TagReader | None = None) -> Promotions:
     return Promotions(rooms.database, reader or rooms.tag_reader, Promotion(rooms.database, rooms.lifetimes))
 

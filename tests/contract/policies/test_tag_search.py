@@ -16,7 +16,6 @@ from dtr.policies.tag_search import Order, TagFilter, TagSearch, Trait
 from dtr.registry import Origin
 from dtr.registry.versions import version_key
 from dtr.signatures import Identities, Identity, Signatures
-from dtr.storage import Memory
 
 DAY = 86_400_000
 KNOWN, STRANGE = make_key(), make_key()
@@ -65,14 +64,6 @@ class World:
         filter_ = TagFilter(traits=frozenset(traits), **wanted)
         found = await self.search.find(self.repository, filter_, order, limit=100)
         return [one.name for one in found]
-
-
-@pytest.fixture
-async def rooms(database_url: str):
-    shared = Memory()
-    made = Rooms(database_url, lambda: Memory(shared))
-    yield made
-    await made.close()
 
 
 @pytest.fixture

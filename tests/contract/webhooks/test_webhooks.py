@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from dtr.jobs.worker import Action
 from dtr.oci import parse_repository_name
 from dtr.outbound import Addresses, Outside
 from dtr.registry.promote import Origin, Promotion
-from dtr.storage import Memory
 from dtr.vault import Vault, VaultError
 from dtr.webhooks import (
     RETRIES,
@@ -50,14 +49,6 @@ from dtr.webhooks.payloads import sample
 ADA = Actor("user", "id of ada", "ada")
 IMAGE = make_image()
 DAY = 86_400_000
-
-
-@pytest.fixture
-async def rooms(database_url: str) -> AsyncIterator[Rooms]:
-    shared = Memory()
-    made = Rooms(database_url, lambda: Memory(shared))
-    yield made
-    await made.close()
 
 
 @pytest.fixture
