@@ -97,7 +97,7 @@ class Cluster:
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
         )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while subprocess.run(
             [f"{self._bin}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False
         ).returncode:
@@ -109,7 +109,7 @@ class Cluster:
         """`fast` ends the connections, `immediate` is a crash."""
         # By a signal: pg_ctl needs the path, and another run of pytest may have closed its parents again.
         self._server.send_signal({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
-        self._server.wait(30)
+        self._server.wait(120)
 
     def create(self, *, tables: bool = False) -> str:
         """A new empty database, with current tables or without; its address."""
