@@ -62,6 +62,9 @@ class Fork:
                 os.close(one)
         self._news = os.fdopen(read)
         self._reading = threading.Lock()
+        # Not select, which knows no more than a thousand descriptors: a long run of tests has more.
+        self._has_news = select.poll()
+        self._has_news.register(self._news, select.POLLIN)
         self.pid = int(self._news.readline())
 
     def poll(self) -> int | None:
@@ -88,7 +91,7 @@ class Fork:
 
     def _look(self, seconds: float) -> int | None:
         with self._reading:
-            if self.returncode is None and select.select([self._news], [], [], max(seconds, 0))[0]:
+            if self.returncode is None and self._has_news.poll(1000 * max(seconds, 0)):
                 self.returncode = int(self._news.readline() or -signal.SIGKILL)
                 self._news.close()
             return self.returncode
