@@ -227,6 +227,21 @@ def test_a_job_is_stopped_tried_again_and_deleted(site: Site, admin: Visitor):
         assert admin.get(f"{JOBS}/{second}").status == 404
 
 
+def test_a_list_has_one_form_with_which_any_job_is_tried_again(site: Site, admin: Visitor):
+    failed = [ended(site, "false") for _ in range(2)]
+    shown = admin.get(f"{JOBS}?state=errored").expect(200)
+    buttons = shown.all("#list form button[name=job]")
+    assert set(failed) <= {str(one["value"]) for one in buttons}
+    assert len(shown.all("#list form")) == 1
+    again = admin.submit(shown, "#list form", job=failed[1])
+    assert "It is tried again: this is the new job." in again.text
+    assert f"{JOBS}/{failed[1]}" in again.links
+    assert not admin.get(f"{JOBS}?state=done").has("#list form")
+    assert admin.post(f"{JOBS}/retry").expect(200).title == "Jobs"
+    assert admin.post(f"{JOBS}/retry", {"job": "none"}).status == 404
+    assert site.as_("iris").post(f"{JOBS}/retry", {"job": failed[0]}).status == 403
+
+
 def test_what_is_foreign_in_a_job_is_shown_as_text(site: Site, admin: Visitor):
     job = ended(site, "storage_migrate", parameters={"to": HOSTILE})
     shown = admin.get(f"{JOBS}/{job}").expect(200)

@@ -280,14 +280,15 @@ async def cancel_job(visit: Visit) -> Response:
     return visit.redirect(f"{JOBS}/{quote(job)}", visit._("The job is told to stop."))
 
 
-@pages.post(f"{JOBS}/{{job}}/retry")
+@pages.post(f"{JOBS}/retry", f"{JOBS}/{{job}}/retry")
 async def retry_job(visit: Visit) -> Response:
-    """Do the same once more."""
+    """Do the same once more; a list has one form for all, whose button says which."""
     visit.caller.require(Operation.ADMINISTER)
+    job = visit.values.get("job") or await visit.text("job")
     try:
-        made = await visit.submit(api.try_job_again, jobID=visit.values["job"])
+        made = await visit.submit(api.try_job_again, jobID=job)
     except Refused as refused:  # it runs already: somebody else was faster
-        return visit.redirect(f"{JOBS}/{quote(visit.values['job'])}", " ".join(refused.problems.general))
+        return visit.redirect(f"{JOBS}/{quote(job)}" if job else JOBS, " ".join(refused.problems.general))
     return visit.redirect(f"{JOBS}/{made.id}", visit._("It is tried again: this is the new job."))
 
 
