@@ -162,10 +162,13 @@ class SQLite:
         """A connection, and the descriptor whose lock says whose turn it is."""
         turn = os.open(f"{self._path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            return _connect(self._path), turn
+            connection = _connect(self._path)
+            # What a savepoint may have to take back: in a file of its own it is as much to write as the rest.
+            connection.execute("PRAGMA temp_store = MEMORY").close()
         except BaseException:
             os.close(turn)
             raise
+        return connection, turn
 
     def _next_batch(self) -> list[_Unit]:
         """Everything that waits, in order; empty: the database is being closed."""

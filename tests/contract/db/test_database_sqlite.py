@@ -268,7 +268,7 @@ async def test_kill_9_of_a_writer_leaves_an_intact_file(database: Database, url:
             for _ in range(30):
                 process.stdout.readline()
             process.kill()
-        await asyncio.wait_for(database.unit(add("after")), 60)
+        await asyncio.wait_for(database.unit(add("after")), 20)
     assert integrity(url) == "ok"
 
 
@@ -389,3 +389,16 @@ async def test_a_commit_waits_for_the_disk_when_one_of_its_units_must(database: 
     go.set()
     await blocked
     assert [await task for task in waiting] == [2, 2, 2]
+
+
+async def test_what_a_unit_may_have_to_take_back_is_written_nowhere(database: Database):
+    counted = {"scope": "x" * 2000, "number": 1}
+    await database.unit(lambda tx: tx.execute_many(ADD, [counted] * 200))  # 400 KiB, which fill whole pages
+    change = Statement(text("UPDATE usage_deltas SET bytes = bytes + 1"))
+
+    async def work(tx: Transaction) -> list[str]:
+        await tx.execute(change)
+        opened = Path("/proc/self/fd").iterdir()
+        return [name for one in opened if one.is_symlink() and "etilqs" in (name := str(one.readlink()))]
+
+    assert await database.unit(work) == []
