@@ -34,6 +34,11 @@ def test_the_list_follows_what_is_typed_and_chosen(site: Site):
         tab.open("/repositories")
         expect(page.get_by_role("region", name="Pinned").get_by_role("link")).to_contain_text(["notes"])
         tab.check()
+        page.get_by_role("region", name="Pinned").get_by_role("link").click()
+        page.get_by_role("button", name="Unpin").click()
+        expect(page.get_by_role("status")).to_contain_text("ada/notes is no longer pinned.")
+        expect(page.get_by_role("button", name="Pin", exact=True)).to_be_visible()
+        tab.check()
 
 
 def test_the_keyboard_alone_leads_from_page_to_page(site: Site):

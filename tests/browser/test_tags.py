@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 from tests.support.images import make_image
 from tests.support.site import NARROW, Site
-from tests.support.tag_scene import furnish_tags
+from tests.support.tag_scene import SBOM, furnish_tags
 
 TAGS = "/repositories/acme/app/tags"
 
@@ -41,6 +43,30 @@ def test_tags_are_found_while_one_types_and_deleted_in_a_dialog(site: Site):
         dialog.get_by_role("button", name="Delete 2 tags").click()
         expect(page.get_by_text("2 tags are deleted.")).to_be_visible()
         expect(page.locator("a.name", has_text="spare")).to_have_count(0)
+
+
+def test_what_is_attached_is_saved_and_what_cannot_be_pulled_is_found(site: Site):
+    policy = {"mode": "enforce", "signers": ["role:targets/hanako"]}
+    site.api.admin.put("/api/v0/repositories/acme/app/enforcement", policy).expect(200)
+    try:
+        with site.tab("keeper", size=NARROW, theme="dark") as tab:
+            page = tab.open(TAGS)
+            page.get_by_text("Pulls refused", exact=True).first.click()
+            expect(page).to_have_url(re.compile(r"refused=1"))
+            names = page.locator("#list tbody a.name")
+            expect(names.filter(has_text="trusted")).to_have_count(0)
+            expect(names.filter(has_text="2.14.10")).to_have_count(1)
+            tab.check()
+            tab.open(f"{TAGS}/2.14.2")
+            expect(page.get_by_text("Pulls of this tag are refused")).to_be_visible()
+            tab.check()
+            sbom = page.locator(".tree li", has_text="SBOM").get_by_role("link", name="Download")
+            with page.expect_download() as saved:  # what describes an image needs no signature
+                sbom.click()
+            assert saved.value.path().read_bytes() == SBOM.blobs[-1]
+            expect(page).to_have_url(re.compile(r"/tags/2\.14\.2$"))
+    finally:
+        site.api.admin.delete("/api/v0/repositories/acme/app/enforcement").expect(204)
 
 
 def test_a_command_is_copied_and_a_filter_chosen(site: Site):
