@@ -60,6 +60,30 @@ def test_a_server_that_has_settled_looks_for_cycles_as_python_does_by_default() 
     assert found["later"] >= 5
 
 
+END = """
+import sys
+import dtr.cli
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        print("found")
+
+Cycle()
+if sys.argv[1:]:
+    dtr.cli.main()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "found"), [((), True), (("--version",), False)])
+def test_the_end_of_a_command_does_not_look_for_cycles(arguments: tuple[str, ...], found: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", END, *arguments], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+    )
+    assert ("found" in done.stdout) is found
+
+
 IMPORTED = """
 import json, sys
 import dtr.cli.commands
