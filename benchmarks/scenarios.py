@@ -184,12 +184,18 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
         works = [partial(pull, server, digest, tls=tls) for digest in content.part_digests]
         return _transfer(server, lambda: together(works), gib)
 
+    def less(name: str, unit: str, run: Callable[[Server], Measured], goal: float | None = None) -> Scenario:
+        return Scenario(name, unit, "", run, goal, less_is_better=True)
+
     def pull_big(server: Server, *, tls: bool) -> Measured:
         return _transfer(server, lambda: pull(server, content.big_digest, tls=tls), gib)
 
     return [
-        Scenario("start to first answer", "s", "", _start, 0.5, less_is_better=True),
-        Scenario("memory at rest, largest process", "MiB", "", _memory, 60, less_is_better=True),
+        less("start to first answer", "s", _start, 0.5),
+        less("CPU until the first answer", "s", _start_cpu),
+        less("memory after the start, largest process", "MiB", _memory_after_start, 60),
+        less("memory at rest, largest process", "MiB", partial(_memory_at_rest, whole=False), 60),
+        less("memory at rest, all processes", "MiB", partial(_memory_at_rest, whole=True)),
         Scenario("manifest GET, 1 connection", "req/s", "us", rate(manifest, 1, accept), 4),
         Scenario("manifest GET, 16 connections", "req/s", "us", rate(manifest, 16, accept), 10),
         Scenario("manifest GET, 64 connections", "req/s", "us", rate(manifest, 64, accept), 10),
@@ -253,11 +259,24 @@ def _start(server: Server) -> Measured:
     return Measured(server.start())
 
 
-def _memory(server: Server) -> Measured:
+def _start_cpu(server: Server) -> Measured:
+    server.stop()
+    server.start()
+    return Measured(server.cpu_seconds())
+
+
+def _memory_after_start(server: Server) -> Measured:
     server.stop()
     server.start()
     time.sleep(1)
     return Measured(server.memory()[0])
+
+
+def _memory_at_rest(server: Server, *, whole: bool) -> Measured:
+    server.stop()
+    server.start()
+    server.rest()
+    return Measured(server.whole_memory() if whole else server.memory()[0])
 
 
 def _memory_of_transfers(content: Content, server: Server) -> Measured:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 REPOSITORY = "bench/app"
 PASSWORD = "benchmark-password"
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGES = re.compile(r"RssAnon:\s+(\d+)")
+_ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+)", re.MULTILINE)
+_SHARE = re.compile(r"^Pss_Anon:\s+(\d+)", re.MULTILINE)
 _READY_SECONDS = 30
+_LATE_SECONDS = 5
+"""Before that, a server may not have begun what it does after its first answers."""
 
 
 class Server:
@@ -99,8 +102,23 @@ class Server:
         return sum(_cpu_seconds(one) for one in self._tree())
 
     def memory(self) -> list[float]:
-        """Anonymous memory of each of its processes, in MiB, largest first."""
-        return sorted((_anonymous_mib(one) for one in self._tree()), reverse=True)
+        """Anonymous memory of each of its processes, in MiB, largest first; what several share is in each."""
+        return sorted((_mib(one, "status", _ANONYMOUS) for one in self._tree()), reverse=True)
+
+    def whole_memory(self) -> float:
+        """Anonymous memory of all its processes, in MiB; what several share is in it once."""
+        return sum(_mib(one, "smaps_rollup", _SHARE) for one in self._tree())
+
+    def rest(self) -> None:
+        """Wait, a minute at most, until it does nothing by itself: three seconds below 2 % of a processor."""
+        time.sleep(_LATE_SECONDS)
+        until = time.monotonic() + 60
+        quiet, before = 0, self.cpu_seconds()
+        while quiet < 3 and time.monotonic() < until:
+            time.sleep(1)
+            now = self.cpu_seconds()
+            quiet = quiet + 1 if now - before < 0.02 else 0
+            before = now
 
     def _tree(self) -> list[int]:
         found = [process.pid for process in self.processes]
@@ -155,7 +173,9 @@ class Dtr(Server):
             **({"DTR_DATABASE__URL": self._database} if self._database else {}),
             **self.more,
         }
-        return {**{name: value for name, value in os.environ.items() if not name.startswith("DTR_")}, **given}
+        # An installed program has its bytecode, whatever holds for the one that measures.
+        kept = (one for one in os.environ.items() if not one[0].startswith(("DTR_", "PYTHONDONTWRITE")))
+        return {**dict(kept), **given}
 
     def prepare(self) -> None:
         """Make the repository; the data directory exists."""
@@ -249,9 +269,9 @@ def _cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _anonymous_mib(process: int) -> float:
+def _mib(process: int, file: str, kib: re.Pattern[str]) -> float:
     try:
-        match = _PAGES.search(Path(f"/proc/{process}/status").read_text())
+        match = kib.search(Path(f"/proc/{process}/{file}").read_text())
     except OSError:
         match = None
     return int(match[1]) / 1024 if match else 0.0
