@@ -29,7 +29,7 @@ import secrets
 import time
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -114,7 +114,12 @@ _lives = (
     uploads.c.repository_id == bindparam("repository"),
     exists().where(repositories.c.id == uploads.c.repository_id, repositories.c.deleted_at.is_(None)),
 )
-_columns = (uploads.c.driver_state, uploads.c.algorithm, uploads.c.digest)
+_columns = (
+    uploads.c.driver_state,
+    uploads.c.algorithm,
+    uploads.c.digest,
+    (uploads.c.expires_at < now() + _LEASE_SECONDS * 1000).label("expires_soon"),
+)
 _me = bindparam("me", type_=uploads.c.writer.type)
 _lease = bindparam("lease", type_=BigInteger)
 _FIND = Statement(select(*_columns).where(*_lives, uploads.c.expires_at > now()))
@@ -279,6 +284,8 @@ class Upload:
     state: UploadState
     algorithm: str
     digest: str | None
+    expires_soon: bool = field(default=False, compare=False)
+    """Whether it has less time left than passes before a request prolongs it."""
 
     @property
     def offset(self) -> int:
@@ -498,7 +505,8 @@ class Uploads:
             reached = interrupted.state
         # Without the bytes before them, or with some that were not kept, the hash of the rest is of no use.
         complete = hasher.size == reached.offset
-        advanced = replace(upload, state=reached, digest=hasher.digest() if complete else None)
+        digest = hasher.digest() if complete else None
+        advanced = replace(upload, state=reached, digest=digest, expires_soon=False)
         await self._save(turn, advanced, is_last=is_last)
         if complete:
             self._remember(advanced, hasher)
@@ -587,7 +595,7 @@ class Uploads:
             if upload.offset == 0:
                 await _to_its_end(self._storage.put_small(upload.state.location, b""))
             else:
-                if turn.file is not None:  # no lease was taken, which would have done it
+                if upload.expires_soon and turn.file is not None:  # a lease has prolonged it
                     await self._keep(turn)
                 await _to_its_end(self._storage.complete(upload.state))
             if known is None:
@@ -852,8 +860,8 @@ async def _use(tx: Transaction, upload: Upload) -> bool:
 
 
 def _upload(number: str, repository: int, row: Row) -> Upload:
-    driver_state, algorithm, digest = row
-    return Upload(number, repository, UploadState.decode(driver_state), algorithm, digest)
+    driver_state, algorithm, digest, expires_soon = row
+    return Upload(number, repository, UploadState.decode(driver_state), algorithm, digest, bool(expires_soon))
 
 
 def _is_small(body: Body) -> bool:
