@@ -449,7 +449,9 @@ def test_no_image_is_lost_and_nothing_is_left_whatever_goes_on_at_once(
         # On a slow machine a few seconds are a few operations, which let go of nothing.
         while not stop.wait(0.2):
             passed, operations = time.monotonic() - begun, sum(sum(list(one.done.values())) for one in clients)
-            if passed > SECONDS and (operations > ENOUGH or passed > SECONDS + 60):
+            # Of a hundred operations two or three bring a mount: now and then, none.
+            is_enough = operations > ENOUGH and any(one.done["mounted"] for one in clients)
+            if passed > SECONDS and (is_enough or passed > SECONDS + 60):
                 break
     for client in clients:
         if client.error is not None:
