@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from dtr.db import Database, Row, Transaction
+    from dtr.db.statement import Dialect
     from dtr.registry.lifetimes import Lifetimes
 
 _log = logging.getLogger("dtr.collector")
@@ -73,10 +74,10 @@ _MINUTE = 60_000
 _FURTHEST = 1000
 """So many holders of holders are looked at for one manifest."""
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 1.0, 60.0
-_UNIT_SECONDS = {"sqlite": 0.008, "postgresql": 0.05}
-"""So long a unit may take: SQLite has one writer, and pushes wait for it."""
-_SMALLEST_BATCH, _FIRST_BATCH, _LARGEST_BATCH = 25, 50, 1000
-"""Rows in a unit."""
+_FIRST_BATCH = {"sqlite": 50, "postgresql": 200}
+"""Rows in a unit; then as many as fit into its time, by half to ten times as many."""
+_UNIT_SECONDS = {"sqlite": 0.008, "postgresql": 0.1}
+"""SQLite has one writer, for which pushes wait; on PostgreSQL they wait for the same rows alone."""
 
 Pair = tuple[int, str]
 """A repository and a digest in it."""
@@ -453,16 +454,18 @@ _BEGIN: _Marker = (-1, -1, "")
 class _Batch:
     """How many rows the next unit takes, so that it lasts about as long as it may, whatever they cost now."""
 
-    def __init__(self, seconds: float) -> None:
-        """`seconds` are what a unit may take."""
-        self.rows = _FIRST_BATCH
-        self._seconds = seconds
+    def __init__(self, dialect: Dialect) -> None:
+        """On SQLite the time of the processor counts: a unit has a thread to itself. A busy host shortens none."""
+        self.rows = _FIRST_BATCH[dialect]
+        self.clock = time.thread_time if dialect == "sqlite" else time.monotonic
+        self._seconds = _UNIT_SECONDS[dialect]
+        self._fewest, self._most = self.rows // 2, self.rows * 10
 
     def learn(self, rows: int, seconds: float) -> None:
         """A unit of so many rows took so long."""
         if rows >= self.rows or seconds > self._seconds:  # few rows in little time say nothing
             fitting = rows * self._seconds / max(seconds, 1e-6)
-            self.rows = round(min(max((self.rows + fitting) / 2, _SMALLEST_BATCH), _LARGEST_BATCH))
+            self.rows = round(min(max((self.rows + fitting) / 2, self._fewest), self._most))
 
 
 class Collector:
@@ -476,8 +479,7 @@ class Collector:
     def __init__(self, database: Database, lifetimes: Lifetimes) -> None:
         self._database = database
         self._lifetimes = lifetimes
-        seconds = _UNIT_SECONDS[database.dialect]
-        self._manifests, self._links = _Batch(seconds), _Batch(seconds)
+        self._manifests, self._links = _Batch(database.dialect), _Batch(database.dialect)
         self._active = max(lifetimes.upload_ttl - HOUR, 0)
         self._deleted_behind = -1
         self._links_behind = _BEGIN
@@ -583,7 +585,7 @@ class Collector:
 
     async def _review_manifests(self, ahead: int) -> Collected:
         async def work(tx: Transaction) -> Collected:
-            began = time.monotonic()
+            began = self._manifests.clock()
             rows = await tx.fetch_all(_DUE_MANIFESTS, ahead=ahead, limit=self._manifests.rows)
             if not rows:
                 return Collected()
@@ -604,7 +606,7 @@ class Collector:
                     postponed += verdict.is_postponed
             gone, later = await self._delete(tx, [pair for pair in free if pair not in deleted])
             await _execute(tx, _POSTPONE_MANIFESTS, later, pause=_MINUTE)
-            self._manifests.learn(len(due), time.monotonic() - began)
+            self._manifests.learn(len(due), self._manifests.clock() - began)
             return Collected(manifests=len(gone) + len(deleted), kept=kept, postponed=postponed + len(later))
 
         return await self._database.unit(work, durable=False)
@@ -689,9 +691,9 @@ class Collector:
             return Collected()
 
         async def work(tx: Transaction) -> Collected:
-            began = time.monotonic()
+            began = self._links.clock()
             collected = await self._unlink(tx, [(row[1], row[2]) for row in due], ahead)
-            self._links.learn(len(due), time.monotonic() - began)
+            self._links.learn(len(due), self._links.clock() - began)
             return collected
 
         collected = await self._database.unit(work, durable=False)

@@ -101,8 +101,8 @@ def _seed(kind: str) -> str:
         SELECT n.i % {SHARE} + 1, {padded("sha256:1", width=63)}, 'manifest',
             {padded("sha256:1", "n.i - 1000", width=63)} FROM {numbers} WHERE n.i % 10 = 0 AND n.i > 1000;
         INSERT INTO tags (repository_id, name, manifest, author, created_at, updated_at)
-        SELECT n.i % {SHARE} + 1, {padded("v", width=7)}, {padded("sha256:1", width=63)}, 'ada', 1, 1 FROM {numbers}
-        WHERE n.i % 2 = 0;
+        SELECT n.i % {SHARE} + 1, {padded("v", width=7)}, {padded("sha256:1", width=63)}, 'ada', 1, 1
+        FROM {numbers} WHERE n.i % 2 = 0;
         INSERT INTO gc_objects (location, size, delete_after, attempts)
         SELECT {padded("20190101/0000/", width=9)}, 10, {later}, 0 FROM {numbers};
         INSERT INTO uploads
