@@ -89,7 +89,7 @@ def make_old_things(api: Api, admin: User) -> None:
     image = make_image(layers=1, size=80_000)
     admin.client.push("acme/old", image, "latest")
     admin.client.call("DELETE", "/v2/acme/old/manifests/latest").expect(202)
-    admin.client.start_upload("acme/old")
+    admin.client.call("PATCH", admin.client.start_upload("acme/old"), b"begun").expect(202)
     api.change("UPDATE uploads SET expires_at = 1")
     api.change(
         "INSERT INTO gc_objects (location, size, delete_after, attempts) VALUES ('20260101/0000/gone', 7, 1, 0)"

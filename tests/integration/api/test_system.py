@@ -8,6 +8,7 @@ import time
 
 from cryptography import x509
 from tests.support.api import Api
+from tests.support.client import settle
 from tests.support.images import make_image
 
 META = "/api/v0/meta"
@@ -50,6 +51,7 @@ def test_usage_counts_what_is_shared_once_and_for_each(api: Api):
 
 def test_garbage_is_counted_before_it_is_collected(api: Api):
     api.admin.post(f"{META}/settings", {"garbageCollection": "off"}).expect(202)
+    settle(api.server)
     api.make_repository("admin/waste")
     image = make_image(layers=1, size=50_000)
     api.admin.client.push("admin/waste", image, "v1")
@@ -65,7 +67,8 @@ def test_garbage_is_counted_before_it_is_collected(api: Api):
     api.change(
         "INSERT INTO gc_objects (location, size, delete_after, attempts) VALUES ('default:x', 7, :l, 0)", l=2**50
     )
-    api.admin.client.start_upload("admin/waste")
+    client = api.admin.client
+    client.call("PATCH", client.start_upload("admin/waste"), b"begun").expect(202)
     free = api.admin.get(f"{META}/garbage", grace="10m").expect(200).json
     assert free["blobs"] == 2
     assert free["blobBytes"] >= 50_000
