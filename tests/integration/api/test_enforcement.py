@@ -193,9 +193,15 @@ def test_what_would_be_refused_is_told_before_it_is(api: Api):
     whole = report(f"{NAMESPACE}/report", {"mode": "report"})
     assert whole["acme/open:unsigned"]
     assert any(one.startswith("acme/app:") for one in whole)
-    (one, _) = olga.post(place, {"mode": "enforce", "signers": [f"key:{'1' * 64}"]}).expect(200).json
+    signer = f"key:{'1' * 64}"
+    (one, _) = olga.post(place, {"mode": "enforce", "signers": [signer]}).expect(200).json
     assert one["objections"] == [
-        {"scope": "repository", "mode": "enforce", "missing": [f"a signature by key:{'1' * 64}"]}
+        {
+            "scope": "repository",
+            "mode": "enforce",
+            "missing": [f"a signature by {signer}"],
+            "wants": [{"kind": "signer", "names": [signer]}],
+        }
     ]
     pull(api.anonymous, "unsigned", "acme/open").expect(200)
     # The same of real pulls.
