@@ -158,6 +158,7 @@ class Front:
 
         if ANSWER in extensions:
             answer_at_once: AnswerAtOnce = extensions[ANSWER]
+            is_head = scope["method"] == "HEAD"  # the scope holds what is made here, which must not hold the scope
 
             def answer(
                 status: int,
@@ -174,7 +175,7 @@ class Front:
                 if not answer_at_once(status, headers, body, more=lines, length=length):
                     return False
                 facts.status = status
-                facts.bytes_out += 0 if scope["method"] == "HEAD" else len(body)
+                facts.bytes_out += 0 if is_head else len(body)
                 return True
 
             extensions[ANSWER] = answer

@@ -30,10 +30,7 @@ import select
 import socket
 import ssl
 import struct
-import threading
-import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -50,11 +47,10 @@ from dtr.http.bodies import (
     RECEIVE_FILE,
     SEND_FILE,
     BodyCut,
-    BodyMalformed,
     BodyTooLarge,
-    BodyWriteFailed,
     Hasher,
 )
+from dtr.http.steps import TLS, Chunked, Length, ReceiveStep, SendStep, Step, Stopped, Wire, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -64,24 +60,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.http")
 
-_THREADS = 16
-_BUFFER = 1024 * 1024
-"""What a receiving thread reads at once: with 64 KiB a push costs a third more."""
-_CIPHERTEXT = 256 * 1024
 _UNSENT = 64 * 1024
 """Of a file in the kernel's buffer, beside what is on its way: more of it is out of the processor's cache when it
 is read. What is on its way is as much as ever, so that long lines stay full (Linux, TCP_NOTSENT_LOWAT)."""
-_TURN = 64 * 1024 * 1024
 _HELD_FROM = 256 * 1024
 _LARGEST_HEAD = 64 * 1024
-_LONGEST_LINE = 4096
-_LARGEST_TRAILER = 8192
-_MANY_RUNS = 64
 _LINGER_BYTES = 16 * 1024 * 1024
-_PATIENCE_SECONDS = 0.05
-"""So long in all a step waits for its peer: with this for each byte, a few slow peers would hold all threads."""
-_GATHER_SECONDS = 0.002
-"""After a pause of the sender: a little more arrives, and is worth one read instead of many."""
 _SMALL = 64 * 1024
 _MANY_PIPELINED = 64
 _CLOCK_TICK = 0.001
@@ -101,7 +85,6 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _PEER_ERRORS = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 """What a connection may die of, beside what Python calls `ConnectionError` and `TimeoutError`."""
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,372 +108,6 @@ class Limits:
         return self.grace_seconds + size / self.lowest_rate
 
 
-_pool: ThreadPoolExecutor | None = None
-_buffers = threading.local()
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool  # noqa: PLW0603 - one pool a process, made after it was forked
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_THREADS, "transfer")
-    return _pool
-
-
-def _buffer(name: str, size: int) -> bytearray:
-    """The buffer of the calling thread."""
-    made: bytearray | None = getattr(_buffers, name, None)
-    if made is None:
-        made = bytearray(size)
-        setattr(_buffers, name, made)
-    return made
-
-
-class _Stopped(Exception):
-    """The request was cancelled, or the connection closed, while a step ran."""
-
-
-# --- framing --------------------------------------------------------------------------------------------------
-
-
-class _Length:
-    """A body of known length."""
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-
-    def feed(self, buffer: bytes | bytearray, size: int) -> tuple[list[memoryview], int | None]:
-        """Runs of payload in the first `size` bytes; where the body ends in them, None: not yet."""
-        taken = min(self._left, size)
-        self._left -= taken
-        return [memoryview(buffer)[:taken]] if taken else [], taken if self._left == 0 else None
-
-
-class _Chunked:
-    """
-    A chunked body: RFC 9112, section 7.1.
-
-    Strict, because whoever reads a length differently than a proxy before us can be made to see a request that
-    the proxy did not.
-    """
-
-    def __init__(self) -> None:
-        self._left = 0
-        self._state = "size"  # size, data, end of data, trailer
-        self._line = b""
-        self._trailer = 0
-        self._wire = 0
-        self._payload = 0
-
-    def feed(self, buffer: bytes | bytearray, size: int) -> tuple[list[memoryview], int | None]:
-        """See `_Length.feed`. Raises BodyMalformed."""
-        view = memoryview(buffer)
-        runs: list[memoryview] = []
-        position = 0
-        self._wire += size
-        while position < size:
-            if self._state == "data":
-                taken = min(self._left, size - position)
-                runs.append(view[position : position + taken])
-                position += taken
-                self._left -= taken
-                self._payload += taken
-                if self._left == 0:
-                    self._state = "end of data"
-                continue
-            newline = buffer.find(b"\n", position, size)
-            end = size if newline < 0 else newline + 1
-            self._line += buffer[position:end]
-            position = end
-            if len(self._line) > _LONGEST_LINE:
-                raise BodyMalformed(0, "a line between chunks is too long")
-            if newline < 0:
-                break
-            line, self._line = self._line, b""
-            if self._end_of_line(line):
-                return runs, position
-        if self._wire > _BUFFER and self._payload * 4 < self._wire:
-            raise BodyMalformed(0, "the chunks are too small")
-        return runs, None
-
-    def _end_of_line(self, line: bytes) -> bool:
-        """Whether the body ends with this line."""
-        if not line.endswith(b"\r\n"):
-            raise BodyMalformed(0, "a line between chunks does not end with CRLF")
-        line = line[:-2]
-        if self._state == "size":
-            match = _CHUNK_SIZE.fullmatch(line)
-            if match is None:
-                raise BodyMalformed(0, "a chunk has no size")
-            self._left = int(match[1], 16)
-            self._state = "data" if self._left else "trailer"
-        elif self._state == "end of data":
-            if line:
-                raise BodyMalformed(0, "a chunk is longer than its size")
-            self._state = "size"
-        else:
-            self._trailer += len(line)
-            if self._trailer > _LARGEST_TRAILER:
-                raise BodyMalformed(0, "the trailer is too long")
-            return not line
-        return False
-
-
-# --- steps ----------------------------------------------------------------------------------------------------
-
-
-class _Wire:
-    """What a step needs of a connection: bytes from and to a socket that does not block, maybe through TLS."""
-
-    def __init__(self, sock: socket.socket, tls: _TLS | None) -> None:
-        self.socket = sock
-        self._tls = tls
-        self._unsent = memoryview(b"")
-        self._poll = select.poll()
-
-    def is_ready(self, event: int, seconds: float) -> bool:
-        """Whether the socket becomes ready in time."""
-        self._poll.register(self.socket, event)
-        return bool(self._poll.poll(seconds * 1000))
-
-    def receive(self, buffer: bytearray) -> int:
-        """Bytes into `buffer`; 0 at the end. Raises BlockingIOError, OSError."""
-        if self._tls is None:
-            return self.socket.recv_into(buffer)
-        return self._tls.receive(self.socket, buffer)
-
-    def send_file(self, descriptor: int, offset: int, count: int) -> int:
-        """Some bytes of a file; how many it took. Raises BlockingIOError, OSError."""
-        if self._tls is None:
-            return os.sendfile(self.socket.fileno(), descriptor, offset, count)
-        self.flush()
-        data = _buffer("plain", _CIPHERTEXT)
-        size = os.preadv(descriptor, [memoryview(data)[: min(count, _CIPHERTEXT)]], offset)
-        if size:
-            self._unsent = memoryview(self._tls.encrypt(memoryview(data)[:size]))
-            with contextlib.suppress(BlockingIOError):
-                self.flush()
-        return size
-
-    def flush(self) -> None:
-        """Send what was encrypted. Raises BlockingIOError, OSError."""
-        while self._unsent:
-            self._unsent = self._unsent[self.socket.send(self._unsent) :]
-
-
-class _Step:
-    """A transfer in turns. `run` says how one ended: True: done; None: its time is over; False: slow peer."""
-
-    event = select.POLLIN
-
-    def __init__(self) -> None:
-        self.stop = False
-        self.moved = 0
-
-    def run(self, wire: _Wire) -> bool | None:
-        turn = self.moved + _TURN
-        patience = _PATIENCE_SECONDS
-        while self.moved < turn:
-            if self.stop:
-                raise _Stopped
-            try:
-                if self.go(wire):
-                    return True
-            except BlockingIOError:
-                since = time.monotonic()
-                if patience <= 0 or not wire.is_ready(self.event, patience):
-                    return False
-                self.rest()
-                patience -= time.monotonic() - since
-        return None
-
-    def go(self, wire: _Wire) -> bool:
-        """Move some bytes; whether these were the last. Raises BlockingIOError."""
-        raise NotImplementedError
-
-    def rest(self) -> None:
-        """The peer is back."""
-
-
-class _Receive(_Step):
-    """The body of a request, to a file."""
-
-    def __init__(self, framing: _Length | _Chunked, descriptor: int, hasher: Hasher, limit: int | None) -> None:
-        super().__init__()
-        self._framing = framing
-        self._descriptor = descriptor
-        self._hasher = hasher
-        self._limit = limit
-        self.written = 0
-        self.behind = b""
-        """What arrived behind the body."""
-
-    def take(self, buffer: bytes | bytearray, size: int) -> bool:
-        """Bytes that arrived; whether the body is complete. Raises BodyError."""
-        try:
-            runs, end = self._framing.feed(buffer, size)
-        except BodyMalformed as error:
-            error.written = self.written
-            raise
-        if runs:
-            self._write(runs)
-        if end is None:
-            return False
-        self.behind = bytes(memoryview(buffer)[end:size])
-        return True
-
-    def go(self, wire: _Wire) -> bool:
-        buffer = _buffer("received", _BUFFER)
-        try:
-            size = wire.receive(buffer)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise BodyCut(self.written, "the connection broke") from error
-        if size == 0:
-            raise BodyCut(self.written, "the client went away")
-        self.moved += size
-        return self.take(buffer, size)
-
-    def rest(self) -> None:
-        time.sleep(_GATHER_SECONDS)
-
-    def _write(self, runs: list[memoryview]) -> None:
-        total = sum(map(len, runs))
-        if self._limit is not None and self.written + total > self._limit:
-            raise BodyTooLarge(self.written, f"more than {self._limit} bytes")
-        if len(runs) > _MANY_RUNS:
-            runs = [memoryview(b"".join(runs))]
-        for run in _written(self._descriptor, runs, self.written):
-            self._hasher.update(run)
-            self.written += len(run)
-
-
-def _written(descriptor: int, runs: list[memoryview], before: int) -> list[memoryview]:
-    """Write all runs, and give them back. Raises BodyWriteFailed: none of them is in the file."""
-    left = list(runs)
-    while left:
-        try:
-            count = os.writev(descriptor, left)
-        except OSError as error:
-            # File and hash agree: what the hash has not seen is taken back.
-            with contextlib.suppress(OSError):
-                done = sum(map(len, runs)) - sum(map(len, left))
-                os.ftruncate(descriptor, os.lseek(descriptor, -done, os.SEEK_CUR))
-            raise BodyWriteFailed(before, error) from error
-        while left and count >= len(left[0]):
-            count -= len(left.pop(0))
-        if count:
-            left[0] = left[0][count:]
-    return runs
-
-
-class _Send(_Step):
-    """The body of an answer, from a file."""
-
-    event = select.POLLOUT
-
-    def __init__(self, descriptor: int, offset: int, count: int) -> None:
-        super().__init__()
-        self._descriptor = descriptor
-        self._offset = offset
-        self._left = count
-
-    def go(self, wire: _Wire) -> bool:
-        if self._left:
-            sent = wire.send_file(self._descriptor, self._offset, min(self._left, _TURN))
-            if sent == 0:
-                raise OSError("the file is shorter than it should be")
-            self._offset += sent
-            self._left -= sent
-            self.moved += sent
-        if self._left:
-            return False
-        wire.flush()
-        return True
-
-
-# --- TLS ------------------------------------------------------------------------------------------------------
-
-
-class _TLS:
-    """A connection's TLS, between memory BIOs."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self.is_open = False
-
-    def feed(self, data: bytes) -> None:
-        """Encrypted bytes that arrived."""
-        self._incoming.write(data)
-
-    def handshake(self) -> bool:
-        """Go on with the handshake; whether it is complete. Raises ssl.SSLError."""
-        try:
-            self._object.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        self.is_open = True
-        return True
-
-    def read(self) -> bytes | None:
-        """Decrypted bytes; empty at the end, None: more has to arrive. Raises ssl.SSLError."""
-        try:
-            return self._object.read(65536)
-        except ssl.SSLWantReadError:
-            return None
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return b""
-
-    def receive(self, sock: socket.socket, buffer: bytearray) -> int:
-        """Fill `buffer` as far as bytes are there; 0 at the end. Raises BlockingIOError, OSError."""
-        read: Any = self._object.read  # into a buffer it gives a number
-        view = memoryview(buffer)
-        filled = 0
-        while filled < len(view):
-            try:
-                size = read(len(view) - filled, view[filled:])
-            except ssl.SSLWantReadError:
-                scratch = _buffer("ciphertext", _CIPHERTEXT)
-                try:
-                    arrived = sock.recv_into(scratch)
-                except BlockingIOError:
-                    if filled:
-                        break
-                    raise
-                if arrived == 0:
-                    break
-                self._incoming.write(memoryview(scratch)[:arrived])
-                continue
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                break
-            if size == 0:
-                break
-            filled += size
-        return filled
-
-    def encrypt(self, data: bytes | memoryview) -> bytes:
-        """What to send for `data`."""
-        view = memoryview(data)
-        while view:
-            view = view[self._object.write(view) :]
-        return self._outgoing.read()
-
-    def pending(self) -> bytes:
-        """What TLS itself has to send."""
-        return self._outgoing.read()
-
-    def goodbye(self) -> bytes:
-        """What to send before closing."""
-        with contextlib.suppress(ssl.SSLError):
-            self._object.unwrap()
-        return self._outgoing.read()
-
-
-# --- connections ----------------------------------------------------------------------------------------------
-
-
 class _Transport:
     """
     A connection's transport, as its protocol and the answers write to it.
@@ -500,7 +117,7 @@ class _Transport:
     written when it closes goes nowhere.
     """
 
-    def __init__(self, protocol: _Protocol, raw: asyncio.Transport, tls: _TLS | None) -> None:
+    def __init__(self, protocol: _Protocol, raw: asyncio.Transport, tls: TLS | None) -> None:
         self._protocol = protocol
         self._raw = raw
         self._tls = tls
@@ -631,7 +248,7 @@ class _Flow:
 class _Held:
     """The body of a request, which waits for somebody to take it."""
 
-    def __init__(self, framing: _Length | _Chunked, length: int | None, keep_alive: bool) -> None:
+    def __init__(self, framing: Length | Chunked, length: int | None, keep_alive: bool) -> None:
         self.data = b""
         """What arrived with the head."""
         self.framing = framing
@@ -652,6 +269,7 @@ class _Exchange:
         "_protocol",
         "_received",
         "_transport",
+        "_version",
         "_waited",
         "body",
         "disconnected",
@@ -661,6 +279,7 @@ class _Exchange:
         "is_started",
         "keep_alive",
         "left",
+        "method",
         "more_body",
         "scope",
     )
@@ -673,6 +292,8 @@ class _Exchange:
         self._transport = transport
         self._flow = flow
         self.scope = scope
+        self.method: str = scope["method"]
+        self._version: str = scope["http_version"]
         self.keep_alive = keep_alive
         self.expects = expects
         self.body = b""
@@ -781,12 +402,12 @@ class _Exchange:
                 closes = closes or b"close" in [token.strip() for token in value.lower().split(b",")]
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
-        self._is_bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
+        self._is_bodiless = self.method == "HEAD" or status in _BODILESS
         if chunked and length is not None:
             raise RuntimeError("a body in chunks has no length")
         if length is not None or self._is_bodiless:
             self.left = 0 if self._is_bodiless else length
-        elif self.scope["http_version"] == "1.1":
+        elif self._version == "1.1":
             self._chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         if closes:
@@ -823,7 +444,7 @@ class _Exchange:
             end = b""
         else:
             end = b"content-length: %d\r\n" % (len(body) if length is None else length)
-            if self.scope["method"] == "HEAD":
+            if self.method == "HEAD":
                 body = b""
         if not self.keep_alive:
             end += b"connection: close\r\n"
@@ -918,7 +539,7 @@ class _Protocol(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self._limits = shared.limits
         self._context = context
-        self._tls = _TLS(context) if context else None
+        self._tls = TLS(context) if context else None
         self.transport: _Transport = None  # type: ignore[assignment]  # until the connection is made
         self.flow: _Flow = None  # type: ignore[assignment]  # until the connection is made
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
@@ -953,7 +574,7 @@ class _Protocol(asyncio.Protocol):
         self._waiting: deque[_Exchange] = deque()
         self._task: asyncio.Task[None] | None = None
         self._doorbell = _Doorbell(self.loop)
-        self._step: _Step | None = None
+        self._step: Step | None = None
         self._awaited: asyncio.Event | None = None
         self._lingers: int | None = None
         self._deadline = _NEVER
@@ -1283,7 +904,7 @@ class _Protocol(asyncio.Protocol):
         exchange = self._newest
         assert exchange is not None
         if self._may_hold and (length is None or length >= _HELD_FROM or exchange.expects):
-            self._held = _Held(_Chunked() if length is None else _Length(length), length, exchange.keep_alive)
+            self._held = _Held(Chunked() if length is None else Length(length), length, exchange.keep_alive)
             # Until the body was read, nothing can come behind it.
             exchange.keep_alive = False
             exchange.scope["extensions"][RECEIVE_FILE] = partial(self._receive_file, exchange)
@@ -1340,8 +961,10 @@ class _Protocol(asyncio.Protocol):
 
     async def _run(self, exchange: _Exchange) -> None:
         """Let the application answer a request; where it does not, say so."""
+        # It has calls of the exchange: nothing may hold both in a circle, which only the collector would end.
+        scope, exchange.scope = exchange.scope, None
         try:
-            await self.shared.app(exchange.scope, exchange.receive, exchange.send)
+            await self.shared.app(scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001 - whatever it was, others are served
             _log.exception("answer failed")
         except BaseException:
@@ -1380,11 +1003,11 @@ class _Protocol(asyncio.Protocol):
         held.is_taken = True
         if exchange.expects:
             exchange.go_ahead()
-        step = _Receive(held.framing, descriptor, hasher, limit)
+        step = ReceiveStep(held.framing, descriptor, hasher, limit)
         try:
             if not await self._take(step, held):
                 await self._move(step)
-        except _Stopped:
+        except Stopped:
             raise BodyCut(step.written, "the connection was closed") from None
         # Not reached after an error: where the next request would begin, nobody knows.
         self._held = None
@@ -1395,7 +1018,7 @@ class _Protocol(asyncio.Protocol):
         exchange.keep_alive = held.keep_alive
         return step.written
 
-    async def _take(self, step: _Receive, held: _Held) -> bool:
+    async def _take(self, step: ReceiveStep, held: _Held) -> bool:
         """What arrived with the head; whether that is all."""
         data, held.data = held.data, b""
         if not data:
@@ -1405,8 +1028,8 @@ class _Protocol(asyncio.Protocol):
         return bool(await self._in_thread(step, lambda: step.take(data, len(data))))
 
     async def _send_file(self, exchange: _Exchange, descriptor: int, offset: int, count: int) -> int:
-        step = _Send(descriptor, offset, count)
-        if count and exchange.scope["method"] != "HEAD":
+        step = SendStep(descriptor, offset, count)
+        if count and exchange.method != "HEAD":
             if exchange.disconnected or self.transport.is_closing():
                 return 0
             self.flow.pause_reading()
@@ -1415,7 +1038,7 @@ class _Protocol(asyncio.Protocol):
             try:
                 await self.flow.drain()
                 await self._move(step)
-            except (ConnectionError, TimeoutError, ssl.SSLError, _Stopped, BodyCut):
+            except (ConnectionError, TimeoutError, ssl.SSLError, Stopped, BodyCut):
                 self._raw.abort()
                 self._disconnect()
                 return step.moved
@@ -1432,12 +1055,12 @@ class _Protocol(asyncio.Protocol):
         await exchange.send({"type": "http.response.body"})
         return step.moved
 
-    async def _move(self, step: _Step) -> None:
-        """Take turns with a step until it is done. Raises BodyCut, _Stopped, and what the step raises."""
+    async def _move(self, step: Step) -> None:
+        """Take turns with a step until it is done. Raises BodyCut, Stopped, and what the step raises."""
         if self.transport.is_closing():
-            raise _Stopped
+            raise Stopped
         sock = socket.socket(fileno=os.dup(self._raw.get_extra_info("socket").fileno()))
-        wire = _Wire(sock, self._tls)
+        wire = Wire(sock, self._tls)
         started = self.loop.time()
         self._step = step
         try:
@@ -1461,8 +1084,8 @@ class _Protocol(asyncio.Protocol):
         """How long to wait for a peer that moved so much in so many seconds."""
         return min(self._limits.stall_seconds, self._limits.allowance(moved) - seconds)
 
-    async def _in_thread(self, step: _Step, work: Callable[[], bool | None]) -> bool | None:
-        running = self.loop.run_in_executor(_threads(), work)
+    async def _in_thread(self, step: Step, work: Callable[[], bool | None]) -> bool | None:
+        running = self.loop.run_in_executor(threads(), work)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pytest
 from tests.support.wire import Peer, Site, answer, chunked, request, wait_until
 
-from dtr.http import protocol
+from dtr.http import steps
 from dtr.http.bodies import MISDIRECTED, receive_to_file
 from dtr.http.front import Front
 from dtr.http.protocol import Limits
@@ -235,7 +235,7 @@ def test_many_slow_transfers_do_not_hold_up_a_fast_one(make_site: MakeSite, conn
     with site.blob.open("wb") as file:
         file.truncate(1 << 30)
     slow = []
-    for number in range(2 * protocol._THREADS):
+    for number in range(2 * steps._THREADS):
         if number % 4 == 3:
             slow.append(connect(site, buffer=4096).send(request("GET", "/blob")))
         else:

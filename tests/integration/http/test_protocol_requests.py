@@ -15,7 +15,8 @@ import pytest
 from tests.support.wire import Peer, Site, answer, request, wait_until
 
 from dtr.http.bodies import ANSWER
-from dtr.http.protocol import _Doorbell
+from dtr.http.front import Facts, Front
+from dtr.http.protocol import _Doorbell, _Exchange
 
 Connect = Callable[..., Peer]
 on_uvloop = pytest.mark.parametrize("loop_kind", ["uvloop"], indirect=True)
@@ -302,8 +303,42 @@ def test_an_application_that_gives_no_answer_is_answered_for(
     peer = connect(site)
     assert not peer.ask(request("GET", "/half")).is_whole
     errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert [record.message for record in errors] == ["answer without an end", "answer failed", "answer without an end"]
+    assert [record.message for record in errors] == [
+        "answer without an end",
+        "answer failed",
+        "answer without an end",
+    ]
     caplog.clear()
+
+
+@on_uvloop
+@pytest.mark.parametrize("way", ["at once", "in messages"])
+def test_a_request_leaves_nothing_to_the_collector(site: Site, connect: Connect, way: str) -> None:
+    """What holds itself in a circle costs more to find than a request to answer."""
+
+    async def quick(scope, receive, send) -> None:
+        await receive()
+        if way == "at once":
+            scope["extensions"][ANSWER](200, [], b"hello")
+        else:
+            await answer(send, 200, b"hello")
+
+    site.app = Front({}, quick, finished=lambda scope, facts: None, started=lambda: None)
+    peer = connect(site)
+    peer.ask(request("GET", "/"))
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(10):
+            assert peer.ask(request("GET", "/")).body == b"hello"
+        gc.collect()
+        left = [type(one).__name__ for one in gc.garbage if isinstance(one, _Exchange | Facts)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
 
 
 async def test_a_doorbell_lets_its_task_go_on_within_the_call() -> None:

@@ -1,0 +1,407 @@
+"""
+Large bodies between socket and file, in steps that threads do: RFC 9112, section 7, and what a step needs of TLS.
+
+A step borrows the socket of a connection (`dtr.http.protocol`) as long as bytes flow, for at most one turn. It
+never waits long for its peer: that is the event loop's task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from dtr.http.bodies import BodyCut, BodyMalformed, BodyTooLarge, BodyWriteFailed
+
+if TYPE_CHECKING:
+    import socket
+
+    from dtr.http.bodies import Hasher
+
+_THREADS = 16
+_BUFFER = 1024 * 1024
+"""What a receiving thread reads at once: with 64 KiB a push costs a third more."""
+_CIPHERTEXT = 256 * 1024
+_TURN = 64 * 1024 * 1024
+_LONGEST_LINE = 4096
+_LARGEST_TRAILER = 8192
+_MANY_RUNS = 64
+_PATIENCE_SECONDS = 0.05
+"""So long in all a step waits for its peer: with this for each byte, a few slow peers would hold all threads."""
+_GATHER_SECONDS = 0.002
+"""After a pause of the sender: a little more arrives, and is worth one read instead of many."""
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+_pool: ThreadPoolExecutor | None = None
+_buffers = threading.local()
+
+
+def threads() -> ThreadPoolExecutor:
+    """Those that do the steps of this process."""
+    global _pool  # noqa: PLW0603 - one pool a process, made after it was forked
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_THREADS, "transfer")
+    return _pool
+
+
+def _buffer(name: str, size: int) -> bytearray:
+    """The buffer of the calling thread."""
+    made: bytearray | None = getattr(_buffers, name, None)
+    if made is None:
+        made = bytearray(size)
+        setattr(_buffers, name, made)
+    return made
+
+
+class Stopped(Exception):
+    """The request was cancelled, or the connection closed, while a step ran."""
+
+
+# --- framing --------------------------------------------------------------------------------------------------
+
+
+class Length:
+    """A body of known length."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+
+    def feed(self, buffer: bytes | bytearray, size: int) -> tuple[list[memoryview], int | None]:
+        """Runs of payload in the first `size` bytes; where the body ends in them, None: not yet."""
+        taken = min(self._left, size)
+        self._left -= taken
+        return [memoryview(buffer)[:taken]] if taken else [], taken if self._left == 0 else None
+
+
+class Chunked:
+    """
+    A chunked body: RFC 9112, section 7.1.
+
+    Strict, because whoever reads a length differently than a proxy before us can be made to see a request that
+    the proxy did not.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._state = "size"  # size, data, end of data, trailer
+        self._line = b""
+        self._trailer = 0
+        self._wire = 0
+        self._payload = 0
+
+    def feed(self, buffer: bytes | bytearray, size: int) -> tuple[list[memoryview], int | None]:
+        """See `Length.feed`. Raises BodyMalformed."""
+        view = memoryview(buffer)
+        runs: list[memoryview] = []
+        position = 0
+        self._wire += size
+        while position < size:
+            if self._state == "data":
+                taken = min(self._left, size - position)
+                runs.append(view[position : position + taken])
+                position += taken
+                self._left -= taken
+                self._payload += taken
+                if self._left == 0:
+                    self._state = "end of data"
+                continue
+            newline = buffer.find(b"\n", position, size)
+            end = size if newline < 0 else newline + 1
+            self._line += buffer[position:end]
+            position = end
+            if len(self._line) > _LONGEST_LINE:
+                raise BodyMalformed(0, "a line between chunks is too long")
+            if newline < 0:
+                break
+            line, self._line = self._line, b""
+            if self._end_of_line(line):
+                return runs, position
+        if self._wire > _BUFFER and self._payload * 4 < self._wire:
+            raise BodyMalformed(0, "the chunks are too small")
+        return runs, None
+
+    def _end_of_line(self, line: bytes) -> bool:
+        """Whether the body ends with this line."""
+        if not line.endswith(b"\r\n"):
+            raise BodyMalformed(0, "a line between chunks does not end with CRLF")
+        line = line[:-2]
+        if self._state == "size":
+            match = _CHUNK_SIZE.fullmatch(line)
+            if match is None:
+                raise BodyMalformed(0, "a chunk has no size")
+            self._left = int(match[1], 16)
+            self._state = "data" if self._left else "trailer"
+        elif self._state == "end of data":
+            if line:
+                raise BodyMalformed(0, "a chunk is longer than its size")
+            self._state = "size"
+        else:
+            self._trailer += len(line)
+            if self._trailer > _LARGEST_TRAILER:
+                raise BodyMalformed(0, "the trailer is too long")
+            return not line
+        return False
+
+
+# --- steps ----------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """What a step needs of a connection: bytes from and to a socket that does not block, maybe through TLS."""
+
+    def __init__(self, sock: socket.socket, tls: TLS | None) -> None:
+        self.socket = sock
+        self._tls = tls
+        self._unsent = memoryview(b"")
+        self._poll = select.poll()
+
+    def is_ready(self, event: int, seconds: float) -> bool:
+        """Whether the socket becomes ready in time."""
+        self._poll.register(self.socket, event)
+        return bool(self._poll.poll(seconds * 1000))
+
+    def receive(self, buffer: bytearray) -> int:
+        """Bytes into `buffer`; 0 at the end. Raises BlockingIOError, OSError."""
+        if self._tls is None:
+            return self.socket.recv_into(buffer)
+        return self._tls.receive(self.socket, buffer)
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> int:
+        """Some bytes of a file; how many it took. Raises BlockingIOError, OSError."""
+        if self._tls is None:
+            return os.sendfile(self.socket.fileno(), descriptor, offset, count)
+        self.flush()
+        data = _buffer("plain", _CIPHERTEXT)
+        size = os.preadv(descriptor, [memoryview(data)[: min(count, _CIPHERTEXT)]], offset)
+        if size:
+            self._unsent = memoryview(self._tls.encrypt(memoryview(data)[:size]))
+            with contextlib.suppress(BlockingIOError):
+                self.flush()
+        return size
+
+    def flush(self) -> None:
+        """Send what was encrypted. Raises BlockingIOError, OSError."""
+        while self._unsent:
+            self._unsent = self._unsent[self.socket.send(self._unsent) :]
+
+
+class Step:
+    """A transfer in turns. `run` says how one ended: True: done; None: its time is over; False: slow peer."""
+
+    event = select.POLLIN
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.moved = 0
+
+    def run(self, wire: Wire) -> bool | None:
+        """Move bytes for one turn. Raises Stopped, and what `go` raises."""
+        turn = self.moved + _TURN
+        patience = _PATIENCE_SECONDS
+        while self.moved < turn:
+            if self.stop:
+                raise Stopped
+            try:
+                if self.go(wire):
+                    return True
+            except BlockingIOError:
+                since = time.monotonic()
+                if patience <= 0 or not wire.is_ready(self.event, patience):
+                    return False
+                self.rest()
+                patience -= time.monotonic() - since
+        return None
+
+    def go(self, wire: Wire) -> bool:
+        """Move some bytes; whether these were the last. Raises BlockingIOError."""
+        raise NotImplementedError
+
+    def rest(self) -> None:
+        """The peer is back."""
+
+
+class ReceiveStep(Step):
+    """The body of a request, to a file."""
+
+    def __init__(self, framing: Length | Chunked, descriptor: int, hasher: Hasher, limit: int | None) -> None:
+        super().__init__()
+        self._framing = framing
+        self._descriptor = descriptor
+        self._hasher = hasher
+        self._limit = limit
+        self.written = 0
+        self.behind = b""
+        """What arrived behind the body."""
+
+    def take(self, buffer: bytes | bytearray, size: int) -> bool:
+        """Bytes that arrived; whether the body is complete. Raises BodyError."""
+        try:
+            runs, end = self._framing.feed(buffer, size)
+        except BodyMalformed as error:
+            error.written = self.written
+            raise
+        if runs:
+            self._write(runs)
+        if end is None:
+            return False
+        self.behind = bytes(memoryview(buffer)[end:size])
+        return True
+
+    def go(self, wire: Wire) -> bool:
+        """See `Step`. Raises BodyError."""
+        buffer = _buffer("received", _BUFFER)
+        try:
+            size = wire.receive(buffer)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise BodyCut(self.written, "the connection broke") from error
+        if size == 0:
+            raise BodyCut(self.written, "the client went away")
+        self.moved += size
+        return self.take(buffer, size)
+
+    def rest(self) -> None:
+        """See `Step`."""
+        time.sleep(_GATHER_SECONDS)
+
+    def _write(self, runs: list[memoryview]) -> None:
+        total = sum(map(len, runs))
+        if self._limit is not None and self.written + total > self._limit:
+            raise BodyTooLarge(self.written, f"more than {self._limit} bytes")
+        if len(runs) > _MANY_RUNS:
+            runs = [memoryview(b"".join(runs))]
+        for run in _written(self._descriptor, runs, self.written):
+            self._hasher.update(run)
+            self.written += len(run)
+
+
+def _written(descriptor: int, runs: list[memoryview], before: int) -> list[memoryview]:
+    """Write all runs, and give them back. Raises BodyWriteFailed: none of them is in the file."""
+    left = list(runs)
+    while left:
+        try:
+            count = os.writev(descriptor, left)
+        except OSError as error:
+            # File and hash agree: what the hash has not seen is taken back.
+            with contextlib.suppress(OSError):
+                done = sum(map(len, runs)) - sum(map(len, left))
+                os.ftruncate(descriptor, os.lseek(descriptor, -done, os.SEEK_CUR))
+            raise BodyWriteFailed(before, error) from error
+        while left and count >= len(left[0]):
+            count -= len(left.pop(0))
+        if count:
+            left[0] = left[0][count:]
+    return runs
+
+
+class SendStep(Step):
+    """The body of an answer, from a file."""
+
+    event = select.POLLOUT
+
+    def __init__(self, descriptor: int, offset: int, count: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._offset = offset
+        self._left = count
+
+    def go(self, wire: Wire) -> bool:
+        """See `Step`. Raises OSError, also when the file is shorter than it should be."""
+        if self._left:
+            sent = wire.send_file(self._descriptor, self._offset, min(self._left, _TURN))
+            if sent == 0:
+                raise OSError("the file is shorter than it should be")
+            self._offset += sent
+            self._left -= sent
+            self.moved += sent
+        if self._left:
+            return False
+        wire.flush()
+        return True
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------
+
+
+class TLS:
+    """A connection's TLS, between memory BIOs."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.is_open = False
+
+    def feed(self, data: bytes) -> None:
+        """Encrypted bytes that arrived."""
+        self._incoming.write(data)
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; whether it is complete. Raises ssl.SSLError."""
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        self.is_open = True
+        return True
+
+    def read(self) -> bytes | None:
+        """Decrypted bytes; empty at the end, None: more has to arrive. Raises ssl.SSLError."""
+        try:
+            return self._object.read(65536)
+        except ssl.SSLWantReadError:
+            return None
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+
+    def receive(self, sock: socket.socket, buffer: bytearray) -> int:
+        """Fill `buffer` as far as bytes are there; 0 at the end. Raises BlockingIOError, OSError."""
+        read: Any = self._object.read  # into a buffer it gives a number
+        view = memoryview(buffer)
+        filled = 0
+        while filled < len(view):
+            try:
+                size = read(len(view) - filled, view[filled:])
+            except ssl.SSLWantReadError:
+                scratch = _buffer("ciphertext", _CIPHERTEXT)
+                try:
+                    arrived = sock.recv_into(scratch)
+                except BlockingIOError:
+                    if filled:
+                        break
+                    raise
+                if arrived == 0:
+                    break
+                self._incoming.write(memoryview(scratch)[:arrived])
+                continue
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                break
+            if size == 0:
+                break
+            filled += size
+        return filled
+
+    def encrypt(self, data: bytes | memoryview) -> bytes:
+        """What to send for `data`."""
+        view = memoryview(data)
+        while view:
+            view = view[self._object.write(view) :]
+        return self._outgoing.read()
+
+    def pending(self) -> bytes:
+        """What TLS itself has to send."""
+        return self._outgoing.read()
+
+    def goodbye(self) -> bytes:
+        """What to send before closing."""
+        with contextlib.suppress(ssl.SSLError):
+            self._object.unwrap()
+        return self._outgoing.read()
