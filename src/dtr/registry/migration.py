@@ -254,11 +254,13 @@ class Migration:
         try:
             while True:
                 before = self.progress.blobs
+                # Asked first: what ends while blobs are looked at may leave one where they were looked at already.
+                may_come_more = await self._is_uploaded_to()
                 for source in self._move.sources:
                     await self._work_off(self._every_blob(source))
                 if self.progress.blobs > before:
                     continue
-                if not await self._is_uploaded_to():
+                if not may_come_more:
                     break
                 await asyncio.sleep(_WAIT_SECONDS)
         finally:

@@ -156,6 +156,26 @@ async def test_pushes_go_on_and_uploads_are_moved_when_they_have_ended(place: Pl
     await assert_invariants(rooms)
 
 
+async def test_an_upload_that_ends_between_two_looks_is_moved(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """Whoever has looked for blobs, and looks for uploads then, finds it nowhere."""
+    rooms = place.rooms
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"x" * 100_000))
+    place.storages.default = "files"
+    walk, has_ended = Migration._work_off, False
+
+    async def work_off(self: Migration, found: Any) -> None:
+        nonlocal has_ended
+        await walk(self, found)
+        if not has_ended:
+            has_ended = True
+            await rooms.uploads.finish(await rooms.upload_again(upload), Digest.of(b"x" * 100_000), make_body())
+
+    monkeypatch.setattr(Migration, "_work_off", work_off)
+    await asyncio.wait_for(place.move().run(), 60)
+    assert await place.storages_of_blobs() == {"files"}
+
+
 async def test_uploads_without_news_are_not_waited_for(place: Place):
     rooms = place.rooms
     repository = await rooms.make_repository()
