@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.sweeper")
 
 _BATCH = 200
-_AT_ONCE = 8
-"""So many objects of a storage are deleted at the same time."""
+_AT_ONCE = 4
+"""So many objects of a storage are deleted at the same time: half of the threads that a file system has."""
 _LEASE_MS = 600_000
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 1.0, 60.0
 _PATIENCE_SECONDS, _SILENT_SECONDS = 5.0, 60.0
