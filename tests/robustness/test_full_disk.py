@@ -190,9 +190,10 @@ def assert_database_fills_and_goes_on(server: Server, disk: SmallDisk) -> None:
 
     disk.fill()
     pushed = push_until_full(client, "admin/app")
-    start = client.call("POST", "/v2/admin/app/blobs/uploads/")
-    assert start.status == 507
-    assert start.json["errors"][0]["message"].endswith("is full")
+    # Asking for an upload writes nothing; its first bytes do.
+    first = client.call("PATCH", client.start_upload("admin/app"), os.urandom(100), STREAM)
+    assert first.status == 507
+    assert first.json["errors"][0]["message"].endswith("is full")
     assert client.put_manifest("admin/app", image, "v2").status == 507
     assert client.call("DELETE", "/v2/admin/app/manifests/v1").status == 507
     client.assert_whole("admin/app", image, "v1")
