@@ -72,6 +72,7 @@ _CLOCK_TICK = 0.001
 _NEVER = float("inf")
 _IDLE, _HEAD, _BODY = "between messages", "in a head", "in a body"
 _SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
+_OF_CONNECTION = frozenset({b"connection", b"proxy-connection", b"upgrade"})
 _NOT_REMEMBERED = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 _LONGEST_REMEMBERED = 8192
 _PLAIN_LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-~]*) HTTP/1\.1")
@@ -361,6 +362,10 @@ class _Exchange:
             self._protocol.reset()
         self._waited += clock() - started
 
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection is all that will tell the client that the answer is whole."""
+        return self.is_started and self.left is None and not self._chunked
+
     async def send(self, message: Message) -> None:
         """A part of the answer; ASGI's way. Raises RuntimeError for what is none."""
         if self._flow.write_paused and not self.disconnected:
@@ -441,7 +446,7 @@ class _Exchange:
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
             raise RuntimeError("a header cannot be written")
         if status in _BODILESS:
-            end = b""
+            body = end = b""
         else:
             end = b"content-length: %d\r\n" % (len(body) if length is None else length)
             if self.method == "HEAD":
@@ -502,6 +507,7 @@ class _Doorbell:
 
     def result(self) -> None:
         if self._is_cancelled:
+            self._is_cancelled = False
             raise asyncio.CancelledError
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as futures have it
@@ -556,7 +562,8 @@ class _Protocol(asyncio.Protocol):
         self._phase = _IDLE
         self._waits = False  # for the first byte of a further request
         self._begun = b""  # the beginning of a head
-        self._head_size = 0
+        self._barren = 0  # bytes of this head, or of its body's framing since the last piece of that
+        self._has_payload = False
         self._url = b""
         self._headers: list[Header] = []
         self._length: bytes | None = None
@@ -757,7 +764,8 @@ class _Protocol(asyncio.Protocol):
         """Give bytes to the parser. Bad requests are daily business, and no reason for a line in the log."""
         if self.transport.is_closing():
             return
-        was_in_head = self._phase is _HEAD
+        phase, headers = self._phase, self._headers
+        self._has_payload = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -769,10 +777,12 @@ class _Protocol(asyncio.Protocol):
                 self._parse(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse("Invalid HTTP request received.")
-        if was_in_head and self._phase is _HEAD:
-            self._head_size += len(data)
-            if self._head_size > _LARGEST_HEAD:
-                self._refuse("The head of the request is too long.")
+        if self._phase is phase and self._headers is headers and phase is not _IDLE:
+            # Only more of one head, of a chunk's line or of a trailer: the parser keeps a header until it ends.
+            self._barren = 0 if self._has_payload else self._barren + len(data)
+            if self._barren > _LARGEST_HEAD:
+                what = "head" if phase is _HEAD else "framing"
+                self._refuse(f"The {what} of the request is too long.")
 
     def _begin_parser(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
@@ -803,7 +813,7 @@ class _Protocol(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._phase = _HEAD
-        self._head_size = 0
+        self._barren = 0
         self._url = b""
         self._headers = []
         self._length = self._encoding = None
@@ -813,9 +823,11 @@ class _Protocol(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is not _HEAD:
-            return  # a trailer, which must not change what was decided by the head
         name = name.lower()
+        if self._phase is not _HEAD:  # a trailer, which must not change what was decided by the head
+            if name in _OF_CONNECTION:  # the parser would obey, and read no further request
+                raise httptools.HttpParserError("a trailer speaks of the connection")
+            return
         if name in _SPECIAL:
             self._note(name, value)
         self._headers.append((name, value))
@@ -866,7 +878,7 @@ class _Protocol(asyncio.Protocol):
             raw_path, _, query = url.partition(b"?")
         else:
             parsed = httptools.parse_url(url)
-            raw_path, query = parsed.path, parsed.query or b""
+            raw_path, query = parsed.path or b"/", parsed.query or b""  # RFC 9112, section 3.2.2
         path = raw_path.decode("ascii")
         scope: dict[str, Any] = {
             "type": "http",
@@ -883,6 +895,7 @@ class _Protocol(asyncio.Protocol):
             "server": self._server,
         }
         self._phase = _BODY
+        self._barren = 0
         self._waits = False
         self._deadline = _NEVER
         exchange = _Exchange(self, self.transport, self.flow, scope, keep_alive, expects)
@@ -922,6 +935,7 @@ class _Protocol(asyncio.Protocol):
             self._parse(held.data)
 
     def on_body(self, body: bytes) -> None:
+        self._has_payload = True
         exchange = self._newest
         assert exchange is not None
         if exchange.is_complete:
@@ -975,7 +989,9 @@ class _Protocol(asyncio.Protocol):
                 return
             _log.error("answer without an end")
         exchange.keep_alive = False
-        if not exchange.answer(500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"):
+        if exchange.ends_with_connection():
+            self.reset()  # an end in peace would make it whole
+        elif not exchange.answer(500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error"):
             self.transport.close()
 
     def on_response_complete(self) -> None:

@@ -83,6 +83,38 @@ def test_broken_chunks_on_the_way_to_the_application_are_refused(
     wait_until(lambda: site.failures == ["disconnect"])
 
 
+@pytest.mark.parametrize(
+    "name", ["Connection", "Proxy-Connection", "Upgrade", "Content-Length", "Transfer-Encoding"]
+)
+def test_a_trailer_does_not_speak_of_the_connection(site: Site, connect: Connect, name: str) -> None:
+    """The parser would obey it: after ``Connection: close`` it passed over all that followed."""
+    trailer = b"5\r\nhello\r\n0\r\n%b: close\r\n\r\n" % name.encode()
+    peer = connect(site).send(request("GET", "/plain", trailer, Transfer_Encoding="chunked") + NO_SECOND)
+    assert_refused(peer)
+    wait_until(lambda: site.failures == ["disconnect"])
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nX-Trailer: ", b"0\r\nX-", b"5;x="], ids=["value", "name", "extension"])
+def test_framing_without_end_is_refused(site: Site, connect: Connect, endless: bytes) -> None:
+    """A header of the trailer would be kept in memory until its end."""
+    peer = connect(site).send(request("POST", "/plain", b"3\r\nabc\r\n" + endless, Transfer_Encoding="chunked"))
+
+    def go_on() -> None:
+        for _ in range(1000):
+            peer.send(b"x" * 65536)
+
+    with pytest.raises(ConnectionError):
+        go_on()
+    wait_until(lambda: site.failures == ["disconnect"])
+
+
+def test_a_long_trailer_is_read_over(site: Site, connect: Connect) -> None:
+    trailer = b"3\r\nabc\r\n0\r\n" + b"X-Trailer: value\r\n" * 1000 + b"\r\n"
+    peer = connect(site)
+    assert peer.ask(request("POST", "/plain", trailer, Transfer_Encoding="chunked")).json["size"] == 3
+    assert peer.ask(request("GET", "/")).body == b"hello"
+
+
 def test_a_large_body_that_breaks_later_is_refused(site: Site, connect: Connect) -> None:
     peer = connect(site)
     peer.send(request("PATCH", "/file", Transfer_Encoding="chunked") + b"1e8480\r\n" + b"x" * 2_000_000 + b"\r\n")

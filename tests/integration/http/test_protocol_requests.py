@@ -341,6 +341,39 @@ def test_a_request_leaves_nothing_to_the_collector(site: Site, connect: Connect,
     assert left == []
 
 
+@on_uvloop
+def test_an_answer_that_breaks_off_is_not_taken_for_whole(site: Site, connect: Connect, caplog) -> None:
+    """To HTTP/1.0 an answer without a length ends with the connection: only a reset says that it did not."""
+
+    async def breaks_off(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError
+
+    site.app = breaks_off
+    peer = connect(site).send(b"GET / HTTP/1.0\r\n\r\n")
+
+    def read_all() -> None:
+        while peer.socket.recv(65536):
+            pass
+
+    with pytest.raises(ConnectionResetError):
+        read_all()
+    wait_until(lambda: site.tasks == 0)
+    caplog.clear()
+
+
+@on_uvloop
+@pytest.mark.parametrize(("target", "path", "query"), [
+    ("http://localhost", "/", ""), ("http://localhost?a=1", "/", "a=1"), ("http://localhost:80/b?c", "/b", "c"),
+])  # fmt: skip
+def test_a_target_with_scheme_and_host_is_understood(
+    site: Site, connect: Connect, asked: list[Any], target: str, path: str, query: str
+) -> None:
+    got = connect(site).ask(request("GET", target)).json
+    assert (got["path"], got["raw_path"], got["query_string"]) == (path, path, query)
+
+
 async def test_a_doorbell_lets_its_task_go_on_within_the_call() -> None:
     loop = asyncio.get_running_loop()
     bell = _Doorbell(loop)
@@ -372,3 +405,23 @@ async def test_a_doorbell_lets_its_task_go_on_within_the_call() -> None:
     loop.call_soon(bell.ring)  # nobody waits: nothing
     await asyncio.sleep(0)
     assert len(heard) == 3
+
+
+async def test_a_doorbell_serves_the_task_after_a_cancelled_one() -> None:
+    loop = asyncio.get_running_loop()
+    bell = _Doorbell(loop)
+
+    async def listen() -> str:
+        await bell
+        return "heard"
+
+    for _ in range(2):
+        task = asyncio.create_task(listen())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        task = asyncio.create_task(listen())
+        await asyncio.sleep(0)
+        loop.call_soon(bell.ring)
+        assert await task == "heard"

@@ -74,7 +74,7 @@ def test_head_gets_the_length_and_no_body():
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_without_a_body_has_no_length(status: int):
     exchange = Exchange()
-    assert exchange.answer(status, [], b"")
+    assert exchange.answer(status, [], b"never sent")
     assert exchange.written.endswith(b"\r\ndate: today\r\n\r\n")
 
 
