@@ -823,7 +823,7 @@ class _Protocol(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
+        name, value = name.lower(), value.rstrip(b" \t")  # the parser leaves the space behind a value
         if self._phase is not _HEAD:  # a trailer, which must not change what was decided by the head
             if name in _OF_CONNECTION:  # the parser would obey, and read no further request
                 raise httptools.HttpParserError("a trailer speaks of the connection")
