@@ -153,6 +153,7 @@ def test_what_a_foreign_page_sends_is_refused_even_with_the_token(world: Api, br
     here = world.server.address
     for headers in (
         {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://["},

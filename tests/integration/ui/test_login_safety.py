@@ -125,6 +125,7 @@ def test_another_sites_form_is_refused_with_the_right_token_too(world: Site):
     ada = world.as_("ada")
     for headers in (
         {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
     ):

@@ -150,9 +150,13 @@ def address_of(request: Request) -> str:
 
 
 def refuse_foreign(request: Request) -> None:
-    """Refuse a request that a page of another site made a browser send. Raises ApiError: CSRF_TOKEN_INVALID."""
+    """
+    Refuse a request that a page of another origin made a browser send. Raises ApiError: CSRF_TOKEN_INVALID.
+
+    Neighbours count as others: who has another host of the same domain, or another port, is not us.
+    """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site == "cross-site":
+    if site not in {None, "same-origin", "none"}:
         raise ApiError("CSRF_TOKEN_INVALID", "the request comes from another site")
     # Browsers that say nothing about the site say where the page is from, with what changes something.
     if site is None and origin is not None and origin.partition("://")[2] != request.headers.get("host"):
