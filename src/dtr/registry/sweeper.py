@@ -186,7 +186,7 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """One round: a batch of uploads, or of ids when there are none, and a batch of objects."""
         given_up = await self._database.unit(_give_up)
-        ids = 0 if given_up else await self._database.unit(_forget_ids)
+        ids = 0 if given_up else await self._database.unit(_forget_ids, durable=False)  # it may be done again
         by_storage: dict[str, list[_Due]] = {}
         for one in await self._database.unit(_claim):
             by_storage.setdefault(one.storage, []).append(one)

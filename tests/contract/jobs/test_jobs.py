@@ -117,7 +117,7 @@ async def test_a_job_starts_at_once_though_another_process_queued_it(
         await ended(queue, job.id)
         delays.append(moments[job.id] - began)
     await other.close()
-    assert min(delays) < 0.5, delays  # those of a busy machine may be longer
+    assert sorted(delays)[len(delays) // 2] < 0.5, delays
 
 
 async def test_several_workers_do_every_job_once(jobs: Jobs, start: Callable[..., Worker]):
