@@ -258,6 +258,20 @@ def renew(file: Path) -> str:
         return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
+def fetch_memory(directory: Path, mib: int) -> None:
+    """
+    Let the machine have `mib` of free memory at hand, by a file that comes and goes.
+
+    Virtual machines give back what is free for a while. To get it again costs more than the rest of a push.
+    """
+    scratch = directory / "scratch"
+    block = bytes(1024 * 1024)
+    with scratch.open("wb") as stream:
+        for _ in range(mib):
+            stream.write(block)
+    scratch.unlink()
+
+
 def _curl(server: Server, rate: str, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ["curl", "-sS", "--limit-rate", rate, "--max-time", "60", *_header_options(server), *arguments],

@@ -144,15 +144,12 @@ def scenarios(content: Content, *, seconds: int) -> list[tuple[Scenario, float |
     gib = content.big_mib / 1024
     path = f"/v2/{REPOSITORY}/manifests/tag-000000"
 
-    def transfer(work: Callable[[Server], object], share: float = 1.0) -> Callable[[Server], Measured]:
-        def run(server: Server) -> Measured:
-            server.headers()
-            before, started = server.cpu_seconds(), time.perf_counter()
-            work(server)
-            took = time.perf_counter() - started
-            return Measured(gib * share / took, (server.cpu_seconds() - before) / (gib * share))
-
-        return run
+    def transfer(server: Server, work: Callable[[], object], share: float = 1.0) -> Measured:
+        server.headers()
+        before, started = server.cpu_seconds(), time.perf_counter()
+        work()
+        took = time.perf_counter() - started
+        return Measured(gib * share / took, (server.cpu_seconds() - before) / (gib * share))
 
     def requests(connections: int) -> Callable[[Server], Measured]:
         def run(server: Server) -> Measured:
@@ -171,11 +168,17 @@ def scenarios(content: Content, *, seconds: int) -> list[tuple[Scenario, float |
         for start in range(0, size, _SLICE):
             pull(server, content.big_digest, tls=tls, part=f"{start}-{min(start + _SLICE, size) - 1}")
 
-    def push(server: Server, *, chunked: bool, tls: bool) -> None:
-        push_file(server, content.parts[0], renew(content.parts[0]), chunked=chunked, tls=tls)
+    def push(server: Server, *, chunked: bool, tls: bool) -> Measured:
+        file = content.parts[0]
+        digest = renew(file)
+        content.make_room()
+        return transfer(server, lambda: push_file(server, file, digest, chunked=chunked, tls=tls), 0.25)
 
-    def moved(name: str, work: Callable[[Server], object], goal: float | None, share: float = 1.0) -> Any:
-        return Scenario(name, "GiB/s", "s/GiB", transfer(work, share)), goal
+    def pulled(name: str, work: Callable[[Server], object], goal: float | None) -> Any:
+        return Scenario(name, "GiB/s", "s/GiB", lambda server: transfer(server, partial(work, server))), goal
+
+    def pushed(name: str, goal: float | None, *, chunked: bool, tls: bool) -> Any:
+        return Scenario(name, "GiB/s", "s/GiB", partial(push, chunked=chunked, tls=tls)), goal
 
     found: list[tuple[Scenario, float | None]] = [
         (Scenario("manifest GET, 1 connection", "req/s", "us", requests(1)), None),
@@ -183,11 +186,11 @@ def scenarios(content: Content, *, seconds: int) -> list[tuple[Scenario, float |
     ]
     for tls, over in ((False, ""), (True, " over TLS")):
         found += [
-            moved(f"pull{over}, 1 stream", partial(_pull_big, content, tls=tls), 1.3 if tls else None),
-            moved(f"pull{over}, 4 streams", partial(pull_all, tls=tls), 1.3 if tls else None),
-            moved(f"pull{over}, ranges of 64 MiB", partial(pull_slices, tls=tls), None),
-            moved(f"push{over} with its length", partial(push, chunked=False, tls=tls), None, 0.25),
-            moved(f"push{over} in chunks", partial(push, chunked=True, tls=tls), 1.6, 0.25),
+            pulled(f"pull{over}, 1 stream", partial(_pull_big, content, tls=tls), 1.3 if tls else None),
+            pulled(f"pull{over}, 4 streams", partial(pull_all, tls=tls), 1.3 if tls else None),
+            pulled(f"pull{over}, ranges of 64 MiB", partial(pull_slices, tls=tls), None),
+            pushed(f"push{over} with its length", None, chunked=False, tls=tls),
+            pushed(f"push{over} in chunks", 1.6, chunked=True, tls=tls),
         ]
     return found
 

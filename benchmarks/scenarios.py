@@ -6,6 +6,7 @@ The goals are ratios to docker-registry 2.8 without authentication, ours with it
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from benchmarks.load import (
     MANIFEST,
     Connection,
+    fetch_memory,
     get_rate,
     head_rate,
     make_file,
@@ -111,6 +113,10 @@ class Content:
 
         together([partial(put, first) for first in range(8)])
 
+    def make_room(self) -> None:
+        """Have memory for what is pushed next, the same for each registry."""
+        fetch_memory(self.big.parent, self.big_mib * 5 // 4)
+
     def image(self) -> Path:
         """A new image of 20 layers of 1 MiB, in the layout of OCI, for real clients."""
         layout = self._image
@@ -124,20 +130,24 @@ class Content:
             (blobs / digest).write_bytes(data)
             return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
-        layers = [os.urandom(1024 * 1024) for _ in range(20)]
+        # Packed, as layers of images are: of others, most of the time a client packs them.
+        contents = [os.urandom(1024 * 1024) for _ in range(20)]
         config = {
             "architecture": "amd64",
             "os": "linux",
             "rootfs": {
                 "type": "layers",
-                "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers],
+                "diff_ids": [f"sha256:{hashlib.sha256(content).hexdigest()}" for content in contents],
             },
         }
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": add(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
-            "layers": [add(layer, "application/vnd.oci.image.layer.v1.tar") for layer in layers],
+            "layers": [
+                add(gzip.compress(content, 1), "application/vnd.oci.image.layer.v1.tar+gzip")
+                for content in contents
+            ],
         }
         index = {
             "schemaVersion": 2,
@@ -170,10 +180,12 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
 
     def push_big(server: Server, *, chunked: bool) -> Measured:
         digest = renew(content.big)
+        content.make_room()
         return _transfer(server, lambda: push_file(server, content.big, digest, chunked=chunked), gib)
 
     def push_streams(server: Server) -> Measured:
         digests = [renew(part) for part in content.parts]
+        content.make_room()
         works = [
             partial(push_file, server, part, digest, chunked=True)
             for part, digest in zip(content.parts, digests, strict=True)
