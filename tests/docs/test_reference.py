@@ -15,6 +15,7 @@ import pytest
 from tests.docs.pages import DOCS, ROOT, codes_in, tables_of
 from tests.support.client import Client
 from tests.support.images import make_image
+from tests.support.jobs import ENDS
 from tests.support.server import Server
 from tests.support.wire import wait_until
 
@@ -22,9 +23,10 @@ from dtr.accounts import Facts, Level, Operation, may
 from dtr.db.schema import metadata
 from dtr.http import v2
 from dtr.http.api import errors as api_errors
+from dtr.http.api.jobs import JobRecord
 from dtr.http.trust import routes as trust_routes
 from dtr.http.v2.request import route
-from dtr.jobs import JobRequest
+from dtr.jobs import JobRequest, Status
 
 REFERENCE = DOCS / "reference"
 SOURCE = ROOT / "src" / "dtr"
@@ -165,6 +167,16 @@ def test_every_error_code_of_the_management_is_in_the_reference() -> None:
     )
     documented = {codes_in(row[0])[0]: row[1] for row in rows}
     assert documented == {code: str(status) for code, (status, _) in api_errors._CODES.items()}
+
+
+def test_the_table_of_jobs_says_which_states_are_an_end() -> None:
+    rows = next(
+        table for table in tables_of(REFERENCE / "api-v0.md") if any(row[0] == "`waiting`" for row in table)
+    )
+    documented = {row[0].strip("`"): row[1] for row in rows}
+    assert documented == {state: "yes" if state in ENDS else "no" for state in get_args(Status)}
+    described = JobRecord.model_fields["status"].description or ""
+    assert set(codes_in(described.partition(": it ended")[0])) == ENDS
 
 
 # --- permissions ----------------------------------------------------------------------------------------------

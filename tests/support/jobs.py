@@ -40,6 +40,7 @@ async def has(jobs: Jobs, job: str, *states: str) -> Job:
     async with asyncio.timeout(60):
         while (found := await jobs.get(job)).status not in states:
             await asyncio.sleep(0.02)
+    assert (found.ended_at is not None) == (found.status in ENDS)
     return found
 
 

@@ -281,7 +281,7 @@ async def _follow(application: Application, job: Job) -> bool:
             for number, text in page:
                 line = number + 1
                 click.echo(printable(json.loads(text)["msg"]))
-        if found.status in {"done", "errored", "canceled"}:
+        if found.ended_at is not None:
             return found.status == "done"
         await asyncio.sleep(_FOLLOW_SECONDS)
 

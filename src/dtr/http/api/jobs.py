@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/api/v0", tags=["jobs"], responses=errors("NOT_AUTHORIZED"))
 
-_ENDED = frozenset({"done", "errored", "canceled"})
 _MOST_LINES = 10_000
 _LOOK_SECONDS = 0.5
 _Capacity = Annotated[dict[str, int], Field(description="What it needs of the capacity of its worker.")]
@@ -75,13 +74,16 @@ class JobRecord(Record):
         "worker_shutdown",
         "worker_resurrection",
     ] = Field(
-        description="`worker_dead`, `worker_shutdown`: waits for another worker. `worker_resurrection`: its"
-        " worker, held for dead, is there again, and stops it first."
+        description="`done`, `errored`, `canceled`: it ended. In all others it goes on: `worker_dead`,"
+        " `worker_shutdown`: its worker is gone, and it waits for another one; `worker_resurrection`: its worker,"
+        " held for dead, is there again, and stops it first. Whoever waits for the end waits for `endedAt`."
     )
     worker_id: str = Field(alias="workerID", description="Empty: nobody claimed it yet.")
     scheduled_at: dt.datetime
     started_at: dt.datetime | None = Field(description="When it was, for the last time; null: it never was.")
-    ended_at: dt.datetime | None = Field(description="null: it waits or runs.")
+    ended_at: dt.datetime | None = Field(
+        description="null: it waits or runs, whatever `status` says of its worker."
+    )
     cause: Cause = Field(
         description="Why there is it: an account asked for it, or somebody who may run commands on the server; its"
         " action has a schedule; one that failed is tried again; something happened."
@@ -489,7 +491,7 @@ async def get_job_logs(
 async def _lines(rooms: Rooms, job: str, offset: int, level: Level) -> AsyncIterator[bytes]:
     with contextlib.suppress(JobUnknown):  # deleted meanwhile, and its log with it
         while True:
-            ended = (await rooms.jobs.get(job)).status in _ENDED  # before its log is read: then that is whole
+            ended = (await rooms.jobs.get(job)).ended_at is not None  # before its log is read: then that is whole
             while found := await rooms.jobs.logs(job, offset=offset, limit=_MOST_LINES, level=level):
                 offset = found[-1][0] + 1
                 yield b"".join(

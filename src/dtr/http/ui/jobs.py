@@ -55,7 +55,6 @@ LEVELS: tuple[Level, ...] = ("info", "warning", "error")
 LINES = (100, 500, 2_000)
 """How many of the last lines of a log are shown."""
 MOST_STREAMS = 200
-_OPEN = {"waiting", "running", "cancel_request", "worker_dead", "worker_shutdown", "worker_resurrection"}
 _BATCH, _BATCH_SECONDS = 200, 0.1
 """Lines in a message, and how long it is to the next one at least."""
 _COMMENT_SECONDS = 15.0
@@ -147,7 +146,7 @@ class Show:
 
     def is_open(self, job: api.JobRecord) -> bool:
         """Whether it waits or runs."""
-        return job.status in _OPEN
+        return job.ended_at is None
 
     def is_later(self, job: api.JobRecord) -> bool:
         """Whether it waits for its time."""
@@ -298,7 +297,7 @@ async def ask_delete(visit: Visit) -> Response:
     visit.caller.require(Operation.ADMINISTER)
     job = await visit.call(api.get_job, jobID=visit.values["job"])
     items = [visit._("Its log goes with it, for good.")]
-    if job.status in _OPEN:
+    if job.ended_at is None:
         items.insert(0, visit._("It is stopped first."))
     return visit.confirm(
         visit._("Delete the job {job}, {id}?", job=title(visit, job.action), id=job.id[:8]),
@@ -341,7 +340,7 @@ async def follow_log(visit: Visit) -> Response:
     lines = await visit.call(api.get_job_logs, jobID=job.id, offset=after + 1, limit=_MOST_POLLED, level=level)
     assert isinstance(lines, list)
     after = lines[-1].line_num if lines else after
-    goes_on = job.status in _OPEN or len(lines) == _MOST_POLLED
+    goes_on = job.ended_at is None or len(lines) == _MOST_POLLED
     address = f"{visit.path}?{urlencode({'after': after, 'level': level, 'poll': 1})}" if goes_on else ""
     return visit.page(
         "jobs/_more.html",
@@ -396,7 +395,7 @@ async def _stream(visit: Visit, job_id: str, after: int, level: Level) -> AsyncI
                 )
                 told, said = state, time.monotonic()
                 yield _message(bytes(shown.body), after)
-            if job.status not in _OPEN and not is_behind:
+            if job.ended_at is not None and not is_behind:
                 break
             await asyncio.sleep(_BATCH_SECONDS)
         else:
