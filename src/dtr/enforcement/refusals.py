@@ -67,7 +67,7 @@ class Refusals:
         """Write what waits, about once a second, until cancelled."""
 
         def tell(error: Exception) -> None:
-            _log.warning("refusals not written", extra={"pulls": len(self._waiting), "reason": str(error)})
+            _log.warning("refusals not written", extra={"pulls": _count(self._waiting), "reason": str(error)})
 
         await repeat(self.flush, seconds=_FLUSH_SECONDS, tell=tell)
 
@@ -89,7 +89,7 @@ class Refusals:
                     self._waiting[one] = (times + self._waiting.get(one, (0, 0.0))[0], moment)
                 raise
             except Exception:
-                self._lost += len(batch)  # it would never be written, and everything behind it would wait
+                self._lost += _count(batch)  # it would never be written, and everything behind it would wait
                 raise
         if self._lost:
             _log.warning("refusals lost", extra={"pulls": self._lost, "reason": "too many waited"})
@@ -100,7 +100,12 @@ class Refusals:
         try:
             await self.flush()
         except DatabaseError as error:
-            _log.warning("refusals lost", extra={"pulls": len(self._waiting), "reason": str(error)})
+            lost = _count(self._waiting) + self._lost
+            _log.warning("refusals lost", extra={"pulls": lost, "reason": str(error)})
+
+
+def _count(waiting: dict[_Refusal, tuple[int, float]]) -> int:
+    return sum(times for times, _ in waiting.values())
 
 
 def _event(one: _Refusal, times: int, happened: float, moment: float) -> Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -541,3 +542,22 @@ async def test_what_the_database_does_not_take_waits(place: Place, monkeypatch: 
     monkeypatch.setattr(place.rooms.database, "unit", unit)
     await refusals.close()
     assert await place.rooms.query("SELECT times FROM events WHERE object_type = 'pull'") == [(2,)]
+
+
+async def test_the_log_says_how_many_refusals_are_lost_in_the_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(told, "_CAPACITY", 2)
+    digest = await place.push()
+    await place.enforce()
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailable("not now")
+
+    monkeypatch.setattr(place.rooms.database, "unit", fails)
+    for tag in ("a", "a", "a", "b", "c", "d"):  # two too many
+        assert not await place.may_pull(digest, tag)
+    with caplog.at_level(logging.WARNING, "dtr.enforcement"):
+        await place.enforcement.refusals.close()
+    (line,) = (one for one in caplog.records if one.message == "refusals lost")
+    assert line.__dict__["pulls"] == 6
