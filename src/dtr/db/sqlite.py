@@ -6,8 +6,9 @@ writes of a process go through one thread. It takes every unit that waits, gives
 them together: with 16 units a commit that is ten times the rate of single ones. Several processes take turns
 by a lock on a file, because SQLite's own waiting is sleeping and trying again.
 
-``synchronous=FULL``: a committed unit survives a loss of power, unless it needs not (`Database.unit`): then the
-commit is not synced, and the next one that is syncs it, too.
+What was acknowledged survives a loss of power, unless it needs not (`Database.unit`): the log is synced first.
+SQLite would do that within the turn (``synchronous=FULL``); here it is done behind it, and the next process has
+its turn meanwhile. What that one builds upon lies before its own in the same log, and is synced with it.
 """
 
 from __future__ import annotations
@@ -139,36 +140,17 @@ class SQLite:
 
     def _write(self) -> None:
         """The writer thread: whatever happens, each unit gets its answer."""
-        opened: tuple[sqlite3.Connection, int] | None = None
+        writer: _Writer | None = None
         while batch := self._next_batch():
             try:
-                with _translated():
-                    opened = opened or self._open_writer()
-                    connection, turn = opened
-                    fcntl.flock(turn, fcntl.LOCK_EX)
-                try:
-                    _run(connection, batch)
-                finally:
-                    fcntl.flock(turn, fcntl.LOCK_UN)
+                writer = writer or _Writer(self._path)
+                writer.run(batch)
             except DatabaseError as error:
                 for unit in batch:
-                    unit.error = error
+                    unit.error = unit.error or error
             _tell(batch)
-        if opened:
-            opened[0].close()
-            os.close(opened[1])
-
-    def _open_writer(self) -> tuple[sqlite3.Connection, int]:
-        """A connection, and the descriptor whose lock says whose turn it is."""
-        turn = os.open(f"{self._path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            connection = _connect(self._path)
-            # What a savepoint may have to take back: in a file of its own it is as much to write as the rest.
-            connection.execute("PRAGMA temp_store = MEMORY").close()
-        except BaseException:
-            os.close(turn)
-            raise
-        return connection, turn
+        if writer:
+            writer.close()
 
     def _next_batch(self) -> list[_Unit]:
         """Everything that waits, in order; empty: the database is being closed."""
@@ -260,6 +242,78 @@ class _Transaction:
             raise
 
 
+class _Writer:
+    """The connection that writes, when it is this process's turn, and the log that it writes to."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DatabaseError."""
+        self._path = path
+        self._log: int | None = None
+        self._log_may_have_holes = False
+        with _translated():
+            self._turn = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._connection = _connect(path)
+                # What a savepoint may have to take back: in a file of its own it is as much to write as the rest.
+                self._connection.execute("PRAGMA temp_store = MEMORY").close()
+            except BaseException:
+                os.close(self._turn)
+                raise
+
+    def run(self, batch: list[_Unit]) -> None:
+        """
+        Run the units; what became of each is in it.
+
+        Raises DatabaseError: what no unit says otherwise, may or may not have been committed.
+        """
+        with _translated():
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            try:
+                if self._log_may_have_holes:
+                    self._renew_log()
+                _run(self._connection, batch)
+            finally:
+                fcntl.flock(self._turn, fcntl.LOCK_UN)
+            if any(unit.durable and unit.error is None for unit in batch):
+                self._sync_log()
+
+    def close(self) -> None:
+        self._connection.close()
+        os.close(self._turn)
+        if self._log is not None:
+            os.close(self._log)
+
+    def _sync_log(self) -> None:
+        if self._log is None:  # it is the same file as long as somebody is connected
+            self._log = self._open_log()
+        try:
+            os.fdatasync(self._log)
+        except OSError:
+            self._log_may_have_holes = True
+            raise
+
+    def _open_log(self) -> int:
+        """The log, which perhaps came with the last commit: then its name has to be on the disk, too."""
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
+
+    def _renew_log(self) -> None:
+        """
+        Move everything from the log to the database, and begin the log anew.
+
+        The kernel tells of a page that it could not write once. What is appended behind such a hole would be lost
+        with it, although its own sync succeeds.
+        """
+        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise DatabaseBusy("the log cannot be begun anew while others read it")
+        self._log_may_have_holes = False
+
+
 def _run(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
     """Run the units of a batch and commit them together; each has its result or its error then."""
     try:
@@ -280,8 +334,6 @@ def _commit(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
     """Run the units of a batch and commit them together. When it raises, nothing was committed."""
     try:
         with _translated():
-            level = "FULL" if any(unit.durable for unit in batch) else "NORMAL"
-            connection.execute(f"PRAGMA synchronous = {level}").close()
             connection.execute("BEGIN IMMEDIATE")
             for unit in batch:
                 unit.error = None
@@ -341,10 +393,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in (
             "journal_mode = WAL",
-            "synchronous = FULL",
+            "synchronous = NORMAL",  # the writer syncs the log
             "foreign_keys = ON",
-            "cache_size = -16000",  # KiB
-            "mmap_size = 268435456",
+            "cache_size = -8000",  # KiB
+            "mmap_size = 0",  # each commit of somebody else would map the file anew
             "wal_autocheckpoint = 4000",  # pages
         ):
             connection.execute(f"PRAGMA {pragma}").close()

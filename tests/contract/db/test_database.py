@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
-from sqlalchemy import BigInteger, Boolean, Text, bindparam, column, delete, func, select, table, text, update
+from sqlalchemy import BigInteger, Boolean, Text, bindparam, column, delete, func, select, table, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import (
@@ -372,20 +372,6 @@ async def test_an_address_that_does_not_answer_is_unavailable():
     with pytest.raises(DatabaseUnavailable):
         await database.fetch_one(COUNT)
     await database.close()
-
-
-async def test_only_a_unit_that_must_survive_a_loss_of_power_waits_for_the_disk(database: Database):
-    ask = Statement(text("PRAGMA synchronous" if database.dialect == "sqlite" else "SHOW synchronous_commit"))
-
-    async def look(tx: Transaction) -> str:
-        row = await tx.fetch_one(ask)
-        assert row is not None
-        return str(row[0])
-
-    full, less = ("2", "1") if database.dialect == "sqlite" else ("on", "off")
-    for _ in range(2):
-        assert await database.unit(look) == full
-        assert await database.unit(look, durable=False) == less
 
 
 async def test_rows_of_a_parameter(database: Database):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
-from sqlalchemy import Integer, bindparam, cast, func, select, update
+from sqlalchemy import Integer, bindparam, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from tests.conftest import run_cluster
 from tests.support.proxy import carry, proxy
@@ -226,6 +226,18 @@ async def test_a_commit_without_its_standby_is_not_taken_for_done(other_cluster,
 
 
 # --- others hold what a unit wants ---------------------------------------------------------------------------
+
+
+async def test_only_a_unit_that_must_survive_a_loss_of_power_waits_for_the_disk(postgresql_url: str):
+    async def look(tx: Transaction) -> str:
+        row = await tx.fetch_one(Statement(text("SHOW synchronous_commit")))
+        assert row is not None
+        return str(row[0])
+
+    async with opened(postgresql_url) as database:
+        for _ in range(2):
+            assert await database.unit(look) == "on"
+            assert await database.unit(look, durable=False) == "off"
 
 
 async def test_rows_that_others_hold_too_long_are_busy_and_free_later(postgresql_url: str, monkeypatch):

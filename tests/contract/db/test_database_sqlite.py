@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import random
@@ -14,6 +15,7 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import bindparam, insert, select, text
@@ -35,6 +37,9 @@ from dtr.db import (
 )
 from dtr.db.migrate import migrate
 from dtr.db.schema import tags, usage, usage_deltas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ADD = Statement(insert(usage_deltas).values(scope=bindparam("scope"), bytes=bindparam("number")))
 LIST = Statement(select(usage_deltas.c.scope).order_by(usage_deltas.c.id))
@@ -369,26 +374,124 @@ async def test_a_migration_that_was_killed_begins_again(tmp_path: Path, tables: 
     await database.close()
 
 
-async def test_a_commit_waits_for_the_disk_when_one_of_its_units_must(database: Database):
-    ask = Statement(text("PRAGMA synchronous"))
+class Syncs:
+    """What dtr syncs to the disk: it can be told to fail, and runs `meanwhile` before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.logs: list[bytes] = []
+        """The log, as it was after each."""
+        self.error: OSError | None = None
+        self.meanwhile: Callable[[], object] = lambda: None
+        self._real = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", self._sync)
+
+    def _sync(self, descriptor: int) -> None:
+        self.meanwhile()
+        if self.error is not None:
+            raise self.error
+        self._real(descriptor)
+        self.logs.append(Path(f"/proc/self/fd/{descriptor}").read_bytes())
+
+
+@pytest.fixture
+def syncs(monkeypatch) -> Syncs:
+    return Syncs(monkeypatch)
+
+
+def after_a_loss_of_power(url: str, log: bytes, directory: Path) -> list[str]:
+    """What the database has, when of its log nothing but this reached the disk."""
+    copy = directory / "after.db"
+    copy.write_bytes(path_of(url).read_bytes())
+    copy.with_name("after.db-wal").write_bytes(log)
+    with closing(sqlite3.connect(copy)) as connection:
+        return [row[0] for row in connection.execute("SELECT scope FROM usage_deltas ORDER BY id")]
+
+
+async def test_what_was_acknowledged_is_on_the_disk(database: Database, url: str, syncs: Syncs, tmp_path: Path):
+    for number in range(3):
+        await database.unit(add(str(number)))
+        assert after_a_loss_of_power(url, syncs.logs[-1], tmp_path)[-1] == str(number)
+    assert len(syncs.logs) == 3
+
+
+async def test_only_a_unit_that_must_survive_a_loss_of_power_waits_for_the_disk(
+    database: Database, url: str, syncs: Syncs, tmp_path: Path
+):
+    await database.unit(add("a"), durable=False)
+    assert syncs.logs == []
+    await database.unit(add("b"))
+    assert after_a_loss_of_power(url, syncs.logs[-1], tmp_path) == ["a", "b"]
+    await database.unit(add("c"), durable=False)
+    assert len(syncs.logs) == 1
+
+
+async def test_a_unit_that_changes_nothing_waits_for_what_it_may_have_seen(
+    database: Database, url: str, syncs: Syncs, tmp_path: Path
+):
+    """Another process has committed it, and did not get so far as to sync it."""
+    await database.unit(add("theirs"), durable=False)
+
+    async def look(tx: Transaction) -> int:
+        return len(await tx.fetch_all(LIST))
+
+    assert await database.unit(look) == 1
+    assert after_a_loss_of_power(url, syncs.logs[-1], tmp_path) == ["theirs"]
+
+
+async def test_a_commit_waits_for_the_disk_when_one_of_its_units_must(database: Database, syncs: Syncs):
     entered, go = threading.Event(), threading.Event()
 
     async def block(tx: Transaction) -> None:
         entered.set()
         go.wait(30)
 
-    async def look(tx: Transaction) -> int:
-        row = await tx.fetch_one(ask)
-        assert row is not None
-        return int(row[0])
-
-    blocked = asyncio.create_task(database.unit(block))
+    blocked = asyncio.create_task(database.unit(block, durable=False))
     await asyncio.to_thread(entered.wait, 30)
-    waiting = [asyncio.create_task(database.unit(look, durable=durable)) for durable in (False, True, False)]
+    waiting = [
+        asyncio.create_task(database.unit(add(str(durable)), durable=durable)) for durable in (False, True, False)
+    ]
     await asyncio.sleep(0)
     go.set()
     await blocked
-    assert [await task for task in waiting] == [2, 2, 2]
+    await asyncio.gather(*waiting)
+    assert len(syncs.logs) == 1
+
+
+async def test_while_the_log_is_synced_another_process_has_its_turn(database: Database, syncs: Syncs, turn: Turn):
+    taken: list[bool] = []
+    syncs.meanwhile = lambda: taken.append(turn.take(wait=False))
+    await database.unit(add("a"))
+    assert taken == [True]
+
+
+async def test_a_log_that_cannot_be_synced_is_given_up(database: Database, url: str, syncs: Syncs, tmp_path: Path):
+    """The kernel tells of a lost page once: nothing may be appended behind the hole."""
+    await database.unit(add("before"))
+    syncs.error = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(DatabaseUnavailable):
+        await database.unit(add("unknown"))
+    syncs.error = None
+    await database.unit(add("after"))
+    assert await stored(database) == ["before", "unknown", "after"]
+    assert after_a_loss_of_power(url, syncs.logs[-1], tmp_path) == ["before", "unknown", "after"]
+    assert after_a_loss_of_power(url, b"", tmp_path) == ["before", "unknown"]
+
+
+async def test_a_log_that_others_read_is_given_up_when_they_have_read(
+    database: Database, url: str, syncs: Syncs, monkeypatch
+):
+    monkeypatch.setattr(dtr.db.sqlite, "_BUSY_MS", 50)
+    syncs.error = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(DatabaseUnavailable):
+        await database.unit(add("a"))
+    syncs.error = None
+    with closing(sqlite3.connect(path_of(url), isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM usage_deltas").fetchall()
+        with pytest.raises(DatabaseBusy):
+            await database.unit(add("b"))
+    await database.unit(add("c"))
+    assert await stored(database) == ["a", "c"]
 
 
 async def test_what_a_unit_may_have_to_take_back_is_written_nowhere(database: Database):
