@@ -234,6 +234,7 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
         ),
         Scenario(f"push {content.big_mib} MiB in chunks", "GiB/s", "s/GiB", partial(push_big, chunked=True), 1.5),
         Scenario(f"push {content.big_mib} MiB in chunks, 4 streams", "GiB/s", "s/GiB", push_streams),
+        less("skopeo copies 20 layers of 1 MiB, no registry", "s", partial(_skopeo_alone, content)),
         Scenario("skopeo pushes 20 layers of 1 MiB", "s", "s", partial(_skopeo, content, push=True), 2, True),
         Scenario("skopeo pulls 20 layers of 1 MiB", "s", "s", partial(_skopeo, content, push=False), 2, True),
         Scenario(
@@ -303,6 +304,16 @@ def _memory_of_transfers(content: Content, server: Server) -> Measured:
         process.kill()
         process.wait()
     return Measured(most)
+
+
+def _skopeo_alone(content: Content, _server: Server) -> Measured:
+    """What the client needs for itself: no registry makes it faster."""
+    layout = content.image()
+    target = layout.with_name("pulled")
+    subprocess.run(["rm", "-rf", str(target)], check=True)
+    started = time.perf_counter()
+    subprocess.run(["skopeo", "copy", "-q", f"oci:{layout}:bench", f"oci:{target}:bench"], check=True)
+    return Measured(time.perf_counter() - started)
 
 
 def _skopeo(content: Content, server: Server, *, push: bool) -> Measured:
