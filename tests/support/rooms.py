@@ -103,7 +103,7 @@ class Rooms:
 
     async def push_blob(self, repository: int, content: bytes, algorithm: str = "sha256") -> Digest:
         digest = Digest.of(content, algorithm)
-        upload = await self.uploads.start(repository, None, algorithm)
+        upload = await self.uploads.start(repository, algorithm)
         await self.uploads.finish(upload, digest, make_body(content))
         return digest
 

@@ -501,7 +501,6 @@ uploads = Table(
     metadata,
     Column("id", _text, primary_key=True),
     Column("repository_id", ForeignKey(repositories.c.id), nullable=False, index=True),
-    Column("account_id", _text),  # who began it
     Column("location", _text, nullable=False, unique=True),
     Column("driver_state", _text, nullable=False),  # JSON, the storage driver's own
     Column("offset", BigInteger, nullable=False),  # bytes received

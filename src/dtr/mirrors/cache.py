@@ -437,7 +437,7 @@ class Cache:
             try:
                 async with self._asking(source) as there:
                     download.source = partial(there.read_blob, wanted.digest, wanted.size)
-                    await self._uploads.store(wanted.repository, None, wanted.digest, download)
+                    await self._uploads.store(wanted.repository, wanted.digest, download)
             except RemoteUnknown:
                 raise BlobUnknown(wanted.digest) from None
             except RemoteDenied as error:

@@ -122,7 +122,7 @@ class Local:
     async def _store(self, place: Place, digest: Digest, size: int, read: Reading, *, resume: bool) -> None:
         if size <= SMALL:
             async with _Source(read(0)) as source:
-                await self._uploads.store(place.id, None, digest, source.take(size))
+                await self._uploads.store(place.id, digest, source.take(size))
             return
         upload = await (self._resume if resume else self._begin)(place, digest, size)
         try:
@@ -137,7 +137,7 @@ class Local:
             raise
 
     async def _begin(self, place: Place, digest: Digest, _size: int) -> Upload:
-        return await self._uploads.start(place.id, None, digest.algorithm)
+        return await self._uploads.start(place.id, digest.algorithm)
 
     async def _resume(self, place: Place, digest: Digest, size: int) -> Upload:
         """The upload of whoever fetched the blob before, or a new one that others will find."""

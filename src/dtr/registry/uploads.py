@@ -90,13 +90,11 @@ _ttl = bindparam("ttl", type_=BigInteger)
 _INSERT = Statement(
     insert(uploads).from_select(
         [
-            "id", "repository_id", "account_id", "location", "driver_state",
-            "offset", "algorithm", "started_at", "expires_at",
+            "id", "repository_id", "location", "driver_state", "offset", "algorithm", "started_at", "expires_at",
         ],
         select(
             bindparam("id", type_=uploads.c.id.type),
             repositories.c.id,
-            bindparam("account", type_=uploads.c.account_id.type),
             bindparam("location", type_=uploads.c.location.type),
             bindparam("driver_state", type_=uploads.c.driver_state.type),
             bindparam("offset", type_=BigInteger),
@@ -355,12 +353,12 @@ class Uploads:
         number = _upload_ids.make_id(self._key or await self._find_key(), repository, int(until))
         return Upload(number, repository, _NOWHERE, "sha256", None)
 
-    async def start(self, repository: int, account: str | None, algorithm: str = "sha256") -> Upload:
-        """A new session of `account` (None: anonymous), with a row. Raises RepositoryUnknown."""
+    async def start(self, repository: int, algorithm: str = "sha256") -> Upload:
+        """A new session, with a row. Raises RepositoryUnknown."""
         state = await self._storage.create_upload(await self._new_location(repository))
         upload = Upload(str(uuid.uuid4()), repository, state, algorithm, None)
         if not await self._database.unit(
-            lambda tx: self._insert(tx, upload, account), durable=not self._storage.has_files(state.location)
+            lambda tx: self._insert(tx, upload), durable=not self._storage.has_files(state.location)
         ):
             raise RepositoryUnknown(str(repository))
         return upload
@@ -379,24 +377,19 @@ class Uploads:
             raise UploadUnknown(upload)
         return _upload(upload, repository, row)
 
-    async def append(
-        self, upload: Upload, body: Body, *, start: int | None = None, account: str | None = None
-    ) -> Upload:
+    async def append(self, upload: Upload, body: Body, *, start: int | None = None) -> Upload:
         """
         Take what a client sends; the session as it is then.
 
-        `start` is the position that the client gave; a session that is begun with this is one of `account`. Raises
-        UploadOutOfOrder, UploadOccupied, UploadUnknown, BlobTooLarge, BodyFailed (what came is kept) and
-        StorageError.
+        `start` is the position that the client gave. Raises UploadOutOfOrder, UploadOccupied, UploadUnknown,
+        BlobTooLarge, BodyFailed (what came is kept) and StorageError.
         """
-        upload = await self._begun(upload, account)
+        upload = await self._begun(upload)
         async with self._turn(upload) as turn:
             await self._append(turn, body, start, is_last=True)
             return turn.upload
 
-    async def finish(
-        self, upload: Upload, digest: Digest, body: Body, *, start: int | None = None, account: str | None = None
-    ) -> int:
+    async def finish(self, upload: Upload, digest: Digest, body: Body, *, start: int | None = None) -> int:
         """
         Take the last bytes, and make all of them the blob `digest` of the repository; its size.
 
@@ -406,7 +399,7 @@ class Uploads:
         try:
             if upload.offset == 0 and not start and self._fits_inline(body):
                 return await self._store_inline(upload.repository, upload, digest, body)
-            upload = await self._begun(upload, account)
+            upload = await self._begun(upload)
             async with self._turn(upload) as turn:
                 # Not with files: whoever opens one while another takes its place has a turn, too. There the
                 # offset in the row decides before anything gets its name.
@@ -421,7 +414,7 @@ class Uploads:
                 raise
             return int(row[0])
 
-    async def store(self, repository: int, account: str | None, digest: Digest, body: Body) -> int:
+    async def store(self, repository: int, digest: Digest, body: Body) -> int:
         """
         Take a whole blob with one request; its size. Nothing stays of one that fails.
 
@@ -429,7 +422,7 @@ class Uploads:
         """
         if self._fits_inline(body):
             return await self._store_inline(repository, None, digest, body)
-        upload = await self.start(repository, account, digest.algorithm)
+        upload = await self.start(repository, digest.algorithm)
         try:
             if _is_small(body):  # nobody else knows the session, so there is no turn to wait for
                 return await self._finish_small(_Turn(upload), digest, body, None)
@@ -453,12 +446,11 @@ class Uploads:
         await _to_its_end(self._database.unit(work))
         self._hashers.pop(upload.id, None)
 
-    async def _insert(self, tx: Transaction, upload: Upload, account: str | None) -> bool:
+    async def _insert(self, tx: Transaction, upload: Upload) -> bool:
         made = await tx.execute(
             _INSERT,
             id=upload.id,
             repository=upload.repository,
-            account=account,
             location=upload.state.location,
             driver_state=upload.state.encode(),
             offset=0,
@@ -467,7 +459,7 @@ class Uploads:
         )
         return made > 0
 
-    async def _begun(self, upload: Upload, account: str | None) -> Upload:
+    async def _begun(self, upload: Upload) -> Upload:
         """The session with a row, perhaps one that another request made just now. Raises UploadUnknown."""
         if upload.is_begun:
             return upload
@@ -475,7 +467,7 @@ class Uploads:
         begun = replace(upload, state=state)
 
         async def work(tx: Transaction) -> bool:
-            return await _use(tx, upload) and await self._insert(tx, begun, account)
+            return await _use(tx, upload) and await self._insert(tx, begun)
 
         durable = not self._storage.has_files(state.location)
         if await _to_its_end(self._database.unit(work, durable=durable)):

@@ -222,7 +222,7 @@ async def test_a_storage_with_something_in_it_stays_where_it_is(host, tmp_path):
     with pytest.raises(BackendInUse, match="default one"):
         await host.put("fast", tmp_path / "elsewhere")
     repository = await host.rooms.make_repository()
-    upload = await host.rooms.uploads.start(repository, None)
+    upload = await host.rooms.uploads.start(repository)
     await host.backends.make_default("default")
     await host.settle()
     with pytest.raises(BackendInUse, match="in it"):
@@ -245,15 +245,15 @@ async def test_namespaces_are_assigned_and_an_upload_stays_where_it_began(host, 
     ((namespace,),) = await rooms.query("SELECT id FROM accounts WHERE name = 'acme'")
     await host.backends.assign(namespace, "fast", by=ADA)
     assert [(one.namespace, one.storage) for one in await host.backends.assignments()] == [("acme", "fast")]
-    begun = await rooms.uploads.append(await rooms.uploads.start(acme, None), make_body(b"begun, "))
-    other = await rooms.uploads.start(beta, None)
+    begun = await rooms.uploads.append(await rooms.uploads.start(acme), make_body(b"begun, "))
+    other = await rooms.uploads.start(beta)
     assert begun.state.location.startswith("fast:")
     assert other.state.location.startswith("default:")
     with pytest.raises(BackendInUse, match="assigned"):
         await host.backends.delete("fast")
     await host.backends.unassign(namespace)
     await host.backends.unassign(namespace)
-    assert (await rooms.uploads.start(acme, None)).state.location.startswith("default:")
+    assert (await rooms.uploads.start(acme)).state.location.startswith("default:")
     digest = Digest.of(b"begun, ended")
     await rooms.uploads.finish(begun, digest, make_body(b"ended"))
     assert (await rooms.blobs.get("acme/app", digest)).location == begun.state.location
@@ -274,7 +274,7 @@ async def test_uploads_go_on_in_storages_of_different_kinds_at_once(host, make_h
     repository = await rooms.make_repository()
     for name, turns in (("default", 0), ("plain", 1)):
         rooms.storage.default = name
-        upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"a" * 70_000))
+        upload = await rooms.uploads.append(await rooms.uploads.start(repository), make_body(b"a" * 70_000))
         assert upload.state.location.startswith(f"{name}:")
         slow = SlowBody()
         writing = asyncio.create_task(rooms.uploads.append(upload, slow.body))

@@ -942,7 +942,6 @@ CREATE INDEX ix_trust_targets_repository_id_gun_role ON public.trust_targets USI
 CREATE TABLE uploads (
     id text COLLATE "C" NOT NULL,
     repository_id bigint NOT NULL,
-    account_id text COLLATE "C",
     location text COLLATE "C" NOT NULL,
     driver_state text COLLATE "C" NOT NULL,
     "offset" bigint NOT NULL,

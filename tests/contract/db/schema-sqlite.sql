@@ -1008,7 +1008,6 @@ CREATE INDEX ix_trust_targets_repository_id_gun_role ON trust_targets (repositor
 CREATE TABLE uploads (
     id TEXT NOT NULL,
     repository_id INTEGER NOT NULL,
-    account_id TEXT,
     location TEXT NOT NULL,
     driver_state TEXT NOT NULL,
     "offset" BIGINT NOT NULL,

@@ -343,9 +343,9 @@ async def test_counts_are_exact_after_many_links_and_unlinks_at_once(rooms: Room
 
 async def test_the_costs_of_linking_do_not_grow(rooms: Rooms):
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.start(repository)
     counter = Counter().watch(rooms.database)
-    await rooms.uploads.store(repository, None, Digest.of(b"other"), make_body(b"other"))
+    await rooms.uploads.store(repository, Digest.of(b"other"), make_body(b"other"))
     assert counter.statements <= 1 + 5
     counter.reset()
     await rooms.uploads.finish(upload, Digest.of(b"content"), make_body(b"content"))

@@ -175,7 +175,7 @@ async def test_somebody_who_uploads_postpones_what_is_due_in_the_repository(room
     busy, idle = await rooms.make_repository("acme/busy"), await rooms.make_repository("acme/idle")
     for repository in (busy, idle):
         await rooms.push_blob(repository, b"layer")
-    upload = await rooms.uploads.start(busy, None)
+    upload = await rooms.uploads.start(busy)
     await rooms.make_reviews_due()
     collected = await rooms.collector.collect()
     assert (collected.links, collected.postponed) == (1, 1)
@@ -195,7 +195,7 @@ async def test_a_deleted_repository_is_emptied_and_its_row_goes_last(rooms: Room
     await rooms.push(repository, index, "1", "2", "3")
     await rooms.push(other, image, "1")
     await rooms.push_blob(repository, b"never named")
-    await rooms.uploads.start(repository, None)
+    await rooms.uploads.start(repository)
     await rooms.repositories.delete("acme/gone")
     for _ in range(50):
         await rooms.collect_all()

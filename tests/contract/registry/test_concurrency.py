@@ -127,7 +127,7 @@ class Client:
         uploads = self._host.uploads
         if self._choose.random() < 0.7:  # most as clients do
             return await uploads.announce(repository)
-        return await uploads.start(repository, None)
+        return await uploads.start(repository)
 
     async def quarrel(self, repository: int) -> None:
         """Several requests at once on one session."""
@@ -168,7 +168,7 @@ class Client:
             await self._host.change("UPDATE uploads SET expires_at = 0 WHERE id = :id", id=upload.id)
 
     async def wrong(self, repository: int) -> None:
-        await self._host.uploads.store(repository, None, Digest.of(b"right"), make_body(b"wrong"))
+        await self._host.uploads.store(repository, Digest.of(b"right"), make_body(b"wrong"))
 
     async def sweep(self, _repository: int) -> None:
         await self._host.make_due()

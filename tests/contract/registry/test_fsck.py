@@ -147,7 +147,7 @@ async def test_an_upload_without_a_row_is_found_and_given_up(
 ):
     rooms = make_rooms(kind)
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.start(repository, None)
+    upload = await rooms.uploads.start(repository)
     upload = await rooms.uploads.append(upload, make_body(os.urandom(6 * 1024 * 1024)))
     location = upload.state.location
     assert await uploads_of(rooms) == {location}
@@ -297,9 +297,9 @@ async def test_wrong_counts_are_found_and_corrected(store: Store):
 
 
 async def test_unfinished_uploads_and_tombstones_are_no_findings(store: Store):
-    upload = await store.rooms.uploads.start(store.repository, None)
+    upload = await store.rooms.uploads.start(store.repository)
     await store.rooms.uploads.append(upload, make_body(b"x" * 1000))
-    small = await store.rooms.uploads.start(store.repository, None)
+    small = await store.rooms.uploads.start(store.repository)
     await store.rooms.storage.put_small(small.state.location, b"a crash before the commit")
     digest = await store.rooms.push_blob(store.repository, b"gone")
     blob = await store.rooms.blobs.get("acme/app", digest)
@@ -677,7 +677,7 @@ async def test_a_blob_that_a_push_heals_while_it_is_looked_at_is_no_damage(rooms
 
 async def test_an_upload_that_finishes_after_the_rows_were_read_is_no_stray(rooms: Rooms):
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"x" * 100))
+    upload = await rooms.uploads.append(await rooms.uploads.start(repository), make_body(b"x" * 100))
     await rooms.storage.complete(upload.state)
 
     async def finish() -> None:

@@ -65,7 +65,7 @@ async def test_it_is_stored_by_one_unit_of_work(rooms: Rooms):
     await rooms.uploads.finish(upload, Digest.of(content), make_body(content))
     assert counter.seen == (0, 1)
     content = os.urandom(1000)
-    await rooms.uploads.store(repository, None, Digest.of(content), make_body(content))
+    await rooms.uploads.store(repository, Digest.of(content), make_body(content))
     assert counter.seen == (0, 1)
 
 
@@ -75,7 +75,7 @@ async def test_a_wrong_digest_ends_the_session_and_leaves_nothing(rooms: Rooms):
     with pytest.raises(DigestMismatch):
         await rooms.uploads.finish(upload, Digest.of(b"other"), make_body(b"content"))
     with pytest.raises(DigestMismatch):
-        await rooms.uploads.store(repository, None, Digest.of(b"other"), make_body(b"content"))
+        await rooms.uploads.store(repository, Digest.of(b"other"), make_body(b"content"))
     assert await rooms.count("blobs") == await rooms.count("blob_contents") == await rooms.count("uploads") == 0
 
 
@@ -96,7 +96,7 @@ async def test_a_deleted_repository_takes_none(rooms: Rooms):
     with pytest.raises(UploadUnknown):
         await rooms.uploads.finish(upload, Digest.of(b"content"), make_body(b"content"))
     with pytest.raises(RepositoryUnknown):
-        await rooms.uploads.store(repository, None, Digest.of(b"content"), make_body(b"content"))
+        await rooms.uploads.store(repository, Digest.of(b"content"), make_body(b"content"))
     assert await rooms.count("blobs") == 0
 
 

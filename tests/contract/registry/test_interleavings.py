@@ -168,7 +168,7 @@ async def _a_hollow_image(world: World) -> None:
 
 
 async def _an_upload_has_expired(world: World) -> None:
-    upload = await world.rooms.uploads.start(world.here, None)
+    upload = await world.rooms.uploads.start(world.here)
     world.things["upload"] = await world.rooms.uploads.append(upload, make_body(CONTENT))
 
 

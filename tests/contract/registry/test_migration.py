@@ -139,7 +139,7 @@ async def test_pushes_go_on_and_uploads_are_moved_when_they_have_ended(place: Pl
     rooms = place.rooms
     repository = await rooms.make_repository()
     await rooms.push_blob(repository, b"old")
-    upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"x" * 100_000))
+    upload = await rooms.uploads.append(await rooms.uploads.start(repository), make_body(b"x" * 100_000))
     place.storages.default = "files"
     moving = place.move()
     running = asyncio.create_task(moving.run())
@@ -160,7 +160,7 @@ async def test_an_upload_that_ends_between_two_looks_is_moved(place: Place, monk
     """Whoever has looked for blobs, and looks for uploads then, finds it nowhere."""
     rooms = place.rooms
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"x" * 100_000))
+    upload = await rooms.uploads.append(await rooms.uploads.start(repository), make_body(b"x" * 100_000))
     place.storages.default = "files"
     walk, has_ended = Migration._work_off, False
 
@@ -179,7 +179,7 @@ async def test_an_upload_that_ends_between_two_looks_is_moved(place: Place, monk
 async def test_uploads_without_news_are_not_waited_for(place: Place):
     rooms = place.rooms
     repository = await rooms.make_repository()
-    upload = await rooms.uploads.append(await rooms.uploads.start(repository, None), make_body(b"x" * 100_000))
+    upload = await rooms.uploads.append(await rooms.uploads.start(repository), make_body(b"x" * 100_000))
     await rooms.pass_time(HOUR)
     moving = place.move()
     await asyncio.wait_for(moving.run(), 60)

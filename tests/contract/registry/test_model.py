@@ -201,7 +201,7 @@ class Registry(RuleBasedStateMachine):
     def start_upload(self, path: str, announced: bool) -> None:
         if (repository := self.repositories.get(path)) is not None:
             uploads, number = self.host.uploads, repository.number
-            upload = self.wait(uploads.announce(number) if announced else uploads.start(number, None))
+            upload = self.wait(uploads.announce(number) if announced else uploads.start(number))
             self.sessions.append(Session(upload, path, repository))
 
     @rule(data=st.data(), size=st.integers(0, 7), start=st.none() | st.integers(0, 9))

@@ -188,9 +188,9 @@ async def test_a_push_under_way_to_a_deleted_repository_ends_with_a_clear_error(
     image = make_image()
     await stored.push(other, image)
     source = await stored.blobs.get("acme/other", Digest.of(image.blobs[0]))
-    begun = await stored.uploads.start(repository, None)
+    begun = await stored.uploads.start(repository)
     begun = await stored.uploads.append(begun, make_body(b"some"))
-    small = await stored.uploads.start(repository, None)
+    small = await stored.uploads.start(repository)
     slow = SlowBody()
     running = asyncio.create_task(stored.uploads.append(small, slow.body))
     await slow.send(b"more")
@@ -201,8 +201,8 @@ async def test_a_push_under_way_to_a_deleted_repository_ends_with_a_clear_error(
         (stored.uploads.append(begun, make_body(b"more")), UploadUnknown),
         (stored.uploads.finish(begun, Digest.of(b"some"), make_body()), UploadUnknown),
         (stored.uploads.finish(small, Digest.of(b"x"), make_body(b"x")), UploadUnknown),
-        (stored.uploads.start(repository, None), RepositoryUnknown),
-        (stored.uploads.store(repository, None, Digest.of(b"x"), make_body(b"x")), RepositoryUnknown),
+        (stored.uploads.start(repository), RepositoryUnknown),
+        (stored.uploads.store(repository, Digest.of(b"x"), make_body(b"x")), RepositoryUnknown),
         (stored.blobs.mount(source, repository), RepositoryUnknown),
         (stored.put(repository, image, "latest"), RepositoryUnknown),
     ):
@@ -217,7 +217,7 @@ async def test_a_push_under_way_to_a_deleted_repository_ends_with_a_clear_error(
 
 async def test_a_repository_deleted_between_completion_and_commit_takes_no_blob(stored: Rooms):
     repository = await stored.make_repository()
-    upload = await stored.uploads.start(repository, None)
+    upload = await stored.uploads.start(repository)
     slow = SlowBody(length=4)
     running = asyncio.create_task(stored.uploads.finish(upload, Digest.of(b"some"), slow.body))
     await slow.begun()

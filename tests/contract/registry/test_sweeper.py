@@ -30,7 +30,7 @@ async def bury(rooms: Rooms, number: int = 1, *, after: int = 0, storage: str = 
 async def start_uploads(rooms: Rooms, number: int, path: str = "acme/app") -> None:
     repository = await rooms.make_repository(path)
     for _ in range(number):
-        upload = await rooms.uploads.start(repository, None)
+        upload = await rooms.uploads.start(repository)
         await rooms.uploads.append(upload, make_body(b"x" * 100))
 
 
@@ -52,7 +52,7 @@ async def sweep_all(rooms: Rooms) -> None:
 async def test_nothing_to_do_changes_nothing(stored: Rooms):
     repository = await stored.make_repository()
     digest = await stored.push_blob(repository, b"content")
-    upload = await stored.uploads.append(await stored.uploads.start(repository, None), make_body(b"begun"))
+    upload = await stored.uploads.append(await stored.uploads.start(repository), make_body(b"begun"))
     (later,) = await bury(stored, after=32503680000000)
     swept = await stored.sweeper.sweep()
     assert (swept.uploads, swept.objects, swept.size, swept.failures) == (0, 0, 0, 0)

@@ -35,7 +35,7 @@ SIZES = [0, 1, SMALL, SMALL + 1, 3 * MIB + 7]
 async def begin(rooms: Rooms, path: str = "acme/app", **how):
     repository = await rooms.make_repository(path)
     if how:
-        return repository, await rooms.uploads.start(repository, None, **how)
+        return repository, await rooms.uploads.start(repository, **how)
     return repository, await rooms.uploads.announce(repository)  # as clients do
 
 
@@ -61,7 +61,7 @@ async def test_a_blob_sent_with_a_single_request_is_read_back(stored: Rooms, siz
     repository = await stored.make_repository()
     content = os.urandom(size)
     digest = Digest.of(content)
-    assert await stored.uploads.store(repository, None, digest, make_body(content)) == size
+    assert await stored.uploads.store(repository, digest, make_body(content)) == size
     assert await stored.read("acme/app", digest) == content
     await assert_invariants(stored)
 
@@ -160,7 +160,7 @@ async def test_a_session_is_of_its_repository_only(rooms: Rooms):
 
 async def test_a_session_in_an_unknown_repository_is_refused(rooms: Rooms):
     with pytest.raises(RepositoryUnknown):
-        await rooms.uploads.start(4711, None)
+        await rooms.uploads.start(4711)
     assert await rooms.count("uploads") == 0
 
 
@@ -244,17 +244,17 @@ async def test_the_limit_holds_for_a_blob_in_one_piece(make_rooms, kind: str, li
     rooms = make_rooms(kind, blob_limit=limit)
     repository = await rooms.make_repository()
     for length in (-1, None):
-        upload = await rooms.uploads.start(repository, None)
+        upload = await rooms.uploads.start(repository)
         with pytest.raises(BlobTooLarge):
             await rooms.uploads.finish(
                 upload, Digest.of(b"x" * (limit + 1)), make_body(b"x" * (limit + 1), length=length)
             )
         with pytest.raises(BlobTooLarge):
             await rooms.uploads.store(
-                repository, None, Digest.of(b"x" * (limit + 1)), make_body(b"x" * (limit + 1), length=length)
+                repository, Digest.of(b"x" * (limit + 1)), make_body(b"x" * (limit + 1), length=length)
             )
     fits = b"x" * limit
-    await rooms.uploads.store(repository, None, Digest.of(fits), make_body(fits))
+    await rooms.uploads.store(repository, Digest.of(fits), make_body(fits))
     assert await rooms.read("acme/app", Digest.of(fits)) == fits
 
 
@@ -262,9 +262,9 @@ async def test_a_single_request_that_fails_leaves_no_session(stored: Rooms):
     repository = await stored.make_repository()
     for body in (make_body(b"short", length=10, cut=True), make_body(b"x" * MIB, length=2 * MIB, cut=True)):
         with pytest.raises(BodyFailed):
-            await stored.uploads.store(repository, None, Digest.of(b"x" * 10), body)
+            await stored.uploads.store(repository, Digest.of(b"x" * 10), body)
     with pytest.raises(DigestMismatch):
-        await stored.uploads.store(repository, None, Digest.of(b"x"), make_body(b"y"))
+        await stored.uploads.store(repository, Digest.of(b"x"), make_body(b"y"))
     assert await stored.count("uploads") == 0
     await stored.sweeper.sweep()
     assert await stored.locations() == []
@@ -349,7 +349,7 @@ async def test_an_append_that_is_cancelled_at_any_moment_frees_the_session(store
 async def test_a_closing_request_that_is_cancelled_at_any_moment_may_be_repeated(stored: Rooms, size: int):
     repository = await stored.make_repository()
     for moment in range(0, 60, 2):
-        upload = await stored.uploads.start(repository, None)
+        upload = await stored.uploads.start(repository)
         content = os.urandom(size)
         digest = Digest.of(content)
         task = asyncio.create_task(stored.uploads.finish(upload, digest, make_body(content)))
@@ -436,7 +436,7 @@ async def test_of_many_small_closing_requests_with_different_content_exactly_one
     repository = await stored.make_repository()
     hosts = [stored, stored.another(), stored.another()]
     for _ in range(10):
-        upload = await stored.uploads.start(repository, None)
+        upload = await stored.uploads.start(repository)
         contents = [os.urandom(50) for _ in range(6)]
         outcomes = await asyncio.gather(
             *(
@@ -473,7 +473,7 @@ async def test_two_uploads_of_one_blob_both_succeed_and_it_is_stored_once(stored
     digest = Digest.of(content)
     hosts = [stored, stored.another()]
     repositories = [await stored.make_repository(f"acme/{name}") for name in ("one", "two", "three", "four")]
-    uploads = [await stored.uploads.start(repository, None) for repository in repositories]
+    uploads = [await stored.uploads.start(repository) for repository in repositories]
     await asyncio.gather(
         *(hosts[n % 2].uploads.finish(upload, digest, make_body(content)) for n, upload in enumerate(uploads))
     )
@@ -529,7 +529,7 @@ async def test_nobody_takes_the_place_of_an_object_before_its_row_is_committed(
 ):
     repository = await stored.make_repository()
     hosts = [stored.another(), stored.another()]
-    upload = await stored.uploads.start(repository, None)
+    upload = await stored.uploads.start(repository)
     commits = [Commits(host) for host in hosts]
     contents = [b"a" * size, b"b" * other]
     tasks = []
@@ -679,7 +679,7 @@ async def test_on_s3_cancelled_and_expired_sessions_leave_nothing(make_rooms, s3
     rooms = make_rooms("s3")
     repository, upload = await begin(rooms)
     upload = await rooms.uploads.append(upload, make_body(os.urandom(6 * MIB)))
-    other = await rooms.uploads.start(repository, None)
+    other = await rooms.uploads.start(repository)
     await rooms.uploads.append(other, make_body(os.urandom(11 * MIB)))
     await rooms.uploads.cancel(upload)
     await rooms.expire_uploads()
@@ -769,7 +769,7 @@ async def test_an_expired_session_is_not_found_and_is_reclaimed(stored: Rooms):
 
 async def test_bytes_prolong_a_session(make_rooms):
     rooms = make_rooms(lifetimes=Lifetimes(upload_ttl=3_600_000))
-    upload = await rooms.uploads.start(await rooms.make_repository(), None)
+    upload = await rooms.uploads.start(await rooms.make_repository())
     await rooms.change("UPDATE uploads SET expires_at = expires_at - 3000000")
     ((before,),) = await rooms.query("SELECT expires_at FROM uploads")
     await rooms.uploads.append(upload, make_body(b"x"))
@@ -835,7 +835,7 @@ async def test_a_crash_between_completion_and_commit_leaves_what_expires(stored:
 
 async def test_after_a_crash_between_completion_and_commit_the_blob_can_be_pushed_anew(stored: Rooms):
     repository, upload = await begin(stored)
-    small = await stored.uploads.start(repository, None)
+    small = await stored.uploads.start(repository)
     upload = await stored.uploads.append(upload, make_body(b"x" * MIB))
     await stored.storage.complete(upload.state)
     await stored.storage.put_small(small.state.location, b"small")
@@ -870,7 +870,7 @@ async def test_a_chunked_push_costs_few_units(make_rooms):
         rooms = make_rooms(kind)
         repository = await rooms.make_repository(f"acme/{kind}")
         counter = Counter().watch(rooms.database)
-        upload = await rooms.uploads.start(repository, None)
+        upload = await rooms.uploads.start(repository)
         assert counter.seen == (0, 1)
         upload = await rooms.uploads.append(upload, make_body(b"x" * 2 * SMALL))
         assert counter.seen == append
@@ -898,7 +898,7 @@ async def test_an_upload_that_expires_soon_is_prolonged_before_it_is_completed(m
 async def test_a_blob_in_one_request_costs_two_units(stored: Rooms):
     repository = await stored.make_repository()
     counter = Counter().watch(stored.database)
-    await stored.uploads.store(repository, None, Digest.of(b"x"), make_body(b"x"))
+    await stored.uploads.store(repository, Digest.of(b"x"), make_body(b"x"))
     assert counter.seen == (0, 2)
 
 

@@ -464,7 +464,7 @@ class RegistryAPI:
         if "digest" in query:
             expected = Digest.parse(query["digest"][0])
             body = RequestBody(request.scope, request.receive)
-            await self._uploads.store(repository, request.claims.account_id, expected, body)
+            await self._uploads.store(repository, expected, body)
             await self._answer_blob(request, expected)
             return
         algorithm = query.get("digest-algorithm", ["sha256"])[0]
@@ -473,7 +473,7 @@ class RegistryAPI:
         if algorithm == "sha256":
             upload = await self._uploads.announce(repository)
         else:
-            upload = await self._uploads.start(repository, request.claims.account_id, algorithm)
+            upload = await self._uploads.start(repository, algorithm)
         headers = self._upload_headers(request, upload)
         if self._options.chunk_minimum:
             headers.append((b"oci-chunk-min-length", b"%d" % self._options.chunk_minimum))
@@ -504,9 +504,7 @@ class RegistryAPI:
     async def _append_upload(self, request: Request) -> None:
         upload = await self._upload(request)
         body = RequestBody(request.scope, request.receive)
-        upload = await self._uploads.append(
-            upload, body, start=_chunk_start(request, body), account=request.claims.account_id
-        )
+        upload = await self._uploads.append(upload, body, start=_chunk_start(request, body))
         await respond(request, 202, b"", self._upload_headers(request, upload))
 
     async def _finish_upload(self, request: Request) -> None:
@@ -516,9 +514,7 @@ class RegistryAPI:
             raise Refused(400, "DIGEST_INVALID", "the digest of the blob is missing")
         digest = Digest.parse(query["digest"][0])
         body = RequestBody(request.scope, request.receive)
-        await self._uploads.finish(
-            upload, digest, body, start=_chunk_start(request, body), account=request.claims.account_id
-        )
+        await self._uploads.finish(upload, digest, body, start=_chunk_start(request, body))
         await self._answer_blob(request, digest)
 
     async def _cancel_upload(self, request: Request) -> None:

@@ -495,7 +495,6 @@ def upgrade() -> None:
         "uploads",
         sa.Column("id", text, nullable=False),
         sa.Column("repository_id", counted, nullable=False),
-        sa.Column("account_id", text, nullable=True),
         sa.Column("location", text, nullable=False),
         sa.Column("driver_state", text, nullable=False),
         sa.Column("offset", sa.BigInteger(), nullable=False),
