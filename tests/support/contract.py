@@ -55,14 +55,11 @@ def dtr() -> dict[str, Any]:
     return document
 
 
-@cache
 def ours() -> dict[str, Any]:
     """Our document."""
-    from dtr.http.api.app import ROUTERS
-    from dtr.http.api.openapi import describe
-    from dtr.http.api.paths import Paths
+    from dtr.http.api.app import document
 
-    return describe(Paths(route for router in ROUTERS for route in router.routes).routes)
+    return document()
 
 
 def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

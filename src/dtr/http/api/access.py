@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Level, Operation, TeamUnknown, UserUnknown, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import AccountRecord, Form, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep, RepositoryRecord, repository_records
 from dtr.http.api.rooms import RoomsDep
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter()
+router = Router()
 
 AccessLevel = Literal["read-only", "read-write", "admin"]
 

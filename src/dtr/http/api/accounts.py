@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import Header
 from pydantic import Field
 
 from dtr.accounts import Operation, UserUnknown
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Form, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.rooms import RoomsDep
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/accounts", tags=["accounts"])
+router = Router(prefix="/api/v0/accounts", tags=["accounts"])
 
 
 class Language(Record):

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from dtr import __version__
 from dtr.http.api import (
@@ -52,6 +53,7 @@ from dtr.http.api.paths import Paths
 from dtr.http.bodies import BodyTooLarge, bounded
 
 if TYPE_CHECKING:
+    from dtr.http.api.operations import Operation
     from dtr.http.api.rooms import Rooms
     from dtr.http.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -113,7 +115,7 @@ def _paths() -> Paths:
 @cache
 def document() -> dict[str, Any]:
     """The API described in OpenAPI. Takes a moment, the first time."""
-    return describe(_paths().routes)
+    return describe([one.build() for one in _paths().operations])
 
 
 def build(rooms: Rooms) -> ASGIApp:
@@ -121,13 +123,26 @@ def build(rooms: Rooms) -> ASGIApp:
     app = FastAPI(title="dtr", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.rooms = rooms
     paths = _paths()
-    app.router.routes[:] = [*docs.routes(document), *paths.routes]
+    app.router.routes[:] = [_Found(), *docs.routes(document)]
     for kind in EXCEPTIONS:
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_form)
     app.add_exception_handler(HTTPException, _refuse_route)
     app.add_middleware(_Guard, paths=paths)
     return app
+
+
+class _Found(BaseRoute):
+    """Whatever operation `_Guard` found: the framework looks through no list of its own."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether it found one."""
+        return (Match.FULL if "dtr.operation" in scope else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let it answer."""
+        operation: Operation = scope["dtr.operation"]
+        await operation.route.app(scope, receive, send)
 
 
 class _Guard:
@@ -163,22 +178,23 @@ class _Guard:
             await send(message)
 
         try:
-            refused = self._refused(scope)
-            if refused is not None:
-                await _answer(refused)(scope, receive, watched)
+            found = self._find(scope)
+            if isinstance(found, ApiError):
+                await _answer(found)(scope, receive, watched)
             else:
-                await self._app(scope, bounded(receive, _LARGEST_BODY), watched)
+                await self._app({**scope, **found}, bounded(receive, _LARGEST_BODY), watched)
         except Exception:
             if started:
                 raise
             _log.exception("operation failed", extra={"request_id": facts.id if facts else ""})
             await _answer(ApiError("INTERNAL_ERROR"))(scope, receive, watched)
 
-    def _refused(self, scope: Scope) -> ApiError | None:
-        """Why the request is not given to an operation at all."""
-        path = self._paths.find(scope["path"])
-        if path is None:  # the documents, or nothing
-            return None
+    def _find(self, scope: Scope) -> Scope | ApiError:
+        """What says which operation is meant, and on what; or why the request is not given to one."""
+        found = self._paths.find(scope["path"])
+        if found is None:  # the documents, or nothing
+            return {}
+        path, values = found
         if "\0" in scope["path"]:  # nothing is called so, and no database takes it for text
             return ApiError("NO_SUCH_OPERATION", scope["path"])
         operation = path.operations.get(scope["method"])
@@ -195,7 +211,10 @@ class _Guard:
             if int(length) > _LARGEST_BODY:
                 return ApiError("TOO_LARGE")
         accepted = headers.get(b"accept", b"*/*").decode("latin-1")
-        return None if operation.gives(accepted) else ApiError("NOT_ACCEPTABLE", accepted)
+        if not operation.gives(accepted):
+            return ApiError("NOT_ACCEPTABLE", accepted)
+        parameters = dict(zip(operation.parameters, values, strict=True))
+        return {"dtr.operation": operation, "path_params": parameters}
 
 
 def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 from pydantic import Field
 
 from dtr.accounts import Operation
@@ -20,6 +20,7 @@ from dtr.enforcement import REGISTRY, EnforcementPolicyUnknown, Policy, PolicyEx
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import PageDep
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/enforcement", tags=["repositories"])
-namespace_router = APIRouter(
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/enforcement", tags=["repositories"])
+namespace_router = Router(
     prefix="/api/v0/repositoryNamespaces/{namespace}/enforcement", tags=["repositoryNamespaces"]
 )
-registry_router = APIRouter(prefix="/api/v0/enforcement", tags=["enforcement"])
+registry_router = Router(prefix="/api/v0/enforcement", tags=["enforcement"])
 
 _ON_NAMESPACE = ("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT")
 _ON_REGISTRY = ("NOT_AUTHORIZED",)

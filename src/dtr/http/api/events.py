@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from dtr.events import ActorType, EventType, Filter, Kind
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0")
+router = Router(prefix="/api/v0")
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND = dt.timedelta(milliseconds=1)

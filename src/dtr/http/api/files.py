@@ -13,12 +13,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
+from dtr.http.api.operations import Router
 from dtr.http.api.repositories import FROM_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import OciError, parse_manifest, parse_reference
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from dtr.oci import Descriptor
     from dtr.registry import Blob
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/manifests", tags=["repositories"])
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/manifests", tags=["repositories"])
 
 _TITLE = "org.opencontainers.image.title"
 _LONGEST_NAME = 120

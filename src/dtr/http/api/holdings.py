@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, UserUnknown
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import AccountRecord, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.reasons import AccessReason, AnyLevel
 from dtr.http.api.repositories import RepositoryRecord, repository_records
 from dtr.http.api.rooms import RoomsDep
 
-router = APIRouter(prefix="/api/v0/accounts", tags=["accounts"])
+router = Router(prefix="/api/v0/accounts", tags=["accounts"])
 
 _MOST = 1_000
 

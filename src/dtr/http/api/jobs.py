@@ -14,7 +14,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, field_validator
 
@@ -23,6 +23,7 @@ from dtr.durations import to_duration
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, NEXT
 from dtr.http.api.rooms import RoomsDep
 from dtr.jobs import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
     from dtr.jobs import Cron, Job, WorkerRecord
 
-router = APIRouter(prefix="/api/v0", tags=["jobs"], responses=errors("NOT_AUTHORIZED"))
+router = Router(prefix="/api/v0", tags=["jobs"], responses=errors("NOT_AUTHORIZED"))
 
 _MOST_LINES = 10_000
 _LOOK_SECONDS = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, may
@@ -13,6 +13,7 @@ from dtr.http.api.accounts import find_user
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep, RepositoryRecord, find_owner, repository_records
 from dtr.http.api.rooms import RoomsDep
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from dtr.registry import Details, LatestTag
     from dtr.registry.search import FoundTag
 
-router = APIRouter(prefix="/api/v0/index", tags=["index"])
+router = Router(prefix="/api/v0/index", tags=["index"])
 
 _LARGEST_PAGE = 100
 """What a repository holds is looked for when it is shown."""
@@ -272,7 +273,7 @@ async def list_namespaces(
 
 # --- pinned ---------------------------------------------------------------------------------------------------
 
-accounts_router = APIRouter(prefix="/api/v0/accounts/{username}/pinnedRepositories", tags=["accounts"])
+accounts_router = Router(prefix="/api/v0/accounts/{username}/pinnedRepositories", tags=["accounts"])
 
 
 _PATH = "/{namespace}/{reponame:path}"

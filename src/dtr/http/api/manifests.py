@@ -6,13 +6,14 @@ import contextlib
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Response
+from fastapi import Response  # noqa: TC002 - operations need it
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dtr.registry.image_configs import Runtime
     from dtr.registry.images import Line, ManifestRecord, Platform
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/manifests", tags=["repositories"])
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/manifests", tags=["repositories"])
 
 
 class DockerfileLine(Record):
@@ -177,6 +178,8 @@ class ManifestDetail(Record):
     content: str | None = Field(
         None, description="The manifest as it was pushed. Missing: it is large, or no text."
     )
+    tags: list[str] = Field(description="Tags that name it, up to 20, the highest version first.")
+    tag_count: int = Field(description="How many tags name it.")
 
 
 class FileRecord(Record):
@@ -270,11 +273,13 @@ async def list_repo_manifests(
     responses=errors(*FROM_REPOSITORY, "NO_SUCH_REF"),
 )
 async def get_repo_manifest(path: PathDep, reference: str, caller: CallerDep, rooms: RoomsDep) -> ManifestDetail:
-    """What a tag or digest names, as it was pushed, and how its containers run."""
+    """What a tag or digest names, as it was pushed, how its containers run, and which tags name it."""
     repository = await caller.require_on(path, Operation.SEE_TAGS)
     manifest = await _find(rooms, repository, reference)
     payload = await rooms.images.get_payload(repository, manifest.digest)
     runtime = await rooms.images.get_runtime(manifest)
+    found = await rooms.tag_search.aliases(repository, [manifest.digest], most=_MOST_TAGS)
+    tags = found[manifest.digest]
     content = None
     if len(payload) <= _LARGEST_CONTENT:
         with contextlib.suppress(UnicodeDecodeError):
@@ -283,6 +288,8 @@ async def get_repo_manifest(path: PathDep, reference: str, caller: CallerDep, ro
         manifest=ManifestView.of(manifest),
         container=ContainerRecord.of(runtime) if runtime else None,
         content=content,
+        tags=tags.names,
+        tag_count=tags.total,
     )
 
 
@@ -347,4 +354,5 @@ _LARGEST_CONTENT = 1024 * 1024
 MOST_FILES = 100
 """Layers of an attached artifact."""
 MOST_RECORDS = 1000
+_MOST_TAGS = 20
 """Manifests, or tags, on a page: they are large."""

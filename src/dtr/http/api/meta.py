@@ -5,17 +5,17 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - the framework reads it
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.rooms import RoomsDep
 from dtr.jobs import JobFilter
 
-router = APIRouter(prefix="/api/v0/meta", tags=["meta"])
+router = Router(prefix="/api/v0/meta", tags=["meta"])
 
 
 _ALWAYS = "Always."

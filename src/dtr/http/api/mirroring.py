@@ -13,13 +13,14 @@ import datetime as dt  # noqa: TC003 - records need it
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, RemoteRepositoryName, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.policies import (
     RULES,
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from dtr.registry.images import TagRecord
     from dtr.remotes import Prepared, Remote
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
 
 _TEMPLATE = (
     "The name of the tag at the other side. `%n` is that of the tag; the time, in UTC, is written with"

@@ -6,7 +6,7 @@ import datetime as dt  # noqa: TC003 - records need it
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation
@@ -15,6 +15,7 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.events import event_page
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.policies import (
     RULES,
@@ -46,7 +47,7 @@ _NONE = 0
 """No repository has this id."""
 _ID = "^[ -~]{0,100}$"
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
 
 
 class PromotionRecord(Record):

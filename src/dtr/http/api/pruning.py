@@ -6,13 +6,14 @@ import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response  # noqa: TC002 - operations need it
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import PageDep
 from dtr.http.api.policies import (
     RULES,
@@ -40,9 +41,7 @@ if TYPE_CHECKING:
     from dtr.jobs import Cron
     from dtr.policies import Judged
 
-router = APIRouter(
-    prefix="/api/v0/repositories/{namespace}/{reponame:path}/pruningPolicies", tags=["repositories"]
-)
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/pruningPolicies", tags=["repositories"])
 
 
 class PruningPolicyRecord(Record):

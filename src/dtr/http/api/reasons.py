@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Level, Operation, UserUnknown, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import AccountRecord, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.repositories import FROM_REPOSITORY, PathDep, RepositoryRecord, repository_records
 from dtr.http.api.rooms import RoomsDep
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/access", tags=["repositories"])
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/access", tags=["repositories"])
 
 AnyLevel = Literal["none", "read-only", "read-write", "admin"]
 
@@ -203,7 +204,7 @@ async def get_repository_access(
     )
 
 
-grants_router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/grants", tags=["repositories"])
+grants_router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/grants", tags=["repositories"])
 
 
 @grants_router.get(
@@ -237,9 +238,7 @@ async def list_repository_grants(
     )
 
 
-namespace_router = APIRouter(
-    prefix="/api/v0/repositoryNamespaces/{namespace}/grants", tags=["repositoryNamespaces"]
-)
+namespace_router = Router(prefix="/api/v0/repositoryNamespaces/{namespace}/grants", tags=["repositoryNamespaces"])
 
 
 @namespace_router.get(

@@ -13,13 +13,14 @@ import datetime as dt  # noqa: TC003 - records need it
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, RemoteRepositoryName, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.reach import with_setting
 from dtr.http.api.rooms import RoomsDep
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/remotes", tags=["remotes"])
-registry_router = APIRouter(prefix="/api/v0/remote/registry", tags=["remote"])
+router = Router(prefix="/api/v0/remotes", tags=["remotes"])
+registry_router = Router(prefix="/api/v0/remote/registry", tags=["remote"])
 
 _Step: TypeAlias = Literal["reach", "trust", "speak", "login", "read", "write"]
 _ORDER: tuple[_Step, ...] = ("reach", "trust", "speak", "login", "read", "write")

@@ -6,13 +6,14 @@ import asyncio
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from pydantic import Field
 
 from dtr.accounts import AccountInUse, AccountUnknown, Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import AccountName, Form, Record, RepositoryName, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.oci import NameInvalid, parse_repository_name
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
     from dtr.registry import Repository
 
-router = APIRouter(prefix="/api/v0/repositories", tags=["repositories"])
-one_router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
-accounts_router = APIRouter(prefix="/api/v0/accounts", tags=["accounts"])
+router = Router(prefix="/api/v0/repositories", tags=["repositories"])
+one_router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}", tags=["repositories"])
+accounts_router = Router(prefix="/api/v0/accounts", tags=["accounts"])
 
 _ATTEMPTS = 10
 _PORTION = 250

@@ -9,13 +9,14 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import Header, Response
 from pydantic import Field
 
 from dtr.accounts import TOKEN_KINDS, Operation, TokenUnknown
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import AccountName, Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.tokens import NewTokenRecord, TokenForm, TokenRecord, make_token
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/accounts/{orgname}/robots", tags=["accounts"])
+router = Router(prefix="/api/v0/accounts/{orgname}/robots", tags=["accounts"])
 
 _ORGANIZATION = ("NOT_AN_ORGANIZATION", "NOT_AUTHORIZED", "NO_SUCH_ACCOUNT")
 _ROBOT = (*_ORGANIZATION, "NO_SUCH_ROBOT")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import Field
 
 from dtr.accounts import Operation, TokenExpired, TokenInvalid
@@ -12,6 +12,7 @@ from dtr.http.api.caller import CallerDep, identify
 from dtr.http.api.enzi.records import account_records
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import AccountRecord, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.repositories import RepositoryRecord, find_owner, repository_records
 from dtr.http.api.rooms import RoomsDep
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from dtr.accounts import TokenScope
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/index", tags=["index"])
-docker_router = APIRouter(prefix="/v1", tags=["index"])
+router = Router(prefix="/api/v0/index", tags=["index"])
+docker_router = Router(prefix="/v1", tags=["index"])
 
 _MOST = 100
 _NOBODY = "Basic Og=="

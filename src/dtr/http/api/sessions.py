@@ -9,13 +9,14 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, UserUnknown
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/sessions", tags=["sessions"])
+router = Router(prefix="/api/v0/sessions", tags=["sessions"])
 
 _ENDED_AT_ONCE = 1_000
 _USERNAME = Query(description="The user whose sessions are meant; others' are for administrators.")

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.storages import default_storage, directory_of
 from dtr.storage.mounts import nfs_export
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/meta/settings", tags=["meta"])
+router = Router(prefix="/api/v0/meta/settings", tags=["meta"])
 
 _LIVE = {
     "dtrHost",

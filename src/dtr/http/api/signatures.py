@@ -9,13 +9,14 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
     from dtr.signatures import ProvenBy, SignatureRecord, Summary
 
-router = APIRouter(prefix="/api/v0/signingIdentities", tags=["signatures"])
-repository_router = APIRouter(
+router = Router(prefix="/api/v0/signingIdentities", tags=["signatures"])
+repository_router = Router(
     prefix="/api/v0/repositories/{namespace}/{reponame:path}/signatures", tags=["signatures"]
 )
 

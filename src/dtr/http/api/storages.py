@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import Field
 
 from dtr.accounts import Operation
@@ -28,6 +28,7 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.jobs import JobRecord
 from dtr.http.api.models import NEVER, Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.tokens import Moment, milliseconds
 from dtr.jobs import JobUnknown
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from dtr.jobs import Job
     from dtr.storage.definitions import Parameters
 
-settings_router = APIRouter(prefix="/api/v0/admin/settings/registry", tags=["storages"])
-router = APIRouter(prefix="/api/v0/admin/storages", tags=["storages"], responses=errors("NOT_AUTHORIZED"))
+settings_router = Router(prefix="/api/v0/admin/settings/registry", tags=["storages"])
+router = Router(prefix="/api/v0/admin/storages", tags=["storages"], responses=errors("NOT_AUTHORIZED"))
 
 _REDIRECT_SECONDS = 300
 """How long the address of a blob is good, when a document says no more than that clients are sent there."""

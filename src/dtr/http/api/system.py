@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt  # noqa: TC003 - the framework reads it
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from dtr.accounts import Operation
@@ -18,6 +18,7 @@ from dtr.durations import to_milliseconds
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.rooms import RoomsDep
 from dtr.pki import Details, describe
 from dtr.registry import WHOLE
@@ -25,7 +26,7 @@ from dtr.registry import WHOLE
 if TYPE_CHECKING:
     from pathlib import Path
 
-router = APIRouter(prefix="/api/v0/meta", tags=["meta"], responses=errors("NOT_AUTHORIZED"))
+router = Router(prefix="/api/v0/meta", tags=["meta"], responses=errors("NOT_AUTHORIZED"))
 
 _MOST_DAYS = 366
 

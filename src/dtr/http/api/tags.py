@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, may
@@ -17,6 +17,7 @@ from dtr.http.api.events import start_of
 from dtr.http.api.manifests import MOST_RECORDS, ManifestView
 from dtr.http.api.mirroring import MirroringRecord
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, NEXT, PageDep
 from dtr.http.api.promotion import PromotionRecord
 from dtr.http.api.repositories import (
@@ -42,14 +43,13 @@ if TYPE_CHECKING:
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
     from dtr.oci import Reference
+    from dtr.policies.tag_search import Aliases
     from dtr.registry.images import ManifestRecord, TagRecord
     from dtr.signatures import Summary
     from dtr.trust.index import TargetSignature
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/tags", tags=["repositories"])
-counts_router = APIRouter(
-    prefix="/api/v0/repositories/{namespace}/{reponame:path}/tagCounts", tags=["repositories"]
-)
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/tags", tags=["repositories"])
+counts_router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/tagCounts", tags=["repositories"])
 
 _MOST_ALIASES = 20
 _BATCH, _MOST_BATCHES = 500, 10
@@ -121,6 +121,7 @@ class TagView(Record):
         None,
         description="Other tags that name the same, up to 20, the highest version first. Missing: not asked for.",
     )
+    alias_count: int | None = Field(None, description="How many there are of them. Missing: not asked for.")
     promotion: PromotionRecord | None = Field(
         None, description="Missing: it was pushed, or the caller sees no more here than everybody."
     )
@@ -139,7 +140,7 @@ class TagView(Record):
         dockerfile: bool = True,
         signatures: Sequence[TargetSignature] = (),
         artifacts: Summary | None = None,
-        aliases: list[str] | None = None,
+        aliases: Aliases | None = None,
         origin: bool,
         mirroring: MirroringRecord | None,
         judged: JudgedTag | None = None,
@@ -147,7 +148,8 @@ class TagView(Record):
         """
         The record of a tag, with `manifest` of the index that it names.
 
-        `signatures` are those of its name in content trust, `artifacts` those of what it names.
+        `signatures` are those of its name in content trust, `artifacts` those of what it names; `aliases` are all
+        tags that name the same, this one among them.
         `origin` says whether the caller may know where it comes from; `mirroring` of whoever may. `judged` is what
         policies say of a pull.
         """
@@ -164,7 +166,8 @@ class TagView(Record):
             pulls=tag.pulls,
             last_pulled_at=moment(tag.last_pulled_at),
             manifest=ManifestView.of(manifest or tag.manifest, dockerfile=dockerfile),
-            aliases=aliases,
+            aliases=[one for one in aliases.names if one != tag.name][:_MOST_ALIASES] if aliases else None,
+            alias_count=aliases.total - 1 if aliases else None,
             promotion=PromotionRecord.of(tag.origin) if tag.origin and origin else None,
             mirroring=mirroring,
             refused=_objections(judged) or None if judged else None,
@@ -285,7 +288,10 @@ async def list_repo_tags(
         found = await _find_tags(rooms, repository, wanted, sort, page.start, page.limit)
         names = [one.name for one in page.cut(response, found, lambda one: one.place)]
         shown = await rooms.images.list_named(repository, names)
-    aliases = await _aliases(rooms, repository, shown) if with_aliases else {}
+    aliases: dict[str, Aliases] = {}
+    if with_aliases:
+        named = {one.manifest.digest for one in shown}
+        aliases = await rooms.tag_search.aliases(repository, named, most=_MOST_ALIASES + 1)
     origin = may(facts, Operation.LIST_POLICIES)
     mirrored = await _mirrored(rooms, repository, shown) if origin else {}
     signed = await _signatures(rooms, repository, shown, domain)
@@ -298,7 +304,7 @@ async def list_repo_tags(
             dockerfile=include_manifests,
             signatures=signed.get(one.name, ()),
             artifacts=artifacts.get(one.manifest.digest),
-            aliases=aliases.get(one.name),
+            aliases=aliases.get(one.manifest.digest),
             origin=origin,
             mirroring=mirrored.get(one.name),
         )
@@ -490,16 +496,6 @@ async def list_tag_delete(
 async def delete_tag_delete(path: PathDep, caller: CallerDep, rooms: RoomsDep) -> None:
     """Delete the tag of this name."""
     await delete_repo_tag(path, "delete", caller, rooms)
-
-
-async def _aliases(rooms: Rooms, repository: int, tags: Sequence[TagRecord]) -> dict[str, list[str]]:
-    """The other tags that name the same, by tag; one query."""
-    digests = {one.name: one.manifest.digest for one in tags}
-    found = await rooms.tag_search.aliases(repository, digests.values(), most=_MOST_ALIASES + 1)
-    return {
-        name: [one for one in found.get(digest, ()) if one != name][:_MOST_ALIASES]
-        for name, digest in digests.items()
-    }
 
 
 async def _mirrored(rooms: Rooms, repository: int, tags: Sequence[TagRecord]) -> dict[str, MirroringRecord]:

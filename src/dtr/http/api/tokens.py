@@ -9,13 +9,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import Header, Query, Response
 from pydantic import BeforeValidator, Field, Strict
 
 from dtr.accounts import TOKEN_KINDS, Action, Operation, TokenScope, TokenUnknown, UserUnknown, token_id
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, PageDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/api/v0/api_tokens", tags=["api_tokens"])
+router = Router(prefix="/api/v0/api_tokens", tags=["api_tokens"])
 
 _KINDS: dict[str, tuple[TokenKind, ...]] = {
     "user": ("access",),

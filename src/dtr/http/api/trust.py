@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.repositories import FROM_REPOSITORY, ON_REPOSITORY, DomainDep, PathDep, require_writable
 from dtr.http.api.rooms import RoomsDep
 from dtr.http.api.tags import is_tag
@@ -20,7 +20,7 @@ from dtr.trust import Collection
 if TYPE_CHECKING:
     from dtr.trust.index import CollectionRecord, CollectionRole
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/trustData", tags=["repositories"])
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/trustData", tags=["repositories"])
 
 
 class RoleView(Record):

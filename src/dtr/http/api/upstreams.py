@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.remotes import require_usable
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep
 from dtr.http.api.rooms import RoomsDep
 from dtr.mirrors import Upstream, UpstreamInvalid, UpstreamUnknown
 
-router = APIRouter(prefix="/api/v0/repositories/{namespace}/{reponame:path}/upstream", tags=["repositories"])
-namespace_router = APIRouter(
+router = Router(prefix="/api/v0/repositories/{namespace}/{reponame:path}/upstream", tags=["repositories"])
+namespace_router = Router(
     prefix="/api/v0/repositoryNamespaces/{namespace}/upstream", tags=["repositoryNamespaces"]
 )
 

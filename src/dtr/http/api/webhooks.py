@@ -11,13 +11,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from pydantic import Field
 
 from dtr.accounts import Operation, may
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import Form, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import COUNT, Page, PageDep
 from dtr.http.api.reach import with_setting
 from dtr.http.api.repositories import ON_REPOSITORY, PathDep
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from dtr.http.api.rooms import Rooms
     from dtr.webhooks import Delivery
 
-router = APIRouter(prefix="/api/v0/webhooks", tags=["webhooks"])
-accounts_router = APIRouter(prefix="/api/v0/accounts/{namespace}/webhooks", tags=["accounts"])
-repository_router = APIRouter(
+router = Router(prefix="/api/v0/webhooks", tags=["webhooks"])
+accounts_router = Router(prefix="/api/v0/accounts/{namespace}/webhooks", tags=["accounts"])
+repository_router = Router(
     prefix="/api/v0/repositories/{namespace}/{reponame:path}/webhooks", tags=["repositories"]
 )
 

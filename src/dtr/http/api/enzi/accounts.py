@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field, ValidationError
 
 from dtr.accounts import AccountFilter, AccountQuery, BadCredentials, Operation
@@ -21,6 +21,7 @@ from dtr.http.api.enzi.records import (
 from dtr.http.api.enzi.rights import is_self, own, seen
 from dtr.http.api.errors import ApiError, Problem, errors, refusal
 from dtr.http.api.models import AccountName, AccountRecord, Form, Password, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from dtr.http.api.caller import Caller
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/enzi/v0/accounts", tags=["enzi"], route_class=Route)
+router = Router(prefix="/enzi/v0/accounts", tags=["enzi"], route_class=Route)
 
 _MOST_OPERATIONS = 1_000
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from dtr.accounts import Operation
 from dtr.http.api.caller import CallerDep
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Form, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.rooms import RoomsDep
 
 if TYPE_CHECKING:
     from dtr.settings import Values
 
-router = APIRouter(prefix="/enzi/v0/config", tags=["enzi"])
+router = Router(prefix="/enzi/v0/config", tags=["enzi"])
 
 _LIFETIME = "So many minutes after the log-in a session ends; at least 10."
 _RENEWAL = "One that is used in its last so many minutes lives on; at most the lifetime less 5; 0: none does."

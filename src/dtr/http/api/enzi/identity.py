@@ -7,7 +7,7 @@ header `X-CSRF-Token` of each request that changes something. Scripts get it in 
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response  # noqa: TC002 - operations need them
 from pydantic import Field, ValidationError
 
 from dtr import __version__
@@ -16,9 +16,10 @@ from dtr.http.api.caller import CSRF_COOKIE, CallerDep, address_of, refuse_forei
 from dtr.http.api.enzi.records import Route
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.models import AccountRecord, Form, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.rooms import RoomsDep
 
-router = APIRouter(tags=["enzi"], route_class=Route)
+router = Router(tags=["enzi"], route_class=Route)
 
 _MEANS = {"password": "Password", "token": "AccessToken", "session": "Session"}
 

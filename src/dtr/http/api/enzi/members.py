@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt  # noqa: TC003 - records need it
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from pydantic import Field
 
 from dtr.accounts import MemberFilter, MemberOrder, MemberQuery, Operation, may
@@ -23,6 +23,7 @@ from dtr.http.api.enzi.records import (
 from dtr.http.api.enzi.rights import joined, own, owned
 from dtr.http.api.errors import errors
 from dtr.http.api.models import AccountRecord, Record, moment
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from dtr.http.api.paging import Page
     from dtr.http.api.rooms import Rooms
 
-router = APIRouter(prefix="/enzi/v0/accounts", tags=["enzi"], route_class=Route)
+router = Router(prefix="/enzi/v0/accounts", tags=["enzi"], route_class=Route)
 
 _READ = errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT")
 

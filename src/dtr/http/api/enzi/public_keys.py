@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import Response  # noqa: TC002 - operations need it
 from pydantic import Field
 
 from dtr.accounts import Certificate, PublicKey
@@ -11,10 +11,11 @@ from dtr.http.api.enzi.records import List, Route
 from dtr.http.api.enzi.rights import managed, seen
 from dtr.http.api.errors import errors
 from dtr.http.api.models import Form, Record
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
-router = APIRouter(prefix="/enzi/v0/accounts/{account}/publicKeys", tags=["enzi"], route_class=Route)
+router = Router(prefix="/enzi/v0/accounts/{account}/publicKeys", tags=["enzi"], route_class=Route)
 
 
 class CertificateForm(Form):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from dtr.http.api.caller import CallerDep
@@ -21,10 +21,11 @@ from dtr.http.api.enzi.records import (
 from dtr.http.api.enzi.rights import joined, led, owned
 from dtr.http.api.errors import errors
 from dtr.http.api.models import AccountName, Form
+from dtr.http.api.operations import Router
 from dtr.http.api.paging import ListDep
 from dtr.http.api.rooms import RoomsDep
 
-router = APIRouter(prefix="/enzi/v0/accounts/{org}/teams", tags=["enzi"], route_class=Route)
+router = Router(prefix="/enzi/v0/accounts/{org}/teams", tags=["enzi"], route_class=Route)
 
 _READ = errors("NOT_AUTHORIZED", "NO_SUCH_ACCOUNT", "NO_SUCH_TEAM")
 
