@@ -472,7 +472,7 @@ tags = Table(
         deferrable=True,
         initially="DEFERRED",
     ),
-    Index(None, "repository_id", "manifest"),
+    Index(None, "repository_id", "manifest", "version_key", "name"),  # other names of an image
     Index(None, "repository_id", "created_at", "name"),  # first in, first out of a tag limit
     Index(None, "repository_id", "updated_at", "name"),  # lists in these orders
     Index(None, "repository_id", "version_key", "name"),

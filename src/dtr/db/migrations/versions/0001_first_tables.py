@@ -593,7 +593,12 @@ def upgrade() -> None:
         ["repository_id", "version_key", "name"],
         unique=False,
     )
-    op.create_index(op.f("ix_tags_repository_id_manifest"), "tags", ["repository_id", "manifest"], unique=False)
+    op.create_index(
+        op.f("ix_tags_repository_id_manifest_version_key_name"),
+        "tags",
+        ["repository_id", "manifest", "version_key", "name"],
+        unique=False,
+    )
     op.create_table(
         "tag_origins",
         sa.Column("repository_id", sa.BigInteger(), nullable=False),
