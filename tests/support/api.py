@@ -12,6 +12,7 @@ from sqlalchemy import text
 from tests.support.client import Answer, Client
 from tests.support.rooms import sign
 from tests.support.server import PASSWORD, Server
+from tests.support.wire import wait_until
 
 from dtr.accounts import NameTaken
 from dtr.app import Application
@@ -154,3 +155,14 @@ class Api:
         return self.server.do(
             lambda application: application.database.unit(lambda tx: tx.execute(statement, **parameters))
         )
+
+    def stop_schedules(self) -> None:
+        """
+        No schedule queues a job any more, and those that were queued have ended: for tests that count all jobs.
+
+        Some schedules are of every quarter of an hour.
+        """
+        # The last one that a server gives itself, a moment after its start.
+        wait_until(lambda: self.rows("SELECT 1 FROM crons WHERE action = 'trust_prune'"))
+        self.change("UPDATE crons SET next_run = 4102444800000")
+        wait_until(lambda: not self.rows("SELECT 1 FROM jobs WHERE cause = 'schedule' AND ended_at IS NULL"))
