@@ -18,7 +18,7 @@ from dtr.db.errors import (
     SchemaNewer,
     SchemaOutdated,
 )
-from dtr.db.statement import Row, Statement, in_list, in_query, now
+from dtr.db.statement import Row, Statement, array_of, in_list, in_query, now, read_array
 
 __all__ = [
     "ConstraintViolated",
@@ -34,6 +34,7 @@ __all__ = [
     "SchemaOutdated",
     "Statement",
     "Transaction",
+    "array_of",
     "each",
     "each_row",
     "in_list",
@@ -41,6 +42,7 @@ __all__ = [
     "in_rows",
     "now",
     "open_database",
+    "read_array",
 ]
 
 

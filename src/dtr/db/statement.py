@@ -7,7 +7,7 @@ Building and compiling a statement for each request costs 180 us, running a comp
     _FIND = Statement(select(accounts.c.id).where(accounts.c.name == bindparam("name")))
     row = await database.fetch_one(_FIND, name="ada")
 
-What the two databases say differently is here as well: `in_list`, `in_query` and `now`.
+What the two databases say differently is here as well: `in_list`, `in_query`, `array_of` and `now`.
 """
 
 from __future__ import annotations
@@ -80,24 +80,47 @@ class in_list(ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own 
 
     inherit_cache = False
 
-    def __init__(self, column: ColumnElement[Any], parameter: str) -> None:
-        """Compare `column` with the values of the list given as `parameter`."""
+    def __init__(
+        self,
+        column: ColumnElement[Any],
+        parameter: str,
+        *,
+        within: tuple[ColumnElement[Any], ColumnElement[Any]] | None = None,
+    ) -> None:
+        """
+        Compare `column` with the values of the list given as `parameter`.
+
+        `within` is for a column that is the second one of an index: the first one, and what it is equal to. Both
+        are looked for together, value by value. Two conditions instead would let PostgreSQL, in the plan that it
+        keeps for all parameters, read all rows that have the first value: as many as a repository has tags, as it
+        believes, which is few, on the average.
+        """
         self.column = column
         self.parameter = parameter
+        self.within = within
 
 
 @compiles(in_list, "postgresql")
 def _in_list_postgresql(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
     item = BigInteger() if isinstance(element.column.type, BigInteger) else Text()
-    values = bindparam(element.parameter, type_=ARRAY(item))
-    return f"{compiler.process(element.column, **options)} = ANY({compiler.process(values, **options)})"
+    values = compiler.process(bindparam(element.parameter, type_=ARRAY(item)), **options)
+    column = compiler.process(element.column, **options)
+    if element.within is None:
+        return f"{column} = ANY({values})"
+    first, value = (compiler.process(one, **options) for one in element.within)
+    # A query that makes rows is not taken apart: it becomes the outer side of a loop over the index.
+    return f"({first}, {column}) IN (SELECT {value}, unnest({values}))"
 
 
 @compiles(in_list, "sqlite")
 def _in_list_sqlite(element: in_list, compiler: SQLCompiler, **options: Any) -> str:
-    values = compiler.process(bindparam(element.parameter, type_=Text()), **options)
+    first = ""
+    if element.within is not None:
+        first, value = (compiler.process(one, **options) for one in element.within)
+        first = f"{first} = {value} AND "
     column = compiler.process(element.column, **options)
-    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - compiled parts, no values
+    values = compiler.process(bindparam(element.parameter, type_=Text()), **options)
+    return f"{first}{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - compiled parts, no values
 
 
 class in_query(ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own functions
@@ -120,6 +143,38 @@ def _in_query_postgresql(element: in_query, compiler: SQLCompiler, **options: An
 @compiles(in_query, "sqlite")
 def _in_query_sqlite(element: in_query, compiler: SQLCompiler, **options: Any) -> str:
     return f"{compiler.process(element.column, **options)} IN {compiler.process(element.query, **options)}"
+
+
+class array_of(ColumnElement[Any]):  # noqa: N801 - reads like SQLAlchemy's own functions
+    """
+    All rows of a correlated query of one column of texts, in their order, as one value; see `read_array`.
+
+    A query for each row of another table that takes the first rows by an index: a join has no such bound.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, query: Select[Any]) -> None:
+        """The rows of `query`; its column has a name."""
+        self.name_of_column = query.selected_columns[0].name
+        self.query = query.scalar_subquery()
+
+
+@compiles(array_of, "postgresql")
+def _array_of_postgresql(element: array_of, compiler: SQLCompiler, **options: Any) -> str:
+    return f"ARRAY{compiler.process(element.query, **options)}"
+
+
+@compiles(array_of, "sqlite")
+def _array_of_sqlite(element: array_of, compiler: SQLCompiler, **options: Any) -> str:
+    query = compiler.process(element.query, **options)
+    return f"(SELECT json_group_array({element.name_of_column}) FROM {query})"  # noqa: S608 - compiled parts
+
+
+def read_array(value: str | list[str]) -> list[str]:
+    """What a database gives for an `array_of`."""
+    found: list[str] = json.loads(value) if isinstance(value, str) else value
+    return found
 
 
 class now(FunctionElement[int]):  # noqa: N801 - reads like SQLAlchemy's own functions

@@ -147,7 +147,7 @@ _HAS_ACCOUNT = Statement(select(accounts.c.id).where(accounts.c.id == bindparam(
 _NAMED = Statement(
     select(repositories.c.namespace_id, repositories.c.path, tags.c.name, tags.c.manifest)
     .join(tags, tags.c.repository_id == repositories.c.id)
-    .where(repositories.c.id == bindparam("repository", type_=BigInteger), in_list(tags.c.name, "names"))
+    .where(in_list(tags.c.name, "names", within=(tags.c.repository_id, bindparam("repository", type_=BigInteger))))
 )
 _path, _tag = bindparam("path", type_=Text), bindparam("tag", type_=Text)
 _PAGES = {

@@ -128,7 +128,9 @@ _TARGET = Statement(
     )
 )
 _THERE = Statement(
-    select(tags.c.name, tags.c.manifest).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
+    select(tags.c.name, tags.c.manifest).where(
+        in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository))
+    )
 )
 
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from dtr.db import Statement, in_list, now
+from dtr.db import Statement, array_of, each, now, read_array
 from dtr.db.schema import manifest_references, manifests, pulls, tags
 from dtr.registry.versions import version_key
 from dtr.signatures.signatures import is_signed, is_verified
@@ -101,6 +101,14 @@ class TagCounts:
     attached: int
 
 
+@dataclass(frozen=True, slots=True)
+class Aliases:
+    """The tags that name something: the highest versions of them, the highest first, and how many there are."""
+
+    names: list[str]
+    total: int
+
+
 class TagSearch:
     """Finds tags of all repositories."""
 
@@ -133,15 +141,12 @@ class TagSearch:
         total, attached, *numbers = [int(one or 0) for one in row] if row else [0] * (2 + len(_TRAITS))
         return TagCounts(total, dict(zip(_TRAITS, numbers, strict=True)), attached)
 
-    async def aliases(self, repository: int, digests: Iterable[str], *, most: int) -> dict[str, list[str]]:
-        """The tags that name each of the digests, at most `most`, by version, the highest first; one query."""
+    async def aliases(self, repository: int, digests: Iterable[str], *, most: int) -> dict[str, Aliases]:
+        """The tags that name each of the digests; one query."""
         rows = await self._database.fetch_all(
             _ALIASES, repository=repository, digests=sorted(set(digests)), most=most
         )
-        found: dict[str, list[str]] = {}
-        for digest, name in rows:
-            found.setdefault(digest, []).append(name)
-        return found
+        return {digest: Aliases(read_array(names), total) for digest, names, total in rows}
 
 
 # --- conditions -----------------------------------------------------------------------------------------------
@@ -362,20 +367,14 @@ def _counts(traits: frozenset[Trait], *, text: _TextKind, attached: bool) -> Sta
     )
 
 
-_numbered = (
-    select(
-        tags.c.manifest,
-        tags.c.name,
-        tags.c.version_key,
-        func.row_number()
-        .over(partition_by=tags.c.manifest, order_by=(tags.c.version_key.desc(), tags.c.name.desc()))
-        .label("place"),
-    )
-    .where(tags.c.repository_id == _repository, in_list(tags.c.manifest, "digests"))
-    .subquery("numbered")
+_digests = each("digests")
+_names_it = and_(tags.c.repository_id == _repository, tags.c.manifest == _digests.c.value)
+_first_names = (
+    select(tags.c.name)
+    .where(_names_it)
+    .order_by(tags.c.version_key.desc(), tags.c.name.desc())
+    .limit(bindparam("most", type_=BigInteger))
+    .correlate(_digests)
 )
-_ALIASES = Statement(
-    select(_numbered.c.manifest, _numbered.c.name)
-    .where(_numbered.c.place <= bindparam("most", type_=BigInteger))
-    .order_by(_numbered.c.manifest, _numbered.c.place)
-)
+_number_of_names = select(func.count()).select_from(tags).where(_names_it).correlate(_digests).scalar_subquery()
+_ALIASES = Statement(select(_digests.c.value, array_of(_first_names), _number_of_names))

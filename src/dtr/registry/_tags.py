@@ -37,6 +37,8 @@ _NOW = Statement(select(now()))
 _hold = bindparam("hold", type_=BigInteger)
 _repository = bindparam("repository", type_=BigInteger)
 
+_is_named = in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository))
+
 _settings = select(
     repositories.c.immutable_tags,
     repositories.c.tag_limit,
@@ -71,7 +73,7 @@ _CLAIM_TAGS = Statement(
 )
 _MOVE_TAGS = Statement(
     update(tags)
-    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
+    .where(_is_named)
     .values(manifest=bindparam("digest"), author=bindparam("author_now"), updated_at=now())
 )
 _SURPLUS_TAGS = Statement(
@@ -89,25 +91,20 @@ _SURPLUS_TAGS = Statement(
     .offset(bindparam("kept", type_=BigInteger))
     .limit(1000)
 )
-tags_by_name = (
-    select(tags.c.name, tags.c.manifest)
-    .where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
-    .order_by(tags.c.name)
-)
+tags_by_name = select(tags.c.name, tags.c.manifest).where(_is_named).order_by(tags.c.name)
 """The tags of a repository that have one of `names`, and what they name."""
 _LOCK_FREE_TAGS = Statement(tags_by_name.with_for_update(skip_locked=True))
 _LET_GO = Statement(
     update(manifests)
     .where(
-        manifests.c.repository_id == _repository,
-        in_list(manifests.c.digest, "digests"),
+        in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)),
         or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold),
     )
     .values(review_at=now() + _hold)
 )
-DELETE_TAGS = Statement(delete(tags).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names")))
+DELETE_TAGS = Statement(delete(tags).where(_is_named))
 FORGET_PULLS = Statement(
-    delete(pulls).where(pulls.c.repository_id == _repository, in_list(pulls.c.reference, "references"))
+    delete(pulls).where(in_list(pulls.c.reference, "references", within=(pulls.c.repository_id, _repository)))
 )
 
 

@@ -32,8 +32,11 @@ _MOST_IMAGES = 100
 _REFERRERS = Statement(
     select(manifests.c.digest, manifests.c.subject)
     .where(
-        manifests.c.repository_id == bindparam("repository", type_=BigInteger),
-        in_list(manifests.c.subject, "subjects"),
+        in_list(
+            manifests.c.subject,
+            "subjects",
+            within=(manifests.c.repository_id, bindparam("repository", type_=BigInteger)),
+        ),
         manifests.c.subject.is_not(None),
     )
     .order_by(manifests.c.subject, manifests.c.digest)

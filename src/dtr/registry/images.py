@@ -67,14 +67,13 @@ _tags = (
             tag_origins.c.moved_at == tags.c.updated_at,
         ),
     )
-    .where(tags.c.repository_id == _repository)
-    .order_by(tags.c.name)
 )
-_LIST_TAGS = Statement(_tags.where(tags.c.name >= bindparam("start")).limit(_limit))
-_NEWEST_TAGS = Statement(_tags.order_by(None).order_by(tags.c.updated_at.desc(), tags.c.name.desc()).limit(_limit))
-_NAMED_TAGS = Statement(_tags.where(in_list(tags.c.name, "names")))
+_NAMED_TAGS = Statement(_tags.where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository))))
+_tags = _tags.where(tags.c.repository_id == _repository)
+_LIST_TAGS = Statement(_tags.where(tags.c.name >= bindparam("start")).order_by(tags.c.name).limit(_limit))
+_NEWEST_TAGS = Statement(_tags.order_by(tags.c.updated_at.desc(), tags.c.name.desc()).limit(_limit))
 _FIND_TAG = Statement(_tags.where(tags.c.name == bindparam("tag")))
-_TAGS_OF = Statement(_tags.where(tags.c.manifest == bindparam("digest")).limit(_MOST_TAGS))
+_TAGS_OF = Statement(_tags.where(tags.c.manifest == bindparam("digest")).order_by(tags.c.name).limit(_MOST_TAGS))
 _COUNT_TAGS = Statement(select(func.count()).select_from(tags).where(tags.c.repository_id == _repository))
 
 _manifests = (
@@ -103,11 +102,14 @@ _manifests = (
     .outerjoin(
         pulls, and_(pulls.c.repository_id == manifests.c.repository_id, pulls.c.reference == manifests.c.digest)
     )
-    .where(manifests.c.repository_id == _repository)
 )
-_FIND_MANIFESTS = Statement(_manifests.where(in_list(manifests.c.digest, "digests")))
+_FIND_MANIFESTS = Statement(
+    _manifests.where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
+)
 _LIST_MANIFESTS = Statement(
-    _manifests.where(manifests.c.digest >= bindparam("start")).order_by(manifests.c.digest).limit(_limit)
+    _manifests.where(manifests.c.repository_id == _repository, manifests.c.digest >= bindparam("start"))
+    .order_by(manifests.c.digest)
+    .limit(_limit)
 )
 _PAYLOAD = Statement(
     select(manifests.c.payload).where(
@@ -127,8 +129,9 @@ _SIZES_OF_INDEXES = Statement(
         ),
     )
     .where(
-        manifest_references.c.repository_id == _repository,
-        in_list(manifest_references.c.manifest, "digests"),
+        in_list(
+            manifest_references.c.manifest, "digests", within=(manifest_references.c.repository_id, _repository)
+        ),
         manifest_references.c.kind == "manifest",
     )
     .group_by(manifest_references.c.manifest)
@@ -243,9 +246,13 @@ class Images:
         return found[0]
 
     async def list_tags_of(self, repository: int, digest: str) -> list[TagRecord]:
-        """The tags that name a manifest, by name. Raises ManifestUnknown when there is no such manifest."""
+        """
+        The tags that name a manifest, by name; of a large one less is known, unless one tag alone names it.
+
+        Raises ManifestUnknown when there is no such manifest.
+        """
         rows = await self._database.fetch_all(_TAGS_OF, repository=repository, digest=digest)
-        found = await self._tags(repository, rows, _ANY_SIZE)
+        found = await self._tags(repository, rows, _ANY_SIZE if len(rows) == 1 else _PARSED_IN_LISTS)
         if not found:
             await self.get_manifest(repository, digest)
         return found
@@ -368,7 +375,7 @@ def _record(row: Row, configs: Mapping[str, ImageConfig], sizes: Mapping[str, in
         pulled_at,
     ) = row
     parsed = _parse(payload, media_type)
-    annotations: dict[str, str] = json.loads(notes) if notes else {}
+    annotations = dict(parsed.annotations) if parsed else json.loads(notes) if notes else {}
     config = configs.get(config_digest, ImageConfig()) if is_held else ImageConfig()
     return ManifestRecord(
         digest=digest,

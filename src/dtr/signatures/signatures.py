@@ -196,7 +196,7 @@ _is_there = or_(
     )
     .exists(),
 )
-_has_subject = and_(signatures.c.repository_id == _repository, in_list(signatures.c.subject, "subjects"))
+_has_subject = in_list(signatures.c.subject, "subjects", within=(signatures.c.repository_id, _repository))
 _called = case(
     (signing_identities.c.namespace_id.is_(None), signing_identities.c.name),
     else_=accounts.c.name.concat("/").concat(signing_identities.c.name),

@@ -34,12 +34,16 @@ _MOST_SIGNATURES = 50
 
 _repository = bindparam("repository", type_=BigInteger)
 _counts = and_(trust_targets.c.repository_id == _repository, trust_targets.c.forgotten_at.is_(None))
+_counts_named = and_(
+    in_list(trust_targets.c.name, "names", within=(trust_targets.c.repository_id, _repository)),
+    trust_targets.c.forgotten_at.is_(None),
+)
 
 SIGNED_TAGS = (  # to be narrowed down
     select(trust_targets.c.name).where(_counts).distinct()
 )
 """The tags of a repository that are signed; parameter `repository`."""
-_SIGNED_AMONG = Statement(SIGNED_TAGS.where(in_list(trust_targets.c.name, "names")))
+_SIGNED_AMONG = Statement(select(trust_targets.c.name).where(_counts_named).distinct())
 _FIRST_SIGNED = Statement(
     select(trust_targets.c.repository_id)
     .where(in_list(trust_targets.c.repository_id, "repositories"), trust_targets.c.forgotten_at.is_(None))
@@ -70,7 +74,7 @@ _signatures = (
         )
         .label("place"),
     )
-    .where(_counts, in_list(trust_targets.c.name, "names"))
+    .where(_counts_named)
     .subquery()
 )
 _SIGNATURES = Statement(

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
-from sqlalchemy import BigInteger, Boolean, Text, bindparam, column, delete, func, select, table, update
+from sqlalchemy import BigInteger, Boolean, Text, bindparam, cast, column, delete, func, select, table, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import (
@@ -20,10 +20,13 @@ from dtr.db import (
     DatabaseUnavailable,
     Statement,
     Transaction,
+    array_of,
+    each,
     each_row,
     in_list,
     now,
     open_database,
+    read_array,
 )
 from dtr.db.schema import accounts, tags, usage, usage_deltas
 
@@ -116,6 +119,52 @@ async def test_a_list_is_one_parameter(database: Database):
         await database.unit(add(name))
     assert [row[0] for row in await database.fetch_all(LIST, ids=["a", "c", "x"])] == ["a", "c"]
     assert await database.fetch_all(LIST, ids=[]) == []
+
+
+async def add_deltas(database: Database, *scopes_and_numbers: tuple[str, int]) -> None:
+    put = Statement(
+        insert(usage_deltas).values(
+            scope=bindparam("scope"), bytes=bindparam("number", type_=BigInteger), pulls=0, pushes=0
+        )
+    )
+
+    async def work(tx: Transaction) -> None:
+        await tx.execute_many(put, [{"scope": scope, "number": number} for scope, number in scopes_and_numbers])
+
+    await database.unit(work)
+
+
+async def test_a_list_is_looked_for_within_what_another_column_is(database: Database):
+    await add_deltas(database, ("a", 1), ("b", 1), ("c", 1), ("b", 2), ("d", 2))
+    within = (usage_deltas.c.bytes, bindparam("number", type_=BigInteger))
+    is_meant = in_list(usage_deltas.c.scope, "scopes", within=within)
+    found = Statement(select(usage_deltas.c.scope).where(is_meant).order_by(usage_deltas.c.scope))
+    for number, expected in ((1, ["a", "b"]), (2, ["b"]), (3, [])):
+        rows = await database.fetch_all(found, number=number, scopes=["b", "a", "b", "x"])
+        assert [row[0] for row in rows] == expected
+    assert await database.fetch_all(found, number=1, scopes=[]) == []
+    remove = Statement(delete(usage_deltas).where(is_meant))
+
+    async def work(tx: Transaction) -> int:
+        return await tx.execute(remove, number=1, scopes=["a", "d"])
+
+    assert await database.unit(work) == 1
+
+
+async def test_the_first_rows_of_a_query_for_each_row_are_one_value(database: Database):
+    await add_deltas(database, ("a", 1), ("a", 7), ("a", 2), ("b", 5), ("c", 3))
+    wanted = each("scopes")
+    numbers = (
+        select(cast(usage_deltas.c.bytes, Text).label("number"))
+        .where(usage_deltas.c.scope == wanted.c.value)
+        .order_by(usage_deltas.c.bytes.desc())
+        .limit(2)
+        .correlate(wanted)
+    )
+    rows = await database.fetch_all(
+        Statement(select(wanted.c.value, array_of(numbers)).order_by(wanted.c.value)), scopes=["b", "a", "x"]
+    )
+    assert [(scope, read_array(found)) for scope, found in rows] == [("a", ["7", "2"]), ("b", ["5"]), ("x", [])]
 
 
 async def test_execute_counts_rows_and_execute_many_takes_all(database: Database):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
-from sqlalchemy import Integer, bindparam, cast, func, select, text, update
+from sqlalchemy import BigInteger, Integer, Text, bindparam, cast, column, func, select, table, text, update
 from sqlalchemy.dialects.postgresql import insert
 from tests.conftest import run_cluster
 from tests.support.proxy import carry, proxy
@@ -20,6 +20,7 @@ from dtr.db import (
     DatabaseUnavailable,
     Statement,
     Transaction,
+    in_list,
     open_database,
 )
 from dtr.db.migrate import migrate
@@ -73,6 +74,33 @@ async def connected(url: str):
 async def value(database: Database, scope: str) -> int | None:
     row = await database.fetch_one(GET, scope=scope)
     return None if row is None else row[0]
+
+
+async def test_a_list_within_a_value_is_looked_for_by_both_in_the_plan_that_is_kept(postgresql_url: str):
+    """Of the average value there are few rows, so they would be read all, and compared with the list."""
+    things = table("things", column("owner", BigInteger), column("name", Text))
+    is_meant = in_list(things.c.name, "names", within=(things.c.owner, bindparam("owner", type_=BigInteger)))
+    statement = Statement(select(things.c.name).where(is_meant).order_by(things.c.name))
+    names = ["n1", "n4999"]
+    sql, values = statement.prepare("postgresql", {"owner": 0, "names": names})
+    assert sorted(map(str, values)) == sorted(map(str, [0, names]))
+    literals = ", ".join("0" if value == 0 else "ARRAY['n1', 'n4999']" for value in values)
+    async with connected(postgresql_url) as connection:
+        await connection.execute(
+            'CREATE TABLE things (owner BIGINT, name TEXT COLLATE "C", PRIMARY KEY (owner, name))'
+        )
+        await connection.execute(
+            "INSERT INTO things SELECT 0, 'n' || i FROM generate_series(1, 5000) AS i"
+            " UNION ALL SELECT o, 'n' || i FROM generate_series(1, 5000) AS o, generate_series(1, 3) AS i"
+        )
+        await connection.execute("ANALYZE things")
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        await connection.execute(f"PREPARE look AS {sql}")
+        lines = await connection.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) EXECUTE look ({literals})")
+        plan = "\n".join(line[0] for line in lines)
+        assert [row[0] for row in await connection.fetch(f"EXECUTE look ({literals})")] == names
+    assert "Rows Removed" not in plan, plan
+    assert "Index Cond: ((owner = " in plan, plan
 
 
 # --- what is lost on the way ---------------------------------------------------------------------------------

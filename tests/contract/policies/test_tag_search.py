@@ -12,7 +12,7 @@ from tests.support.rooms import Rooms
 from tests.support.signing import cosign_layer, cosign_signature, make_key, public_pem, signature_tag
 
 from dtr.oci import companions
-from dtr.policies.tag_search import Order, TagFilter, TagSearch, Trait
+from dtr.policies.tag_search import Aliases, Order, TagFilter, TagSearch, Trait
 from dtr.registry import Origin
 from dtr.registry.versions import version_key
 from dtr.signatures import Identities, Identity, Signatures
@@ -208,15 +208,17 @@ def test_unknown_traits_are_refused():
         TagFilter(traits=frozenset({"fresh"}))  # type: ignore[arg-type]
 
 
-async def test_aliases_are_listed_by_version_and_bounded(rooms: Rooms):
+async def test_aliases_are_listed_by_version_bounded_and_counted(rooms: Rooms):
     repository = await rooms.make_repository()
     names = ["2", "2.1", "2.1.0", "latest", "edge"]
     digest = await rooms.push(repository, make_image(), *random.Random(3).sample(names, len(names)))
     other = await rooms.push(repository, make_image(), "3")
     search = TagSearch(rooms.database)
-    assert await search.aliases(repository, [digest, other], most=3) == {
-        digest: ["2.1.0", "2.1", "2"],
-        other: ["3"],
+    nothing = "sha256:" + "0" * 64
+    assert await search.aliases(repository, [digest, other, nothing], most=3) == {
+        digest: Aliases(["2.1.0", "2.1", "2"], 5),
+        other: Aliases(["3"], 1),
+        nothing: Aliases([], 0),
     }
     assert await search.aliases(repository, [], most=3) == {}
 

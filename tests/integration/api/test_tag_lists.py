@@ -76,7 +76,11 @@ def test_aliases_are_said_when_they_are_asked_for(api: Api):
     assert {one["name"]: one["aliases"] for one in found} == {
         "1.10": ["latest"], "latest": ["1.10"], "1.9": [], "edge": [],
     }  # fmt: skip
-    assert all("aliases" not in one for one in api.as_("writer").get(f"{WHERE}/tags").expect(200).json)
+    assert {one["name"]: one["aliasCount"] for one in found} == {"1.10": 1, "latest": 1, "1.9": 0, "edge": 0}
+    assert all(
+        "aliases" not in one and "aliasCount" not in one
+        for one in api.as_("writer").get(f"{WHERE}/tags").expect(200).json
+    )
 
 
 def test_a_manifest_is_shown_as_it_was_pushed_with_how_its_containers_run(api: Api):
@@ -84,9 +88,11 @@ def test_a_manifest_is_shown_as_it_was_pushed_with_how_its_containers_run(api: A
         found = api.as_("writer").get(f"{WHERE}/manifests/{reference}").expect(200).json
         assert found["content"] == IMAGE.payload.decode()
         assert found["manifest"]["digest"] == IMAGE.digest
+        assert (found["tags"], found["tagCount"]) == (["1.9"], 1)
         assert (found["container"]["env"], found["container"]["exposedPorts"]) == (["A=b"], ["80/tcp"])
     index = api.as_("writer").get(f"{WHERE}/manifests/latest").expect(200).json
     assert "container" not in index
+    assert (index["tags"], index["tagCount"]) == (["1.10", "latest"], 2)
     assert [one["isImage"] for one in index["manifest"]["platforms"]] == [True, True]
     for wrong in ("nothing", "sha256:" + "0" * 64, "-"):
         api.as_("writer").get(f"{WHERE}/manifests/{wrong}").expect(404, "NO_SUCH_REF")

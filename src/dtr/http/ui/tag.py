@@ -45,6 +45,8 @@ _MOST_SUBJECTS = 8
 """Of what is attached: the signatures of so many are looked up."""
 _CHANGES = 10
 _CANDIDATES = 25
+_ALIASES = 5
+"""Other names of an image that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ async def show_tag(visit: Visit) -> Response:
         tag=tag,
         signed=Signed.of(tag) if tag else None,
         last_pulled_at=last_pull(tag) if tag else None,
-        aliases=await _aliases(visit, repo, named),
+        aliases=_aliases(named)[:_ALIASES],
+        more_aliases=max(0, named.root.tag_count - bool(tag) - _ALIASES),
         pull=pull_command(visit.host, repo.path, named.reference, named.root.manifest.type),
         pull_digest=pull_command(visit.host, repo.path, named.digest, named.root.manifest.type),
         steps=_steps((chosen.manifest.dockerfile or ()) if chosen else ()),
@@ -280,10 +283,9 @@ def _platform(
     return Platform(name or one.digest[7:19], one.digest, href, one is current)
 
 
-async def _aliases(visit: Visit, repo: Repository, named: Named) -> list[str]:
-    """Other tags that name the same."""
-    found = await visit.call(tags.list_repo_tag, path=repo.path, reference=named.digest)
-    return [name for name in dict.fromkeys(one.name for one in found) if name != named.reference]
+def _aliases(named: Named) -> list[str]:
+    """Other tags that name the same, as many as are known."""
+    return [name for name in named.root.tags if name != named.reference]
 
 
 def _steps(lines: Sequence[DockerfileLine]) -> list[Step]:
@@ -398,10 +400,10 @@ async def delete_tag(visit: Visit) -> Response:
 async def _confirm_delete(
     visit: Visit, repo: Repository, tag: TagView, problems: Problems | None = None
 ) -> Response:
-    found = await visit.call(tags.list_repo_tag, path=repo.path, reference=tag.digest)
-    others = [name for name in dict.fromkeys(one.name for one in found) if name != tag.name]
+    found = await visit.call(manifests.get_repo_manifest, path=repo.path, reference=tag.digest)
+    others = [name for name in found.tags if name != tag.name]
     if others:
-        text = visit._("The image stays: {tags} name it, too.", tags=", ".join(others[:5]))
+        text = visit._("The image stays: {tags} name it, too.", tags=", ".join(others[:_ALIASES]))
     else:
         text = visit._(
             "No other tag names the image. It is kept for a while, and then collected with what is attached to it;"

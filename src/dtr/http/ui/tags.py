@@ -94,7 +94,7 @@ class Row:
     @property
     def more_aliases(self) -> int:
         """How many aliases are not shown."""
-        return len(self.tag.aliases or []) - len(self.aliases)
+        return (self.tag.alias_count or 0) - len(self.aliases)
 
     @property
     def key(self) -> str:
