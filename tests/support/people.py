@@ -7,6 +7,8 @@ level, ``pia/private`` to a user who granted the same to single users.
 
 from __future__ import annotations
 
+from tests.support.grants import grant_team
+
 from dtr.accounts import Action, Level, TokenScope
 from dtr.app import Application
 from dtr.oci import parse_repository_name
@@ -75,7 +77,7 @@ async def make_people(application: Application) -> dict[str, tuple[str | None, s
     await accounts.robots.create(acme, "bot")
     for path in ("acme/private", "acme/public", "pia/private", "acme/target"):
         await make_repository(application, path)
-    await accounts.grants.grant_team("acme", "namespace", Level.ADMIN)
+    await grant_team(accounts, "acme", "namespace", Level.ADMIN)
     for user in ("nan", "ian"):
         await accounts.grants.set_user(await accounts.grants.on("pia"), user, Level.ADMIN)
     found = {who: (name, await accounts.tokens.create(name, who)) for who, name in names.items()}

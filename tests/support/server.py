@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from tests.support import stopping
 from tests.support.forks import Fork, run_dtr
+from tests.support.grants import grant_team
 from tests.support.ports import free_port
 
 from dtr.app import Application
@@ -287,9 +288,7 @@ class Server:
                 await application.accounts.organizations.create_team(organization, name)
             for user in users:
                 await application.accounts.organizations.put_team_member(organization, name, user)
-            await application.accounts.grants.grant_team(
-                organization, name, Level.of(level), repository=repository
-            )
+            await grant_team(application.accounts, repository or organization, name, Level.of(level))
 
         self.do(work)
 

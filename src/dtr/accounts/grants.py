@@ -225,25 +225,6 @@ class Grants:
         place.require_organization()
         return await self._find_team(self._database, place, team, asker)
 
-    async def grant_team(
-        self,
-        organization: str,
-        team: str,
-        level: Level,
-        *,
-        repository: str | None = None,
-        by: Actor = SYSTEM,
-    ) -> None:
-        """
-        Give a team of an organisation a level on a repository, or (None) on the whole namespace.
-
-        As `set_team`, by names. Raises PlaceUnknown, too.
-        """
-        place = await self.on(organization if repository is None else repository or "/")
-        if place.owner != organization:
-            raise TeamElsewhere("the team does not belong to the organization that owns the repository")
-        await self.set_team(place, team, level, by=by)
-
     async def set_team(self, place: Place, team: str, level: Level, *, by: Actor = SYSTEM) -> None:
         """
         Give a team a level; NONE takes the grant away.

@@ -87,10 +87,8 @@ _BLOBS = Statement(
     .order_by(blobs.c.location)
     .limit(_PAGE)
 )
-_COUNT = Statement(
-    select(func.count(), cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger)).where(
-        _lies_in(blobs.c.location)
-    )
+_SIZE = Statement(
+    select(cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger)).where(_lies_in(blobs.c.location))
 )
 _UPLOADS = Statement(  # how many have had bytes lately, and how many there are
     select(
@@ -164,12 +162,13 @@ class Move:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a migration is: `blobs` and `size` in bytes of what was moved, and of all that was there."""
+    """How far a migration is."""
 
     blobs: int = 0
     size: int = 0
-    all_blobs: int = 0
+    """In bytes, of what was moved."""
     all_size: int = 0
+    """The same of all that was there."""
     failed: int = 0
     """Blobs that stay where they are."""
     uploads: int = 0
@@ -249,7 +248,7 @@ class Migration:
             await self._storages.prepare(f"{self._move.target}:")
         except StorageError as error:
             raise MigrationFailed(str(error)) from error
-        await self._count_all()
+        await self._measure()
         beating = asyncio.create_task(self._keep_renewing())
         try:
             while True:
@@ -274,7 +273,7 @@ class Migration:
         An object that is not there, or has another size, or (with `verify`) other content, is told, and its blob
         stays where it is. No object is deleted. Raises MigrationFailed, DatabaseError.
         """
-        await self._count_all()
+        await self._measure()
         for source in self._move.sources:
             async with aclosing(self._every_blob(source)) as found:
                 portion: list[_Blob] = []
@@ -287,12 +286,11 @@ class Migration:
 
     # --- what is to be moved ---
 
-    async def _count_all(self) -> None:
+    async def _measure(self) -> None:
         for source in self._move.sources:
-            row = await self._database.fetch_one(_COUNT, **_range(source))
+            row = await self._database.fetch_one(_SIZE, **_range(source))
             assert row is not None
-            self.progress.all_blobs += row[0]
-            self.progress.all_size += row[1]
+            self.progress.all_size += row[0]
 
     async def _every_blob(self, source: str) -> AsyncGenerator[_Blob, None]:
         """All blobs in a storage, those that come meanwhile perhaps, and not those that failed."""

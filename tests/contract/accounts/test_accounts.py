@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import select
+from tests.support.grants import grant_team
 
 from dtr.accounts import (
     AccountInUse,
@@ -242,7 +243,7 @@ async def test_whoever_leaves_the_organization_leaves_its_teams_but_not_others(o
     await org.organizations.create_team("other", "devs")
     for organization in ("org", "other"):
         await org.organizations.put_team_member(organization, "devs", "ada")
-        await org.grants.grant_team(organization, "devs", Level.READ)
+        await grant_team(org, organization, "devs", Level.READ)
     await org.organizations.remove_member("org", "ada")
     assert (await facts(org, "ada", "org/hello")).namespace_level is Level.NONE
     assert (await facts(org, "ada", "other/hello")).namespace_level is Level.READ
@@ -285,7 +286,7 @@ async def test_what_is_done_to_a_team_that_is_not_there_is_refused(org: Accounts
             org.organizations.delete_team("org", team),
             org.organizations.put_team_member("org", team, "ada"),
             org.organizations.remove_team_member("org", team, "ada"),
-            org.grants.grant_team("org", team, Level.READ),
+            grant_team(org, "org", team, Level.READ),
         ):
             with pytest.raises(TeamUnknown):
                 await attempt
@@ -293,7 +294,7 @@ async def test_what_is_done_to_a_team_that_is_not_there_is_refused(org: Accounts
 
 async def test_a_deleted_team_grants_nothing(org: Accounts):
     await org.organizations.put_team_member("org", "devs", "ada")
-    await org.grants.grant_team("org", "devs", Level.WRITE)
+    await grant_team(org, "org", "devs", Level.WRITE)
     await org.organizations.delete_team("org", "devs")
     assert (await facts(org, "ada", "org/hello")).namespace_level is Level.NONE
 
@@ -305,7 +306,7 @@ async def test_a_grant_on_a_repository_holds_there_only(org: Accounts, repositor
     await make(repositories, "org/one")
     await make(repositories, "org/two")
     await org.organizations.put_team_member("org", "devs", "ada")
-    await org.grants.grant_team("org", "devs", Level.WRITE, repository="org/one")
+    await grant_team(org, "org/one", "devs", Level.WRITE)
     assert (await facts(org, "ada", "org/one")).repository_level is Level.WRITE
     assert (await facts(org, "ada", "org/two")).level is Level.NONE
 
@@ -315,7 +316,7 @@ async def test_a_grant_on_the_namespace_holds_for_present_and_future_repositorie
 ):
     await make(repositories, "org/one")
     await org.organizations.put_team_member("org", "devs", "ada")
-    await org.grants.grant_team("org", "devs", Level.READ)
+    await grant_team(org, "org", "devs", Level.READ)
     await make(repositories, "org/two/deep")
     for path in ("org/one", "org/two/deep", "org/not/there"):
         assert (await facts(org, "ada", path)).namespace_level is Level.READ
@@ -325,8 +326,8 @@ async def test_a_grant_that_is_given_again_replaces_the_old_one(org: Accounts, r
     await make(repositories, "org/one")
     await org.organizations.put_team_member("org", "devs", "ada")
     for level in (Level.ADMIN, Level.READ, Level.NONE, Level.NONE, Level.WRITE):
-        await org.grants.grant_team("org", "devs", level, repository="org/one")
-        await org.grants.grant_team("org", "devs", level)
+        await grant_team(org, "org/one", "devs", level)
+        await grant_team(org, "org", "devs", level)
         found = await facts(org, "ada", "org/one")
         assert (found.repository_level, found.namespace_level) == (level, level)
 
@@ -337,7 +338,7 @@ async def test_the_highest_of_several_grants_wins(org: Accounts, repositories: R
         if team != "devs":
             await org.organizations.create_team("org", team)
         await org.organizations.put_team_member("org", team, "ada")
-        await org.grants.grant_team("org", team, level, repository="org/one")
+        await grant_team(org, "org/one", team, level)
     assert (await facts(org, "ada", "org/one")).repository_level is Level.ADMIN
 
 
@@ -347,15 +348,16 @@ async def test_a_team_is_granted_nothing_on_what_its_organization_does_not_own(
     await org.create_organization("other")
     await make(repositories, "other/one")
     await make(repositories, "ada/one")
+    devs = await org.grants.find_team(await org.grants.on("org"), "devs")
     for path in ("other/one", "ada/one"):
         with pytest.raises(NotGrantable):
-            await org.grants.grant_team("org", "devs", Level.READ, repository=path)
+            await grant_team(org, path, devs.id, Level.READ)
 
 
 async def test_nothing_is_granted_on_a_repository_that_is_not_there(org: Accounts):
     for path in ("org/missing", "", "\ud800", "a\0b"):
         with pytest.raises(AccountUnknown):
-            await org.grants.grant_team("org", "devs", Level.READ, repository=path)
+            await grant_team(org, path, "devs", Level.READ)
 
 
 async def test_a_grant_does_not_come_back_with_the_name_of_a_deleted_repository(
@@ -363,7 +365,7 @@ async def test_a_grant_does_not_come_back_with_the_name_of_a_deleted_repository(
 ):
     await make(repositories, "org/one")
     await org.organizations.put_team_member("org", "devs", "ada")
-    await org.grants.grant_team("org", "devs", Level.ADMIN, repository="org/one")
+    await grant_team(org, "org/one", "devs", Level.ADMIN)
     await repositories.delete("org/one")
     await make(repositories, "org/one")
     assert (await facts(org, "ada", "org/one")).level is Level.NONE

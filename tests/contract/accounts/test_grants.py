@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import select
+from tests.support.grants import grant_team
 
 from dtr.accounts import (
     Accounts,
@@ -87,7 +88,7 @@ async def test_a_user_is_granted_a_level_on_a_whole_namespace(
 
 
 async def test_the_highest_of_the_grants_to_a_user_and_to_the_teams_wins(acme: Accounts):
-    await acme.grants.grant_team("acme", "devs", Level.WRITE, repository="acme/app")
+    await grant_team(acme, "acme/app", "devs", Level.WRITE)
     for level, expected in ((Level.READ, Level.WRITE), (Level.ADMIN, Level.ADMIN), (Level.NONE, Level.WRITE)):
         await grant(acme, "ada", "acme/app", level)
         assert (await facts(acme, "ada", "acme/app")).level is expected
@@ -174,7 +175,7 @@ async def test_the_repositories_of_a_team_are_listed_without_those_that_were_del
     acme: Accounts, repositories: Repositories
 ):
     for path in ("acme/lib", "acme/app"):
-        await acme.grants.grant_team("acme", "devs", Level.WRITE, repository=path)
+        await grant_team(acme, path, "devs", Level.WRITE)
     place = await acme.grants.on("acme")
     team = await acme.grants.find_team(place, "devs")
     assert [path for _, path, _ in await acme.grants.list_of_team(team, limit=9)] == ["acme/app", "acme/lib"]
@@ -186,7 +187,7 @@ async def test_the_repositories_of_a_team_are_listed_without_those_that_were_del
 
 async def test_the_repositories_of_a_team_are_found_by_a_part_of_their_paths(acme: Accounts):
     for path in ("acme/lib", "acme/app"):
-        await acme.grants.grant_team("acme", "devs", Level.WRITE, repository=path)
+        await grant_team(acme, path, "devs", Level.WRITE)
     team = await acme.grants.find_team(await acme.grants.on("acme"), "devs")
     for part, found in (("LIB", ["acme/lib"]), ("e/", ["acme/app", "acme/lib"]), ("a_p", []), ("%", [])):
         listed = await acme.grants.list_of_team(team, contains=part, limit=9)
@@ -224,7 +225,7 @@ async def test_grants_go_with_the_user_the_robot_and_the_team(acme: Accounts, da
 async def test_every_change_is_an_event_and_what_changes_nothing_is_none(acme: Accounts, database: Database):
     for level in (Level.READ, Level.READ, Level.WRITE, Level.NONE, Level.NONE):
         await grant(acme, "bob", "acme/app", level, by=BOB)
-        await acme.grants.grant_team("acme", "devs", level, by=BOB)
+        await grant_team(acme, "acme", "devs", level, by=BOB)
     told = [tuple(row) for row in await database.fetch_all(EVENTS)]
     expected = [("CREATE", "read-only"), ("UPDATE", "read-write"), ("DELETE", "read-write")]
     assert [row for row in told if row[4] == "account"] == [
@@ -253,14 +254,14 @@ async def test_whoever_grants_and_removes_at_once_leaves_one_of_both(acme: Accou
     await acme.organizations.create_team("acme", "ops")
     for _ in range(5):
         await asyncio.gather(
-            acme.grants.grant_team("acme", "devs", Level.ADMIN, repository="acme/app"),
-            acme.grants.grant_team("acme", "devs", Level.READ, repository="acme/app"),
-            acme.grants.grant_team("acme", "devs", Level.NONE, repository="acme/app"),
+            grant_team(acme, "acme/app", "devs", Level.ADMIN),
+            grant_team(acme, "acme/app", "devs", Level.READ),
+            grant_team(acme, "acme/app", "devs", Level.NONE),
         )
         assert (await facts(acme, "ada", "acme/app")).level in {Level.ADMIN, Level.READ, Level.NONE}
     results = await asyncio.gather(
         acme.organizations.delete_team("acme", "ops"),
-        acme.grants.grant_team("acme", "ops", Level.READ),
+        grant_team(acme, "acme", "ops", Level.READ),
         return_exceptions=True,
     )
     assert all(result is None or isinstance(result, TeamUnknown) for result in results)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.accounts.test_standings import World, fill
+from tests.support.grants import grant_team
 
 from dtr.accounts import Accounts, Level
 from dtr.accounts.holdings import page_statement
@@ -79,8 +80,8 @@ async def test_every_reason_is_told(accounts: Accounts, repositories: Repositori
         await repositories.create(parse_repository_name(path), Settings(visibility="private"))
     for team in ("devs", "ops"):
         await accounts.organizations.put_team_member("acme", team, "ada")
-    await accounts.grants.grant_team("acme", "devs", Level.WRITE, repository="acme/app")
-    await accounts.grants.grant_team("acme", "ops", Level.READ)
+    await grant_team(accounts, "acme/app", "devs", Level.WRITE)
+    await grant_team(accounts, "acme", "ops", Level.READ)
     await accounts.grants.set_user(await accounts.grants.on("acme/app"), "ada", Level.READ)
     await accounts.grants.set_user(await accounts.grants.on("bob/lent"), "ada", Level.ADMIN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.contract.accounts.test_standings import World, fill
+from tests.support.grants import grant_team
 
 from dtr.accounts import Account, Accounts, Level, Operation, Person, Place, Reason, may
 from dtr.db import Database
@@ -99,9 +100,9 @@ async def make(accounts: Accounts, repositories: Repositories) -> tuple[Place, A
         await accounts.organizations.create_team("acme", team, description=f"the {team}")
         await accounts.organizations.put_team_member("acme", team, "ada")
     await repositories.create(parse_repository_name("acme/app"), Settings())
-    await accounts.grants.grant_team("acme", "devs", Level.WRITE)
-    await accounts.grants.grant_team("acme", "devs", Level.READ, repository="acme/app")
-    await accounts.grants.grant_team("acme", "ops", Level.WRITE, repository="acme/app")
+    await grant_team(accounts, "acme", "devs", Level.WRITE)
+    await grant_team(accounts, "acme/app", "devs", Level.READ)
+    await grant_team(accounts, "acme/app", "ops", Level.WRITE)
     place = await accounts.grants.on("acme/app")
     await accounts.grants.set_user(place, "ada", Level.READ)
     await accounts.grants.set_user(await accounts.grants.on("acme"), "ada", Level.ADMIN)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
+from tests.support.grants import grant_team
 
 from dtr.accounts import Accounts, Action, Facts, Level, Operation, Standing, TokenScope, may
 from dtr.db import Database, Statement, Transaction, now
@@ -128,7 +129,7 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
                 world.members.add((organization, user))
             if chance.random() < 0.3:
                 level = world.namespace_grants[organization, team] = chance.choice(levels)
-                await accounts.grants.grant_team(organization, team, level)
+                await grant_team(accounts, organization, team, level)
     for number in range(60):
         namespace = chance.choice([*world.organizations, *names[:5]])
         path = f"{namespace}/{chance.choice(['a', 'a/b', 'z', 'm-n'])}{number}"
@@ -140,7 +141,7 @@ async def fill(seed: int, accounts: Accounts, repositories: Repositories) -> Wor
         for team in ("devs", "ops", "readers"):
             if namespace in world.organizations and chance.random() < 0.25:
                 level = world.repository_grants[namespace, team, path] = chance.choice(levels)
-                await accounts.grants.grant_team(namespace, team, level, repository=path)
+                await grant_team(accounts, path, team, level)
     places = [*world.organizations, "user1", "user2", *sorted(world.repositories)]
     grantees = [(user, place) for user in names for place in chance.sample(places, 4)]
     for organization in world.organizations:

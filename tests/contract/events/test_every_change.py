@@ -230,7 +230,6 @@ async def _everything(rooms: Rooms, did: Scenario, key_file: Path) -> list[str]:
     await did.does("Repositories.update", repositories.update, "acme/app", short_description="new")
     await did.does("Repositories.set_scan_on_push", repositories.set_scan_on_push, scan_on_push=True)
     await did.does("Repositories.rename", repositories.rename, "acme/app", parse_repository_name("acme/tool"))
-    await did.does("Grants.grant_team", accounts.grants.grant_team, "acme", "devs", Level.READ)
     place = await accounts.grants.on("acme/tool")
     await did.does("Grants.set_team", accounts.grants.set_team, place, "devs", Level.WRITE)
     await did.does("Grants.set_user", accounts.grants.set_user, place, "bob", Level.READ)

@@ -105,7 +105,7 @@ async def test_everything_moves_and_the_old_objects_go_later(place: Place):
     await moving.run()
     assert await place.storages_of_blobs() == {"files"}
     assert (moving.progress.blobs, moving.progress.failed) == (len(before), 0)
-    assert (moving.progress.size, moving.progress.blobs) == (moving.progress.all_size, moving.progress.all_blobs)
+    assert moving.progress.size == moving.progress.all_size
     for image in images:
         for content in image.blobs:
             assert await rooms.read("acme/app", Digest.of(content)) == content

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import bindparam, delete
+from tests.support.grants import grant_team
 from tests.support.images import make_artifact, make_image
 from tests.support.invariants import assert_invariants
 from tests.support.rooms import Counter, Rooms, SlowBody, make_body
@@ -445,7 +446,7 @@ async def test_what_teams_and_robots_were_granted_ends_in_another_namespace_and_
     repository = await rooms.make_repository("acme/app")
     await rooms.accounts.create_user("ada", None)
     await rooms.accounts.organizations.create_team("acme", "devs")
-    await rooms.accounts.grants.grant_team("acme", "devs", Level.WRITE, repository="acme/app")
+    await grant_team(rooms.accounts, "acme/app", "devs", Level.WRITE)
     robot = await rooms.accounts.robots.create(await rooms.accounts.get("acme"), "ci")
     for account in (await rooms.accounts.get("ada"), robot.account):
         await rooms.change(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.grants import grant_team
 from tests.support.images import make_artifact, make_image
 from tests.support.notary import Publisher
 from tests.support.rooms import GUN, Rooms
@@ -105,7 +106,7 @@ async def test_nobody_finds_what_is_not_to_be_seen(rooms: Rooms, numbers: dict[s
     await accounts.organizations.put_member("acme", "bob")
     await accounts.organizations.create_team("acme", "devs")
     await accounts.organizations.put_team_member("acme", "devs", "bob")
-    await accounts.grants.grant_team("acme", "devs", Level.READ, repository="acme/web2")
+    await grant_team(accounts, "acme/web2", "devs", Level.READ)
     await accounts.grants.set_user(await accounts.grants.on("ada/cobweb"), "bob", Level.READ)
     reads = frozenset({Action.PULL})
     scopes = [None, TokenScope(("acme/*",), reads), TokenScope(("ada/cobweb", "acme/back*"), reads)]

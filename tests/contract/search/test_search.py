@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from tests.support.grants import grant_team
 
 from dtr.accounts import Accounts, Action, Level, Operation, Passwords, TokenScope, may
 from dtr.db import Database
@@ -139,7 +140,7 @@ async def test_nobody_finds_what_is_not_to_be_seen(search: Search, accounts: Acc
     await accounts.organizations.put_member("acme", "bob")
     await accounts.organizations.create_team("acme", "devs")
     await accounts.organizations.put_team_member("acme", "devs", "bob")
-    await accounts.grants.grant_team("acme", "devs", Level.READ, repository="acme/web2")
+    await grant_team(accounts, "acme/web2", "devs", Level.READ)
     await accounts.grants.set_user(await accounts.grants.on("ada/cobweb"), "bob", Level.READ)
     reads = frozenset({Action.PULL})
     scopes = [None, TokenScope(("acme/*",), reads), TokenScope(("ada/cobweb", "acme/back*"), reads)]

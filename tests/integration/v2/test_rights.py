@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from tests.support.backends import BACKENDS, run_server
 from tests.support.client import Answer, Client
+from tests.support.grants import grant_team
 from tests.support.images import Image, digest_of, make_artifact, make_image
 from tests.support.server import Server
 
@@ -405,7 +406,7 @@ def test_writes_stop_at_once_when_a_right_ends(world: World, leaver: tuple[Clien
     async def end(application: Application) -> None:
         accounts = application.accounts
         if how == "grant":
-            await accounts.grants.grant_team("org", user, Level.NONE, repository=repository)
+            await grant_team(accounts, repository, user, Level.NONE)
         elif how == "team":
             await accounts.organizations.delete_team("org", user)
         elif how == "team member":
