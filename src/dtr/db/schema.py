@@ -472,7 +472,8 @@ tags = Table(
         deferrable=True,
         initially="DEFERRED",
     ),
-    Index(None, "repository_id", "manifest", "version_key", "name"),  # other names of an image
+    # Other names of an image. With the name PostgreSQL would find names by it, too, among all of a repository.
+    Index(None, "repository_id", "manifest", "version_key"),
     Index(None, "repository_id", "created_at", "name"),  # first in, first out of a tag limit
     Index(None, "repository_id", "updated_at", "name"),  # lists in these orders
     Index(None, "repository_id", "version_key", "name"),

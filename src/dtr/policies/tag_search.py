@@ -372,7 +372,7 @@ _names_it = and_(tags.c.repository_id == _repository, tags.c.manifest == _digest
 _first_names = (
     select(tags.c.name)
     .where(_names_it)
-    .order_by(tags.c.version_key.desc(), tags.c.name.desc())
+    .order_by(tags.c.version_key.desc())  # and by nothing else, which would have all of them sorted
     .limit(bindparam("most", type_=BigInteger))
     .correlate(_digests)
 )

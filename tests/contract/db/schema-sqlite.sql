@@ -875,7 +875,7 @@ CREATE TABLE tags (
 
 CREATE INDEX ix_tags_repository_id_created_at_name ON tags (repository_id, created_at, name);
 
-CREATE INDEX ix_tags_repository_id_manifest_version_key_name ON tags (repository_id, manifest, version_key, name);
+CREATE INDEX ix_tags_repository_id_manifest_version_key ON tags (repository_id, manifest, version_key);
 
 CREATE INDEX ix_tags_repository_id_updated_at_name ON tags (repository_id, updated_at, name);
 

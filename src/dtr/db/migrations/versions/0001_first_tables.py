@@ -594,9 +594,9 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("ix_tags_repository_id_manifest_version_key_name"),
+        op.f("ix_tags_repository_id_manifest_version_key"),
         "tags",
-        ["repository_id", "manifest", "version_key", "name"],
+        ["repository_id", "manifest", "version_key"],
         unique=False,
     )
     op.create_table(
