@@ -48,7 +48,7 @@ def shape(address: str) -> str:
     parts = urlsplit(address)
     path = unquote(parts.path)
     names = ",".join(sorted({name for name, _ in parse_qsl(parts.query)}))
-    template = next((page.path for page in ROUTES.pages if page.pattern.match(path)), path)
+    template = next((page.path for page in ROUTES.pages if page.pattern.fullmatch(path)), path)
     return f"{template}?{names}" if names else template
 
 

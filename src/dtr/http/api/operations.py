@@ -16,6 +16,8 @@ from fastapi.routing import APIRoute
 from pydantic.alias_generators import to_camel
 from starlette.routing import BaseRoute
 
+from dtr.http.api.templates import names
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,7 +52,7 @@ class Operation(BaseRoute):
         self.path = router.prefix + path
         self.methods = frozenset(options["methods"])
         self.is_described = router.include_in_schema and options["include_in_schema"]
-        self.parameters = [one[1:-1].removesuffix(":path") for one in self.path.split("/") if one.startswith("{")]
+        self.parameters = names(self.path)
 
     def build(self) -> APIRoute:
         """

@@ -8,13 +8,15 @@ meant (OpenAPI 3.1, Paths Object), whatever its methods. ``…/repositories/acme
 
 from __future__ import annotations
 
-import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dtr.http.api.operations import Operation
+from dtr.http.api.templates import pattern, rank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import re
+    from collections.abc import Callable, Iterable
 
     from starlette.routing import BaseRoute
 
@@ -23,9 +25,13 @@ class Path:
     """A template of paths, ``/api/v0/repositories/{namespace}/{reponame}``, and its operations by method."""
 
     def __init__(self, template: str) -> None:
-        # A line break is a character like others.
-        self.match = re.compile("/".join(map(_pattern, template.split("/"))), re.DOTALL).fullmatch
+        self.template = template
         self.operations: dict[str, Operation] = {}
+
+    @cached_property
+    def match(self) -> Callable[[str], re.Match[str] | None]:
+        """Whether a path fits; its groups are the values of what varies."""
+        return pattern(self.template).fullmatch
 
     @property
     def allowed(self) -> str:
@@ -40,15 +46,12 @@ class Paths:
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         """`routes` are those of the routers."""
         self.operations = sorted(
-            (route for route in routes if isinstance(route, Operation)), key=lambda one: _shape(one.path)
+            (route for route in routes if isinstance(route, Operation)), key=lambda one: rank(one.path)
         )
         paths: dict[tuple[tuple[int, str], ...], Path] = {}
         for operation in self.operations:
-            shape = _shape(operation.path)
-            if shape not in paths:
-                paths[shape] = Path(operation.path)
-            for method in operation.methods:
-                paths[shape].operations[method] = operation
+            path = paths.setdefault(rank(operation.path), Path(operation.path))
+            path.operations |= dict.fromkeys(operation.methods, operation)
         self._paths = [*paths.values()]
 
     def find(self, path: str) -> tuple[Path, tuple[str, ...]] | None:
@@ -58,17 +61,3 @@ class Paths:
             if match:
                 return one, match.groups()
         return None
-
-
-def _pattern(part: str) -> str:
-    """The expression for a part of a template."""
-    return "(.*)" if part.endswith(":path}") else "([^/]+)" if part[:1] == "{" else re.escape(part)
-
-
-def _shape(template: str) -> tuple[tuple[int, str], ...]:
-    """What is equal for the same paths, and sorts what is fixed before what varies, and longer before shorter."""
-    parts = (
-        (2, "") if one.endswith(":path}") else (1, "") if one[:1] == "{" else (0, one)
-        for one in template.split("/")
-    )
-    return (*parts, (3, ""))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
-from starlette.routing import compile_path
+from dtr.http.api.templates import pattern, rank
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from starlette.responses import Response
@@ -18,27 +19,17 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[Visit], Awaitable[Response]]"
 
 
-@dataclass(slots=True)
+@dataclass
 class Page:
     """A template of addresses, and what answers its methods."""
 
     path: str
-    pattern: re.Pattern[str] = field(init=False)
     handlers: dict[str, Handler] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        pattern, _, _ = compile_path(self.path)
-        # A line break is a character like others, also at the end.
-        self.pattern = re.compile(pattern.pattern.removesuffix("$") + r"\Z", re.DOTALL)
-
-    @property
-    def rank(self) -> tuple[tuple[int, str], ...]:
-        """Sorts what is fixed before what varies, and longer before shorter."""
-        parts = (
-            (2, "") if one.endswith(":path}") else (1, "") if one[:1] == "{" else (0, one)
-            for one in self.path.split("/")
-        )
-        return (*parts, (3, ""))
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What fits it."""
+        return pattern(self.path)
 
 
 class Pages:
@@ -71,7 +62,7 @@ class Routes:
         pages: dict[str, Page] = {}
         for one in (page for subject in subjects for page in subject):
             pages.setdefault(one.path, Page(one.path)).handlers.update(one.handlers)
-        self.pages = sorted(pages.values(), key=lambda page: page.rank)
+        self.pages = sorted(pages.values(), key=lambda page: rank(page.path))
         """Every template of addresses with its handlers, the most specific first."""
 
     def find(self, path: str) -> list[tuple[dict[str, Handler], dict[str, str]]]:
@@ -81,5 +72,5 @@ class Routes:
         Names of repositories have slashes, so there may be several. The most specific one is first; the next is
         meant when there is no repository of the name that the first one reads.
         """
-        found = ((page.handlers, page.pattern.match(path)) for page in self.pages)
+        found = ((page.handlers, page.pattern.fullmatch(path)) for page in self.pages)
         return [(handlers, match.groupdict()) for handlers, match in found if match]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from markupsafe import Markup
 from starlette.responses import Response
 
 from dtr.http.api import listings, reasons, repositories, tags, trust
@@ -16,7 +17,6 @@ from dtr.http.api.errors import ApiError
 from dtr.http.api.models import NEVER
 from dtr.http.api.repositories import RenameForm, RepositoryChange
 from dtr.http.ui import enforcement
-from dtr.http.ui.markdown import LONGEST, render, render_beginning
 from dtr.http.ui.pages import Pages
 from dtr.http.ui.problems import Problems, Refused
 
@@ -51,16 +51,22 @@ async def show_repository(visit: Visit) -> Response:
     return visit.redirect(f"{repo.url}/info", status=308)
 
 
+def _rendered(text: str, *, whole: bool) -> tuple[Markup, bool]:
+    """A README, or its beginning, as HTML, and whether that is all. For a thread."""
+    if not text:
+        return Markup(), True
+    from dtr.http.ui.markdown import LONGEST, render, render_beginning  # most repositories have none
+
+    return (render(text), len(text) <= LONGEST) if whole else render_beginning(text)
+
+
 @pages.get(f"{AT}/info")
 async def show_overview(visit: Visit) -> Response:
     """What it is for, how to pull from it and push to it, what the visitor may, how much it is used."""
     repo = await visit.repository()
     text = repo.record.long_description or ""
     wants_all = visit.query.get("readme") == "all"
-    if wants_all:
-        readme, complete = await asyncio.to_thread(render, text), len(text) <= LONGEST
-    else:
-        readme, complete = await asyncio.to_thread(render_beginning, text)
+    readme, complete = await asyncio.to_thread(_rendered, text, whole=wants_all)
     newest = await visit.listing(
         tags.list_repo_tags, path=repo.path, start="", size=1, count=True, sort="newest", attached=False
     )
@@ -138,7 +144,7 @@ async def edit_readme(visit: Visit) -> Response:
     text = given.replace("\r\n", "\n") if isinstance(given, str) else ""
     seen = await visit.text("seen")
     if "preview" in form:
-        preview = await asyncio.to_thread(render, text)
+        preview, _ = await asyncio.to_thread(_rendered, text, whole=True)
         return visit.page("repository/edit.html", repo=repo, text=text, seen=seen, preview=preview, theirs=None)
     present = repo.record.long_description or ""
     if _mark(present) != seen and present != text:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from dtr.accounts import Operation
 from dtr.events import Filter
 from dtr.http.api import events, jobs, storages, system
@@ -226,6 +224,8 @@ async def show_yaml(visit: Visit) -> Response:
     """The configuration as Docker's registry has it."""
     visit.caller.require(Operation.ADMINISTER)
     document = await visit.call(storages.get_registry_settings)
+    import yaml
+
     text = yaml.safe_dump(document, sort_keys=False, default_flow_style=False)
     return visit.page("system/storage_yaml.html", text=text, keep=False)
 
@@ -267,6 +267,8 @@ async def save_yaml(visit: Visit) -> Response:
 def _with_metadata(text: str, *, keep: bool) -> bytes:
     """The document with the mark for contents that were copied by hand; what is none is for the API to refuse."""
     if keep:
+        import yaml
+
         try:
             document = yaml.safe_load(text)
         except yaml.YAMLError:
