@@ -242,7 +242,9 @@ class Cache:
         source = await self.upstreams.source_of(repository)
         if source is None or not await self._is_wanted(repository, source, reference):
             raise ManifestUnknown(reference)
-        await self._flights.share((source, reference), lambda: self._bring(repository, source, reference))
+        # A repository that has another name now and the one that came to be at its old name have the same source.
+        key = (repository, source, reference)
+        await self._flights.share(key, lambda: self._bring(repository, source, reference))
 
     async def fetch_into(self, path: str, source: Source, reference: Tag | Digest) -> None:
         """
@@ -256,18 +258,20 @@ class Cache:
             raise ManifestUnknown(reference)
 
         async def work() -> None:
+            found = await self._get(source, reference)
+            repository = await self._make(path, source)
+            key = (repository, source, reference)  # whoever finds the repository by now waits, too
             try:
-                repository = await self._manifests.find_repository(path)
-            except RepositoryUnknown:
-                found = await self._get(source, reference)
-                repository = await self._make(path, source)
-                await self._store(repository, source, found, reference)
-            else:  # somebody else was first
-                if await self.upstreams.source_of(repository) is None:
-                    raise ManifestUnknown(reference) from None
-                await self._bring(repository, source, reference)
+                await self._flights.share(key, lambda: self._store(repository, source, found, reference))
+            finally:
+                await self.upstreams.refresh()
 
-        await self._flights.share((source, reference), work)
+        try:
+            repository = await self._manifests.find_repository(path)
+        except RepositoryUnknown:
+            await self._flights.share((path, source, reference), work)
+        else:  # somebody else was first
+            await self.fetch(repository, reference)
 
     async def check(self, found: StoredManifest, tag: Tag) -> bool:
         """
@@ -332,7 +336,10 @@ class Cache:
         return False
 
     async def _get(self, source: Source, reference: Tag | Digest) -> RemoteManifest:
-        """The manifest from the upstream. Raises ManifestUnknown, UpstreamFailed."""
+        """The manifest from the upstream, which is asked once. Raises ManifestUnknown, UpstreamFailed."""
+        return await self._flights.share((source, reference), lambda: self._ask(source, reference))
+
+    async def _ask(self, source: Source, reference: Tag | Digest) -> RemoteManifest:
         key = (source.upstream.remote, source.path, reference)
         if key in self._absent:
             raise ManifestUnknown(reference)
@@ -363,7 +370,6 @@ class Cache:
             repository = (await self._repositories.get(path)).id
             if await self.upstreams.source_of(repository) is None:
                 raise ManifestUnknown(path) from None
-        await self.upstreams.refresh()
         return repository
 
     async def _store(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.support.rooms import Rooms
 from tests.support.upstream import Scripted
 
 from dtr.mirrors import Cache, Upstream, UpstreamFailed, UpstreamInvalid, Upstreams, UpstreamUnknown
-from dtr.oci import Digest, Tag, parse_reference
+from dtr.oci import Digest, Tag, parse_reference, parse_repository_name
 from dtr.outbound import Addresses, Outside
 from dtr.registry import (
     BlobUnknown,
@@ -193,6 +193,31 @@ async def test_many_who_ask_at_once_cause_one_request(caches: Caches):
     assert len(caches.upstream.asked) == 2
 
 
+async def test_a_repository_that_was_renamed_and_the_one_at_its_old_name_each_get_what_they_ask_for(
+    caches: Caches,
+):
+    rooms = caches.rooms
+    await rooms.make_repository("hub/own")
+    owner = await rooms.accounts.get("hub")
+    await caches.upstreams.put(Upstream(namespace=owner.id, remote="r", remote_path="library"))
+    caches.upstream.push("library/app", IMAGE, "1")
+    assert await caches.get("1", "hub/app") == IMAGE.payload
+    await rooms.repositories.rename("hub/app", parse_repository_name("hub/old"))
+    later = make_image()
+    caches.upstream.push("library/app", later, "2")
+    answers = threading.Event()
+    caches.upstream.delay = lambda: answers.wait(60)
+    paths = ("hub/old", "hub/app", "hub/old", "hub/app")
+    asking = asyncio.gather(*(caches.get("2", path) for path in paths))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while len(caches.cache._flights._running) < 3:  # that of each repository, and the one request
+                await asyncio.sleep(0.01)
+    answers.set()
+    assert await asking == [later.payload] * 4
+    assert caches.upstream.asked.count("GET manifests library/app 2") == 1
+
+
 async def test_two_processes_may_fetch_the_same(caches: Caches):
     await caches.make()
     caches.upstream.push("library/app", IMAGE, "latest")
@@ -220,7 +245,7 @@ async def test_bytes_are_given_on_as_they_come(caches: Caches, scripted: Scripte
     assert download is not None
     assert other is download
     received = b""
-    async with aclosing(download.follow()) as pieces:
+    async with contextlib.aclosing(download.follow()) as pieces:
         async for piece in pieces:
             received += piece
             if len(received) == len(LAYER) // 2:
