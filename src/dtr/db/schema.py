@@ -407,7 +407,7 @@ manifests = Table(
     Column("subject", _text),  # digest; it may be missing, and holds this manifest
     Column("config_digest", _text),
     Column("config_media_type", _text),
-    Column("annotations", _text),  # JSON, for the referrers list; NULL: none
+    Column("annotations", _text),  # JSON, for lists: the shortest; NULL: none
     Column("content_size", BigInteger, nullable=False),  # bytes of config and layers, or of the children
     Column("platforms", Integer, nullable=False, server_default="0"),  # of an index: its images for a known system
     Column("payload", LargeBinary, nullable=False),  # exactly what was pushed

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from dtr.oci import Digest, Manifest
     from dtr.registry.lifetimes import Lifetimes
 
+_LARGEST_NOTES = 16 * 1024
+"""Characters of the annotations that the row of a manifest repeats."""
 _hold = bindparam("hold", type_=BigInteger)
 _lease = bindparam("lease", type_=BigInteger)
 _repository = bindparam("repository", type_=BigInteger)
@@ -406,7 +408,7 @@ class Manifests:
                 subject=subject,
                 config_digest=manifest.config.digest if manifest.config else None,
                 config_media_type=manifest.config.media_type if manifest.config else None,
-                annotations=json.dumps(dict(manifest.annotations)) if manifest.annotations else None,
+                annotations=_noted(manifest.annotations),
                 content_size=manifest.size,
                 platforms=manifest.platforms,
                 payload=payload,
@@ -576,6 +578,24 @@ def made(repository: int, digest: str, media_type: str, by: Actor) -> Event:
         object=Object("manifest", digest, content=media_type),
         repository_id=repository,
     )
+
+
+def _noted(annotations: Mapping[str, str]) -> str | None:
+    """
+    The annotations as JSON, for the row; None: there are none.
+
+    Lists read a thousand rows. So the longest are left out, until the others are within `_LARGEST_NOTES`.
+    """
+    text = json.dumps(dict(annotations)) if annotations else None
+    if text is None or len(text) <= _LARGEST_NOTES:
+        return text
+    left, kept = _LARGEST_NOTES - len("{}"), {}
+    for name in sorted(annotations, key=lambda one: len(one) + len(annotations[one])):
+        left -= len(json.dumps({name: annotations[name]}))
+        if left < 0:
+            break
+        kept[name] = annotations[name]
+    return json.dumps(kept) if kept else None
 
 
 def _gone(repository: int, what: Object, by: Actor) -> Event:

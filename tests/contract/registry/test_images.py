@@ -331,6 +331,34 @@ async def test_a_large_manifest_shows_less_in_lists_only(rooms: Rooms):
     assert len(single.lines) == 1
 
 
+async def test_of_a_large_manifest_that_many_tags_name_each_tag_shows_less(rooms: Rooms):
+    repository = await rooms.make_repository()
+    image = make_built_image({"os": "linux"}, make_tar("a", b"a"), annotations={"note": "x" * 20_000})
+    digest = await rooms.push(repository, image, "a")
+    (alone,) = await rooms.images.list_tags_of(repository, digest)
+    assert (len(alone.manifest.lines), len(alone.manifest.annotations["note"])) == (1, 20_000)
+    await rooms.push(repository, image, "b")
+    for one in await rooms.images.list_tags_of(repository, digest):
+        assert (one.manifest.lines, one.manifest.annotations) == ((), {})
+
+
+async def test_lists_leave_out_the_longest_annotations_when_they_are_too_much(rooms: Rooms):
+    repository = await rooms.make_repository()
+    subject = make_image()
+    notes = {"a": "é" * 1000, "b": "x" * 4_000_000, "c": "short", "d": "y" * 12_000}
+    await rooms.push(repository, subject, "image")
+    noted = make_artifact("application/x-notes", subject=subject, annotations=notes)
+    await rooms.push(repository, noted, "notes")
+    kept = {"a": notes["a"], "c": "short"}
+    (referrer,) = await rooms.manifests.list_referrers(repository, subject.digest, limit=2)
+    (listed,) = await rooms.images.list_named(repository, ["notes"])
+    assert referrer.annotations == listed.manifest.annotations == kept
+    assert (await rooms.images.get_tag(repository, "notes")).manifest.annotations == notes
+    await rooms.push(repository, make_artifact("application/x-long", annotations={"b": notes["b"]}), "long")
+    (listed,) = await rooms.images.list_named(repository, ["long"])
+    assert listed.manifest.annotations == {}
+
+
 # --- configs --------------------------------------------------------------------------------------------------
 
 

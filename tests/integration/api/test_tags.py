@@ -168,6 +168,42 @@ def test_a_digest_has_every_tag_that_names_it(api: Api):
     assert len(api.as_("reader").get(f"{WHERE}/tags/{INDEX.digest}").expect(200).json) == 2
 
 
+def test_what_many_tags_name_is_not_told_of_in_full_with_each(api: Api):
+    api.make_repository("acme/bombs")
+    client, reader = api.as_("writer").client, api.as_("reader")
+    history = [{"created_by": str(number), "empty_layer": True} for number in range(1000)]
+    steps = make_built_image({"os": "linux", "history": history})
+    lines = make_built_image({"os": "plan9"}, *1000 * [b"x"])
+    for image, name in ((steps, "steps"), (lines, "lines")):
+        for blob in set(image.blobs):
+            client.push_blob("acme/bombs", blob)
+        for number in range(40):
+            client.put_manifest("acme/bombs", image, f"{name}{number}").expect(201)
+    where = "/api/v0/repositories/acme/bombs"
+    for image, told in ((steps, 30), (lines, 0)):
+        found = reader.get(f"{where}/tags/{image.digest}").expect(200).json
+        assert [len(one["manifest"].get("dockerfile") or ()) for one in found] == (
+            told * [1000] + (40 - told) * [0]
+        )
+    listed = reader.get(f"{where}/tags", pageSize=100, includeManifests=True).expect(200).json
+    assert sum(len(one["manifest"].get("dockerfile") or ()) for one in listed) == 30_000
+    assert (
+        sum(len(one.get("dockerfile") or ()) for one in reader.get(f"{where}/manifests").expect(200).json) == 1000
+    )
+    assert len(reader.get(f"{where}/manifests/{lines.digest}").expect(200).json["manifest"]["dockerfile"]) == 1000
+
+
+def test_an_index_of_many_images_that_many_tags_name_has_a_thousand_records(api: Api):
+    api.make_repository("acme/wide")
+    client = api.as_("writer").client
+    index = make_index(*(make_built_image({"os": "linux", "n": number}) for number in range(40)))
+    client.push("acme/wide", index)
+    for number in range(30):
+        client.put_manifest("acme/wide", index, f"t{number}").expect(201)
+    found = api.as_("reader").get(f"/api/v0/repositories/acme/wide/tags/{index.digest}").expect(200).json
+    assert len(found) == 1000
+
+
 @pytest.mark.parametrize("reference", ["nothing", "sha256:" + 64 * "0", "sha256:short", "-x", "a%20b", "x" * 200])
 def test_what_is_not_there_has_no_record(api: Api, reference: str):
     assert api.as_("reader").get(f"{WHERE}/tags/{reference}").codes == ["NO_SUCH_REF"]

@@ -20,6 +20,8 @@ from dtr.http.api.rooms import RoomsDep
 from dtr.oci import ArtifactKind, Digest, OciError, ReferenceInvalid, parse_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from dtr.http.api.rooms import Rooms
     from dtr.registry.attachments import Attachment
     from dtr.registry.image_configs import Runtime
@@ -263,7 +265,10 @@ async def list_repo_manifests(
     if page.wants_count:
         response.headers[COUNT] = str(await rooms.images.count_manifests(repository))
     found = await rooms.images.list_manifests(repository, start=page.start, limit=page.limit)
-    return [ManifestView.of(one) for one in page.cut(response, found, lambda one: one.digest)]
+    shown = page.cut(response, found, lambda one: one.digest)
+    return [
+        ManifestView.of(one, dockerfile=tells) for one, tells in zip(shown, which_tell_lines(shown), strict=True)
+    ]
 
 
 @router.get(
@@ -312,6 +317,14 @@ async def list_attachments(path: PathDep, reference: str, caller: CallerDep, roo
     return AttachmentList(attachments=[AttachmentRecord.of(one) for one in found], is_all=is_all)
 
 
+def which_tell_lines(manifests: Iterable[ManifestRecord]) -> Iterator[bool]:
+    """Of each manifest in a list, whether there is room for its lines."""
+    left = _MOST_LINES
+    for one in manifests:
+        left -= len(one.lines)
+        yield left >= 0
+
+
 async def _find(rooms: Rooms, repository: int, reference: str) -> ManifestRecord:
     """What a tag or digest names. Raises ApiError, ManifestUnknown."""
     try:
@@ -354,5 +367,7 @@ _LARGEST_CONTENT = 1024 * 1024
 MOST_FILES = 100
 """Layers of an attached artifact."""
 MOST_RECORDS = 1000
-_MOST_TAGS = 20
 """Manifests, or tags, on a page: they are large."""
+_MOST_LINES = 30_000
+"""Lines of Dockerfiles in a list. A manifest of 4 MiB has fewer."""
+_MOST_TAGS = 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - records need it
+from itertools import islice, product
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Query, Response
@@ -14,7 +15,7 @@ from dtr.http.api.caller import CallerDep
 from dtr.http.api.enforcement import EnforcementObjection
 from dtr.http.api.errors import ApiError, errors
 from dtr.http.api.events import start_of
-from dtr.http.api.manifests import MOST_RECORDS, ManifestView
+from dtr.http.api.manifests import MOST_RECORDS, ManifestView, which_tell_lines
 from dtr.http.api.mirroring import MirroringRecord
 from dtr.http.api.models import Form, Record, moment
 from dtr.http.api.operations import Router
@@ -301,14 +302,14 @@ async def list_repo_tags(
         TagView.of(
             one,
             judged=judged.get(one.name),
-            dockerfile=include_manifests,
+            dockerfile=include_manifests and tells,
             signatures=signed.get(one.name, ()),
             artifacts=artifacts.get(one.manifest.digest),
             aliases=aliases.get(one.manifest.digest),
             origin=origin,
             mirroring=mirrored.get(one.name),
         )
-        for one in shown
+        for one, tells in zip(shown, which_tell_lines(one.manifest for one in shown), strict=True)
     ]
 
 
@@ -422,20 +423,21 @@ async def list_repo_tag(
     signed = await _signatures(rooms, repository, tags, domain)
     artifacts = await rooms.signatures.summaries(repository, [manifest.digest])
     judged = await rooms.enforcement.judge(repository, (tag.name for tag in tags))
+    wanted = [one for one in parts if os in {None, one.config.os} and arch in {None, one.config.architecture}]
+    pairs = list(islice(product(tags, wanted), MOST_RECORDS))
     return [
         TagView.of(
             tag,
             part,
             judged=judged.get(tag.name),
+            dockerfile=tells,
             signatures=signed.get(tag.name, ()),
             artifacts=artifacts.get(manifest.digest),
             origin=origin,
             mirroring=mirrored.get(tag.name),
         )
-        for tag in tags
-        for part in parts
-        if os in {None, part.config.os} and arch in {None, part.config.architecture}
-    ][:MOST_RECORDS]
+        for (tag, part), tells in zip(pairs, which_tell_lines(part for _, part in pairs), strict=True)
+    ]
 
 
 @router.delete(
