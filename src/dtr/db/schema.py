@@ -355,6 +355,14 @@ repository_summaries = (
         postgresql_with=_lively,
     )
 )
+Index(  # those that were pushed to last, and who sees them
+    "ix_repository_summaries_pushed_at",
+    repository_summaries.c.pushed_at.desc(),
+    repository_summaries.c.path,
+    repository_summaries.c.visibility,
+    repository_summaries.c.namespace_id,
+    postgresql_include=["repository_id"],  # SQLite's index has it
+)
 
 pinned_repositories = Table(  # those that users want to find at once
     "pinned_repositories",

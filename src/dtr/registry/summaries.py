@@ -2,7 +2,8 @@
 Lists of repositories, filtered and sorted by what is known of each, and always of all that somebody sees.
 
 What is filtered and sorted by stands in narrow rows of its own, `repository_summaries`, which a database reads
-through in some milliseconds, however many filters there are. Where a repository is and who sees it changes there
+through in some milliseconds, however many filters there are. Those that were pushed to last, which everybody sees
+first, are in an index, with all that says who sees them. Where a repository is and who sees it changes there
 in the transaction that changes it (`add`, `change`, `move`, `remove`). What it holds follows some seconds later,
 when the usage of the repository is added up (`refresh`): whoever changes that counts something, or says so
 (`touch` of `dtr.registry.usage`). What is shown of a repository is read anew (`Summaries.details`), hence exact.
@@ -29,6 +30,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     update,
@@ -355,17 +357,17 @@ class Summaries:
 
     async def list_owners(
         self, account: str | None, *, scope: TokenScope | None = None, limit: int
-    ) -> list[tuple[str, int]]:
+    ) -> tuple[list[tuple[str, int]], int]:
         """
-        The accounts that own most of the repositories that somebody may see, and how many; by name.
+        The accounts that own most of the repositories that somebody may see, and how many; and of all, how many.
 
-        Takes two queries.
+        By name. Takes two queries.
         """
         view = await self._accounts.standings.view(account)
         rows = await self._database.fetch_all(
             _owners(view, scope is not None), limit=limit, **asking(account, scope)
         )
-        return sorted((row[0], row[1]) for row in rows)
+        return sorted((row[0], row[1]) for row in rows), int(rows[0][2]) if rows else 0
 
     async def details(self, ids: Iterable[int]) -> dict[int, Details]:
         """What repositories hold, by id; two queries."""
@@ -456,9 +458,15 @@ def _page(view: View, scoped: bool, *shape: Any) -> Statement:
     *filters, order, starts, counts = shape
     wanted = _wanted(view, scoped, *filters)
     key = _KEYS.get(order)
+    _, text, _, of_kind, is_signed, _, _ = filters
+    if key is not None and (text or of_kind or is_signed is not None):
+        key += literal_column("0", BigInteger)  # the index of the order does not say which fit: it is not walked
     if starts:
         at_path = _summary.path >= bindparam("start")
-        wanted.append(at_path if key is None else or_(key < _key_now, and_(key == _key_now, at_path)))
+        if key is None:
+            wanted.append(at_path)
+        else:
+            wanted += [key <= _key_now, or_(key < _key_now, at_path)]
     return Statement(
         select(
             _summary.repository_id,
@@ -475,8 +483,9 @@ def _page(view: View, scoped: bool, *shape: Any) -> Statement:
 @cache
 def _owners(view: View, scoped: bool) -> Statement:
     owned = func.count().label("owned")
+    total = cast(func.sum(func.count()).over(), BigInteger).label("total")
     found = (
-        select(_summary.namespace_id, owned)
+        select(_summary.namespace_id, owned, total)
         .where(sees(view, *_access, scoped=scoped))
         .group_by(_summary.namespace_id)
         .order_by(owned.desc(), _summary.namespace_id)
@@ -484,7 +493,9 @@ def _owners(view: View, scoped: bool) -> Statement:
         .subquery("found")
     )
     return Statement(
-        select(accounts.c.name, found.c.owned).join_from(found, accounts, accounts.c.id == found.c.namespace_id)
+        select(accounts.c.name, found.c.owned, found.c.total).join_from(
+            found, accounts, accounts.c.id == found.c.namespace_id
+        )
     )
 
 

@@ -650,6 +650,8 @@ CREATE TABLE repository_summaries (
 
 CREATE INDEX ix_repository_summaries_namespace_id_visibility_repository_id ON public.repository_summaries USING btree (namespace_id, visibility, repository_id);
 
+CREATE INDEX ix_repository_summaries_pushed_at ON public.repository_summaries USING btree (pushed_at DESC, path, visibility, namespace_id) INCLUDE (repository_id);
+
 CREATE TABLE repository_user_grants (
     repository_id bigint NOT NULL,
     user_id text COLLATE "C" NOT NULL,

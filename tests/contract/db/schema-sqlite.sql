@@ -682,6 +682,8 @@ CREATE TABLE repository_summaries (
 
 CREATE INDEX ix_repository_summaries_namespace_id_visibility_repository_id ON repository_summaries (namespace_id, visibility, repository_id);
 
+CREATE INDEX ix_repository_summaries_pushed_at ON repository_summaries (pushed_at DESC, path, visibility, namespace_id);
+
 CREATE VIRTUAL TABLE repository_texts USING fts5(path, folded, tokenize = 'trigram');
 
 CREATE TABLE 'repository_texts_config'(k PRIMARY KEY, v) WITHOUT ROWID;

@@ -116,8 +116,9 @@ async def test_nobody_finds_what_is_not_to_be_seen(rooms: Rooms, numbers: dict[s
         visible = sorted(path for path, one in standings.items() if may(one.facts, Operation.SEE))
         for order in ("name", "pushed"):
             assert await found(rooms, user, scope=scope, order=order, page=2) == visible
-        owners = await Summaries(rooms.database, accounts).list_owners(account, scope=scope, limit=9)
+        owners, total = await Summaries(rooms.database, accounts).list_owners(account, scope=scope, limit=9)
         assert owners == sorted(Counter(path.partition("/")[0] for path in visible).items())
+        assert total == len(visible)
         inside = [path for path in visible if path.startswith("acme/")]
         acme = (await accounts.get("acme")).id
         assert await found(rooms, user, scope=scope, namespace=acme) == inside

@@ -71,10 +71,16 @@ def test_repositories_by_their_paths_and_their_owners(api: Api):
     answer = api.as_("bob").get(f"{LIST}/named?" + "&".join(f"repository={one}" for one in wanted)).expect(200)
     assert [one["repository"]["name"] for one in answer.json["repositories"]] == ["shop"]
     owners = "/api/v0/index/owners"
-    assert api.as_(None).get(owners).expect(200).json == {"owners": [{"name": "acme", "repositories": 1}]}
-    assert api.as_("admin").get(owners).expect(200).json == {
-        "owners": [{"name": "acme", "repositories": 2}, {"name": "ada", "repositories": 1}]
+    assert api.as_(None).get(owners).expect(200).json == {
+        "owners": [{"name": "acme", "repositories": 1}],
+        "total": 1,
     }
+    assert api.as_("admin").get(owners).expect(200).json == {
+        "owners": [{"name": "acme", "repositories": 2}, {"name": "ada", "repositories": 1}],
+        "total": 3,
+    }
+    most = api.as_("admin").get(owners, limit=1).expect(200).json
+    assert most == {"owners": [{"name": "acme", "repositories": 2}], "total": 3}
 
 
 def test_pulls_of_the_last_days_are_told_when_asked_for(api: Api):

@@ -94,6 +94,7 @@ class Owners(Record):
     """Accounts with repositories."""
 
     owners: list[Owner]
+    total: int = Field(description="How many repositories the caller may see, those of all accounts.")
 
 
 class FoundImage(Record):
@@ -234,8 +235,8 @@ async def list_owners(
     limit: Annotated[int, Query(ge=1, le=1_000, description="Most results: those with the most.")] = 50,
 ) -> Owners:
     """Whose repositories the caller may see; by name."""
-    found = await rooms.summaries.list_owners(caller.account_id, scope=caller.scope, limit=limit)
-    return Owners(owners=[Owner(name=name, repositories=count) for name, count in found])
+    found, total = await rooms.summaries.list_owners(caller.account_id, scope=caller.scope, limit=limit)
+    return Owners(owners=[Owner(name=name, repositories=count) for name, count in found], total=total)
 
 
 @router.get("/images", summary="Images by tag or digest")

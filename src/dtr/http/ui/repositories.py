@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 from urllib.parse import quote
 
@@ -121,19 +121,23 @@ class Filters:
 async def list_repositories(visit: Visit) -> Response:
     """All that the visitor may see, as the filters say; those that were pinned or looked at last come before."""
     filters = Filters.of(visit)
+    # The script takes the list alone. Whoever owns how many says how many there are, without filters.
+    found = None if visit.is_partial else await visit.call(listings.list_owners, limit=_MOST_NAMESPACES)
+    total = None if found is None or filters.are_any else found.total
     listing: Listing[FoundRepositories]
     try:
         listing = await visit.listing(
-            listings.search_repositories, count=True, recent_pulls=True, **filters.parameters
+            listings.search_repositories, count=total is None, recent_pulls=True, **filters.parameters
         )
     except AccountUnknown:
         listing = Listing(listings.FoundRepositories(repositories=[]), "", 0)
+    if total is not None:
+        listing = replace(listing, count=total)
     pinned = await _pinned(visit)
     whole = not filters.are_any and not visit.query.get("start")
     recent: list[FoundRepository] = []
     owners: list[tuple[str, int]] = []
-    if not visit.is_partial:  # the script takes the list alone
-        found = await visit.call(listings.list_owners, limit=_MOST_NAMESPACES)
+    if found is not None:
         owners = [(one.name, one.repositories) for one in found.owners]
         known = {name for name, _ in owners}
         is_cut = len(owners) == _MOST_NAMESPACES

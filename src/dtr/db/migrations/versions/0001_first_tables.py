@@ -820,6 +820,13 @@ def upgrade() -> None:
         ["namespace_id", "visibility", "repository_id"],
         unique=False,
     )
+    op.create_index(
+        "ix_repository_summaries_pushed_at",
+        "repository_summaries",
+        [sa.literal_column("pushed_at DESC"), "path", "visibility", "namespace_id"],
+        unique=False,
+        postgresql_include=["repository_id"],
+    )
     op.create_table(
         "pinned_repositories",
         sa.Column("account_id", text, nullable=False),
