@@ -14,7 +14,7 @@ import socket
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dtr import __version__, cycles
+from dtr import __version__
 from dtr.accounts import (
     SHARED_ORGANIZATION,
     Accounts,
@@ -103,7 +103,6 @@ if TYPE_CHECKING:
     from dtr.db import Database
     from dtr.http.api.rooms import Rooms
     from dtr.http.front import Facts
-    from dtr.http.lazy import Lazy
     from dtr.http.types import ASGIApp, Scope
     from dtr.metrics import Metrics
     from dtr.pki import Certificate
@@ -115,8 +114,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dtr.app")
 
 _PASSWORD = re.compile(r"(?<=//)([^:/@]*):[^/]*@")
-_QUIET_SECONDS = 3
-"""So long after its start a process does only what it is asked for."""
 _AGAIN_SECONDS = 5.0
 """From an error that nothing else caught to the next attempt of the background work."""
 
@@ -234,7 +231,6 @@ class Application:
         self.jobs = Jobs(self.database)
         self.crons = Crons(self.database)
         self.workers = Workers(self.database)
-        self._lazy: tuple[Lazy, ...] = ()
         self._metrics: Metrics | None = None
         self._certificate: Certificate | None = None
 
@@ -287,7 +283,7 @@ class Application:
             from dtr.http.ui import PLACES
 
             self._certificate = certificate
-            api, ui = self._lazy = Lazy(self._api), Lazy(self._ui)
+            api, ui = Lazy(self._api), Lazy(self._ui)
             routes.update(dict.fromkeys(("api", "enzi", "v1", "/auth/login", "/basic_info"), api))
             routes.update(dict.fromkeys(PLACES, ui))
             pages = PLACES
@@ -375,21 +371,6 @@ class Application:
             keep=values.repo_event_history_to_keep or None,
             audit_age=audit_age,
         )
-
-    async def warm_up(self) -> None:
-        """
-        Build what takes a while to build, when the first requests are answered and before it is asked for.
-
-        What cannot be built is in the log soon after the start, not when somebody comes for it.
-        """
-        await asyncio.sleep(_QUIET_SECONDS)
-        cycles.put_off()
-        try:
-            for application in self._lazy:
-                await application.prepare()
-        except Exception:  # noqa: BLE001 - whatever it was, the rest serves without it
-            _log.exception("part not built")
-        cycles.settle()
 
     async def run_background(self) -> None:
         """What goes on beside the requests, until it is cancelled."""
@@ -679,7 +660,11 @@ def open_signer(settings: Settings, database: Database) -> Signer:
 
 
 def preload(components: Sequence[str]) -> None:
-    """Import what the workers will need, before they are forked: done once, and the memory is shared."""
+    """
+    Import what all workers will need, before they are forked: done once, and the memory is shared.
+
+    What is built only when somebody asks for it cannot fail then for a reason that is not in the log by now.
+    """
     import joserfc.jwk
     import joserfc.jwt  # noqa: F401 - imported for those who import it later
 
@@ -688,6 +673,13 @@ def preload(components: Sequence[str]) -> None:
         import dtr.http.v2
     if "garant" in components:
         import dtr.http.token  # noqa: F401 - the same
+    if "api" in components:
+        from dtr.http import ui
+
+        try:
+            ui.check()
+        except (OSError, ValueError) as error:  # the rest serves without them
+            _log.error("pages have no assets", extra={"reason": str(error)})
 
 
 async def background(application: Application, stop: asyncio.Event) -> None:

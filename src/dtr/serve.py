@@ -270,7 +270,6 @@ def _run(
                 application.enforcement.keep_fresh(),
                 application.enforcement.refusals.run(),
                 application.pulls.run(),
-                application.warm_up(),
             )
         ]
         if _keeps_blobs(settings):

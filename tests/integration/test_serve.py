@@ -143,6 +143,17 @@ def test_what_makes_the_tables_is_not_in_the_memory_of_the_server(make_server: M
     assert first < anonymous_mib(server.pid) + 8  # it is 18 MiB
 
 
+def test_a_worker_has_the_pages_in_memory_when_somebody_asked_for_one(tmp_path: Path) -> None:
+    with contextlib.closing(Server(tmp_path / "dtr", is_forked=False)) as server:
+        (worker,) = server.start().worker_pids
+        maps = Path(f"/proc/{worker}/maps")
+        at_first = anonymous_mib(worker)
+        assert "markupsafe" not in maps.read_text()
+        Client(server).send("GET", "/login").expect(200)
+        assert "markupsafe" in maps.read_text()
+        assert anonymous_mib(worker) > at_first + 10
+
+
 def anonymous_mib(pid: int) -> float:
     (kib,) = re.findall(r"^RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return int(kib) / 1024

@@ -8,6 +8,11 @@ what the script adds is in `web/js/`.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+STATIC = Path(__file__).with_name("static")
+"""The files that pages refer to, and `manifest.json`: by what name each is there."""
 PLACES = (
     "",
     "account",
@@ -24,4 +29,11 @@ PLACES = (
 )
 """The first parts of the paths that it answers."""
 
-__all__ = ["PLACES"]
+
+def check() -> None:
+    """Whether the files are there that pages need. Raises OSError or ValueError: they are not, or not whole."""
+    for name in json.loads((STATIC / "manifest.json").read_text(encoding="utf-8")).values():
+        (STATIC / name).stat()
+
+
+__all__ = ["PLACES", "STATIC", "check"]

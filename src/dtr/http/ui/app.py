@@ -22,6 +22,7 @@ from dtr.http.api.enforcement import EnforcementObjection
 from dtr.http.api.errors import ApiError, Moved, refusal
 from dtr.http.bodies import BodyTooLarge, bounded
 from dtr.http.ui import (
+    STATIC,
     account,
     accounts,
     activity,
@@ -92,7 +93,6 @@ SUBJECTS = (
     sessions.pages,
     apidocs.pages,
 )
-STATIC = Path(__file__).with_name("static")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
