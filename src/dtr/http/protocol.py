@@ -638,7 +638,11 @@ class _Protocol(asyncio.Protocol):
         if self._tls is None:
             self._received(data)
             return
-        self._tls.feed(data)
+        try:
+            self._tls.feed(data)
+        except ssl.SSLError:
+            self.reset()
+            return
         if self._tls.is_open or self._shake_hands():
             self.decrypt()
 

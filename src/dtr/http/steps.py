@@ -32,6 +32,10 @@ _TURN = 64 * 1024 * 1024
 _LONGEST_LINE = 4096
 _LARGEST_TRAILER = 8192
 _MANY_RUNS = 64
+_MOST_WIRE = 64
+"""Bytes of TLS for each one in it, after the first MiB. Records of a single byte have less than 30."""
+_MOST_WORDS = 64 * 1024
+"""Bytes that TLS itself may have to say while a body arrives: some thousand new keys."""
 _PATIENCE_SECONDS = 0.05
 """So long in all a step waits for its peer: with this for each byte, a few slow peers would hold all threads."""
 _GATHER_SECONDS = 0.002
@@ -335,13 +339,18 @@ class TLS:
     """A connection's TLS, between memory BIOs."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        self._wire = 0  # bytes that arrived
+        self._payload = 0  # what was in them
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.is_open = False
 
-    def feed(self, data: bytes) -> None:
-        """Encrypted bytes that arrived."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Encrypted bytes that arrived. Raises ssl.SSLError: for a long time there is hardly anything in them."""
+        self._wire += len(data)
+        if self._wire > _BUFFER and self._payload * _MOST_WIRE < self._wire:
+            raise ssl.SSLError("the records are too small")
         self._incoming.write(data)
 
     def handshake(self) -> bool:
@@ -356,11 +365,13 @@ class TLS:
     def read(self) -> bytes | None:
         """Decrypted bytes; empty at the end, None: more has to arrive. Raises ssl.SSLError."""
         try:
-            return self._object.read(65536)
+            data = self._object.read(65536)
         except ssl.SSLWantReadError:
             return None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
+        self._payload += len(data)
+        return data
 
     def receive(self, sock: socket.socket, buffer: bytearray) -> int:
         """Fill `buffer` as far as bytes are there; 0 at the end. Raises BlockingIOError, OSError."""
@@ -380,13 +391,16 @@ class TLS:
                     raise
                 if arrived == 0:
                     break
-                self._incoming.write(memoryview(scratch)[:arrived])
+                self.feed(memoryview(scratch)[:arrived])
+                if self._outgoing.pending > _MOST_WORDS:
+                    raise ssl.SSLError("it asks for too many new keys") from None
                 continue
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 break
             if size == 0:
                 break
             filled += size
+            self._payload += size
         return filled
 
     def encrypt(self, data: bytes | memoryview) -> bytes:

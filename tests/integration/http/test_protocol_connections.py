@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
+import contextlib
+import ctypes
 import logging
 import os
 import socket
@@ -169,6 +172,128 @@ def test_a_client_that_goes_away_before_its_body_is_read_is_noticed(
         peer.reset()
     site.call(gate.set)
     wait_until(lambda: len(site.failures) == 2)
+
+
+# --- clients that send no more ---
+
+
+def _gate(site: Site) -> asyncio.Event:
+    """A route ``/late`` that answers when the event is set, or notices that nobody waits any more."""
+    gate = asyncio.Event()
+
+    async def late(scope, receive, send) -> None:
+        gone = asyncio.create_task(receive())
+        while not gate.is_set():
+            await asyncio.sleep(0.005)
+            if scope["extensions"]["dtr.is_gone"]():
+                site.gone += 1
+                gone.cancel()
+                return
+        gone.cancel()
+        await answer(send, 200, b"late")
+
+    site.routes["/late"] = late
+    return gate
+
+
+def _half_closed(site: Site) -> int:
+    return sum(one.is_half_closed for one in site.server._state.connections)
+
+
+def test_a_client_that_sends_no_more_gets_the_answers_to_what_it_sent(
+    site: Site, connect: Connect, no_leak: None
+) -> None:
+    gate = _gate(site)
+    site.blob.write_bytes(BIG)
+    for whole in (
+        request("GET", "/late"),
+        request("GET", "/late", Connection="close"),
+        request("POST", "/late", b"small"),
+        request("GET", "/late") + request("GET", "/"),
+        request("GET", "/late") + request("GET", "/stream?20"),
+        request("GET", "/late") + request("GET", "/blob"),
+    ):
+        gate.clear()
+        peer = connect(site).send(whole).end()
+        if whole.count(b"HTTP/1.1") == 1:
+            wait_until(lambda: _half_closed(site))
+        site.call(gate.set)
+        got = peer.answer()
+        assert got.body == b"late"
+        if whole.count(b"HTTP/1.1") == 1:
+            assert got.closes
+        else:
+            further = peer.answer()
+            assert further.is_whole
+            assert len(further.body) in {5, 20 << 16, len(BIG)}
+        assert peer.is_ended()
+        peer.close()
+    assert site.gone == 0
+
+
+@pytest.mark.parametrize("how", ["half a head", "half a body", "between requests"])
+def test_a_client_that_sends_no_more_and_is_owed_nothing_is_let_go(
+    site: Site, connect: Connect, no_leak: None, how: str
+) -> None:
+    peer = connect(site)
+    assert peer.ask(request("GET", "/")).body == b"hello"
+    if how != "between requests":
+        peer.send(request("GET", "/")[:-2] if how == "half a head" else request("PUT", "/plain", b"small")[:-1])
+    peer.end()
+    assert peer.is_ended()
+
+
+def test_a_client_that_went_away_is_noticed_when_nothing_was_sent_to_it_for_a_while(
+    make_site: MakeSite, connect: Connect
+) -> None:
+    site = make_site(Limits(stall_seconds=0.3))
+    _gate(site)
+    connect(site).send(request("GET", "/late")).end().close()
+    wait_until(lambda: site.gone == 1)
+    wait_until(lambda: site.connections == 0 and site.tasks == 0)
+
+
+def test_a_client_that_went_away_is_noticed_when_something_is_sent_to_it(
+    make_site: MakeSite, connect: Connect
+) -> None:
+    site = make_site(LARGE)
+
+    async def drips(scope, _receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not scope["extensions"]["dtr.is_gone"]():
+            await send({"type": "http.response.body", "body": b"drop", "more_body": True})
+            await asyncio.sleep(0.01)
+        site.gone += 1
+
+    site.routes["/drips"] = drips
+    peer = connect(site).send(request("GET", "/drips")).end()
+    wait_until(lambda: _half_closed(site))
+    peer.close()
+    wait_until(lambda: site.gone == 1)
+
+
+def test_an_answer_goes_on_as_long_as_something_is_sent(make_site: MakeSite, connect: Connect) -> None:
+    site = make_site(Limits(stall_seconds=0.5))
+
+    async def drips(_scope, _receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(12):
+            await asyncio.sleep(0.1)
+            await send({"type": "http.response.body", "body": b"drop", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    site.routes["/drips"] = drips
+    assert connect(site).send(request("GET", "/drips")).end().answer().body == b"drop" * 12
+
+
+def test_tls_that_is_cut_leaves_nobody_to_answer(site: Site, certificate: Certificate, no_leak: None) -> None:
+    _gate(site)
+    context = ssl.create_default_context(cafile=certificate.authority)
+    with Peer(site.tls_port, context) as peer:
+        peer.send(request("GET", "/late"))
+        wait_until(lambda: site.tasks)
+        peer.finish_writing()
+        wait_until(lambda: site.gone == 1)
 
 
 # --- slow clients ---
@@ -640,6 +765,39 @@ def test_new_keys_in_the_middle_are_taken(site: Site, certificate: Certificate) 
         client.stdin.write("GET / HTTP/1.1\nHost: localhost\nConnection: close\n\n")
         client.stdin.flush()
         assert "hello" in client.stdout.read()
+
+
+@pytest.mark.parametrize("path", ["/", "/file"])
+def test_new_keys_without_end_are_not_taken(
+    site: Site, certificate: Certificate, path: str, no_leak: None
+) -> None:
+    context = ssl.create_default_context(cafile=certificate.authority)
+    with Peer(site.tls_port, context) as peer:
+        if path == "/":
+            assert peer.ask(request("GET", "/")).body == b"hello"
+        else:
+            peer.send(request("PUT", path, BIG)[:400_000])
+            wait_until(lambda: site.tasks)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                peer.send_raw(_new_keys(peer))
+        wait_until(lambda: site.connections == 0, 20)  # nobody waits for the body, or for a further request
+    with Peer(site.tls_port, context) as peer:
+        assert peer.ask(request("GET", "/")).body == b"hello"
+
+
+def _new_keys(peer: Peer) -> bytes:
+    """A hundred times the wish for new keys (RFC 8446, section 4.6.3), for which Python has no call."""
+    library = ctypes.CDLL(_ssl.__file__)
+    library.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    library.SSL_do_handshake.argtypes = [ctypes.c_void_p]
+    # OpenSSL's object is the second member of Python's, behind its head.
+    second = object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+    ours = ctypes.c_void_p.from_address(id(peer._tls._sslobj) + second)
+    for _ in range(100):
+        assert library.SSL_key_update(ours, 1) == 1
+        library.SSL_do_handshake(ours)
+    return peer._outgoing.read()
 
 
 def test_a_renegotiation_is_refused(site: Site, certificate: Certificate) -> None:
