@@ -7,6 +7,8 @@ job runs twice at the same time; one that was stopped for so long itself (a mach
 it goes on. A worker that starts again is another one: its jobs belong to a `session`, which is one process. What a
 job has already done may be done again: actions can be repeated.
 
+So an action that the database did not answer for a moment begins again, too, where it is.
+
 What jobs say and how they end is written together: while one unit of work is under way, what ends meanwhile waits
 for the next one.
 """
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from sqlalchemy import BigInteger, Text, bindparam, case, exists, func, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from dtr.db import DatabaseError, Statement, in_list, now
+from dtr.db import DatabaseError, DatabaseUnavailable, Statement, in_list, now
 from dtr.db.schema import action_configs, job_logs, jobs, workers
 from dtr.jobs.job import CLAIMABLE, RUNNING, JobRequest, is_one_of, unindexed
 from dtr.jobs.queue import CHANNEL, forget, submit
@@ -56,6 +58,8 @@ _STOP_MS = 10_000
 """From asking a job to end to leaving it alone, when it does not say."""
 _MOST_DEATHS = 5
 """A job during which so many workers died may be what kills them: it has failed."""
+_AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
+"""Until an action begins again that the database did not answer; where it is away as long, the worker stops all."""
 
 # Why a job was told to end.
 _CANCELED = "somebody cancelled it"
@@ -614,7 +618,7 @@ class Worker:
         if deadline:
             limit = asyncio.get_running_loop().call_later(deadline / 1000, self._stop, one, _TOO_LONG)
         try:
-            await self._actions[run.action](run)
+            await self._act(run)
         except asyncio.CancelledError:
             status = "errored"
             if not one.reason and not one.task.cancelling():
@@ -643,6 +647,16 @@ class Worker:
         )
         if self._observe is not None:
             self._observe(run.action, status, seconds)
+
+    async def _act(self, run: Run) -> None:
+        """Do what the job is for; from its beginning again, when the database does not answer for a moment."""
+        for pause in _AGAIN_SECONDS:
+            try:
+                return await self._actions[run.action](run)
+            except DatabaseUnavailable as error:
+                run.log(f"{type(error).__name__}: {error}; it begins again in {pause:g} s", "warning")
+            await asyncio.sleep(pause)
+        return await self._actions[run.action](run)
 
     def _stop(self, one: _Task, reason: str) -> None:
         if not one.reason and one.outcome is None:

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from tests.support.jobs import change, ended, fails, has, until, waits, works
 
-from dtr.db import Database, DatabaseUnavailable, Statement
+from dtr.db import Database, DatabaseBusy, DatabaseUnavailable, Statement
 from dtr.jobs import Crons, JobFilter, JobRequest, Jobs, Place, Run, Worker
 from dtr.jobs import queue as queue_module
 from dtr.jobs import worker as worker_module
@@ -118,6 +118,43 @@ async def test_how_a_job_ended_is_written_as_soon_as_the_database_takes_it(
     assert (job.status, job.done, await said(jobs, job.id), refused) == ("done", 1, ["working"], 2)
 
 
+class Unlucky:
+    """An action that the database does not answer so many times."""
+
+    def __init__(self, failures: int) -> None:
+        self.left, self.begun = failures, 0
+
+    async def __call__(self, run: Run) -> None:
+        self.begun += 1
+        if self.left:
+            self.left -= 1
+            raise DatabaseBusy("others hold the rows")
+        run.log("working")
+
+
+async def test_an_action_that_the_database_did_not_answer_begins_again(
+    jobs: Jobs, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(worker_module, "_AGAIN_SECONDS", (0.01, 0.02))
+    unlucky, luckless = Unlucky(2), Unlucky(100)
+    start(unlucky=unlucky, luckless=luckless)
+    job = await ended(jobs, (await jobs.submit(JobRequest(action="unlucky"))).id)
+    again = [f"DatabaseBusy: others hold the rows; it begins again in {pause} s" for pause in (0.01, 0.02)]
+    assert (job.status, await said(jobs, job.id)) == ("done", [*again, "working"])
+    job = await ended(jobs, (await jobs.submit(JobRequest(action="luckless", retries=1))).id)
+    assert (job.status, await said(jobs, job.id)) == ("errored", [*again, "DatabaseBusy: others hold the rows"])
+    assert [one.retry_from for one in await jobs.list_jobs(JobFilter(action="luckless"))] == [job.id, ""]
+
+
+async def test_a_job_that_waits_for_the_database_is_stopped_as_any_other(jobs: Jobs, start: Callable[..., Any]):
+    unlucky = Unlucky(100)
+    start(unlucky=unlucky)
+    job = await jobs.submit(JobRequest(action="unlucky"))
+    await until(lambda: jobs.logs(job.id, limit=1))
+    await jobs.cancel(job.id)
+    assert (await ended(jobs, job.id)).status == "canceled"
+
+
 async def test_a_worker_that_cannot_renew_its_heartbeat_stops_its_jobs_before_others_take_them(
     jobs: Jobs, database: Database, monkeypatch: pytest.MonkeyPatch
 ):
@@ -129,7 +166,7 @@ async def test_a_worker_that_cannot_renew_its_heartbeat_stops_its_jobs_before_ot
         finally:
             stopped.set()
 
-    for name, seconds in (("_BEAT", 0.05), ("_GUARD", 0.05), ("_FENCE", 0.3)):
+    for name, seconds in (("_BEAT", 0.05), ("_GUARD", 0.05), ("_FENCE", 600)):
         monkeypatch.setattr(worker_module, name, seconds)
     hangs = asyncio.Event()
 
@@ -140,6 +177,8 @@ async def test_a_worker_that_cannot_renew_its_heartbeat_stops_its_jobs_before_ot
     monkeypatch.setattr(Worker, "_beat", beat)
     task = asyncio.create_task(worker.run())
     job = await jobs.submit(JobRequest(action="slow"))
+    await has(jobs, job.id, "running")
+    monkeypatch.setattr(worker_module, "_FENCE", 0.3)
     async with asyncio.timeout(60):
         await stopped.wait()
     found = await has(jobs, job.id, "worker_shutdown")  # the database did answer in the end
