@@ -15,11 +15,16 @@ from dtr.jobs import Action, Crons, JobFailed, Run, Worker
 TABLES = (
     Statement(text("CREATE TABLE effects (job TEXT PRIMARY KEY)")),
     Statement(text("CREATE TABLE attempts (job TEXT, pid INTEGER, began FLOAT, ended FLOAT)")),
+    Statement(text("CREATE TABLE looks (pid INTEGER, began FLOAT, ended FLOAT)")),
 )
-"""What jobs leave behind: an effect each, however often they run, and attempts, in seconds since 1970."""
+"""
+What jobs leave behind: an effect each, however often they run, and attempts; and when a worker looked after those
+that are dead. In seconds since 1970.
+"""
 _BEGIN = Statement(text("INSERT INTO attempts VALUES (:job, :pid, :moment, NULL)"))
 _END = Statement(text("UPDATE attempts SET ended = :moment WHERE job = :job AND pid = :pid"))
 _EFFECT = Statement(text("INSERT INTO effects VALUES (:job) ON CONFLICT DO NOTHING"))
+_LOOK = Statement(text("INSERT INTO looks VALUES (:pid, :began, :ended)"))
 
 
 def actions(database: Database) -> dict[str, Action]:
@@ -54,7 +59,17 @@ def actions(database: Database) -> dict[str, Action]:
 
 async def main(url: str, worker: str) -> None:
     database = open_database(url)
-    await Worker(database, Crons(database), actions(database), worker=worker, node="here").run()
+    made = Worker(database, Crons(database), actions(database), worker=worker, node="here")
+    look_after, pid = made._look_after, os.getpid()
+
+    async def look() -> None:
+        began = time.time()
+        await look_after()
+        ended = time.time()
+        await database.unit(lambda tx: tx.execute(_LOOK, pid=pid, began=began, ended=ended))
+
+    made._look_after = look  # type: ignore[method-assign]
+    await made.run()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ PROMPT = {"grace": "1ms", "unsafe": "true"}
 @pytest.fixture(scope="module")
 def admin(api: Api) -> User:
     api.make_organization("acme")
+    api.stop_schedules()
     return api.admin
 
 
