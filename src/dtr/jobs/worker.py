@@ -59,7 +59,7 @@ _STOP_MS = 10_000
 _MOST_DEATHS = 5
 """A job during which so many workers died may be what kills them: it has failed."""
 _AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
-"""Until an action begins again that the database did not answer; where it is away as long, the worker stops all."""
+"""Until an action begins again that the database did not answer; where it is away as long, its worker stops."""
 
 # Why a job was told to end.
 _CANCELED = "somebody cancelled it"
