@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import select
 import signal
 import socket
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dtr.processes")
 _BACKLOG = 2048
+_MOST_DESCRIPTORS = 65_536
 _CRASHED_SOON_SECONDS = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _CRASHES = 5
@@ -55,6 +57,14 @@ class Address:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def allow_descriptors() -> None:
+    """Let this process, and those that it starts, have as many descriptors as it may allow itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bind(address: Address, count: int) -> list[socket.socket]:

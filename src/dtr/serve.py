@@ -56,6 +56,7 @@ class ServeError(Exception):
 def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     """Run until SIGTERM or SIGINT. Raises ServeError."""
     logs.configure(settings.log.level, settings.log.format)
+    processes.allow_descriptors()
     try:
         settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         lock = _claim(settings)

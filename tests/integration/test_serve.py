@@ -699,6 +699,24 @@ def test_workers_that_crash_again_and_again_end_the_server(make_server: MakeServ
 # --- several workers, several trees ---
 
 
+def test_who_only_connects_takes_no_files_from_the_others(make_server: MakeServer) -> None:
+    server = make_server({"http_serves": "true"}, start=False)
+    server.start(prefix=("prlimit", "--nofile=100:300"))
+    idle = [
+        socket.create_connection(("127.0.0.1", port))
+        for _ in range(300)
+        for port in (server.port, server.http_port)
+    ]
+    server.clients += idle
+    server.cli("repository", "create", "admin/app")
+    client = Client(server)
+    digest = client.push_blob("admin/app", BIG)
+    assert client.get_blob("admin/app", digest).expect(200).body == BIG
+    assert len(list(Path(f"/proc/{server.worker_pids[0]}/fd").iterdir())) < 200
+    assert "too many connections" in server.log
+    assert "Too many open files" not in server.log
+
+
 def test_workers_share_the_connections(make_server: MakeServer) -> None:
     server = make_server(workers=2)
     peers = [Peer(server.port, server.tls) for _ in range(40)]

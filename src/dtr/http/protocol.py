@@ -69,6 +69,7 @@ _LINGER_BYTES = 16 * 1024 * 1024
 _SMALL = 64 * 1024
 _MANY_PIPELINED = 64
 _CLOCK_TICK = 0.001
+_COMPLAINT_SECONDS = 60.0
 _NEVER = float("inf")
 _IDLE, _HEAD, _BODY = "between messages", "in a head", "in a body"
 _SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"host"})
@@ -523,11 +524,31 @@ class Shared:
 
     app: ASGIApp
     limits: Limits
-    connections: set[_Protocol] = field(default_factory=set)
+    most: int = 10_000
+    """Connections at a time; for one more, one ends that says nothing."""
+    connections: dict[_Protocol, None] = field(default_factory=dict)
+    """In the order in which they came."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Those in which requests are answered at this moment."""
     date: bytes = b""
     """A line of every answer's head."""
+    complained_at: float = -_NEVER
+
+    def admit(self, connection: _Protocol) -> None:
+        """
+        One more. If they are too many, the oldest one that has no request ends; if there is none, the new one.
+
+        Without descriptors there would be no files and no database: who only opens connections must not take all.
+        """
+        self.connections[connection] = None
+        if len(self.connections) <= self.most:
+            return
+        ending = next(one for one in self.connections if one is connection or one.is_quiet())
+        del self.connections[ending]
+        ending.reset()
+        if (moment := connection.loop.time()) > self.complained_at + _COMPLAINT_SECONDS:
+            self.complained_at = moment
+            _log.warning("too many connections", extra={"connections": self.most})
 
 
 class _Protocol(asyncio.Protocol):
@@ -596,7 +617,7 @@ class _Protocol(asyncio.Protocol):
         self.flow = _Flow(self, self.transport, transport, self._limits)
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
-        self.shared.connections.add(self)
+        self.shared.admit(self)
         self._set_deadline(self._limits.head_seconds if self._tls is None else self._limits.handshake_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why, nobody has to know
@@ -604,7 +625,7 @@ class _Protocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.shared.connections.discard(self)
+        self.shared.connections.pop(self, None)
         self._disconnect()
         self.flow.resume_writing()
         self._doorbell.ring()  # the task ends
@@ -1142,6 +1163,10 @@ class _Protocol(asyncio.Protocol):
     def _is_ending(self) -> bool:
         """The extension `IS_ENDING`."""
         return self._ends
+
+    def is_quiet(self) -> bool:
+        """Whether no request runs, or waits to."""
+        return self._running is None and not self._waiting
 
     def shutdown(self) -> None:
         """The server ends: close when the answers are written."""

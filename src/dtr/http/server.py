@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ _CUT_SECONDS = 5.0
 """So long what was cut may take to notice."""
 _LOOK_SECONDS = 0.1
 _BACKLOG = 2048
+_MOST_CONNECTIONS = 10_000
+"""Each takes some 40 KiB with TLS."""
+_DESCRIPTORS_OF_OURS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,14 @@ class Listener:
 
     socket: socket.socket
     tls: ssl.SSLContext | None = None
+
+
+def _room() -> int:
+    """For how many connections there are descriptors: each may need a second one of its socket, and a file."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(min(_MOST_CONNECTIONS, (descriptors - _DESCRIPTORS_OF_OURS) // 3), 1)
 
 
 class Server:
@@ -46,11 +58,16 @@ class Server:
         *,
         drain_seconds: float = 30,
         limits: Limits | None = None,
+        most_connections: int | None = None,
     ) -> None:
-        """`drain_seconds` is the time that running requests get when the server is told to end."""
+        """
+        `drain_seconds` is the time that running requests get when the server is told to end.
+
+        `most_connections` None: as many as there are descriptors for.
+        """
         self._listeners = listeners
         self._drain_seconds = drain_seconds
-        self._state = Shared(app, limits or Limits())
+        self._state = Shared(app, limits or Limits(), _room() if most_connections is None else most_connections)
 
     async def run(self, stop: asyncio.Event, started: Any = None) -> None:
         """

@@ -394,6 +394,38 @@ def test_many_slow_transfers_do_not_hold_up_a_fast_one(make_site: MakeSite, conn
 # --- clocks ---
 
 
+def test_of_too_many_connections_the_oldest_without_a_request_ends(
+    site: Site, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.server._state.most = 10
+    at_work = connect(site).send(request("PUT", "/file", BIG)[:-1])
+    wait_until(lambda: site.tasks)
+    peers = [connect(site) for _ in range(5)]
+    for peer in peers:
+        assert peer.ask(request("GET", "/")).body == b"hello"
+    begun = connect(site).send(b"GET / HTTP/1.1\r\n")
+    wait_until(lambda: site.tasks == 1)
+    fresh = [connect(site) for _ in range(9)]
+    assert [peer.ask(request("GET", "/")).status for peer in fresh] == 9 * [200]
+    for peer in (*peers, begun):
+        assert peer.is_ended()
+    assert at_work.send(BIG[-1:]).answer(to="PUT").json["size"] == len(BIG)
+    assert site.connections == 10
+    assert [one.getMessage() for one in caplog.records].count("too many connections") == 1
+
+
+def test_if_every_connection_is_at_work_no_further_one_is_taken(site: Site, connect: Connect) -> None:
+    site.server._state.most = 3
+    at_work = [connect(site).send(request("PUT", "/file", BIG)[:-1]) for _ in range(3)]
+    wait_until(lambda: site.tasks == 3)
+    with pytest.raises(ConnectionResetError), socket.create_connection(("127.0.0.1", site.plain_port)) as further:
+        further.recv(1)
+    for peer in at_work:
+        assert peer.send(BIG[-1:]).answer(to="PUT").status == 201
+    wait_until(lambda: site.tasks == 0)
+    assert connect(site).ask(request("GET", "/")).status == 200
+
+
 def test_a_connection_that_says_nothing_is_closed(make_site: MakeSite, connect: Connect) -> None:
     site = make_site(Limits(head_seconds=0.3, handshake_seconds=60, keep_alive_seconds=60))
     assert connect(site).is_ended()
