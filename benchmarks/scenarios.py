@@ -208,6 +208,8 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
         less("memory after the start, largest process", "MiB", _memory_after_start, 60),
         less("memory at rest, largest process", "MiB", partial(_memory_at_rest, whole=False), 60),
         less("memory at rest, all processes", "MiB", partial(_memory_at_rest, whole=True)),
+        less("memory after API and pages, largest process", "MiB", partial(_memory_of_pages, whole=False)),
+        less("memory after API and pages, all processes", "MiB", partial(_memory_of_pages, whole=True)),
         Scenario("manifest GET, 1 connection", "req/s", "us", rate(manifest, 1, accept), 4),
         Scenario("manifest GET, 16 connections", "req/s", "us", rate(manifest, 16, accept), 10),
         Scenario("manifest GET, 64 connections", "req/s", "us", rate(manifest, 64, accept), 10),
@@ -288,6 +290,14 @@ def _memory_after_start(server: Server) -> Measured:
 def _memory_at_rest(server: Server, *, whole: bool) -> Measured:
     server.stop()
     server.start()
+    server.rest()
+    return Measured(server.whole_memory() if whole else server.memory()[0])
+
+
+def _memory_of_pages(server: Server, *, whole: bool) -> Measured:
+    server.stop()
+    server.start()
+    server.browse()
     server.rest()
     return Measured(server.whole_memory() if whole else server.memory()[0])
 

@@ -28,6 +28,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+)", re.MULTILINE)
 _SHARE = re.compile(r"^Pss_Anon:\s+(\d+)", re.MULTILINE)
 _READY_SECONDS = 30
+_CONNECTIONS = 64
+"""Of four processes that share an address, one is left out by all of them once in 10 million times."""
 _LATE_SECONDS = 5
 """Before that, a server may not have begun what it does after its first answers."""
 
@@ -120,6 +122,9 @@ class Server:
             quiet = quiet + 1 if now - before < 0.02 else 0
             before = now
 
+    def browse(self) -> None:
+        """Ask each of its processes for what is for people and their programs, if it has that."""
+
     def _tree(self) -> list[int]:
         found = [process.pid for process in self.processes]
         for parent in found:
@@ -196,6 +201,13 @@ class Dtr(Server):
                 self._token = json.load(answer)["token"]
             self._token_until = time.time() + 150
         return {"Authorization": f"Bearer {self._token}"}
+
+    def browse(self) -> None:
+        """See `Server`: the API, and a page. Nobody logs in: a password's hash would be in memory, too."""
+        for path in ("/api/v0/repositories", "/login"):
+            for _ in range(_CONNECTIONS):
+                with urllib.request.urlopen(self.url + path) as answer:
+                    answer.read()
 
     @property
     def basic(self) -> str:
