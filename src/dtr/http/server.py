@@ -58,16 +58,11 @@ class Server:
         *,
         drain_seconds: float = 30,
         limits: Limits | None = None,
-        most_connections: int | None = None,
     ) -> None:
-        """
-        `drain_seconds` is the time that running requests get when the server is told to end.
-
-        `most_connections` None: as many as there are descriptors for.
-        """
+        """`drain_seconds` is the time that running requests get when the server is told to end."""
         self._listeners = listeners
         self._drain_seconds = drain_seconds
-        self._state = Shared(app, limits or Limits(), _room() if most_connections is None else most_connections)
+        self._state = Shared(app, limits or Limits(), _room())
 
     async def run(self, stop: asyncio.Event, started: Any = None) -> None:
         """

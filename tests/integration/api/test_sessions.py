@@ -187,6 +187,29 @@ def test_a_header_goes_before_the_cookie_and_needs_no_csrf_token(world: Api, bro
     browser.send("PATCH", f"{ACCOUNTS}/bob", {"fullName": "B"}, Authorization=bob).expect(200)
 
 
+def test_a_foreign_form_gets_nothing_done_with_the_name_and_password_that_a_browser_remembers(
+    world: Api, browser: Browser
+):
+    """It sends them to where they were asked for, whoever made it send a request (RFC 7617, section 2.2)."""
+    cancel = "/api/v0/jobs/00000000-0000-4000-8000-000000000000/cancel"  # a form can send that: it has no body
+    basic, here = world.as_("admin").client.basic(), world.server.address
+    for headers in (
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site", "Content_Type": "application/x-www-form-urlencoded"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ):
+        answer = browser.send("POST", cancel, Authorization=basic, **headers)
+        assert answer.expect(403).codes == ["CSRF_TOKEN_INVALID"], headers
+        browser.send("GET", ME, Authorization=basic, **headers).expect(200)
+    for headers in (
+        {},
+        {"Sec_Fetch_Site": "none"},
+        {"Sec_Fetch_Site": "same-origin", "Origin": f"https://{here}"},
+    ):
+        browser.send("POST", cancel, Authorization=basic, **headers).expect(404)
+
+
 def test_a_page_is_not_answered_with_a_challenge_that_makes_the_browser_ask(browser: Browser):
     script = browser.send("GET", ME, Sec_Fetch_Mode="cors").expect(401)
     assert script.headers["www-authenticate"] == 'SessionToken realm="dtr"'

@@ -7,7 +7,8 @@ none.
 
 A browser sends the cookie with whatever page made it send a request. So a request that comes with the cookie, and
 changes something, has to repeat a token that only pages of ours can read, and must not say that it comes from
-elsewhere. An `Authorization` header cannot be sent by foreign pages, and needs none of that.
+elsewhere. Foreign pages cannot write an `Authorization` header, so it needs no token; but a browser that was given name
+and password once sends them by itself, with the forms of foreign pages, too: so those must not come from elsewhere.
 """
 
 from __future__ import annotations
@@ -170,6 +171,8 @@ async def identify(request: Request) -> Caller:
     header, cookie = request.headers.get("authorization"), request.cookies.get(session_cookie(request))
     login = None
     if header is not None:
+        if request.method not in _SAFE and header[:6].lower() == "basic ":
+            refuse_foreign(request)
         login = await _authenticate(accounts, header, address)
     elif cookie is not None and is_session_secret(cookie):  # others on this host may have one of this name, too
         login = await accounts.sessions.find(cookie)
