@@ -7,8 +7,9 @@ none.
 
 A browser sends the cookie with whatever page made it send a request. So a request that comes with the cookie, and
 changes something, has to repeat a token that only pages of ours can read, and must not say that it comes from
-elsewhere. Foreign pages cannot write an `Authorization` header, so it needs no token; but a browser that was given name
-and password once sends them by itself, with the forms of foreign pages, too: so those must not come from elsewhere.
+elsewhere. Foreign pages cannot write an `Authorization` header, so it needs no token; but a browser that was given
+name and password once sends them by itself, with the forms of foreign pages, too: so those must not come from
+elsewhere.
 """
 
 from __future__ import annotations
