@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -231,6 +232,14 @@ class Peer:
         """FIN, without a word of TLS before."""
         self.socket.shutdown(socket.SHUT_WR)
         return self
+
+    def end(self) -> Self:
+        """Say that nothing more comes, in TLS, too, and stay for the answers."""
+        if self._tls is not None:
+            with contextlib.suppress(ssl.SSLWantReadError):  # it does not wait for the server's goodbye
+                self._tls.unwrap()
+            self.socket.sendall(self._outgoing.read())
+        return self.finish_writing()
 
     def reset(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -373,6 +373,8 @@ class _Exchange:
             await self._flow.drain()
         if self.disconnected:
             return
+        if self._protocol.is_half_closed:
+            self._protocol.doubt()
         kind = "http.response.body" if self.is_started else "http.response.start"
         if self.is_complete or message["type"] != kind:
             raise RuntimeError(f"{message['type']} is sent where it does not belong")
@@ -571,6 +573,7 @@ class _Protocol(asyncio.Protocol):
         self.flow: _Flow = None  # type: ignore[assignment]  # until the connection is made
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
         self._is_lost = False
+        self.is_half_closed = False  # the peer sends no more, and may wait for answers
         self._is_fresh = True  # nothing arrived yet
         self._is_misdirected = False
         self._ends = False
@@ -636,11 +639,36 @@ class _Protocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.flow.resume_writing()
 
+    def eof_received(self) -> bool:
+        # With TLS it said so before (`decrypt`), or somebody cut the connection.
+        return (self._tls is None or self.is_half_closed) and self._end_requests()
+
+    def _end_requests(self) -> bool:
+        """
+        The peer sends no more; whether the connection stays, for answers to what it sent whole.
+
+        It may end its side and wait for them (RFC 9112, section 9.6). One that is gone looks the same until
+        something is sent to it.
+        """
+        newest = self._newest
+        if newest is None or newest.is_complete or self._phase is not _IDLE or self.transport.is_closing():
+            return False
+        self.is_half_closed = True
+        newest.keep_alive = False
+        self.doubt()
+        return True
+
+    def doubt(self) -> None:
+        """The peer may be gone: if nothing is sent to it for a while, nobody waits any more."""
+        self._set_deadline(self._limits.stall_seconds)
+
     def data_received(self, data: bytes) -> None:
         if self._lingers is not None:
             self._lingers -= len(data)
             if self._lingers < 0:
                 self._raw.abort()
+            return
+        if self.is_half_closed:  # behind the goodbye of TLS comes nothing
             return
         if self._is_fresh:
             self._is_fresh = False
@@ -697,13 +725,15 @@ class _Protocol(asyncio.Protocol):
             try:
                 data = self._tls.read()
             except ssl.SSLError:
-                data = b""
+                transport.close()
+                return
             if data is None:
                 self._raw.write(self._tls.pending())  # TLS has words of its own: a warning, a new key
                 self._raw.resume_reading()
                 return
             if not data:
-                transport.close()
+                if not self._end_requests():
+                    transport.close()
                 return
             self._received(data)
 
@@ -1238,7 +1268,9 @@ class _Protocol(asyncio.Protocol):
         self._timer = None
         left = self._deadline - self.loop.time()
         if left <= _CLOCK_TICK:
-            if self._phase is _IDLE and not self.transport.is_closing():
+            if self.is_half_closed and self._step is not None:  # that has a limit of its own
+                self.doubt()
+            elif self._phase is _IDLE and not self.is_half_closed and not self.transport.is_closing():
                 self.transport.close()
             else:
                 self.reset()
