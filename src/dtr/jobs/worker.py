@@ -22,7 +22,7 @@ import json
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from sqlalchemy import BigInteger, Text, bindparam, case, exists, func, not_, or_, select, update
@@ -58,6 +58,10 @@ _STOP_MS = 10_000
 """From asking a job to end to leaving it alone, when it does not say."""
 _MOST_DEATHS = 5
 """A job during which so many workers died may be what kills them: it has failed."""
+_SUSPICIOUS_DEATHS = 2
+"""Of jobs with so many a worker begins one at a time: those that run beside what kills it shall not fail."""
+_PROBATION_SECONDS = 60.0
+"""Such a job that has run for so long keeps no other one waiting."""
 _AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
 """Until an action begins again that the database did not answer; where it is away as long, its worker stops."""
 
@@ -164,9 +168,14 @@ _CLAIMABLE_JOBS = Statement(
         jobs.c.deadline,
         jobs.c.stop_timeout,
         jobs.c.worker,
+        jobs.c.deaths,
     )
     .outerjoin(action_configs, action_configs.c.action == jobs.c.action)
-    .where(_is_claimable, not_(in_list(jobs.c.capacity, "too_large")))
+    .where(
+        _is_claimable,
+        not_(in_list(jobs.c.capacity, "too_large")),
+        jobs.c.deaths <= bindparam("most_deaths", type_=BigInteger),
+    )
     .order_by(jobs.c.scheduled_at, jobs.c.id)
     .limit(bindparam("limit", type_=BigInteger))
     .with_for_update(skip_locked=True, of=jobs)
@@ -300,6 +309,8 @@ class _Task:
     task: asyncio.Task[None]
     capacity: dict[str, int]
     stop_timeout: int
+    is_suspect: bool
+    """Workers died while they ran it."""
     next_line: int | None
     """The number of the next line of its log; None: not known yet."""
     reason: str = ""
@@ -308,6 +319,7 @@ class _Task:
     failure: JobFailed | None = None
     """What its action said when it failed, and did say something."""
     stopping: asyncio.Task[None] | None = None
+    started: float = field(default_factory=time.monotonic)
 
     def cancel(self) -> None:
         """Cancel what it does, unless that has ended meanwhile: how is being written down."""
@@ -558,14 +570,20 @@ class Worker:
         too_large: list[str] = []
         room = self._room()
         limit = free  # whatever is looked at is locked, and nobody else can claim it meanwhile
+        most_deaths = _SUSPICIOUS_DEATHS - 1 if self._is_on_probation else _MOST_DEATHS
         while len(chosen) < free:
             actions = _with_room(self._actions, room)
-            found = await tx.fetch_all(_CLAIMABLE_JOBS, actions=actions, too_large=too_large, limit=limit)
+            found = await tx.fetch_all(
+                _CLAIMABLE_JOBS, actions=actions, too_large=too_large, most_deaths=most_deaths, limit=limit
+            )
             # One that still runs here was taken from this worker, and has to stop first.
             known = {*self._running, *(one[0] for one in chosen)}
-            refused = set()
+            refused, waits = set(), False
             for one in found:
                 if one[0] in known:
+                    continue
+                if one[8] > most_deaths:
+                    waits = True
                     continue
                 if room.get(one[1], 1) == 0:
                     continue  # the next look leaves its action out
@@ -577,12 +595,21 @@ class Worker:
                     left[name] = left.get(name, 0) - number
                 if one[1] in room:
                     room[one[1]] -= 1
+                if one[8] >= _SUSPICIOUS_DEATHS:
+                    most_deaths = _SUSPICIOUS_DEATHS - 1
                 chosen.append(one)
-            if len(found) < limit or not (refused or len(_with_room(actions, room)) < len(actions)):
+            left_out = refused or waits or len(_with_room(actions, room)) < len(actions)
+            if len(found) < limit or not left_out:
                 break
             too_large = sorted({*too_large, *refused})
             limit = _PAGE
         return chosen
+
+    @property
+    def _is_on_probation(self) -> bool:
+        """Whether what runs here may kill this worker soon."""
+        since = time.monotonic() - _PROBATION_SECONDS
+        return any(one.is_suspect and one.started > since for one in self._running.values())
 
     def _free_capacity(self, capacity: dict[str, int]) -> dict[str, int]:
         left = dict(capacity)
@@ -602,13 +629,16 @@ class Worker:
     # --- running ---
 
     def _start(self, row: Row) -> None:
-        job, action, capacity, parameters, configured, deadline, stop_timeout, before = row
+        job, action, capacity, parameters, configured, deadline, stop_timeout, before, deaths = row
         run = Run(job, action, json.loads(configured) | json.loads(parameters), deadline)
         if before:
             run.log(f"goes on after worker {before}", "warning")
         task = asyncio.create_task(self._perform(run, deadline), name=f"job {action} {job}")
         next_line = None if before else 0
-        self._running[job] = _Task(run, task, json.loads(capacity), stop_timeout or _STOP_MS, next_line)
+        is_suspect = deaths >= _SUSPICIOUS_DEATHS
+        self._running[job] = _Task(
+            run, task, json.loads(capacity), stop_timeout or _STOP_MS, is_suspect, next_line
+        )
 
     async def _perform(self, run: Run, deadline: int) -> None:
         one = self._running[run.job]

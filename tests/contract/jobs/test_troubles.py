@@ -223,6 +223,28 @@ async def test_what_kills_its_workers_has_failed_in_the_end(jobs: Jobs, database
     assert (retry.retry_from, retry.status) == (job.id, "waiting")
 
 
+async def test_jobs_that_ran_beside_the_one_that_kills_its_workers_do_not_fail_with_it(
+    jobs: Jobs, database: Database, monkeypatch: pytest.MonkeyPatch
+):
+    worker = Worker(database, Crons(database), {"waits": waits}, worker="0" * 12, node="here", concurrency=3)
+    await worker._register()
+    together = [(await jobs.submit(JobRequest(action="waits", scheduled_at=one))).id for one in range(1, 5)]
+    for _ in range(2):
+        for job in together:
+            await change(database, "orphan", job)
+        await worker._take_over()
+    fresh = (await jobs.submit(JobRequest(action="waits"))).id
+    # One of those at a time, which does not keep others waiting, though they come first.
+    assert await worker._claim() == 2
+    assert worker._running.keys() == {together[0], fresh}
+    assert await worker._claim() == 0
+    # Whoever runs for long is not what kills at once.
+    monkeypatch.setattr(worker_module, "_PROBATION_SECONDS", 0)
+    assert await worker._claim() == 1
+    assert worker._running.keys() == {*together[:2], fresh}
+    await worker._shut_down()
+
+
 async def test_the_log_of_a_job_goes_on_where_its_first_worker_left_it(
     jobs: Jobs, database: Database, start: Callable[..., Any]
 ):
