@@ -131,10 +131,11 @@ def test_what_changes_something_is_for_administrators(
     ],
 )
 def test_no_form_of_another_is_taken(site: Site, looker: Visitor, ada: Visitor, path: str):
-    before = site.api.rows("SELECT count(*) FROM jobs")
+    asked_for = "SELECT count(*) FROM jobs WHERE cause <> 'schedule'"
+    before = site.api.rows(asked_for)
     for visitor in (looker, ada):
         assert visitor.post(path, {"mode": "off", "repeat": "never"}).status == 403
-    assert site.api.rows("SELECT count(*) FROM jobs") == before
+    assert site.api.rows(asked_for) == before
 
 
 @pytest.mark.parametrize("path", [*SEEN, *CHANGED])
