@@ -137,12 +137,14 @@ class says(ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own fun
 @compiles(says, "postgresql")
 def _says_postgresql(element: says, compiler: SQLCompiler, **options: Any) -> str:
     pattern = compiler.process(bindparam("pattern", type_=Text), **options)
-    again = compiler.process(bindparam("pattern", type_=Text), **options)
-    # Put together before: the planner must not look into the text of each repository that is asked about.
-    return (
-        f"{compiler.process(element.number, **options)} = ANY(ARRAY(SELECT repositories.id FROM repositories"  # noqa: S608
-        f" WHERE deleted_at IS NULL AND (path LIKE {pattern} OR folded LIKE {again})))"
+    # Put together before: the planner must not look into the text of each repository that is asked about. Each
+    # index has those of one visibility.
+    found = " || ".join(
+        "ARRAY(SELECT repositories.id FROM repositories WHERE deleted_at IS NULL"  # noqa: S608 - compiled parts
+        f" AND visibility = '{one}' AND (path LIKE {pattern} OR folded LIKE {pattern}))"
+        for one in ("public", "private")
     )
+    return f"{compiler.process(element.number, **options)} = ANY({found})"
 
 
 @compiles(says, "sqlite")

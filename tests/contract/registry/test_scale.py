@@ -13,11 +13,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import select
 from tests.support.plans import Cost, Seeded, make_tables
 
 from dtr.accounts import standings
-from dtr.db import Statement
-from dtr.registry import _tags, manifests, repositories
+from dtr.db import Statement, schema
+from dtr.db.texts import says, text_parameters
+from dtr.registry import _tags, images, manifests, repositories
 
 TAGS, REPOSITORIES, REFERRERS, RARE, OTHERS = 1_000_000, 100_000, 10_000, 20, 100_000
 PAGE = 100
@@ -200,3 +202,27 @@ async def test_what_somebody_may_do_costs_the_same_in_a_large_namespace(seeded: 
         assert cost.rows == 1
         assert "uq_repositories_path" in cost.plan
         assert cost.work < (20 if cost.plan.startswith("{") else 300), cost
+
+
+@pytest.mark.parametrize("statement", [images._NAMED_TAGS, _tags._LOCK_FREE_TAGS])
+async def test_some_tags_of_a_million_are_found_one_by_one(seeded: Seeded, statement: Statement):
+    names = [f"v{number:07}" for number in range(1, TAGS, TAGS // 50)]
+    for cost in await seeded.cost(statement, repository=500, names=[*names, "no-such"]):
+        assert cost.rows == 50
+        assert cost.work < (51 * 8 if cost.plan.startswith("{") else 51 * 60), cost
+
+
+async def test_some_manifests_of_many_are_found_one_by_one(seeded: Seeded):
+    digests = [f"sha256:1{number:063}" for number in range(1, REFERRERS, REFERRERS // 50)]
+    for cost in await seeded.cost(images._FIND_MANIFESTS, repository=500, digests=digests, largest=1):
+        assert cost.rows == 50
+        assert cost.work < (50 * 12 if cost.plan.startswith("{") else 50 * 100), cost
+
+
+async def test_a_rare_part_of_a_word_is_found_without_a_walk_over_all_repositories(seeded: Seeded):
+    """PostgreSQL as it plans for this word; for any it thinks of one that a hundredth has."""
+    statement = Statement(select(schema.repositories.c.id).where(says(schema.repositories.c.id)))
+    cost = (await seeded.cost(statement, **text_parameters("r0050000")))[0]
+    assert cost.rows == 1
+    assert "Seq Scan" not in cost.plan, cost.plan
+    assert cost.work < (600 if cost.plan.startswith("{") else 10_000), cost
