@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,6 +59,21 @@ def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
         given["Content-Length"] = str(len(body))
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+@dataclass
+class Opened:
+    """The file of a body, which is open already."""
+
+    descriptor: int
+    sizes: list[int] = field(default_factory=list)
+    """What arrived, as it was told."""
+
+    def open(self) -> int:
+        return self.descriptor
+
+    def arrived(self, size: int) -> None:
+        self.sizes.append(size)
 
 
 @dataclass(frozen=True)
@@ -365,7 +380,9 @@ class Site:
         digest = hashlib.sha256()
         descriptor = os.open(self.directory, os.O_RDWR | os.O_TMPFILE)
         try:
-            size = await receive_to_file(scope, receive, descriptor, hasher=digest, limit=limit)
+            file = Opened(descriptor)
+            size = await receive_to_file(scope, receive, file, hasher=digest, limit=limit)
+            assert file.sizes == [size]
             assert os.fstat(descriptor).st_size == size
             stored = os.pread(descriptor, size, 0) if size <= 1 << 26 else b""
             if stored:

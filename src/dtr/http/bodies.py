@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from dtr.http.types import Header, Message, Receive, Scope, Send
+
+T = TypeVar("T")
 
 RECEIVE_FILE = "dtr.receive_file"
 SEND_FILE = "dtr.send_file"
@@ -81,11 +83,25 @@ class Hasher(Protocol):
         """The next bytes."""
 
 
-class ReceiveFile(Protocol):
-    """The extension `RECEIVE_FILE`: the request's body to a file, at its position; how many bytes."""
+class File(Protocol):
+    """A file that a body is written to. Threads call it."""
 
-    async def __call__(self, descriptor: int, *, hasher: Hasher, limit: int | None) -> int:
-        """Raises `BodyError`; file and hasher then agree on the bytes that were written."""
+    def open(self) -> int:
+        """Its descriptor, at the position where the body belongs. Raises what keeps it from being written."""
+
+    def arrived(self, size: int) -> None:
+        """The last of `size` bytes was written."""
+
+
+class ReceiveFile(Protocol):
+    """The extension `RECEIVE_FILE`: the request's body to a file; how many bytes."""
+
+    async def __call__(self, file: File, *, hasher: Hasher, limit: int | None) -> int:
+        """
+        Raises `BodyError`; file and hasher then agree on the bytes that were written.
+
+        The file is opened before anything is taken. Raises what that raised: then it may be called again.
+        """
 
 
 class SendFile(Protocol):
@@ -194,26 +210,28 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 async def receive_to_file(
-    scope: Scope, receive: Receive, descriptor: int, *, hasher: Hasher, limit: int | None = None
+    scope: Scope, receive: Receive, file: File, *, hasher: Hasher, limit: int | None = None
 ) -> int:
     """
-    Write the body at the descriptor's position, at most `limit` bytes; how many.
+    Write the body to a file, at most `limit` bytes; how many.
 
-    Raises `BodyError`; file and hasher then agree on the bytes that were written.
+    Raises `BodyError`; file and hasher then agree on the bytes that were written. Raises what opening the file
+    raised: then it may be called again.
     """
     extension: ReceiveFile | None = (scope.get("extensions") or {}).get(RECEIVE_FILE)
     if extension is not None:
-        return await _received_by(extension, scope, descriptor, hasher, limit)
+        return await _received_by(extension, scope, file, hasher, limit)
+    descriptor = await _in_thread(file.open)
     written = 0
     waiting: list[bytes] = []
     size = 0
 
-    async def flush() -> None:
+    async def flush(*, is_last: bool = False) -> None:
         nonlocal written, size
         data = b"".join(waiting)
         waiting.clear()
         size = 0
-        written += await asyncio.to_thread(_write, descriptor, data, hasher, written)
+        written += await _in_thread(_write, descriptor, data, hasher, written, file if is_last else None)
 
     try:
         async for piece in stream_body(receive, limit):
@@ -226,17 +244,14 @@ async def receive_to_file(
             await flush()
         error.written = written
         raise
-    if waiting:
-        await flush()
+    await flush(is_last=True)
     return written
 
 
-async def _received_by(
-    extension: ReceiveFile, scope: Scope, descriptor: int, hasher: Hasher, limit: int | None
-) -> int:
+async def _received_by(extension: ReceiveFile, scope: Scope, file: File, hasher: Hasher, limit: int | None) -> int:
     written = 0
     try:
-        written = await extension(descriptor, hasher=hasher, limit=limit)
+        written = await extension(file, hasher=hasher, limit=limit)
     except BodyError as error:
         written = error.written
         raise
@@ -265,7 +280,18 @@ async def send_from_file(scope: Scope, send: Send, descriptor: int, offset: int,
         await send({"type": "http.response.body", "body": piece, "more_body": count > 0})
 
 
-def _write(descriptor: int, data: bytes, hasher: Hasher, before: int) -> int:
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call it in a thread. A cancellation waits for that: the caller may close then what the thread uses."""
+    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        running.exception()
+        raise
+
+
+def _write(descriptor: int, data: bytes, hasher: Hasher, before: int, arrived: File | None) -> int:
     done = 0
     with memoryview(data) as view:
         while done < len(view):
@@ -275,4 +301,6 @@ def _write(descriptor: int, data: bytes, hasher: Hasher, before: int) -> int:
                 raise BodyWriteFailed(before + done, error) from error
             hasher.update(view[done : done + count])
             done += count
+    if arrived is not None:
+        arrived.arrived(before + done)
     return done

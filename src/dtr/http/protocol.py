@@ -34,7 +34,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import httptools
@@ -48,6 +48,7 @@ from dtr.http.bodies import (
     SEND_FILE,
     BodyCut,
     BodyTooLarge,
+    File,
     Hasher,
 )
 from dtr.http.steps import TLS, Chunked, Length, ReceiveStep, SendStep, Step, Stopped, Wire, threads
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from dtr.http.types import ASGIApp, Header, Message
+
+T = TypeVar("T")
 
 _log = logging.getLogger("dtr.http")
 
@@ -1063,23 +1066,25 @@ class _Protocol(asyncio.Protocol):
 
     # --- bytes to and from files ---
 
-    async def _receive_file(
-        self, exchange: _Exchange, descriptor: int, *, hasher: Hasher, limit: int | None
-    ) -> int:
+    async def _receive_file(self, exchange: _Exchange, file: File, *, hasher: Hasher, limit: int | None) -> int:
         held = self._held
         if held is None or held.is_taken or exchange is not self._newest:
             raise RuntimeError("the body was taken before")
         if limit is not None and held.length is not None and held.length > limit:
             raise BodyTooLarge(0, f"more than {limit} bytes")
         held.is_taken = True
-        if exchange.expects:
-            exchange.go_ahead()
-        step = ReceiveStep(held.framing, descriptor, hasher, limit)
+        step = ReceiveStep(held.framing, file, hasher, limit, held.data)
+        held.data = b""
         try:
-            if not await self._take(step, held):
-                await self._move(step)
+            if exchange.expects:  # it need not send what would be refused
+                await self._in_thread(step, step.open)
+                exchange.go_ahead()
+            await self._move(step)
         except Stopped:
             raise BodyCut(step.written, "the connection was closed") from None
+        finally:
+            if not step.has_begun:
+                held.data, held.is_taken = step.arrived, False
         # Not reached after an error: where the next request would begin, nobody knows.
         self._held = None
         self._phase = _IDLE
@@ -1088,15 +1093,6 @@ class _Protocol(asyncio.Protocol):
         exchange.more_body = False
         exchange.keep_alive = held.keep_alive
         return step.written
-
-    async def _take(self, step: ReceiveStep, held: _Held) -> bool:
-        """What arrived with the head; whether that is all."""
-        data, held.data = held.data, b""
-        if not data:
-            return False
-        if len(data) <= _SMALL and held.length is None and data.endswith(b"\r\n\r\n"):
-            return step.take(data, len(data))  # small and there: no thread
-        return bool(await self._in_thread(step, lambda: step.take(data, len(data))))
 
     async def _send_file(self, exchange: _Exchange, descriptor: int, offset: int, count: int) -> int:
         step = SendStep(descriptor, offset, count)
@@ -1155,7 +1151,7 @@ class _Protocol(asyncio.Protocol):
         """How long to wait for a peer that moved so much in so many seconds."""
         return min(self._limits.stall_seconds, self._limits.allowance(moved) - seconds)
 
-    async def _in_thread(self, step: Step, work: Callable[[], bool | None]) -> bool | None:
+    async def _in_thread(self, step: Step, work: Callable[[], T]) -> T:
         running = self.loop.run_in_executor(threads(), work)
         try:
             return await asyncio.shield(running)

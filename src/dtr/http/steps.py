@@ -22,7 +22,7 @@ from dtr.http.bodies import BodyCut, BodyMalformed, BodyTooLarge, BodyWriteFaile
 if TYPE_CHECKING:
     import socket
 
-    from dtr.http.bodies import Hasher
+    from dtr.http.bodies import File, Hasher
 
 _THREADS = 16
 _BUFFER = 1024 * 1024
@@ -40,6 +40,8 @@ _PATIENCE_SECONDS = 0.05
 """So long in all a step waits for its peer: with this for each byte, a few slow peers would hold all threads."""
 _GATHER_SECONDS = 0.002
 """After a pause of the sender: a little more arrives, and is worth one read instead of many."""
+_GATHERED_FROM = 4 * 1024 * 1024
+"""But not in the beginning of a body: a small one would take twice its time for a read or two."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
@@ -232,17 +234,39 @@ class Step:
 
 
 class ReceiveStep(Step):
-    """The body of a request, to a file."""
+    """The body of a request, to a file. It begins with `arrived`, the bytes that came with the head."""
 
-    def __init__(self, framing: Length | Chunked, descriptor: int, hasher: Hasher, limit: int | None) -> None:
+    def __init__(
+        self, framing: Length | Chunked, file: File, hasher: Hasher, limit: int | None, arrived: bytes
+    ) -> None:
         super().__init__()
         self._framing = framing
-        self._descriptor = descriptor
+        self._file = file
+        self._descriptor: int | None = None
         self._hasher = hasher
         self._limit = limit
+        self.arrived = arrived
         self.written = 0
         self.behind = b""
         """What arrived behind the body."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the file is open; before, nothing is taken."""
+        return self._descriptor is not None
+
+    def open(self) -> None:
+        """Open the file. Raises what that raises."""
+        self._descriptor = self._file.open()
+
+    def run(self, wire: Wire) -> bool | None:
+        """See `Step`. Raises BodyError."""
+        if not self.has_begun:
+            self.open()
+        arrived, self.arrived = self.arrived, b""
+        if arrived and self.take(arrived, len(arrived)):
+            return True
+        return super().run(wire)
 
     def take(self, buffer: bytes | bytearray, size: int) -> bool:
         """Bytes that arrived; whether the body is complete. Raises BodyError."""
@@ -256,6 +280,7 @@ class ReceiveStep(Step):
         if end is None:
             return False
         self.behind = bytes(memoryview(buffer)[end:size])
+        self._file.arrived(self.written)
         return True
 
     def go(self, wire: Wire) -> bool:
@@ -274,9 +299,11 @@ class ReceiveStep(Step):
 
     def rest(self) -> None:
         """See `Step`."""
-        time.sleep(_GATHER_SECONDS)
+        if self.written >= _GATHERED_FROM:
+            time.sleep(_GATHER_SECONDS)
 
     def _write(self, runs: list[memoryview]) -> None:
+        assert self._descriptor is not None
         total = sum(map(len, runs))
         if self._limit is not None and self.written + total > self._limit:
             raise BodyTooLarge(self.written, f"more than {self._limit} bytes")

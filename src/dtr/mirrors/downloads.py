@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dtr.storage import StorageFull, StorageUnavailable
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dtr.oci import Digest
-    from dtr.registry import Hasher
+    from dtr.registry import File, Hasher
+
+T = TypeVar("T")
 
 _PIECE = 256 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -116,13 +118,14 @@ class Download:
         """See `Body`. Nobody follows what is small."""
         return b"".join([piece async for piece in self.source()])
 
-    async def into_file(self, descriptor: int, hasher: Hasher, limit: int | None) -> int:
+    async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """See `Body`."""
         del limit  # the size was compared with it
+        descriptor = await to_its_end(asyncio.to_thread(file.open))
         self._file = os.dup(descriptor)
         async with contextlib.aclosing(self.source()) as pieces:
             async for piece in pieces:
-                await _to_its_end(asyncio.to_thread(_write, descriptor, piece, hasher))
+                await to_its_end(asyncio.to_thread(_write, descriptor, piece, hasher))
                 self._come(piece)
         return self._arrived
 
@@ -168,11 +171,11 @@ def _temporary(directory: Path | None) -> int:
         raise _refused(error) from error
 
 
-async def _to_its_end(work: Awaitable[None]) -> None:
+async def to_its_end(work: Awaitable[T]) -> T:
     """Await what a cancellation does not stop: afterwards nothing uses the descriptor any more."""
     running = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 from dtr.db import Statement
 from dtr.db.schema import fetches
 from dtr.events import SYSTEM
+from dtr.mirrors.downloads import to_its_end
 from dtr.mirrors.errors import BlobShort
 from dtr.oci import Digest, parse_manifest
 from dtr.registry import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from dtr.db import Database, Transaction
     from dtr.events import Actor
     from dtr.oci import Manifest
-    from dtr.registry import Blob, Blobs, DeletedTags, Hasher, Manifests, StoredManifest, Upload, Uploads
+    from dtr.registry import Blob, Blobs, DeletedTags, File, Hasher, Manifests, StoredManifest, Upload, Uploads
     from dtr.storage import Driver
 
     Reading: TypeAlias = Callable[[int], AsyncIterator[bytes]]
@@ -245,19 +246,15 @@ class _Portion:
         """See `Body`."""
         return b"".join([piece async for piece in self.pieces()])
 
-    async def into_file(self, descriptor: int, hasher: Hasher, limit: int | None) -> int:
+    async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """See `Body`."""
+        descriptor = await to_its_end(asyncio.to_thread(file.open))
         written = 0
         try:
             async for piece in self.pieces():
                 if limit is not None and written + len(piece) > limit:
                     raise BlobTooLarge(limit)
-                writing = asyncio.ensure_future(asyncio.to_thread(_write, descriptor, piece, hasher))
-                try:
-                    await asyncio.shield(writing)
-                except asyncio.CancelledError:  # the descriptor is in use until the thread is done
-                    await asyncio.wait([writing])
-                    raise
+                await to_its_end(asyncio.to_thread(_write, descriptor, piece, hasher))
                 written += len(piece)
         except (RegistryError, StorageError):
             raise

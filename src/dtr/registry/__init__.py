@@ -49,7 +49,7 @@ from dtr.registry.search import Search
 from dtr.registry.summaries import KINDS, Details, LatestTag, RepositoryKind, RepositoryQuery, Summaries
 from dtr.registry.sweeper import ALERT_AFTER, Sweeper, Swept
 from dtr.registry.totals import Total, Totals
-from dtr.registry.uploads import SMALL, Body, Hasher, Upload, Uploads
+from dtr.registry.uploads import SMALL, Body, File, Hasher, Upload, Uploads
 from dtr.registry.usage import WHOLE, Counts, Usage
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "DeletedTags",
     "Details",
     "DigestMismatch",
+    "File",
     "Hasher",
     "ImageConfigs",
     "Images",

@@ -14,7 +14,9 @@ session without a row writes its id down, and the primary key decides between tw
 One request at a time has its *turn* at a session; a second one is refused before it writes anything, because a
 store that is told to write the same part twice keeps the later one, whoever sent it. A storage with real files
 takes the fast path (`LocalFiles`): threads move bytes from the socket to the file and hash them on the way, and
-the lock of that file is the turn; the kernel gives it back when the writer dies. With any other storage the turn
+the lock of that file is the turn; the kernel gives it back when the writer dies. The file is opened in the step
+that writes the first bytes, or that completes it. Whoever has the lock looks at the row again, unless the file
+itself shows that nobody went on since the last look (`LocalFiles.is_current`). With any other storage the turn
 is a lease in the row: a dead writer's ends after `_LEASE_SECONDS`, a living one renews it, and stops writing when
 it cannot. A session stays in the storage in which it began, whatever its namespace is assigned to meanwhile.
 """
@@ -30,11 +32,10 @@ import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import BigInteger, and_, bindparam, delete, exists, or_, select, update
+from sqlalchemy import BigInteger, Boolean, and_, bindparam, delete, exists, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from dtr.db import DatabaseBusy, DatabaseError, DatabaseUnavailable, Statement, now
@@ -83,6 +84,12 @@ SMALL = 64 * 1024
 _NOWHERE = UploadState("")
 _KEPT_HASHERS = 1024
 _KEY_BYTES = 32
+_SYNCED_EARLY = 8 * 1024 * 1024
+"""
+A body of at most so many bytes is on its way to the disk when it has come: its end has less to wait for then.
+
+Of a larger one most would have to be waited for all the same.
+"""
 _LEASE_SECONDS = 60
 _BEAT_SECONDS = 20
 
@@ -120,6 +127,7 @@ _columns = (
 )
 _me = bindparam("me", type_=uploads.c.writer.type)
 _lease = bindparam("lease", type_=BigInteger)
+_is_alive = or_(bindparam("looked", type_=Boolean), uploads.c.expires_at > now())
 _FIND = Statement(select(*_columns).where(*_lives, uploads.c.expires_at > now()))
 _FIND_ANNOUNCED = Statement(  # no row: its id was never used; no session: it came to its end
     select(*_columns)
@@ -161,7 +169,7 @@ _LEAVE = Statement(
 )
 _ADVANCE = Statement(
     update(uploads)
-    .where(*_lives, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
+    .where(*_lives, _is_alive, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
     .values(
         driver_state=bindparam("driver_state"),
         offset=bindparam("reached"),
@@ -172,7 +180,7 @@ _ADVANCE = Statement(
     )
 )
 _CONSUME = Statement(
-    delete(uploads).where(*_lives, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
+    delete(uploads).where(*_lives, _is_alive, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
 )
 _CANCEL = Statement(
     delete(uploads).where(*_lives).returning(uploads.c.location, uploads.c.driver_state, uploads.c.offset)
@@ -248,6 +256,16 @@ class Hasher(Protocol):
         """The next bytes."""
 
 
+class File(Protocol):
+    """A file to which bytes are appended. Threads call it."""
+
+    def open(self) -> int:
+        """Its descriptor, ready for the first bytes. Raises what keeps them from being written."""
+
+    def arrived(self, size: int) -> None:
+        """The last of `size` bytes was written."""
+
+
 class Body(Protocol):
     """The bytes that a client sends with one request."""
 
@@ -257,12 +275,13 @@ class Body(Protocol):
     async def read(self) -> bytes:
         """All of it, for a small one. Raises BodyFailed."""
 
-    async def into_file(self, descriptor: int, hasher: Hasher, limit: int | None) -> int:
+    async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """
-        Append it to a file and update `hasher`; how many bytes.
+        Append it to a file, which is opened before anything is taken, and update `hasher`; how many bytes.
 
-        Raises BodyFailed, BlobTooLarge beyond `limit`, StorageError. Then file and hasher agree on what came.
-        However it ends, cancelled too, nothing uses the descriptor afterwards.
+        Raises what opening raised: then it may be called again. Raises BodyFailed, BlobTooLarge beyond `limit`,
+        StorageError: then file and hasher agree on what came. However it ends, cancelled too, nothing uses the
+        file afterwards.
         """
 
     def pieces(self) -> AsyncIterator[bytes]:
@@ -301,12 +320,20 @@ class _Turn:
     """A request's turn at a session: `upload` is how far it came by now."""
 
     upload: Upload
+    has_files: bool = False
+    """Whether the storage has files."""
     file: int | None = None
-    """The descriptor of its bytes, where the storage has files."""
+    """The descriptor of its bytes, when it was opened: the turn begins with that."""
+    is_local: bool = False
+    """Whether the file can be closed in passing."""
+    has_looked: bool = False
+    """Whether the row was looked at since the turn began."""
     writer: str = ""
     """Who has the lease in the row; empty where there is none."""
     has_written: bool = False
     """Whether bytes went through the descriptor."""
+    is_completed: bool = False
+    """Whether the bytes are an object already."""
     is_over: bool = False
 
     @property
@@ -317,12 +344,48 @@ class _Turn:
         Where there are files, the client begins again, and at worst a partial file stays. The parts of a forgotten
         upload to a store elsewhere would cost, unseen.
         """
-        return self.file is None
+        return not self.has_files
 
     @property
     def lease(self) -> int:
         """For how many milliseconds the row has to keep others away."""
         return _LEASE_SECONDS * 1000 if self.writer else 0
+
+
+class _Outdated(Exception):
+    """Perhaps another request went on with the session before this one got its turn."""
+
+
+class _File:
+    """See `File`: that of a turn."""
+
+    def __init__(self, turn: _Turn, storage: Storages) -> None:
+        self._turn = turn
+        self._storage = storage
+
+    def open(self) -> int:
+        """
+        See `File`. It is opened, unless the turn has it already, and then positioned.
+
+        Raises UploadBusy, ObjectMissing, _Outdated.
+        """
+        turn, storage, state = self._turn, self._storage, self._turn.upload.state
+        if turn.file is None:
+            file = turn.file = storage.open_writer(state)
+            turn.is_local = storage.is_local(file, state)
+            if not storage.is_current(file, state):
+                raise _Outdated
+        else:
+            file = turn.file
+            storage.position(file, state)
+        turn.has_written = True
+        return file
+
+    def arrived(self, size: int) -> None:
+        """See `File`."""
+        if self._turn.is_local and size <= _SYNCED_EARLY:
+            assert self._turn.file is not None
+            self._storage.begin_sync(self._turn.file, self._turn.upload.state, size)
 
 
 class Uploads:
@@ -400,13 +463,18 @@ class Uploads:
             if upload.offset == 0 and not start and self._fits_inline(body):
                 return await self._store_inline(upload.repository, upload, digest, body)
             upload = await self._begun(upload)
-            async with self._turn(upload) as turn:
+            is_sent = body.length == 0 and start is None
+            # What is known to be wrong, or has to be prolonged or hashed first, is not.
+            at_once = is_sent and upload.offset > 0 and upload.digest == digest and not upload.expires_soon
+            async with self._turn(upload, completed=at_once) as turn:
                 # Not with files: whoever opens one while another takes its place has a turn, too. There the
                 # offset in the row decides before anything gets its name.
-                if turn.file is None and turn.upload.offset == 0 and _is_small(body):
+                if not turn.has_files and turn.upload.offset == 0 and _is_small(body):
                     return await self._finish_small(turn, digest, body, start)
-                if body.length != 0 or start is not None:
+                if not is_sent:
                     await self._append(turn, body, start)
+                elif turn.has_files and not turn.is_completed:
+                    await self._look_again(turn)
                 return await self._finish_large(turn, digest)
         except UploadUnknown:
             row = await self._database.fetch_one(_FINISHED, repository=upload.repository, digest=digest)
@@ -425,7 +493,7 @@ class Uploads:
         upload = await self.start(repository, digest.algorithm)
         try:
             if _is_small(body):  # nobody else knows the session, so there is no turn to wait for
-                return await self._finish_small(_Turn(upload), digest, body, None)
+                return await self._finish_small(_Turn(upload, has_looked=True), digest, body, None)
             return await self.finish(upload, digest, body)
         except Exception:
             with contextlib.suppress(UploadUnknown, DatabaseError):
@@ -479,6 +547,16 @@ class Uploads:
 
     async def _append(self, turn: _Turn, body: Body, start: int | None, *, is_last: bool = False) -> None:
         """Take a body, and note how far the session came. With `is_last` the turn ends with that."""
+        # To a client that names another position it came further, or not so far.
+        if turn.has_files and (turn.upload.expires_soon or start not in {None, turn.upload.offset}):
+            await self._look_again(turn)
+        with contextlib.suppress(_Outdated, UploadBusy):  # then nothing was taken
+            await self._append_to(turn, body, start, is_last=is_last)
+            return
+        await self._look_again(turn)
+        await self._append_to(turn, body, start, is_last=is_last)
+
+    async def _append_to(self, turn: _Turn, body: Body, start: int | None, *, is_last: bool) -> None:
         upload = turn.upload
         if start is not None and start != upload.offset:
             raise UploadOutOfOrder(upload.id, upload.offset)
@@ -490,11 +568,17 @@ class Uploads:
         try:
             reached = await self._receive(turn, body, hasher, room)
         except BodyFailed as failed:
+            if turn.has_files and not turn.has_written:
+                raise  # before it began
             failure = failed
             reached = msgspec.structs.replace(upload.state, offset=upload.offset + failed.written)
         except Interrupted as interrupted:
             failure = interrupted.__cause__ or interrupted
             reached = interrupted.state
+        except (_Outdated, UploadBusy):
+            if hasher.size:
+                self._remember(upload, hasher)
+            raise
         # Without the bytes before them, or with some that were not kept, the hash of the rest is of no use.
         complete = hasher.size == reached.offset
         digest = hasher.digest() if complete else None
@@ -506,16 +590,16 @@ class Uploads:
             raise failure
 
     async def _receive(self, turn: _Turn, body: Body, hasher: _Hasher, room: int | None) -> UploadState:
-        state, file = turn.upload.state, turn.file
-        if file is None:
+        state = turn.upload.state
+        if not turn.has_files:
             return await self._storage.write(state, _hashing(body.pieces(), hasher, room, self._blob_limit))
-        turn.has_written = True
-        await _in_thread(self._storage.position, file, state)
         try:
-            written = await body.into_file(file, hasher, room)
+            written = await body.into_file(_File(turn, self._storage), hasher, room)
         except (StorageFull, BlobTooLarge) as error:
             # Give the room back; what was acknowledged before stays.
-            await _in_thread(os.ftruncate, file, state.offset)
+            if turn.has_written:
+                assert turn.file is not None
+                await _in_thread(os.ftruncate, turn.file, state.offset)
             if isinstance(error, BlobTooLarge):
                 raise BlobTooLarge(self._blob_limit or 0) from None
             raise
@@ -584,10 +668,12 @@ class Uploads:
         upload = turn.upload
         known = upload.digest if upload.algorithm == digest.algorithm else None
         if known is None or known == digest:
-            if upload.offset == 0:
+            if turn.is_completed:
+                pass
+            elif upload.offset == 0:
                 await _to_its_end(self._storage.put_small(upload.state.location, b""))
             else:
-                if upload.expires_soon and turn.file is not None:  # a lease has prolonged it
+                if upload.expires_soon and turn.has_files:  # a lease has prolonged it
                     await self._keep(turn)
                 await _to_its_end(self._storage.complete(upload.state))
             if known is None:
@@ -608,6 +694,7 @@ class Uploads:
                 which=upload.id,
                 repository=upload.repository,
                 me=turn.writer,
+                looked=turn.has_looked,
                 expected=upload.offset,
             ):
                 # Expired or cancelled; or this unit ran before, and its answer was lost.
@@ -640,6 +727,7 @@ class Uploads:
                 which=before.id,
                 repository=before.repository,
                 me=turn.writer,
+                looked=turn.has_looked,
                 expected=before.offset,
                 reached=reached.offset,
                 driver_state=reached.state.encode(),
@@ -662,63 +750,78 @@ class Uploads:
             await self.cancel(upload)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, upload: Upload) -> AsyncIterator[_Turn]:
+    async def _turn(self, upload: Upload, *, completed: bool = False) -> AsyncIterator[_Turn]:
         """
-        The session as it is now, which no other request writes to meanwhile, and which does not expire.
+        The session, which no other request writes to meanwhile, and which does not expire.
 
+        It is as it is now, but where there are files: there it is as given until the turn's file is opened, or
+        until `_look_again`. With `completed` the bytes there become an object with that, if nobody went on.
         Raises UploadOccupied, UploadUnknown.
         """
         storage = await self._storage.prepare(upload.state.location)
-        turns = self._locked_file(upload) if storage.has_files else self._leased(upload)
+        turns = self._locked_file(upload, completed=completed) if storage.has_files else self._leased(upload)
         async with turns as turn, self._kept(turn):
             try:
                 yield turn
-            except ObjectMissing:  # what was acknowledged is no longer in the storage
-                await self._give_up(turn.upload)
+            except ObjectMissing:
+                if not turn.has_files or turn.file is not None:  # else its end is not ours to decide
+                    await self._give_up(turn.upload)  # what was acknowledged is no longer in the storage
                 raise UploadUnknown(upload.id) from None
 
     @contextlib.asynccontextmanager
-    async def _locked_file(self, upload: Upload) -> AsyncIterator[_Turn]:
-        current, file = await self._open_file(upload)
-        turn = _Turn(current, file=file)
+    async def _locked_file(self, upload: Upload, *, completed: bool) -> AsyncIterator[_Turn]:
+        turn = _Turn(upload, has_files=True)
         try:
+            if completed:
+                await self._complete_at_once(turn)
             yield turn
         finally:
-            if turn.has_written:
-                await self._close(file, upload)
-            else:
+            if turn.file is not None:
+                await self._close(turn, turn.file)
+                if not turn.is_over:
+                    await self._leave(upload)
+
+    async def _complete_at_once(self, turn: _Turn) -> None:
+        """Open the file and complete it, if it is as `turn.upload` says and nobody else has it."""
+
+        async def work() -> None:  # the file is the turn's, whoever still waits
+            turn.file, turn.is_completed = await self._storage.complete_current(turn.upload.state)
+            turn.is_local = turn.is_completed
+
+        with contextlib.suppress(UploadBusy, ObjectMissing):  # then a look at the row tells what it means
+            await _to_its_end(work())
+
+    async def _look_again(self, turn: _Turn) -> None:
+        """Let the turn have its file, and the session as it is now. Raises UploadOccupied, UploadUnknown."""
+        while turn.file is None:
+            try:
+                await _in_thread(self._open, turn)
+            except UploadBusy:
+                upload = turn.upload
+                now_at = await self.get(upload.repository, upload.id)  # by now it may have come to its end
+                if not now_at.offset or upload.offset:
+                    raise UploadOccupied(upload.id) from None
+                turn.upload = now_at
+        # Another request may have gone on between the caller's look and the lock.
+        turn.upload = await self.get(turn.upload.repository, turn.upload.id)
+        turn.has_looked = True
+
+    def _open(self, turn: _Turn) -> None:
+        """Open the file of a turn, in a thread: it is the turn's, whoever still waits."""
+        turn.file = self._storage.open_writer(turn.upload.state)
+        turn.is_local = self._storage.is_local(turn.file, turn.upload.state)
+
+    async def _close(self, turn: _Turn, file: int) -> None:
+        """Close the file. NFS sends what is still unwritten, and tells only once that this failed."""
+        try:
+            if turn.is_local:
                 os.close(file)
-            if not turn.is_over:
-                await self._leave(upload)
-
-    async def _open_file(self, upload: Upload) -> tuple[Upload, int]:
-        """The session as it is now, and its file, locked."""
-        opening = asyncio.get_running_loop().run_in_executor(None, self._storage.open_writer, upload.state)
-        try:
-            file = await _to_its_end(opening, partial(_in_thread, os.close))
-        except UploadBusy:
-            now_at = await self.get(upload.repository, upload.id)  # by now it may have come to its end
-            if now_at.offset and not upload.offset:
-                return await self._open_file(now_at)
-            raise UploadOccupied(upload.id) from None
-        except ObjectMissing:  # its end is not ours to decide
-            raise UploadUnknown(upload.id) from None
-        try:
-            # Another request may have gone on between the caller's look and the lock.
-            current = await self.get(upload.repository, upload.id)
-        except BaseException:
-            os.close(file)
-            await self._leave(upload)
-            raise
-        return current, file
-
-    async def _close(self, file: int, upload: Upload) -> None:
-        """Close what was written. NFS sends what is still unwritten, and tells only once that this failed."""
-        try:
-            await _in_thread(os.close, file)
+            else:
+                await _in_thread(os.close, file)
         except OSError as error:
-            await self._give_up(upload)
-            raise StorageUnavailable(str(error)) from error
+            if turn.has_written:
+                await self._give_up(turn.upload)
+                raise StorageUnavailable(str(error)) from error
 
     @contextlib.asynccontextmanager
     async def _leased(self, upload: Upload) -> AsyncIterator[_Turn]:
@@ -740,7 +843,7 @@ class Uploads:
             raise UploadOccupied(upload.id)
 
         row = await _to_its_end(self._database.unit(work), lambda _: self._leave(upload, writer))
-        turn = _Turn(_upload(upload.id, upload.repository, row), writer=writer)
+        turn = _Turn(_upload(upload.id, upload.repository, row), has_looked=True, writer=writer)
         try:
             yield turn
         finally:

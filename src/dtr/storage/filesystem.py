@@ -19,11 +19,12 @@ import queue
 import stat
 import threading
 import time
+from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import msgspec
@@ -38,6 +39,7 @@ from dtr.storage.errors import (
     UploadBusy,
     of_system,
 )
+from dtr.storage.mounts import is_local
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
@@ -55,6 +57,8 @@ _LARGEST_BATCH = 256  # descriptors open at once
 _SYNC_THREADS = 4  # more do not make a disk faster
 _MOST_VISITED = 500
 _VISIT_SECONDS = 0.05
+_KEPT_DIRECTORIES = 8
+_SYNC_FILE_RANGE_WRITE = 2  # <linux/fs.h>
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,15 @@ class FileSystem:
         self._sync_pool = ThreadPoolExecutor(_SYNC_THREADS, "storage-sync")
         self._waiting: queue.SimpleQueue[_Small | None] = queue.SimpleQueue()
         self._batcher: threading.Thread | None = None
+        self._devices: dict[int, bool] = {}
+        """Of devices, whether they are local."""
+        self._durable: OrderedDict[str, int] = OrderedDict()
+        """
+        Directories whose names are durable, up to the root, with descriptors of them.
+
+        While one is open, no other directory has its number: one that was removed and made again is told apart.
+        """
+        self._durable_lock = threading.Lock()
 
     async def create_upload(self, location: str) -> UploadState:
         """See `Driver`; the file is made by the first write."""
@@ -114,6 +127,15 @@ class FileSystem:
     async def complete(self, state: UploadState) -> None:
         """See `Driver`."""
         await self._call(self._complete, state)
+
+    async def complete_current(self, state: UploadState) -> tuple[int, bool]:
+        """See `LocalFiles`."""
+        completing = self._pool.submit(self._complete_current, state)
+        try:
+            return await self._result(completing)
+        except BaseException:
+            completing.add_done_callback(_close_completed)
+            raise
 
     async def abort(self, state: UploadState) -> None:
         """See `Driver`."""
@@ -186,6 +208,9 @@ class FileSystem:
             await asyncio.to_thread(batcher.join, self._time_limit)
         self._pool.shutdown(wait=False)
         self._sync_pool.shutdown(wait=False)
+        with self._durable_lock:
+            while self._durable:
+                os.close(self._durable.popitem()[1])
 
     def open_reader(self, location: str) -> int:
         """See `LocalFiles`."""
@@ -209,6 +234,27 @@ class FileSystem:
                 raise UploadBusy(state.location)
             return descriptor
 
+    def is_current(self, descriptor: int, state: UploadState) -> bool:
+        """
+        See `LocalFiles`.
+
+        What was acknowledged is in the file, so no more was than it has bytes; and whoever ended the upload took
+        away its name. Of what other hosts do, the cache of a network file system may not know yet.
+        """
+        path = self._path(state.location) + _PARTIAL
+        with self._translated(state.location):
+            status = os.fstat(descriptor)
+            if status.st_size != state.offset or not self._is_local(status.st_dev):
+                return False
+            try:
+                named = os.stat(path)  # noqa: PTH116
+            except FileNotFoundError:
+                return False
+            if not os.path.samestat(status, named):
+                return False
+            os.lseek(descriptor, state.offset, os.SEEK_SET)
+            return True
+
     def position(self, descriptor: int, state: UploadState) -> None:
         """See `LocalFiles`."""
         with self._translated(state.location):
@@ -219,6 +265,23 @@ class FileSystem:
             if status.st_size > state.offset:
                 os.ftruncate(descriptor, state.offset)
             os.lseek(descriptor, state.offset, os.SEEK_SET)
+
+    def is_local(self, descriptor: int, state: UploadState) -> bool:
+        """See `LocalFiles`."""
+        with self._translated(state.location):
+            return self._is_local(os.fstat(descriptor).st_dev)
+
+    def begin_sync(self, descriptor: int, state: UploadState, size: int) -> None:
+        """See `LocalFiles`. What goes wrong, the sync at the end tells."""
+        begin = _sync_file_range()
+        if begin is not None:
+            begin(descriptor, state.offset, size, _SYNC_FILE_RANGE_WRITE)
+
+    def _is_local(self, device: int) -> bool:
+        known = self._devices.get(device)
+        if known is None:
+            known = self._devices[device] = is_local(device)
+        return known
 
     @staticmethod
     def _locked(descriptor: int, state: UploadState) -> int:
@@ -242,6 +305,20 @@ class FileSystem:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _complete_current(self, state: UploadState) -> tuple[int, bool]:
+        descriptor = self.open_writer(state)
+        try:
+            is_current = self.is_current(descriptor, state)
+            if is_current:
+                path = self._path(state.location)
+                with self._translated(state.location):
+                    self._publish_opened(descriptor, path)
+                    self._sync_directories([path])
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, is_current
 
     def _complete(self, state: UploadState) -> None:
         path = self._path(state.location)
@@ -270,20 +347,20 @@ class FileSystem:
         descriptor = self._open_upload(path + _PARTIAL, state)
         try:
             self.position(descriptor, state)
-            self._sync_upload(descriptor, path + _PARTIAL)
-            os.rename(path + _PARTIAL, path)  # noqa: PTH104
+            self._publish_opened(descriptor, path)
         finally:
             os.close(descriptor)
 
     @staticmethod
-    def _sync_upload(descriptor: int, path: str) -> None:
+    def _publish_opened(descriptor: int, path: str) -> None:
         try:
             os.fdatasync(descriptor)
         except OSError:
             # The kernel tells a lost write once: the next sync would succeed over the hole. The upload is lost.
             with suppress(OSError):
-                os.unlink(path)  # noqa: PTH108
+                os.unlink(path + _PARTIAL)  # noqa: PTH108
             raise
+        os.rename(path + _PARTIAL, path)  # noqa: PTH104
 
     def _remove(self, location: str, endings: Iterable[str]) -> None:
         path = self._path(location)
@@ -376,17 +453,41 @@ class FileSystem:
 
     def _sync_directories(self, paths: Iterable[str]) -> None:
         """Make the names of these files durable, and those of their directories up to the root."""
-        directories = set()
-        for path in paths:
-            directory = path
-            while directory != self._root and (directory := os.path.dirname(directory)) not in directories:  # noqa: PTH120
-                directories.add(directory)
-        for directory in directories:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        synced: set[str] = set()
+        for directory in {os.path.dirname(path) for path in paths}:  # noqa: PTH120
+            self._sync_directory(directory, synced)
+
+    def _sync_directory(self, directory: str, synced: set[str]) -> None:
+        """Sync one, and those above it unless its own name is durable; `synced` are done already."""
+        if directory in synced:
+            return
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+            synced.add(directory)
+            if directory != self._root and not self._has_durable_name(directory, descriptor):
+                self._sync_directory(os.path.dirname(directory), synced)  # noqa: PTH120
+                self._keep_durable(directory, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _has_durable_name(self, directory: str, descriptor: int) -> bool:
+        with self._durable_lock:
+            kept = self._durable.get(directory)
+            return kept is not None and os.path.sameopenfile(kept, descriptor)
+
+    def _keep_durable(self, directory: str, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if not self._is_local(status.st_dev):
+            return  # another host may give the number of one that is gone to another one
+        kept = os.dup(descriptor)
+        with self._durable_lock:
+            before = self._durable.pop(directory, None)
+            self._durable[directory] = kept
+            if before is None and len(self._durable) > _KEPT_DIRECTORIES:
+                before = self._durable.popitem(last=False)[1]
+        if before is not None:
+            os.close(before)
 
     def _store_batches(self) -> None:
         """The batching thread: everything that waits is one batch."""
@@ -529,6 +630,22 @@ class _OpenFile:
 def _close_opened(opening: Future[int]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         os.close(opening.result())
+
+
+def _close_completed(completing: Future[tuple[int, bool]]) -> None:
+    if not completing.cancelled() and completing.exception() is None:
+        os.close(completing.result()[0])
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """sync_file_range(2), which `os` does not have; None: neither has the system."""
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

@@ -1,13 +1,15 @@
-"""Which mounted file system a directory is in (proc(5), ``/proc/self/mountinfo``)."""
+"""What is mounted where (proc(5), ``/proc/self/mountinfo``)."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
+_LOCAL = frozenset({"ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"})
 _EXPORT = re.compile(r"(?:\[([^\]]+)\]|([^:/\[]+)):(/.*)")
 
 
@@ -19,6 +21,24 @@ class Export:
     path: str
 
 
+def is_local(device: int, mounts: str | None = None) -> bool:
+    """
+    Whether the file system on `device` (`os.stat_result.st_dev`) is known to be of this machine alone.
+
+    Then its names and sizes change only here, and closing a file sends nothing anywhere. `mounts` as for
+    `nfs_export`.
+    """
+    if mounts is None:
+        mounts = _read_mounts()
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds = [
+        behind.split(" ")[0]
+        for before, separator, behind in (line.partition(" - ") for line in mounts.splitlines())
+        if separator and before.split(" ")[2:3] == [number]
+    ]
+    return bool(kinds) and _LOCAL.issuperset(kinds)
+
+
 def nfs_export(directory: Path, mounts: str | None = None) -> Export | None:
     """
     The export that a directory is in; None: it is on no NFS mount, or the system does not say.
@@ -27,10 +47,7 @@ def nfs_export(directory: Path, mounts: str | None = None) -> Export | None:
     whose server is away would make it wait.
     """
     if mounts is None:
-        try:
-            mounts = _MOUNTS.read_text()
-        except (OSError, UnicodeDecodeError):
-            return None
+        mounts = _read_mounts()
     kind = source = ""
     longest = -1
     for line in mounts.splitlines():
@@ -44,6 +61,14 @@ def nfs_export(directory: Path, mounts: str | None = None) -> Export | None:
             kind, source = described[0], _unescaped(described[1])
     match = _EXPORT.fullmatch(source) if kind in {"nfs", "nfs4"} else None
     return Export(match[1] or match[2], match[3]) if match else None
+
+
+def _read_mounts() -> str:
+    """``mountinfo``; empty when the system does not say."""
+    try:
+        return _MOUNTS.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _unescaped(text: str) -> str:

@@ -155,6 +155,35 @@ class Storages:
         except StorageError as error:
             raise _named(error, name) from error.__cause__
 
+    def is_current(self, descriptor: int, state: UploadState) -> bool:
+        """See `LocalFiles`."""
+        name, inner = _split(state)
+        files = self._files(name)
+        try:
+            return files.is_current(descriptor, inner)
+        except StorageError as error:
+            raise _named(error, name) from error.__cause__
+
+    def is_local(self, descriptor: int, state: UploadState) -> bool:
+        """See `LocalFiles`."""
+        name, inner = _split(state)
+        files = self._files(name)
+        try:
+            return files.is_local(descriptor, inner)
+        except StorageError as error:
+            raise _named(error, name) from error.__cause__
+
+    def begin_sync(self, descriptor: int, state: UploadState, size: int) -> None:
+        """See `LocalFiles`."""
+        name, inner = _split(state)
+        self._files(name).begin_sync(descriptor, inner, size)
+
+    async def complete_current(self, state: UploadState) -> tuple[int, bool]:
+        """See `LocalFiles`."""
+        name, inner = _split(state)
+        storage = await self._find(name)
+        return await self._timed(storage, "complete", self._files(name).complete_current(inner))
+
     # --- Driver ---
 
     async def create_upload(self, location: str) -> UploadState:

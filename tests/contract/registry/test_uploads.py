@@ -406,6 +406,67 @@ async def test_a_small_closing_request_with_an_outdated_look_appends(stored: Roo
     assert await stored.read("acme/app", Digest.of(b"first second")) == b"first second"
 
 
+async def test_a_request_that_looked_before_another_one_finished_does_not_touch_the_blob(stored: Rooms):
+    _repository, upload = await begin(stored)
+    content = os.urandom(2 * SMALL)
+    upload = await stored.uploads.append(upload, make_body(content))
+    host = stored.another()
+    await host.uploads.finish(await host.upload_again(upload), Digest.of(content), make_body())
+    blob = await stored.blobs.get("acme/app", Digest.of(content))
+    for work in (
+        stored.uploads.append(upload, make_body(b"more")),
+        stored.uploads.append(upload, make_body(b"more"), start=upload.offset),
+        stored.uploads.finish(upload, Digest.of(content + b"more"), make_body(b"more")),
+        stored.uploads.finish(upload, Digest.of(b"other"), make_body()),
+    ):
+        with pytest.raises(UploadUnknown):
+            await work
+    assert await stored.storage.stat(blob.location) == len(content)
+    assert await stored.read("acme/app", Digest.of(content)) == content
+    assert await stored.uploads.finish(upload, Digest.of(content), make_body()) == len(content)
+    await assert_invariants(stored)
+
+
+@pytest.mark.parametrize("looked", ["before the first bytes", "before the last bytes"])
+async def test_a_closing_request_that_looked_before_more_bytes_came_takes_all(stored: Rooms, looked: str):
+    _repository, upload = await begin(stored)
+    content = os.urandom(2 * SMALL)
+    if looked == "before the last bytes":
+        upload = await stored.uploads.append(upload, make_body(content[:SMALL]))
+    host = stored.another()
+    seen = await host.upload_again(upload)
+    await stored.uploads.append(upload, make_body(content[seen.offset :]))
+    assert await host.uploads.finish(seen, Digest.of(content), make_body()) == len(content)
+    assert await stored.read("acme/app", Digest.of(content)) == content
+    await assert_invariants(stored)
+
+
+async def test_the_digest_of_what_a_closing_request_saw_is_wrong_when_more_bytes_came(stored: Rooms):
+    _repository, upload = await begin(stored)
+    seen = await stored.uploads.append(upload, make_body(b"x" * SMALL))
+    await stored.another().uploads.append(seen, make_body(b"more"))
+    with pytest.raises(DigestMismatch):
+        await stored.uploads.finish(seen, Digest.of(b"x" * SMALL), make_body())
+    with pytest.raises(UploadUnknown):
+        await stored.upload_again(upload)
+    await stored.sweeper.sweep()
+    assert await stored.locations() == []
+
+
+async def test_what_somebody_wrote_who_died_is_dropped(make_rooms, tmp_path):
+    rooms = make_rooms("filesystem")
+    _repository, upload = await begin(rooms)
+    upload = await rooms.uploads.append(upload, make_body(b"kept "))
+    (part,) = (tmp_path / "disk").rglob("*.part")
+    for last in (False, True):
+        with part.open("ab") as file:
+            file.write(b"written, and not acknowledged")
+        if not last:
+            upload = await rooms.uploads.append(upload, make_body(b"and more"))
+    await rooms.uploads.finish(upload, Digest.of(b"kept and more"), make_body())
+    assert await rooms.read("acme/app", Digest.of(b"kept and more")) == b"kept and more"
+
+
 async def test_many_requests_at_once_on_one_session_never_mix(stored: Rooms):
     _repository, upload = await begin(stored)
     hosts = [stored, stored.another(), stored.another()]
@@ -866,7 +927,7 @@ async def test_acknowledged_bytes_that_the_storage_lost_end_the_session(make_roo
 
 
 async def test_a_chunked_push_costs_few_units(make_rooms):
-    for kind, append, finish in (("filesystem", (1, 1), (1, 1)), ("memory", (0, 2), (0, 2))):
+    for kind, append, finish in (("filesystem", (0, 1), (0, 1)), ("memory", (0, 2), (0, 2))):
         rooms = make_rooms(kind)
         repository = await rooms.make_repository(f"acme/{kind}")
         counter = Counter().watch(rooms.database)
@@ -891,6 +952,7 @@ async def test_an_upload_that_expires_soon_is_prolonged_before_it_is_completed(m
         await complete(state)
 
     rooms.storage.complete = slowly  # type: ignore[method-assign]
+    upload = await rooms.upload_again(upload)  # as every request begins
     await rooms.uploads.finish(upload, Digest.of(b"x" * 2 * SMALL), make_body())
     assert left[0][0] > soon + 3_600_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -75,6 +76,115 @@ async def test_a_descriptor_is_not_positioned_beyond_what_is_there_or_in_what_wa
     with pytest.raises(ObjectMissing):
         driver.position(descriptor, state)
     os.close(descriptor)
+
+
+async def test_an_upload_that_nobody_went_on_with_is_current_and_ready_to_append(driver):
+    for content in (b"", b"0123456789"):
+        state = await driver.create_upload(new_location())
+        if content:
+            state = await driver.write(state, body(content))
+        descriptor = driver.open_writer(state)
+        assert driver.is_current(descriptor, state)
+        os.write(descriptor, b"abc")
+        os.close(descriptor)
+        await driver.complete(msgspec.structs.replace(state, offset=len(content) + 3))
+        assert await read(driver, state.location) == content + b"abc"
+
+
+@pytest.mark.parametrize("meanwhile", ["longer", "shorter", "completed", "aborted", "made anew"])
+async def test_an_upload_that_somebody_went_on_with_is_not_current(driver, tmp_path, meanwhile):
+    state = await driver.write(await driver.create_upload(new_location()), body(b"0123456789"))
+    part = tmp_path / f"{state.location}.part"
+    opened = os.open(part, os.O_RDWR)  # and before it is locked:
+    if meanwhile == "longer":
+        await driver.write(state, body(b"more"))
+    elif meanwhile == "shorter":
+        os.truncate(part, 9)
+    elif meanwhile == "completed":
+        await driver.complete(state)
+    else:
+        await driver.abort(state)
+        if meanwhile == "made anew":
+            part.parent.mkdir(parents=True)
+            part.write_bytes(b"9876543210")
+    assert not driver.is_current(opened, state)
+    os.close(opened)
+    if meanwhile in {"longer", "shorter", "completed"}:  # it is still found
+        opened = driver.open_writer(state)
+        assert not driver.is_current(opened, state)
+        os.close(opened)
+
+
+async def test_what_another_host_may_change_is_never_current(driver, monkeypatch):
+    monkeypatch.setattr("dtr.storage.filesystem.is_local", lambda device: False)
+    state = await driver.write(await driver.create_upload(new_location()), body(b"0123456789"))
+    descriptor = driver.open_writer(state)
+    assert not driver.is_current(descriptor, state)
+    assert not driver.is_local(descriptor, state)
+    os.close(descriptor)
+    descriptor, completed = await driver.complete_current(state)
+    assert not completed
+    assert await locations(driver) == []
+    os.close(descriptor)
+
+
+async def test_an_upload_is_locked_and_completed_in_one_go(driver):
+    state = await driver.write(await driver.create_upload(new_location()), body(b"whole"))
+    descriptor, completed = await driver.complete_current(state)
+    assert completed
+    assert driver.is_local(descriptor, state)
+    assert await read(driver, state.location) == b"whole"
+    with pytest.raises(UploadBusy):
+        driver.open_writer(state)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("meanwhile", ["longer", "completed"])
+async def test_an_upload_that_somebody_went_on_with_is_locked_and_not_completed(driver, meanwhile):
+    state = await driver.write(await driver.create_upload(new_location()), body(b"begin"))
+    if meanwhile == "longer":
+        await driver.write(state, body(b" and more"))
+    else:
+        await driver.complete(state)
+    before = await locations(driver)
+    descriptor, completed = await driver.complete_current(state)
+    assert not completed
+    assert await locations(driver) == before
+    with pytest.raises(UploadBusy):
+        await driver.complete_current(state)
+    os.close(descriptor)
+
+
+async def test_completing_in_one_go_that_is_too_slow_gives_its_lock_back(tmp_path, slow_sync):
+    driver = FileSystem(tmp_path, time_limit=0.2)
+    state = await driver.write(await driver.create_upload(new_location()), body(b"whole"))
+    with pytest.raises(StorageUnavailable, match=r"within 0\.2 s"):
+        await driver.complete_current(state)
+    with pytest.raises(UploadBusy):
+        driver.open_writer(state)
+    slow_sync.set()
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                descriptor = driver.open_writer(state)
+            except UploadBusy:
+                await asyncio.sleep(0.01)
+            else:
+                break
+    os.close(descriptor)
+    assert await read(driver, state.location) == b"whole"
+    await driver.close()
+
+
+async def test_what_is_on_its_way_to_the_disk_early_is_the_same(driver):
+    content = os.urandom(MIB + 5)
+    state = await driver.create_upload(new_location())
+    descriptor = driver.open_writer(state)
+    os.write(descriptor, content)
+    driver.begin_sync(descriptor, state, len(content))
+    os.close(descriptor)
+    await driver.complete(msgspec.structs.replace(state, offset=len(content)))
+    assert await read(driver, state.location) == content
 
 
 # --- a disk that is full ------------------------------------------------------------------------------------
@@ -377,6 +487,88 @@ async def test_small_objects_that_arrive_together_share_directory_syncs(tmp_path
     assert 0 < len(synced) <= 30
     assert len(await locations(driver)) == 200
     await driver.close()
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Which directories were synced, in order."""
+    paths = []
+    real = os.fsync
+
+    def sync(descriptor):
+        paths.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    return paths
+
+
+async def finish(driver, location):
+    await driver.complete(await driver.write(await driver.create_upload(location), body(b"x")))
+
+
+async def test_only_a_directory_that_is_new_has_its_name_synced(driver, tmp_path, synced):
+    await finish(driver, "day/minute/1")
+    assert synced == [f"{tmp_path}/day/minute", f"{tmp_path}/day", f"{tmp_path}"]
+    synced.clear()
+    await finish(driver, "day/minute/2")
+    await driver.put_small("day/minute/3", b"x")
+    assert synced == [f"{tmp_path}/day/minute"] * 2
+    synced.clear()
+    await finish(driver, "day/next/4")
+    assert synced == [f"{tmp_path}/day/next", f"{tmp_path}/day"]
+
+
+async def test_a_directory_that_was_removed_and_made_again_is_new(driver, tmp_path, synced):
+    for _ in range(3):
+        await finish(driver, "day/minute/1")
+        assert synced == [f"{tmp_path}/day/minute", f"{tmp_path}/day", f"{tmp_path}"]
+        synced.clear()
+        await driver.delete("day/minute/1")
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_where_other_hosts_make_directories_all_are_synced_each_time(driver, tmp_path, synced, monkeypatch):
+    monkeypatch.setattr("dtr.storage.filesystem.is_local", lambda device: False)
+    for name in ("1", "2"):
+        await finish(driver, f"day/minute/{name}")
+        assert synced == [f"{tmp_path}/day/minute", f"{tmp_path}/day", f"{tmp_path}"]
+        synced.clear()
+
+
+async def test_a_directory_whose_name_could_not_be_synced_is_not_taken_for_durable(
+    driver, tmp_path, synced, monkeypatch
+):
+    noting = os.fsync
+
+    def fail_at_day(descriptor):
+        noting(descriptor)
+        if synced[-1] == f"{tmp_path}/day":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail_at_day)
+        with pytest.raises(StorageUnavailable):
+            await finish(driver, "day/minute/1")
+    synced.clear()
+    await finish(driver, "day/minute/2")
+    assert synced == [f"{tmp_path}/day/minute", f"{tmp_path}/day", f"{tmp_path}"]
+
+
+async def test_few_descriptors_of_directories_are_kept_and_none_in_the_end(tmp_path):
+    def count():
+        opened = 0
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the one that lists them
+                opened += str(entry.readlink()).startswith(f"{tmp_path}")
+        return opened
+
+    driver = FileSystem(tmp_path)
+    for minute in range(40):
+        await finish(driver, f"day/{minute}/1")
+    assert 0 < count() <= 10
+    await driver.close()
+    assert count() == 0
 
 
 async def test_one_failed_small_object_does_not_fail_its_batch(tmp_path):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from tests.support.wire import Peer, Site, answer, chunked, request, wait_until
+from tests.support.wire import Opened, Peer, Site, answer, chunked, request, wait_until
 
 from dtr.http import steps
 from dtr.http.bodies import MISDIRECTED, receive_to_file
@@ -518,7 +518,7 @@ def test_a_cancelled_upload_lets_go_of_everything(
         descriptor = os.open(site.directory, os.O_RDWR | os.O_TMPFILE)
         try:
             async with asyncio.timeout(0.2):
-                await receive_to_file(scope, receive, descriptor, hasher=Hasher())
+                await receive_to_file(scope, receive, Opened(descriptor), hasher=Hasher())
         except TimeoutError:
             assert os.fstat(descriptor).st_size == sum(seen) > 0
             site.failures.append("too late")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +14,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.disk import small_disk
-from tests.support.wire import Answer, Peer, Site, chunked, request, wait_until
+from tests.support.wire import Answer, Peer, Site, answer, chunked, request, wait_until
+
+from dtr.http import steps
+from dtr.http.bodies import receive_to_file
 
 Connect = Callable[..., Peer]
 BIG = os.urandom(3_000_000)
 """More than one turn of a buffer."""
+
+
+framings = pytest.mark.parametrize("framing", ["length", "chunked"])
+
+
+def framed(method: str, path: str, data: bytes, framing: str) -> bytes:
+    if framing == "chunked":
+        return request(method, path, chunked(data), Transfer_Encoding="chunked")
+    return request(method, path, data)
 
 
 def assert_received(answer: Answer, data: bytes) -> None:
@@ -233,6 +247,93 @@ def test_a_client_that_does_not_wait_for_the_go_ahead_is_served(site: Site, conn
     peer = connect(site).send(request("PUT", "/file", BIG, Expect="100-continue"))
     assert peer.answer().status == 100
     assert_received(peer.answer(), BIG)
+
+
+# --- files that cannot be opened ---
+
+
+class Refused(Exception):
+    pass
+
+
+class Stubborn:
+    """A file that can be opened after so many attempts."""
+
+    def __init__(self, site: Site, refusals: int) -> None:
+        self.refusals = refusals
+        self.threads: set[str] = set()
+        self.descriptor = os.open(site.directory, os.O_RDWR | os.O_TMPFILE)
+
+    def open(self) -> int:
+        self.threads.add(threading.current_thread().name)
+        if self.refusals:
+            self.refusals -= 1
+            raise Refused
+        return self.descriptor
+
+    def arrived(self, size: int) -> None:
+        self.threads.add(threading.current_thread().name)
+        assert os.fstat(self.descriptor).st_size == size
+
+
+@framings
+@pytest.mark.parametrize("body", [b"hello", BIG])
+def test_a_body_whose_file_was_refused_can_still_be_taken(
+    site: Site, connect: Connect, framing: str, body: bytes
+) -> None:
+    async def stubborn(scope, receive, send) -> None:
+        file, digest = Stubborn(site, 2), hashlib.sha256()
+        for _ in range(2):
+            with pytest.raises(Refused):
+                await receive_to_file(scope, receive, file, hasher=digest)
+        assert digest.digest() == hashlib.sha256().digest()
+        size = await receive_to_file(scope, receive, file, hasher=digest)
+        stored = os.pread(file.descriptor, size, 0)
+        os.close(file.descriptor)
+        assert not {"MainThread", "site"} & file.threads, "it would keep the loop from its work"
+        assert hashlib.sha256(stored).digest() == digest.digest()
+        await answer(send, 201, stored)
+
+    site.routes["/stubborn"] = stubborn
+    peer = connect(site)
+    for _ in range(2):
+        assert peer.ask(framed("PUT", "/stubborn", body, framing)).body == body
+    assert peer.ask(request("GET", "/")).body == b"hello"
+
+
+@framings
+def test_nothing_is_read_of_a_body_whose_file_is_refused(site: Site, connect: Connect, framing: str) -> None:
+    async def refusing(scope, receive, send) -> None:
+        file = Stubborn(site, 1)
+        try:
+            await receive_to_file(scope, receive, file, hasher=hashlib.sha256())
+        except Refused:
+            await answer(send, 409)
+        os.close(file.descriptor)
+
+    site.routes["/refusing"] = refusing
+    got = connect(site).send(framed("PUT", "/refusing", BIG, framing)).answer()
+    assert (got.status, got.closes) == (409, True)
+    waiting = {"Transfer_Encoding": "chunked"} if framing == "chunked" else {"Content_Length": str(len(BIG))}
+    peer = connect(site).send(request("PUT", "/refusing", Expect="100-continue", **waiting))
+    assert peer.answer().status == 409, "before the go-ahead"
+    assert peer.is_ended()
+
+
+@pytest.mark.parametrize(("size", "rests"), [(1_000_000, False), (10_000_000, True)])
+def test_only_a_large_body_is_gathered_after_a_pause(
+    site: Site, connect: Connect, monkeypatch: pytest.MonkeyPatch, size: int, rests: bool
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(steps, "_GATHER_SECONDS", 0.00077)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    body = os.urandom(size)
+    peer = connect(site).send(request("PUT", "/file", Content_Length=str(size)))
+    for start in range(0, size, 500_000):
+        peer.send(body[start : start + 500_000])
+        threading.Event().wait(0.01)
+    assert_received(peer.answer(), body)
+    assert (0.00077 in slept) is rests
 
 
 # --- upgrades ---

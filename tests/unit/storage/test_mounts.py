@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from dtr.storage.mounts import Export, nfs_export
+from dtr.storage.mounts import Export, is_local, nfs_export
 
 MOUNTS = r"""21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 21 0:50 / /srv rw shared:2 - nfs4 filer.example.com:/export/images rw,vers=4.2,addr=10.0.0.9
@@ -40,3 +41,19 @@ def test_the_export_of_a_directory(directory: str, export: Export | None):
 
 def test_this_system_answers(tmp_path: Path):
     assert nfs_export(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "local"),
+    [
+        ((8, 1), True),
+        ((8, 3), True),
+        ((0, 50), False),  # NFS
+        ((0, 99), False),  # nothing says what it is
+        ((8, 10), False),
+        ((9, 0), False),  # mounted twice, and known as something else
+    ],
+)
+def test_which_devices_are_of_this_machine_alone(number: tuple[int, int], local: bool):
+    twice = "40 21 9:0 / /a rw - ext4 /dev/md0 rw\n41 21 9:0 / /b rw - cluster /dev/md0 rw\n"
+    assert is_local(os.makedev(*number), MOUNTS + twice) is local

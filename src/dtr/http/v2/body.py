@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dtr.http.types import Receive, Scope
-    from dtr.registry import Hasher
+    from dtr.registry import File, Hasher
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -44,10 +44,10 @@ class RequestBody:
         except BodyTooLarge:
             raise BlobTooLarge(SMALL) from None
 
-    async def into_file(self, descriptor: int, hasher: Hasher, limit: int | None) -> int:
+    async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """See `Body`."""
         try:
-            return await receive_to_file(self._scope, self._receive, descriptor, hasher=hasher, limit=limit)
+            return await receive_to_file(self._scope, self._receive, file, hasher=hasher, limit=limit)
         except (BodyCut, BodyMalformed) as error:
             raise BodyFailed(error.written) from error
         except BodyTooLarge:
