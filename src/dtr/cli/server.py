@@ -229,7 +229,10 @@ def _look_into(backup: Path) -> None:
         raise Failure(f"{backup}: {error.strerror}") from None
     for line in found.lines:
         click.echo(printable(line))
-    raise Failure("what the tables of such a backup mean is not documented: nothing is imported")
+    raise Failure(
+        "what the tables of such a backup mean is not documented: nothing is imported. Let that DTR run, perhaps"
+        " restored from the backup, and pull and push its images, or let a mirroring policy poll them"
+    )
 
 
 async def _watch(importing: Import) -> None:

@@ -76,7 +76,14 @@ class DistributionTree:
 
     async def is_there(self) -> bool:
         """Whether there is anything of a tree. Raises StorageError."""
-        async with aclosing(self._storage.list(self._root)) as found:
+        return await self._holds(self._root)
+
+    async def has_repositories(self) -> bool:
+        """Whether anything says what repositories have. Raises StorageError."""
+        return await self._holds(self._repositories)
+
+    async def _holds(self, prefix: str) -> bool:
+        async with aclosing(self._storage.list(prefix)) as found:
             return await anext(found, None) is not None
 
     async def portions(self) -> AsyncGenerator[Portion, None]:

@@ -275,6 +275,12 @@ class Import:
             raise ImportRefused(str(error)) from None
         if not await self._tree.is_there():
             raise ImportRefused(f"there is no tree of a registry at {self._plan.place}")
+        if not await self._tree.has_repositories():
+            raise ImportRefused(
+                f"there are blobs at {self._plan.place}, and nothing says what repositories have: DTR 2.6 and"
+                " later keep that in their database. Let that DTR run, and pull and push its images, or let a"
+                " mirroring policy poll them"
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 counting = group.create_task(self._count())

@@ -410,6 +410,14 @@ async def test_where_there_is_no_tree_nothing_is_done(rooms: Rooms, plan: dict[s
     assert await rooms.count("repositories") == 0
 
 
+async def test_blobs_of_which_only_a_database_knows_are_left_alone(rooms: Rooms):
+    await tree_in(rooms).write("blobs/id/ab/abcdef/data", b"content")  # DTR 2.6
+    before = await rooms.locations()
+    with pytest.raises(ImportRefused, match=r"DTR 2\.6 and later .* mirroring"):
+        await run(rooms)
+    assert await rooms.locations() == before
+
+
 async def test_on_request_every_blob_is_hashed_before_it_is_taken(rooms: Rooms):
     tree, good, bad = tree_in(rooms), make_image(), make_image()
     await tree.image("acme/app", good, "good")

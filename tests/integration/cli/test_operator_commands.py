@@ -360,6 +360,7 @@ def test_a_backup_of_dtr_is_looked_into_and_refused(running: Server, tmp_path: P
     assert ran.exit_code == 1
     assert ran.stdout.startswith("a backup of DTR 2.7.5\ntable blobs: 1 files of 0 bytes")
     assert "nothing is imported" in ran.stderr
+    assert "let a mirroring policy poll them" in ran.stderr
 
 
 # --- serve -------------------------------------------------------------------------------------------------------
