@@ -127,15 +127,6 @@ def test_every_page_tells_who_sees_the_system_that_jobs_run(site: Site, admin: V
             assert time.monotonic() < deadline, found
             time.sleep(0.1)
 
-    def what_comes_of_stopping_it() -> str:
-        becomes(admin, "")
-        with running(site) as job:
-            becomes(admin, "1 1 is running")
-            admin.post(f"{JOBS}/{job}/cancel").expect(200)
-            has(site, job, "canceled")
-            admin.post("/repositories/pin", {"unpin": "acme/none"})
-            return told(admin)
-
     becomes(admin, "")
     with running(site):
         becomes(admin, "1 1 is running")
@@ -143,9 +134,7 @@ def test_every_page_tells_who_sees_the_system_that_jobs_run(site: Site, admin: V
         assert told(site.as_("paul")) == ""
         with running(site):
             becomes(admin, "2 2 are running")
-    # Whoever changes something sees what came of it at once: nothing that is seconds old. But a page does not wait
-    # for the number where the database takes long: on a busy machine, not every time.
-    assert "" in (what_comes_of_stopping_it() for _ in range(5))
+    becomes(admin, "")
 
 
 def test_auditors_look_and_others_do_not(site: Site):
