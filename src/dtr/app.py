@@ -260,6 +260,7 @@ class Application:
         routes: dict[str, ASGIApp] = {}
         within: dict[str, tuple[str, ASGIApp]] = {}
         pages: tuple[str, ...] = ()
+        people: ASGIApp | None = None
         if "registry" in settings.components:
             routes["v2"] = self._registry_api()
             if settings.trust.enabled:
@@ -286,7 +287,7 @@ class Application:
             api, ui = Lazy(self._api), Lazy(self._ui)
             routes.update(dict.fromkeys(("api", "enzi", "v1", "/auth/login", "/basic_info"), api))
             routes.update(dict.fromkeys(PLACES, ui))
-            pages = PLACES
+            pages, people = PLACES, ui
         https_port = None
         if settings.https_address is not None and not settings.http_serves:
             https_port = int(settings.https_address.rpartition(":")[2])
@@ -294,6 +295,7 @@ class Application:
             self.health,
             authority=certificate.authority if certificate else None,
             metrics=metrics.render,
+            pages=people,
         )
         return Front(
             routes,

@@ -55,12 +55,31 @@ def test_users_are_found_while_one_types_and_picked_ones_deactivated(world: Site
         expect(page).to_have_url(re.compile(r"/users\?q=user1&"))
         page.get_by_label("user10").check()
         page.get_by_label("user11").check()
-        expect(page.locator(".bulk")).to_contain_text("2 picked")
+        expect(page.locator(".bulk")).to_contain_text("2 selected")
         tab.check()
         page.get_by_role("button", name="Deactivate").click()
         expect(page.locator(".toast")).to_contain_text("2 users are deactivated.")
         page.get_by_label("Show").select_option("inactive-users")
         expect(page.locator("#list tbody tr")).to_have_count(2)
+
+
+def test_how_many_a_filter_leaves_is_spoken(world: Site):
+    with world.tab("admin") as tab:
+        page = tab.open("/users")
+        page.get_by_label("Name or full name").press_sequentially("user1")
+        expect(page.locator("#told")).to_have_text("10 users")
+        page.get_by_label("Name or full name").press_sequentially("x")
+        expect(page.locator("#told")).to_have_text("No user fits")
+        expect(page.locator("#told")).to_have_role("status")
+
+
+def test_all_of_a_page_are_selected_on_a_phone(world: Site):
+    with world.tab("admin", size=NARROW) as tab:
+        page = tab.open("/users?q=user0")
+        tab.check()
+        page.get_by_text("Select all on this page").click()
+        expect(page.locator("tbody input:checked")).to_have_count(10)
+        expect(page.get_by_role("region", name="Selected users").get_by_role("status")).to_have_text("10 selected")
 
 
 def test_picked_users_are_deleted_in_a_dialog_that_wants_their_number(world: Site):

@@ -135,3 +135,41 @@ def test_many_people_are_added_and_the_refused_ones_are_named(site: Site):
         expect(page.get_by_role("alert")).to_be_focused()
         expect(page.locator("#f-names")).to_have_value("nobody-1")
         tab.check()
+
+
+def test_after_a_change_one_is_where_one_was(site: Site):
+    site.api.make_users(*(f"many{number:02}" for number in range(20)))
+    site.api.make_organization("many", owners=("olga",), members=tuple(f"many{number:02}" for number in range(20)))
+    with site.tab("olga") as tab:
+        page = tab.open("/orgs/many/users")
+        role = page.get_by_label("Role of many19")
+        role.select_option("admin")
+        expect(page.locator(".toast")).to_be_visible()
+        expect(role).to_have_value("admin")
+        expect(role).to_be_focused()
+        expect(role).to_be_in_viewport()
+        page.locator("tr", has_text="many18").get_by_role("button").click()
+        expect(page.locator("tr", has_text="many18")).to_have_count(0)
+        expect(role).to_be_in_viewport()
+
+
+def test_who_walks_through_a_select_with_the_keyboard_says_when_it_is_sent(site: Site):
+    with site.tab("olga") as tab:
+        page = tab.open("/repositories/acme/app/permissions")
+        chosen = page.get_by_label("Level of ron")
+        chosen.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        expect(chosen).to_have_value("admin")
+        assert level(site, "ron") == "read-only"
+        page.keyboard.press("Enter")
+        expect(page.locator(".toast")).to_be_visible()
+        assert level(site, "ron") == "admin"
+        expect(chosen).to_be_focused()
+        page.keyboard.press("ArrowUp")
+        assert level(site, "ron") == "admin"
+        page.keyboard.press("Tab")
+        expect(page.locator(".toast")).to_contain_text("ron")
+        page.wait_for_function("() => document.activeElement.name === 'level'")
+        assert level(site, "ron") == "read-write"
+        tab.check()

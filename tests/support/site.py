@@ -26,6 +26,8 @@ from tests.support.server import PASSWORD, Server
 AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+MIDDLE = {"width": 833, "height": 900}
+"""The narrowest window in which lists are tables."""
 
 
 @dataclass(frozen=True)

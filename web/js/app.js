@@ -98,8 +98,37 @@ document.addEventListener("change", (event) => {
   one("[data-n]", form).textContent = picked;
 });
 
-// A form or a select that is sent as soon as it is changed; without script its button does that.
-document.addEventListener("change", (event) => event.target.closest("[data-submit]")?.form?.requestSubmit());
+// A form or a select that is sent as soon as it is changed; without script its button does that. Each arrow key changes
+// a select: who walks through its options with the keyboard sends it with Enter, or by leaving it.
+let walked, owed;
+document.addEventListener("keydown", ({ key, target }) => {
+  walked = key === "Enter" ? null : target;
+  if (key === "Enter" && owed === target) send(target);
+});
+document.addEventListener("pointerdown", () => { walked = null; });
+document.addEventListener("focusout", ({ target }) => { if (owed === target) send(target); });
+document.addEventListener("change", ({ target }) => {
+  if (!target.closest("[data-submit]")?.form) return;
+  if (target === walked && target.matches("select")) owed = target;
+  else send(target);
+});
+function send(element) { owed = null; element.form.requestSubmit(); }
+
+// The answer to a form is often the same page again: then one is where one was, not at its top.
+const LATER = 30_000;
+const same = (element) => [element.localName, element.name, element.id, element.getAttribute("aria-label") || element.title || element.textContent.trim()].join();
+document.addEventListener("submit", ({ target: form, submitter, defaultPrevented }) => {
+  if (defaultPrevented || form.getAttribute("method") !== "post") return;
+  const element = submitter ?? one("[data-submit]", form);
+  sessionStorage.setItem("left", JSON.stringify({ path: location.pathname, at: Date.now(), y: scrollY, focus: element && same(element) }));
+});
+function comeBack() {
+  const left = JSON.parse(sessionStorage.getItem("left") ?? "null");
+  sessionStorage.removeItem("left");
+  if (left?.path !== location.pathname || Date.now() - left.at > LATER || location.hash || one("[autofocus], [data-error-summary]")) return;
+  scrollTo(0, left.y);
+  all("main button, main select").find((element) => same(element) === left.focus)?.focus();
+}
 
 // Texts that the server sends with an answer: HX-Trigger: {"toast": "…"}.
 document.addEventListener("toast", (event) => toast(event.detail.value ?? event.detail.text ?? event.detail));
@@ -109,6 +138,7 @@ document.addEventListener("htmx:after:swap", () => {
   if (dialog?.firstElementChild && !dialog.open) dialog.showModal();
   seeProblems();
   fillOptions();
+  if (document.activeElement?.closest("form.filters")) tell();
 });
 one("#dialog")?.addEventListener("close", (event) => event.target.replaceChildren());
 
@@ -119,7 +149,17 @@ function seeProblems() {
 }
 seeProblems();
 fillOptions();
+comeBack();
 
-for (const said of all("[data-said]")) leave(said, one("form", said) ? 10000 : 6000);
+/** Says how many rows a filter left, to who does not see them. */
+function tell() {
+  one("#told").textContent = one("#list .pager > span, #list .empty :is(h1, h2, h3)")?.textContent ?? "";
+}
+
+// What is there when a page comes is not spoken as news: it is put there once more.
+for (const said of all("[data-said]")) {
+  said.remove();
+  setTimeout(() => { one("#toasts").append(said); leave(said, one("form", said) ? 10000 : 6000); }, 100);
+}
 // The current tab is in view on a phone.
 for (const tab of all(".tabs [aria-current]")) tab.parentElement.scrollLeft = tab.offsetLeft - 24;

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dtr.cluster import Health
-    from dtr.http.types import Header, Receive, Scope, Send
+    from dtr.http.types import ASGIApp, Header, Receive, Scope, Send
 
 
 class Operations:
@@ -31,8 +31,11 @@ class Operations:
         *,
         authority: Path | None,
         metrics: Callable[[], Awaitable[bytes]],
+        pages: ASGIApp | None = None,
     ) -> None:
+        """`pages` tell people that there is nothing at an address; programs get a document, and without it all."""
         self._health = health
+        self._pages = pages
         self._authority = authority
         self._render = metrics
         self._handlers = {
@@ -42,11 +45,17 @@ class Operations:
             "/ca": self._ca,
         }
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises TooManyRequests."""
         path = scope["path"]
         handler = self._handlers.get(path)
         if handler is None:
+            if self._pages is not None and _is_for_people(scope):
+                facts = scope.get("dtr.facts")
+                if facts is not None and facts.limits is not None:
+                    facts.limits.count_address(facts.remote)
+                await self._pages(scope, receive, send)
+                return
             await _answer(scope, send, 404, _errors("NOT_FOUND", "there is nothing here"))
             return
         facts = scope.get("dtr.facts")
@@ -89,6 +98,12 @@ def _document(wrong: dict[str, str]) -> tuple[dict[str, Any], int]:
     """DTR's document about health, and its status."""
     is_healthy = not wrong.keys() & {"metadata", "storage"}
     return {"Error": ", ".join(wrong.values()), "Healthy": is_healthy}, 200 if is_healthy else 503
+
+
+def _is_for_people(scope: Scope) -> bool:
+    """Whether a browser asks for a page: it takes HTML, which programs do not say."""
+    accepted = (value for name, value in scope["headers"] if name == b"accept")
+    return scope["method"] in {"GET", "HEAD"} and any(b"text/html" in value for value in accepted)
 
 
 def _is_inside(scope: Scope) -> bool:

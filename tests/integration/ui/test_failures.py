@@ -49,6 +49,24 @@ def test_what_is_not_there_and_what_is_not_for_somebody_look_the_same(site: Site
     assert frame(nobody, "/search/nothing", 404) == title
 
 
+def test_an_address_of_nothing_is_told_to_people_and_to_programs(site: Site):
+    people = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for visitor in (site.as_("ada"), site.as_(None)):
+        for path in ("/nothing", "/repository/ada/own", "/health/none"):
+            shown = visitor.get(path, people).expect(404)
+            assert shown.title == "Nothing here, or not for you"
+            assert shown.has("nav#side")
+            assert "content-security-policy" in shown.answer.headers
+            assert visitor.get(path).expect(404).answer.json == {
+                "errors": [{"code": "NOT_FOUND", "message": "there is nothing here"}]
+            }
+            assert (
+                visitor.send("POST", path, b"", people).expect(404).answer.headers["content-type"]
+                == "application/json"
+            )
+    assert site.as_(None).get("/health", people).expect(200).answer.json["Healthy"]
+
+
 def test_a_page_that_takes_no_form_says_so(site: Site):
     shown = site.as_("ada").post("/docs/api").expect(405)
     assert shown.answer.headers["allow"] == "GET"
