@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, or_, select, true, tuple_
 
@@ -23,7 +23,6 @@ AccountOrder: TypeAlias = Literal["name", "fullName"]
 
 MemberFilter: TypeAlias = Literal["all", "admins", "non-admins"]
 """Which members of an organisation or a team."""
-MEMBER_FILTERS: tuple[MemberFilter, ...] = get_args(MemberFilter)
 MemberOrder: TypeAlias = Literal["id", "name"]
 
 _is_user = accounts.c.kind == "user"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dtr.at_once import at_once
 from dtr.mirrors.errors import TransferFailed
 from dtr.mirrors.local import read_manifest
-from dtr.oci import companions
+from dtr.oci import OciError, companions, parse_manifest
 from dtr.oci.media_types import OCI_INDEX
 from dtr.registry import ManifestIncomplete
 from dtr.remotes import RemoteUnknown
@@ -292,8 +292,8 @@ class _Sending(_Under):
             return
         tag = subject.replace(":", "-", 1)
         try:
-            present = json.loads((await self.remote.get_manifest(tag)).content)["manifests"]
-        except (RemoteUnknown, KeyError, ValueError):
+            present = descriptors_in((await self.remote.get_manifest(tag)).content)
+        except RemoteUnknown:
             present = []
         index = {
             "schemaVersion": 2,
@@ -301,6 +301,16 @@ class _Sending(_Under):
             "manifests": [*present, *(_descriptor(one) for one in lacking)],
         }
         await self.remote.put_manifest(tag, json.dumps(index).encode(), OCI_INDEX)
+
+
+def descriptors_in(index: bytes) -> list[Any]:
+    """The descriptors of an index, as they are written there; of what is none: nothing."""
+    try:
+        parse_manifest(index)
+    except OciError:
+        return []
+    found: list[Any] = json.loads(index).get("manifests", [])
+    return found
 
 
 def _descriptor(referrer: Referrer) -> dict[str, Any]:

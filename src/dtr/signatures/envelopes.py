@@ -46,7 +46,6 @@ DSSE = "application/vnd.dsse.envelope.v1+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle"
 JWS = "application/jose+json"
 COSE = "application/cose"
-NOTATION = "application/vnd.cncf.notary.signature"
 
 _COSIGN_STATEMENT = "https://sigstore.dev/cosign/sign/v1"
 """What cosign's bundles state of an image: that it was signed, and nothing more."""

@@ -39,10 +39,6 @@ _counts_named = and_(
     trust_targets.c.forgotten_at.is_(None),
 )
 
-SIGNED_TAGS = (  # to be narrowed down
-    select(trust_targets.c.name).where(_counts).distinct()
-)
-"""The tags of a repository that are signed; parameter `repository`."""
 _SIGNED_AMONG = Statement(select(trust_targets.c.name).where(_counts_named).distinct())
 _FIRST_SIGNED = Statement(
     select(trust_targets.c.repository_id)
