@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from tests.support.client import Answer, Client
+from tests.support.images import make_built_image
 from tests.support.nginx import Nginx, run_nginx
 from tests.support.server import Server
 
@@ -96,7 +97,7 @@ def begun_push(client: Client, upload: str) -> Iterator[None]:
 @contextmanager
 def begun_pull(client: Client, path: str) -> Iterator[None]:
     """A pull that has begun and does not go on."""
-    headers = {"Authorization": f"Bearer {client.token(SCOPE)}"}
+    headers = {"Authorization": f"Bearer {client.token(SCOPE)}" if path.startswith("/v2/") else client.basic()}
     while True:
         connection = client.connect()
         connection.connect()
@@ -141,3 +142,22 @@ def test_transfers_at_once_are_limited(start: Callable[..., Server], who: str) -
         client.call("GET", "/v2/admin/limited/tags/list").expect(200)
     until(lambda: client.call("GET", path), 200)
     until(lambda: client.call("PATCH", uploads[2], b""), 202)
+
+
+def test_layers_that_are_fetched_as_files_are_transfers_too(start: Callable[..., Server]) -> None:
+    server = start({"limits.address_transfers": 2})
+    (server.server if isinstance(server, Nginx) else server).make_repository("admin/limited")
+    client = Client(server)
+    image = make_built_image({"os": "linux"}, BODY)
+    client.push("admin/limited", image, "files")
+    basic = {"Authorization": client.basic()}
+    path = f"/api/v0/repositories/admin/limited/manifests/files/files/{DIGEST}"
+    pull = f"/v2/admin/limited/blobs/{DIGEST}"
+    with begun_pull(client, path), begun_pull(client, path):
+        answer = until(lambda: client.send("GET", path, headers=basic), 429)
+        assert (refused([answer]).codes, "content-disposition" in answer.headers) == (["TOO_MANY_REQUESTS"], False)
+        if not isinstance(server, Nginx):  # which counts the files that it sends by itself
+            assert refused([until(lambda: client.call("GET", pull), 429)]).codes == ["TOOMANYREQUESTS"]
+        client.send("HEAD", path, headers=basic).expect(200)
+    for _ in range(4):
+        assert until(lambda: client.send("GET", path, headers=basic), 200).body == BODY

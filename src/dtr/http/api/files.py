@@ -8,7 +8,7 @@ run them: they are a file of no type to be saved (RFC 6266), in a sandbox.
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -28,6 +28,8 @@ from dtr.storage import ObjectMissing, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
 
     from dtr.http.api.rooms import Rooms
     from dtr.oci import Descriptor
@@ -109,9 +111,25 @@ async def get_manifest_file(
     }
     if request.method == "HEAD" or request.scope.get("dtr.is_head"):
         return Response(headers=headers, media_type="application/octet-stream")
-    pieces = await _open(rooms, blob)
-    rooms.pulls.add(repository, reference, found.digest, by=caller.actor)
-    return StreamingResponse(pieces, headers=headers, media_type="application/octet-stream")
+    facts = request.scope.get("dtr.facts")
+    with ExitStack() as transfer:  # one of those that are counted, until the last byte is sent
+        if facts is not None:
+            transfer.enter_context(facts.transferring())
+        pieces = await _open(rooms, blob)
+        rooms.pulls.add(repository, reference, found.digest, by=caller.actor)
+        return _File(pieces, transfer.pop_all(), headers)
+
+
+class _File(StreamingResponse):
+    """The answer with the bytes of a layer; when it ends, however it does, `transfer` ends."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], transfer: ExitStack, headers: dict[str, str]) -> None:
+        super().__init__(pieces, headers=headers, media_type="application/octet-stream")
+        self._transfer = transfer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._transfer:
+            await super().__call__(scope, receive, send)
 
 
 async def _open(rooms: Rooms, blob: Blob) -> AsyncIterator[bytes]:
