@@ -389,7 +389,9 @@ _ITS_TAGS = Statement(
     .limit(_limit)
     .with_for_update(skip_locked=True)
 )
-_DELETE_TAGS = Statement(delete(tags).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names")))
+_DELETE_TAGS = Statement(
+    delete(tags).where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository)))
+)
 _ITS_MANIFESTS = Statement(
     select(manifests.c.repository_id, manifests.c.digest)
     .where(manifests.c.repository_id == _repository)

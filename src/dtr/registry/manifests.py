@@ -109,7 +109,7 @@ _RENEW = Statement(
 _LOCK_TAGS = Statement(tags_by_name.with_for_update())
 _LOCK_MANIFESTS = Statement(
     select(manifests.c.digest)
-    .where(manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests"))
+    .where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
     .order_by(manifests.c.digest)
     .with_for_update(key_share=True)  # FOR NO KEY UPDATE
 )
@@ -117,8 +117,7 @@ _LOCK_LINKS = Statement(
     select(repository_blobs.c.digest)
     .join(blobs, blobs.c.digest == repository_blobs.c.digest)
     .where(
-        repository_blobs.c.repository_id == _repository,
-        in_list(repository_blobs.c.digest, "digests"),
+        in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)),
         blobs.c.state == "present",
     )
     .order_by(repository_blobs.c.digest)
@@ -200,7 +199,7 @@ _related = _references_of.where(manifest_references.c.kind == "manifest").union(
 _RELATED = Statement(_related)
 _LOCK_RELATED = Statement(
     select(manifests.c.digest)
-    .where(manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests"))
+    .where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
     .order_by(manifests.c.digest)
     .with_for_update()
 )
@@ -244,15 +243,14 @@ _DELETE = Statement(
 )
 _LOCK_LINKS_TO_LET_GO = Statement(
     select(repository_blobs.c.digest)
-    .where(repository_blobs.c.repository_id == _repository, in_list(repository_blobs.c.digest, "digests"))
+    .where(in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)))
     .order_by(repository_blobs.c.digest)
     .with_for_update(key_share=True)
 )
 _LET_LINKS_GO = Statement(
     update(repository_blobs)
     .where(
-        repository_blobs.c.repository_id == _repository,
-        in_list(repository_blobs.c.digest, "digests"),
+        in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)),
         or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at < now() + _hold),
     )
     .values(review_at=now() + _hold)
