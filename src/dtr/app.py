@@ -165,7 +165,7 @@ class Application:
         self.events = Events(self.database)
         self.image_configs = ImageConfigs(self.database, self.storage)
         self.images = Images(self.database, self.image_configs)
-        self.signed = TrustIndex(self.database)
+        self.signed = TrustIndex(self.database, signed=show_signed)
         # Scanning will be another source of what it does not know by itself.
         trust_root = settings.signatures.trust_root
         sigstore = None if trust_root is None else Sigstore(trust_root)

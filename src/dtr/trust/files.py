@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from typing import TypeAlias
+
+    from dtr.db import Transaction
+
+    Signed: TypeAlias = Callable[[Transaction, int, Sequence[str]], Awaitable[None]]
+    """
+    Told, in the unit of work of a change: in a repository these digests are signed now and were not.
+
+    None of them: something is not signed any more.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from dtr.db import Database, Transaction
+    from dtr.trust.files import Signed
 
 RELEASES = "targets/releases"
 """The role that docker's clients publish tags in, whoever signs them."""
@@ -228,8 +229,9 @@ async def first_signed_of(tx: Transaction, namespace: str) -> str | None:
 class TrustIndex:
     """What is signed in all repositories."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, signed: Signed | None = None) -> None:
         self._database = database
+        self._signed = signed
 
     async def signatures(self, repository: int, names: Iterable[str]) -> dict[str, list[TargetSignature]]:
         """Who signed what under these names of tags, by tag, at most 50 of each; one query."""
@@ -260,6 +262,8 @@ class TrustIndex:
             rows = await tx.fetch_all(_FORGET, repository=repository, which=tag)
             digests = {row[1] for row in rows}
             await record(tx, *(_forgotten(repository, tag, digest, by) for digest in sorted(digests)))
+            if rows and self._signed is not None:
+                await self._signed(tx, repository, [])
             return bool(rows)
 
         return await self._database.unit(work)

@@ -36,21 +36,13 @@ from dtr.tuf import (
 from dtr.tuf.times import read_moment
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from typing import TypeAlias
+    from collections.abc import Callable, Mapping, Sequence
 
     from dtr.db import Database, Row, Transaction
     from dtr.events import Actor, EventType
     from dtr.signer import Signer
-    from dtr.trust.files import Change
+    from dtr.trust.files import Change, Signed
     from dtr.tuf import CheckedUpdate, Draft, PublicKey, Renewal, Root
-
-    Signed: TypeAlias = Callable[[Transaction, int, Sequence[str]], Awaitable[None]]
-    """
-    Told, in the unit of work of a change: in a repository these digests are signed now and were not.
-
-    None of them: something is not signed any more.
-    """
 
 _EARLY = dt.timedelta(hours=1)
 """So long before they expire, timestamps and snapshots are made anew: for clients whose clocks are fast."""
@@ -200,7 +192,14 @@ class Trust:
 
     async def delete_all(self, repository: int, *, by: Actor = SYSTEM) -> list[str]:
         """Delete the collections of a repository, whatever their GUNs; those GUNs."""
-        return await self._database.unit(lambda tx: end(tx, [repository], by))
+
+        async def work(tx: Transaction) -> list[str]:
+            gone = await end(tx, [repository], by)
+            if gone and self._signed is not None:
+                await self._signed(tx, repository, [])
+            return gone
+
+        return await self._database.unit(work)
 
     # --- keys ---
 

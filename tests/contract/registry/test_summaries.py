@@ -21,6 +21,7 @@ from dtr.registry.pins import MOST
 from dtr.registry.usage import of_repository, touch
 from dtr.signer import LocalSigner
 from dtr.trust import Collection, Trust
+from dtr.trust.index import TrustIndex
 from dtr.tuf import Envelope
 
 PATHS = {
@@ -190,8 +191,13 @@ async def test_what_is_signed_follows_content_trust(rooms: Rooms, numbers: dict[
     digest = await rooms.push(number, image, "1.0")
     trust = Trust(rooms.database, LocalSigner(rooms.database, tmp_path / "passphrases"), signed=show_signed)
     collection = Collection(number, GUN)
-    keys = [(await trust.get_key(collection, role)).to_json() for role in ("timestamp", "snapshot")]
-    publisher = Publisher(GUN, *keys)
+
+    async def make_publisher() -> Publisher:
+        return Publisher(
+            GUN, *[(await trust.get_key(collection, role)).to_json() for role in ("timestamp", "snapshot")]
+        )
+
+    publisher = await make_publisher()
     tag = (str(digest), len(image.payload))
 
     async def is_signed_after(files: dict[str, bytes]) -> bool:
@@ -204,6 +210,14 @@ async def test_what_is_signed_follows_content_trust(rooms: Rooms, numbers: dict[
     assert not await is_signed_after(publisher.revoke("1.0"))
     assert await is_signed_after(publisher.sign({"1.0": tag}))
     await trust.delete(collection)
+    await fold(rooms)
+    assert await found(rooms, is_signed=True) == []
+    assert await is_signed_after((await make_publisher()).first({"1.0": tag}))
+    assert await trust.delete_all(number) == [GUN]
+    await fold(rooms)
+    assert await found(rooms, is_signed=True) == []
+    assert await is_signed_after((await make_publisher()).first({"1.0": tag}))
+    assert await TrustIndex(rooms.database, signed=show_signed).forget(number, "1.0")
     await fold(rooms)
     assert await found(rooms, is_signed=True) == []
 
