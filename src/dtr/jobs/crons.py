@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, bindparam, delete, select, update
@@ -174,24 +174,13 @@ class Crons:
                     await tx.execute(_DELETE, which=cron.request.action)
                     continue
                 await tx.execute(_ADVANCE, which=cron.request.action, next_run=moment)
-                if await submit(tx, _keyed(cron.request), cause="schedule"):
+                keyed = replace(cron.request, unique_key=f"cron:{cron.request.action}")
+                if await submit(tx, keyed, cause="schedule"):
                     queued.append(cron.request.action)
             return queued
 
         queued = await self._database.unit(work)
         return len(queued)
-
-
-def _keyed(request: JobRequest) -> JobRequest:
-    return JobRequest(
-        action=request.action,
-        parameters=request.parameters,
-        retries=request.retries,
-        capacity=request.capacity,
-        deadline=request.deadline,
-        stop_timeout=request.stop_timeout,
-        unique_key=f"cron:{request.action}",
-    )
 
 
 async def _clock(tx: Transaction) -> int:

@@ -196,7 +196,7 @@ class Jobs:
         self._database = database
 
     async def submit(self, request: JobRequest, *, by: Actor = SYSTEM) -> Job:
-        """Queue a job. Raises JobInvalid."""
+        """Queue a job. Raises JobInvalid, and JobUnknown: one with the same key waits already."""
 
         async def work(tx: Transaction) -> Job:
             made = await submit(tx, request, cause=_cause(by), caused_by=by.name)
