@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pytest
-from fastapi import Form, Query
+from fastapi import Form as FormField
+from fastapi import Query
+from pydantic import BaseModel
 
 from dtr.http.api.app import ROUTERS
+from dtr.http.api.models import Form, Record
 from dtr.http.api.operations import Operation, Router
 from dtr.http.api.paths import Paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def declared() -> list[Operation]:
@@ -24,6 +30,20 @@ def test_the_framework_makes_a_route_of_every_operation(operation: Operation) ->
     assert (route.path, route.methods) == (operation.path, operation.methods)
     assert [*route.param_convertors] == operation.parameters
     assert route.include_in_schema == operation.is_described
+
+
+def models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for one in base.__subclasses__():
+        yield one
+        yield from models(one)
+
+
+@pytest.mark.parametrize(
+    "model", [*models(Record), *models(Form)], ids=lambda one: f"{one.__module__}.{one.__name__}"
+)
+def test_every_model_can_be_compiled(model: type[BaseModel]) -> None:
+    assert model.model_rebuild() is not False
+    assert model.__pydantic_complete__
 
 
 def test_every_operation_has_an_address_of_its_own() -> None:
@@ -52,8 +72,25 @@ async def read_tags(namespace: str, name: str) -> list[str]:
     return [namespace, name]
 
 
-async def put_form(title: Annotated[str, Form()]) -> None:
+async def put_form(title: Annotated[str, FormField()]) -> None:
     """Take a form."""
+
+
+class Leaf(Record):
+    """In others."""
+
+    size: int
+
+
+class Tree(Record):
+    """Made of itself and of others."""
+
+    leaves: list[Leaf]
+    trees: list[Tree] | None = None
+
+
+async def read_trees() -> dict[str, Tree]:
+    return {}
 
 
 async def read_wrongly(words: Annotated[dict[str, str], Query()]) -> None:
@@ -84,6 +121,21 @@ def test_what_is_declared_is_made_when_it_is_first_wanted(router: Router) -> Non
     assert route is operation.route
     assert operation.build() is not route
     assert (route.path, route.endpoint, route.tags) == ("/things", read_all, ["things"])
+
+
+def test_models_are_compiled_with_the_first_operation_that_gives_them(router: Router) -> None:
+    router.get("/trees")(read_trees)
+    operation = the(router, "GET", "/things/trees")
+    assert not Leaf.__pydantic_complete__
+    assert not Tree.__pydantic_complete__
+    answer = operation.build().response_field
+    assert Leaf.__pydantic_complete__
+    assert Tree.__pydantic_complete__
+    assert answer is not None
+    tree = Tree(leaves=[Leaf(size=1)], trees=[Tree(leaves=[])])
+    assert answer.serialize({"a": tree}, exclude_none=True) == {
+        "a": {"leaves": [{"size": 1}], "trees": [{"leaves": []}]}
+    }
 
 
 def test_an_operation_is_called_as_its_function_is_or_as_it_says(router: Router) -> None:

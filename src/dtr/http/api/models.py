@@ -38,7 +38,7 @@ Password = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 
 class Record(BaseModel):
     """Something that the API answers."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, defer_build=True)
 
 
 class Form(BaseModel):
@@ -48,7 +48,7 @@ class Form(BaseModel):
     Its texts are Unicode without NUL: a database keeps no others.
     """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, strict=True)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, strict=True, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from starlette.routing import BaseRoute
 
@@ -60,6 +61,8 @@ class Operation(BaseRoute):
 
         Its id is the function's name. Raises what the framework raises about a declaration that makes no sense.
         """
+        for annotation in get_type_hints(self._endpoint).values():
+            _compile(annotation)
         route = self._router.make(self._path, self._endpoint, self._options)
         route.operation_id = route.operation_id or to_camel(route.name)
         return route
@@ -93,6 +96,22 @@ class Operation(BaseRoute):
         answers = self.route.responses.items()
         contents = [one.get("content", {}) for status, one in answers if str(status).startswith("2")]
         return {_JSON, *(kind for content in contents for kind in content)}
+
+
+def _compile(annotation: Any) -> None:
+    """
+    Compile the models in an annotation that wait for it (`defer_build`), those first that others are made of.
+
+    What is compiled from them later refers to them. Of models that still wait it would have copies, and what the
+    framework makes of them would wait, too.
+    """
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    if is_model and annotation.model_config.pop("defer_build", False):
+        for field in annotation.model_fields.values():
+            _compile(field.annotation)
+        annotation.model_rebuild()
+    for inner in get_args(annotation):
+        _compile(inner)
 
 
 def _is_refused(parameters: str) -> bool:
