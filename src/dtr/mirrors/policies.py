@@ -460,13 +460,16 @@ class MirroringPolicies:
         With `evaluate` it works at once on all tags; else it means those to come. Raises PolicyInvalid.
         """
         policy.check()
-        if len(await self.list_policies(policy.repository, limit=_MOST_POLICIES)) == _MOST_POLICIES:
-            raise PolicyInvalid(f"a repository has {_MOST_POLICIES} mirroring policies at most")
         is_poll = policy.direction == "poll"
         made = replace(policy, id=str(uuid.uuid4()), skips_present=is_poll and not evaluate)
 
         async def work(tx: Transaction) -> MirroringPolicy:
             await lock_sources(tx, made.repository)
+            before = await tx.fetch_all(
+                _LIST, repository=made.repository, direction="", start="", limit=_MOST_POLICIES
+            )
+            if len(before) == _MOST_POLICIES:
+                raise PolicyInvalid(f"a repository has {_MOST_POLICIES} mirroring policies at most")
             written = replace(made, remote=await put_remote(tx))
             moment = await _clock(tx)
             await tx.execute(

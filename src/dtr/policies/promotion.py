@@ -226,12 +226,13 @@ class Promotions:
     async def create(self, policy: PromotionPolicy, *, evaluate: bool, by: Actor = SYSTEM) -> PromotionPolicy:
         """Make a policy, whose id is new; with `evaluate` all tags are shown to it. Raises PolicyInvalid."""
         policy.check()
-        if len(await self.list_policies(policy.source, limit=_MOST_POLICIES)) == _MOST_POLICIES:
-            raise PolicyInvalid(f"a repository has {_MOST_POLICIES} promotion policies at most")
         made = replace(policy, id=str(uuid.uuid4()))
 
         async def work(tx: Transaction) -> None:
             await lock_sources(tx, made.source, made.target)
+            before = await tx.fetch_all(_LIST_FROM, repository=made.source, start="", limit=_MOST_POLICIES)
+            if len(before) == _MOST_POLICIES:
+                raise PolicyInvalid(f"a repository has {_MOST_POLICIES} promotion policies at most")
             await tx.execute(_INSERT, id=made.id, source=made.source, **_parameters(made))
             await tell(tx, made.source)
             await _note(tx, "CREATE", made, by, evaluate=evaluate)

@@ -28,6 +28,7 @@ from dtr.db.schema import pruning_policies, repositories
 from dtr.events import SYSTEM, Actor, Event, Object, record
 from dtr.jobs import JobRequest, submit
 from dtr.policies.errors import PolicyInvalid, PolicyUnknown
+from dtr.policies.pushes import lock_sources
 from dtr.policies.rules import Answer, Decision, asks_for, decide, found_in, parse_rules, write_rules
 from dtr.registry import immutable_pattern, read_patterns
 
@@ -267,11 +268,13 @@ class Pruning:
         Raises PolicyInvalid.
         """
         policy.check()
-        if len(await self.list_policies(policy.repository, limit=_MOST_POLICIES)) == _MOST_POLICIES:
-            raise PolicyInvalid(f"a repository has {_MOST_POLICIES} pruning policies at most")
         made = replace(policy, id=str(uuid.uuid4()))
 
         async def work(tx: Transaction) -> PruningPolicy:
+            await lock_sources(tx, made.repository)  # who makes another one at this moment counts this one
+            before = await tx.fetch_all(_LIST, repository=made.repository, start="", limit=_MOST_POLICIES)
+            if len(before) == _MOST_POLICIES:
+                raise PolicyInvalid(f"a repository has {_MOST_POLICIES} pruning policies at most")
             written = replace(made, since=await _clock(tx) if only_future else 0)
             await tx.execute(_INSERT, id=written.id, repository=written.repository, **_parameters(written))
             await _note(tx, "CREATE", written, by)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -592,3 +593,13 @@ async def test_a_tag_that_is_gone_is_no_tag(rooms: Rooms, mirrors: Mirrors):
     with pytest.raises(ManifestUnknown):
         await rooms.manifests.get("acme/app", "1")
     assert await mirrors.local.find_manifest(Place(app, "acme/app"), "1") is None
+
+
+async def test_there_are_as_many_policies_as_are_obeyed_also_when_they_are_made_at_once(
+    rooms: Rooms, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dtr.mirrors.policies._MOST_POLICIES", 2)
+    repository = await rooms.make_repository()
+    made = await asyncio.gather(*(mirrors.make(repository, "push") for _ in range(6)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in made) == ["MirroringPolicy"] * 2 + ["PolicyInvalid"] * 4
+    assert len(await mirrors.policies.list_policies(repository, limit=9)) == 2

@@ -255,3 +255,13 @@ async def test_the_newest_alone_are_judged_as_all_would_be(rooms: Rooms, promoti
     assert sorted(newest, key=lambda one: one.tag.name) == [
         one async for one in promotions.judge(meant) if one.tag.name != "v2"
     ]
+
+
+async def test_there_are_as_many_policies_as_are_obeyed_also_when_they_are_made_at_once(
+    rooms: Rooms, promotions: Promotions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dtr.policies.promotion._MOST_POLICIES", 2)
+    source, target = await rooms.make_repository("acme/source"), await rooms.make_repository("acme/target")
+    made = await asyncio.gather(*(make(promotions, source, target) for _ in range(6)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in made) == ["PolicyInvalid"] * 4 + ["PromotionPolicy"] * 2
+    assert len(await promotions.list_policies(source, limit=9)) == 2

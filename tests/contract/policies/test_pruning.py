@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -337,3 +338,16 @@ async def test_the_newest_alone_are_judged_as_all_would_be(rooms: Rooms, pruning
         ("b", True, "", ()),
     ]
     assert newest == [all_of_them[one.tag.name] for one in newest]
+
+
+async def test_there_are_as_many_policies_as_are_obeyed_also_when_they_are_made_at_once(
+    rooms: Rooms, pruning: Pruning, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dtr.policies.pruning._MOST_POLICIES", 2)
+    repository = await rooms.make_repository()
+    wanted = policy(repository, rule("tag", "sw", "dev-"))
+    made = await asyncio.gather(
+        *(pruning.create(wanted, only_future=False) for _ in range(6)), return_exceptions=True
+    )
+    assert sorted(type(one).__name__ for one in made) == ["PolicyInvalid"] * 4 + ["PruningPolicy"] * 2
+    assert len(await pruning.list_policies(repository, limit=9)) == 2
