@@ -168,7 +168,7 @@ def test_config_show_prints_each_setting_with_its_source_and_masks_secrets(tmp_p
 def test_doctor_finds_nothing_wrong_with_good_data(dtr: Commands) -> None:
     output = dtr.run("doctor").stdout
     lines = {line.split()[1]: line for line in output.splitlines() if not line.startswith(" ")}
-    assert {"database", "clock", "storage", "certificate", "space"} <= set(lines)
+    assert {"database", "clock", "storage", "certificate", "space"} <= set(lines), output
     for subject in ("database", "clock", "storage", "certificate"):
         assert lines[subject].startswith("ok"), output
 
