@@ -2,7 +2,8 @@
 Bodies of requests and answers, small and large.
 
 A large body goes between socket and file. Where the server offers it (`dtr.http.protocol`), threads do that by
-themselves; elsewhere the bytes come through the application, in pieces.
+themselves; elsewhere the bytes come through the application, in pieces. So does what a store on the network gives:
+from its socket to that of the client, or in pieces.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from dtr.storage.errors import StorageError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from dtr.http.types import Header, Message, Receive, Scope, Send
+    from dtr.storage.driver import Fetched, Lent
 
 T = TypeVar("T")
 
 RECEIVE_FILE = "dtr.receive_file"
 SEND_FILE = "dtr.send_file"
+SEND_LENT = "dtr.send_lent"
 ANSWER = "dtr.answer"
 IS_GONE = "dtr.is_gone"
 IS_ENDING = "dtr.is_ending"
@@ -112,6 +117,17 @@ class SendFile(Protocol):
         How many bytes the client got: less than `count` when it went away.
 
         Raises OSError when the file cannot be read, or is shorter; the connection is then cut.
+        """
+
+
+class SendLent(Protocol):
+    """The extension `SEND_LENT`: the answer's body from a store's socket, after its start was sent."""
+
+    async def __call__(self, lent: Lent) -> int:
+        """
+        How many bytes the client got: less than there are when it went away.
+
+        Raises StorageError when the store does not give them all; the connection is then cut.
         """
 
 
@@ -278,6 +294,36 @@ async def send_from_file(scope: Scope, send: Send, descriptor: int, offset: int,
         offset += len(piece)
         count -= len(piece)
         await send({"type": "http.response.body", "body": piece, "more_body": count > 0})
+
+
+async def send_fetched(scope: Scope, send: Send, fetched: Fetched, count: int) -> None:
+    """
+    The answer's body of `count` bytes from a store, after its start.
+
+    Raises StorageError when the store does not give them, OSError when it has fewer.
+    """
+    extension: SendLent | None = (scope.get("extensions") or {}).get(SEND_LENT)
+    lent = None
+    if extension is not None and count > _READ_SIZE and fetched.size == count:
+        lent = await fetched.lend()
+    if extension is not None and lent is not None:
+        sent = 0
+        try:
+            sent = await extension(lent)
+        except StorageError:
+            sent = count - lent.left
+            raise
+        finally:
+            facts = scope.get("dtr.facts")
+            if facts is not None:
+                facts.bytes_out += sent
+        return
+    async for piece in fetched:
+        count -= len(piece)
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    if count:
+        raise OSError("the object is shorter than it should be")
+    await send({"type": "http.response.body"})
 
 
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:

@@ -2,10 +2,10 @@
 HTTP/1.1 connections on which large bodies move without the event loop.
 
 The application is one of ASGI 3, and is offered more in ``scope["extensions"]`` (`dtr.http.bodies`): a small
-answer at once, the request's body to a file, and the answer's body from a file. Threads of a bounded pool move
-large bodies in *steps*: a step borrows the socket as long as bytes flow, for at most one turn, and comes back.
-When the peer gives or takes nothing, the event loop waits for it. So a thread is held only by a transfer that
-moves.
+answer at once, the request's body to a file, and the answer's body from a file or from the socket of a store.
+Threads of a bounded pool move large bodies in *steps*: a step borrows the socket as long as bytes flow, for at most
+one turn, and comes back. When the peer gives or takes nothing, or the store, the event loop waits for it. So a
+thread is held only by a transfer that moves.
 
 To take a body over exactly, the parser is fed the head of such a request and nothing more; what arrived with it is
 held. The first step begins with these bytes, and a new parser goes on behind the body. A parser in the middle of a
@@ -46,18 +46,20 @@ from dtr.http.bodies import (
     MISDIRECTED,
     RECEIVE_FILE,
     SEND_FILE,
+    SEND_LENT,
     BodyCut,
     BodyTooLarge,
     File,
     Hasher,
 )
-from dtr.http.steps import TLS, Chunked, Length, ReceiveStep, SendStep, Step, Stopped, Wire, threads
+from dtr.http.steps import TLS, Chunked, Length, ReceiveStep, RelayStep, SendStep, Step, Stopped, Wire, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from contextvars import Context
 
     from dtr.http.types import ASGIApp, Header, Message
+    from dtr.storage.driver import Lent
 
 T = TypeVar("T")
 
@@ -960,6 +962,7 @@ class _Protocol(asyncio.Protocol):
         scope["extensions"] = extensions = {
             ANSWER: exchange.answer,
             SEND_FILE: partial(self._send_file, exchange),
+            SEND_LENT: partial(self._send_lent, exchange),
             IS_GONE: exchange.is_gone,
             IS_ENDING: self._is_ending,
         }
@@ -1064,7 +1067,7 @@ class _Protocol(asyncio.Protocol):
                 self.loop.call_soon(self._received, b"")
         self.flow.resume_reading()
 
-    # --- bytes to and from files ---
+    # --- bytes to and from files, and from stores ---
 
     async def _receive_file(self, exchange: _Exchange, file: File, *, hasher: Hasher, limit: int | None) -> int:
         held = self._held
@@ -1095,7 +1098,13 @@ class _Protocol(asyncio.Protocol):
         return step.written
 
     async def _send_file(self, exchange: _Exchange, descriptor: int, offset: int, count: int) -> int:
-        step = SendStep(descriptor, offset, count)
+        return await self._send(exchange, SendStep(descriptor, offset, count), count)
+
+    async def _send_lent(self, exchange: _Exchange, lent: Lent) -> int:
+        return await self._send(exchange, RelayStep(lent), len(lent.first) + lent.left)
+
+    async def _send(self, exchange: _Exchange, step: Step, count: int) -> int:
+        """Let a step send the answer's body of `count` bytes. Raises what is wrong with where they come from."""
         if count and exchange.method != "HEAD":
             if exchange.disconnected or self.transport.is_closing():
                 return 0
@@ -1109,10 +1118,10 @@ class _Protocol(asyncio.Protocol):
                 self._raw.abort()
                 self._disconnect()
                 return step.moved
-            except OSError as error:
+            except Exception as error:
                 self._raw.abort()
                 self._disconnect()
-                if error.errno in _PEER_ERRORS:
+                if isinstance(error, OSError) and error.errno in _PEER_ERRORS:
                     return step.moved
                 raise
             if not self._raw.is_closing():
@@ -1139,7 +1148,13 @@ class _Protocol(asyncio.Protocol):
                     return
                 if done is None:  # bytes may be in our own buffers: never wait for the socket now
                     continue
-                patience = self.patience(step.moved, self.loop.time() - started)
+                if (store := step.awaited) is not None:
+                    since = self.loop.time()
+                    if not await self._is_ready(store.socket, select.POLLIN, store.patience):
+                        raise store.late()
+                    step.waited += self.loop.time() - since
+                    continue
+                patience = self.patience(step.moved, self.loop.time() - started - step.waited)
                 if not await self._is_ready(sock, step.event, patience):
                     self.reset()
                     raise BodyCut(getattr(step, "written", 0), "the client is too slow")

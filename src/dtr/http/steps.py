@@ -1,8 +1,8 @@
 """
-Large bodies between socket and file, in steps that threads do: RFC 9112, section 7, and what a step needs of TLS.
+Large bodies between socket and file, or two sockets, in steps that threads do: RFC 9112, section 7, and TLS.
 
 A step borrows the socket of a connection (`dtr.http.protocol`) as long as bytes flow, for at most one turn. It
-never waits long for its peer: that is the event loop's task.
+never waits long for its peer, or for a store: that is the event loop's task.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     import socket
 
     from dtr.http.bodies import File, Hasher
+    from dtr.storage.driver import Lent
 
 _THREADS = 16
 _BUFFER = 1024 * 1024
-"""What a receiving thread reads at once: with 64 KiB a push costs a third more."""
+"""What a thread receives at once: with 64 KiB a push costs a third more, and a pull from a store half more."""
 _CIPHERTEXT = 256 * 1024
+_STORE_AT_ONCE = 512 * 1024
+"""A thread that waits for a store is woken when so much is there: for each packet it would work all the time."""
 _TURN = 64 * 1024 * 1024
 _LONGEST_LINE = 4096
 _LARGEST_TRAILER = 8192
@@ -166,12 +169,6 @@ class Wire:
         self.socket = sock
         self._tls = tls
         self._unsent = memoryview(b"")
-        self._poll = select.poll()
-
-    def is_ready(self, event: int, seconds: float) -> bool:
-        """Whether the socket becomes ready in time."""
-        self._poll.register(self.socket, event)
-        return bool(self._poll.poll(seconds * 1000))
 
     def receive(self, buffer: bytearray) -> int:
         """Bytes into `buffer`; 0 at the end. Raises BlockingIOError, OSError."""
@@ -183,14 +180,23 @@ class Wire:
         """Some bytes of a file; how many it took. Raises BlockingIOError, OSError."""
         if self._tls is None:
             return os.sendfile(self.socket.fileno(), descriptor, offset, count)
-        self.flush()
+        self.flush()  # before more is read
         data = _buffer("plain", _CIPHERTEXT)
         size = os.preadv(descriptor, [memoryview(data)[: min(count, _CIPHERTEXT)]], offset)
         if size:
-            self._unsent = memoryview(self._tls.encrypt(memoryview(data)[:size]))
-            with contextlib.suppress(BlockingIOError):
-                self.flush()
+            self.send(memoryview(data)[:size])
         return size
+
+    def send(self, data: memoryview) -> int:
+        """Some bytes; how many it took. Raises BlockingIOError, OSError."""
+        if self._tls is None:
+            return self.socket.send(data)
+        self.flush()
+        data = data[:_CIPHERTEXT]
+        self._unsent = memoryview(self._tls.encrypt(data))
+        with contextlib.suppress(BlockingIOError):
+            self.flush()
+        return len(data)
 
     def flush(self) -> None:
         """Send what was encrypted. Raises BlockingIOError, OSError."""
@@ -199,13 +205,21 @@ class Wire:
 
 
 class Step:
-    """A transfer in turns. `run` says how one ended: True: done; None: its time is over; False: slow peer."""
+    """
+    A transfer in turns.
+
+    `run` says how one ended: True: done; None: its time is over; False: the peer is slow, or the store.
+    """
 
     event = select.POLLIN
 
     def __init__(self) -> None:
         self.stop = False
         self.moved = 0
+        self.awaited: Lent | None = None
+        """The store that it waits for, instead of its peer."""
+        self.waited = 0.0
+        """Seconds in which it waited for that."""
 
     def run(self, wire: Wire) -> bool | None:
         """Move bytes for one turn. Raises Stopped, and what `go` raises."""
@@ -219,11 +233,23 @@ class Step:
                     return True
             except BlockingIOError:
                 since = time.monotonic()
-                if patience <= 0 or not wire.is_ready(self.event, patience):
+                if patience <= 0 or not self._wait(wire, patience):
                     return False
                 self.rest()
                 patience -= time.monotonic() - since
         return None
+
+    def _wait(self, wire: Wire, seconds: float) -> bool:
+        """Whether what blocks becomes ready in time."""
+        poll = select.poll()
+        if self.awaited is None:
+            poll.register(wire.socket, self.event)
+            return bool(poll.poll(seconds * 1000))
+        since = time.monotonic()
+        poll.register(self.awaited.socket, select.POLLIN)
+        is_ready = bool(poll.poll(seconds * 1000))
+        self.waited += time.monotonic() - since
+        return is_ready
 
     def go(self, wire: Wire) -> bool:
         """Move some bytes; whether these were the last. Raises BlockingIOError."""
@@ -357,6 +383,48 @@ class SendStep(Step):
             return False
         wire.flush()
         return True
+
+
+class RelayStep(Step):
+    """The body of an answer, from the socket of a store."""
+
+    event = select.POLLOUT
+
+    def __init__(self, lent: Lent) -> None:
+        super().__init__()
+        self._lent = lent
+        self._unsent = memoryview(lent.first)
+
+    def run(self, wire: Wire) -> bool | None:
+        """See `Step`. What was received and not sent is kept: the buffer is the thread's."""
+        try:
+            done = super().run(wire)
+        finally:
+            self._unsent = memoryview(bytes(self._unsent))
+        if done is False and self.awaited is not None:
+            self.awaited.expect(1)  # who waits next hears of each byte: the store may be very slow
+        return done
+
+    def go(self, wire: Wire) -> bool:
+        """See `Step`. Raises OSError of the client, StorageError of the store."""
+        if self._unsent:
+            self.awaited = None
+            sent = wire.send(self._unsent)
+            self._unsent = self._unsent[sent:]
+            self.moved += sent
+        elif self._lent.left:
+            self.awaited = self._lent
+            buffer = memoryview(_buffer("received", _BUFFER))
+            try:
+                self._unsent = buffer[: self._lent.receive(buffer)]
+            except BlockingIOError:
+                self._lent.expect(_STORE_AT_ONCE)
+                raise
+        else:
+            self.awaited = None
+            wire.flush()
+            return True
+        return False
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------

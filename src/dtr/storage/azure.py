@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
     from dtr.storage.driver import UploadState
+    from dtr.storage.lending import Answer
     from dtr.storage.spool import Spool
     from dtr.storage.web import Body
 
@@ -140,25 +141,18 @@ class Azure(Parted):
             self._metadata_web = web
             self._tokens = AccessTokens(Identity(settings.identity, web, settings.metadata).ask)
 
-    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
-        """See `Driver`; an object that is deleted or replaced meanwhile may end in a StorageError."""
-        if length == 0:
-            await self.stat(location)
-            return
+    @asynccontextmanager
+    async def _ask(self, location: str, offset: int, length: int | None) -> AsyncGenerator[Answer | None, None]:
+        """See `Parted`."""
         last = "" if length is None else offset + length - 1
         wanted = {"x-ms-range": f"bytes={offset}-{last}"} if offset or length is not None else {}
         try:
             async with self._answer("GET", location, headers=wanted) as answer:
-                left = int(answer.headers["Content-Length"])
                 if wanted and not answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                     raise StorageError(f"the store gives other bytes of {location} than it was asked for")
-                async for piece in self._web.pieces(answer):
-                    left -= len(piece)
-                    yield piece
-                if left:
-                    raise StorageUnavailable(f"{location} ended {left} bytes too early")
+                yield self._web.content(answer, location)
         except _BeyondTheEnd:
-            return
+            yield None
 
     async def stat(self, location: str) -> int:
         """See `Driver`."""

@@ -30,7 +30,9 @@ import msgspec
 from dtr.storage.errors import StorageError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
 PIECE_SIZE = 1024 * 1024
@@ -198,6 +200,62 @@ class LocalFiles(Protocol):
         """
 
 
+class Lent(Protocol):
+    """
+    The rest of an object, in a socket that does not block: for a thread that moves bytes from there to elsewhere.
+
+    One thread at a time uses it, and none when what it was fetched in has ended.
+    """
+
+    first: bytes
+    """What had arrived: it comes before what the socket gives."""
+    left: int
+    """So many bytes were not received yet."""
+    patience: float
+    """How many seconds the store may take for the next byte."""
+    socket: socket.socket
+
+    def receive(self, buffer: memoryview) -> int:
+        """
+        Some of the bytes; how many, at least one.
+
+        Raises BlockingIOError when none is there, and StorageUnavailable when no more come, before the end.
+        """
+
+    def expect(self, size: int) -> None:
+        """Let the socket be ready only when so many bytes are there, or all that come."""
+
+    def late(self) -> StorageError:
+        """What to raise when the store was waited for in vain."""
+
+
+class Fetched(Protocol):
+    """An object, or a part of it, of which the first byte may not have arrived yet."""
+
+    size: int | None
+    """So many bytes; None: they end where the store says."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """
+        The bytes, in pieces.
+
+        Iterating raises StorageError rather than end before `size`.
+        """
+
+    async def lend(self) -> Lent | None:
+        """Let a thread take the bytes instead; None: they have to be iterated over. Raises StorageError."""
+
+
+@runtime_checkable
+class RemoteObjects(Protocol):
+    """What a driver offers besides, whose objects come from a server: `Driver.open` in two steps."""
+
+    def fetch(
+        self, location: str, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[Fetched]:
+        """See `Driver.open`; entering raises ObjectMissing."""
+
+
 def new_location() -> str:
     """A location that was never used: ``YYYYMMDD/HHMM/<32 hexadecimal digits>``, in UTC."""
     return f"{_minute(int(time.time()) // 60)}/{uuid.uuid4().hex}"
@@ -225,6 +283,27 @@ async def probe(driver: Driver) -> None:
                 raise StorageError("storage gives back other bytes than were stored")
     finally:
         await driver.delete(location)
+
+
+class Pieces:
+    """Pieces of an object as what was fetched (`Fetched`); they cannot be lent."""
+
+    def __init__(self, first: bytes = b"", rest: AsyncIterator[bytes] | None = None) -> None:
+        """`first` is the first of them, `rest` gives the others, if there are any."""
+        self.size = len(first) if rest is None else None
+        self._first = first
+        self._rest = rest
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        """See `Fetched`."""
+        if self._first:
+            yield self._first
+        if self._rest is not None:
+            async for piece in self._rest:
+                yield piece
+
+    async def lend(self) -> None:
+        """See `Fetched`."""
 
 
 class Blocks:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
     from dtr.storage.driver import UploadState
+    from dtr.storage.lending import Answer
     from dtr.storage.spool import Spool
 
 T = TypeVar("T")
@@ -149,23 +150,20 @@ class GCS(Parted):
             self._token_web = Web("the metadata server", time_limit=limit, proxies=False)
         self._tokens = AccessTokens(TokenService(settings.account, self._token_web, settings.machine).ask)
 
-    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
-        """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
-        if length == 0:
-            await self.stat(location)
-            return
+    @asynccontextmanager
+    async def _ask(self, location: str, offset: int, length: int | None) -> AsyncGenerator[Answer | None, None]:
+        """See `Parted`."""
         headers = {}
         if offset or length is not None:
             headers["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
         url = f"{self._url(location)}?alt=media"
         async with self._asked("GET", url, headers=headers, of=location, also=416) as answer:
             if answer.status == 416:  # no bytes there
+                yield None
                 return
             if offset and not answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 raise StorageError(f"the store gives other bytes of {location} than it was asked for")
-            async with aclosing(self._web.pieces(answer)) as pieces:
-                async for piece in pieces:
-                    yield piece
+            yield self._web.content(answer, location)
 
     async def stat(self, location: str) -> int:
         """See `Driver`."""

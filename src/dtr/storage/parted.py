@@ -23,18 +23,22 @@ import re
 import uuid
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from dtr.storage.driver import Stored, UploadState, check_location, probe
+from dtr.storage.driver import Pieces, Stored, UploadState, check_location, probe
 from dtr.storage.errors import Interrupted, ObjectMissing, StorageError
 from dtr.storage.spool import SPOOL_PIECE, Spool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+    from contextlib import AbstractAsyncContextManager
+
+    from dtr.storage.driver import Fetched
+    from dtr.storage.lending import Answer
 
 _LONGEST_TAIL_IN_STATE = 64 * 1024
 _ASIDE = re.compile(r"\.(?:tail|part)\.[0-9a-f]{32}\Z")
@@ -119,8 +123,8 @@ class Parted(ABC):
         """All objects whose location begins with `prefix`, ordered by location; also what is put aside."""
 
     @abstractmethod
-    def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
-        """See `Driver`."""
+    def _ask(self, location: str, offset: int, length: int | None) -> AbstractAsyncContextManager[Answer | None]:
+        """See `RemoteObjects.fetch`; at least one byte is asked for, and the answer is None when none is there."""
 
     @abstractmethod
     async def stat(self, location: str) -> int:
@@ -135,6 +139,28 @@ class Parted(ABC):
         """See `Driver`."""
 
     # --- What follows from it -------------------------------------------------------------------------------
+
+    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
+        """See `Driver`; an object that is deleted or replaced meanwhile may end in a StorageError."""
+        async with self.fetch(location, offset, length) as fetched:
+            async for piece in fetched:
+                yield piece
+
+    @asynccontextmanager
+    async def fetch(
+        self, location: str, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[Fetched, None]:
+        """See `RemoteObjects`."""
+        if length == 0:
+            await self.stat(location)
+            yield Pieces()
+            return
+        async with self._ask(location, offset, length) as answer:
+            if answer is None:
+                yield Pieces()
+            else:
+                async with answer.opened():
+                    yield answer
 
     async def create_upload(self, location: str) -> UploadState:
         """See `Driver`; the store hears of it when the first part is full."""

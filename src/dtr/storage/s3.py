@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dtr.storage.driver import PIECE_SIZE, Part, Stored, UploadState
+from dtr.storage.driver import Part, Stored, UploadState
 from dtr.storage.errors import AccessDenied, ObjectMissing, StorageError, StorageFull, StorageUnavailable
 from dtr.storage.parted import Parted, PartSizes, upload_of
 from dtr.storage.spool import Spool
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from aiobotocore.session import AioSession  # type: ignore[import-untyped]  # has none
     from types_aiobotocore_s3 import S3Client
+
+    from dtr.storage.lending import Answer
 
 SMALLEST_PART = 5 * 1024 * 1024
 SIZES = PartSizes(usual=SMALLEST_PART, shortest=SMALLEST_PART, most=10_000, growth=1250)
@@ -114,11 +116,11 @@ class S3(Parted):
         self._client: S3Client | None = None
         self._connecting = asyncio.Lock()
 
-    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
-        """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
-        if length == 0:
-            await self.stat(location)
-            return
+    @asynccontextmanager
+    async def _ask(self, location: str, offset: int, length: int | None) -> AsyncGenerator[Answer | None, None]:
+        """See `Parted`."""
+        from dtr.storage import lending
+
         last = "" if length is None else offset + length - 1
         try:
             async with self._requests(location) as client:
@@ -126,18 +128,13 @@ class S3(Parted):
                     Bucket=self._settings.bucket, Key=self._key(location), Range=f"bytes={offset}-{last}"
                 )
         except _BeyondTheEnd:
+            yield None
             return
-        left = answer["ContentLength"]
-        if left and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
-            raise StorageError(f"the store gives other bytes of {location} than it was asked for")
-        async with answer["Body"] as content:
-            while left > 0:
-                async with self._requests(location):
-                    piece = await content.read(min(PIECE_SIZE, left))
-                if not piece:
-                    raise StorageUnavailable(f"{location} ended {left} bytes too early")
-                left -= len(piece)
-                yield piece
+        async with answer["Body"] as body:
+            if answer["ContentLength"] and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
+                raise StorageError(f"the store gives other bytes of {location} than it was asked for")
+            limited = partial(self._requests, location)
+            yield lending.Answer(body.raw_stream, location, limited, self._settings.time_limit)
 
     async def stat(self, location: str) -> int:
         """See `Driver`."""
@@ -337,6 +334,8 @@ class S3(Parted):
             else:
                 from aiobotocore.config import AioConfig  # type: ignore[import-untyped]  # has none
 
+                from dtr.storage.s3_session import Session
+
                 settings = self._settings
                 client: AbstractAsyncContextManager[S3Client] = _session().create_client(
                     "s3",
@@ -350,6 +349,7 @@ class S3(Parted):
                         signature_version="s3v4"
                         if settings.v4auth
                         else "s3",  # otherwise URLs are signed with "s3"
+                        http_session_cls=Session,
                         connect_timeout=settings.time_limit,
                         read_timeout=settings.time_limit * _PATIENCE,  # ours is shorter for all but one
                         retries={"mode": "standard", "total_max_attempts": 3},

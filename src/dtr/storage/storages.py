@@ -11,7 +11,7 @@ and is closed afterwards.
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from dtr.storage.driver import LocalFiles
+from dtr.storage.driver import LocalFiles, Pieces, RemoteObjects
 from dtr.storage.driver import new_location as new_path
 from dtr.storage.errors import Interrupted, ObjectMissing, StorageError, StorageUnavailable, UploadBusy
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
-    from dtr.storage.driver import Driver, Stored, UploadState
+    from dtr.storage.driver import Driver, Fetched, Stored, UploadState
 
 T = TypeVar("T")
 
@@ -44,13 +44,14 @@ class Redirect:
 class Opened:
     """One of them: its driver, whom it redirects, and how many operations of it run."""
 
-    __slots__ = ("driver", "files", "is_retired", "name", "redirect", "running")
+    __slots__ = ("driver", "files", "is_retired", "name", "redirect", "remote", "running")
 
     def __init__(self, name: str, driver: Driver, redirect: Redirect | None = None) -> None:
         self.name = name
         self.driver = driver
         self.redirect = redirect
         self.files = driver if isinstance(driver, LocalFiles) else None
+        self.remote = driver if isinstance(driver, RemoteObjects) else None
         self.running = 0
         self.is_retired = False
 
@@ -220,6 +221,34 @@ class Storages:
         """See `Driver`."""
         name, _, path = location.partition(":")
         return self._timed_begin(name, "open", lambda driver: driver.open(path, offset, length))
+
+    @asynccontextmanager
+    async def fetch(
+        self, location: str, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[Fetched, None]:
+        """See `RemoteObjects`; observed as ``open``."""
+        name, _, path = location.partition(":")
+        storage = await self._find(name)
+        if storage.remote is None:
+            async with aclosing(self.open(location, offset, length)) as pieces:
+                yield Pieces(await anext(pieces, b""), pieces)
+            return
+        started = perf_counter()
+        storage.running += 1
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    fetched = await stack.enter_async_context(storage.remote.fetch(path, offset, length))
+                finally:
+                    if self.observe is not None:
+                        self.observe(name, "open", perf_counter() - started)
+                yield fetched
+        except StorageError as error:
+            raise _named(error, name) from error.__cause__
+        finally:
+            storage.running -= 1
+            if storage.is_retired:
+                await self._ended(storage)
 
     async def stat(self, location: str) -> int:
         """See `Driver`."""

@@ -23,7 +23,7 @@ import hmac
 import itertools
 import tempfile
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse
 
+    from dtr.storage.lending import Answer
     from dtr.storage.spool import Spool
     from dtr.storage.web import Body
 
@@ -135,30 +136,25 @@ class Swift(Parted):
         self._key: str | None = None
         self._key_until = 0.0
 
-    async def open(self, location: str, offset: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
-        """See `Driver`; an object that is deleted meanwhile may end in a StorageError."""
-        if length == 0:
-            await self.stat(location)
-            return
+    @asynccontextmanager
+    async def _ask(self, location: str, offset: int, length: int | None) -> AsyncGenerator[Answer | None, None]:
+        """See `Parted`."""
         headers = {}
         if offset or length is not None:
             headers["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
         try:
             answer = await self._send("GET", self._name(location), headers=headers)
         except _Refused as error:
-            if error.status == 416:  # none of these bytes are there
-                return
-            raise
+            if error.status != 416:
+                raise
+            yield None  # none of these bytes are there
+            return
         async with answer:
-            left = answer.content_length
-            if headers and left and not answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            content = self._web.content(answer, location)
+            part = answer.headers.get("Content-Range", "")
+            if headers and content.size and not part.startswith(f"bytes {offset}-"):
                 raise StorageError(f"the store gives other bytes of {location} than it was asked for")
-            async with aclosing(self._web.pieces(answer)) as pieces:
-                async for piece in pieces:
-                    left = None if left is None else left - len(piece)
-                    yield piece
-            if left:  # an answer of unknown length says itself where it ends
-                raise StorageUnavailable(f"{location} ended {left} bytes too early")
+            yield content
 
     async def stat(self, location: str) -> int:
         """See `Driver`."""

@@ -21,6 +21,7 @@ from yarl import URL
 
 from dtr.storage.driver import PIECE_SIZE
 from dtr.storage.errors import StorageError, StorageUnavailable
+from dtr.storage.lending import Answer, LendingConnector
 from dtr.storage.spool import Spool
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ class Web:
                 return
             yield piece
 
+    def content(self, answer: aiohttp.ClientResponse, location: str) -> Answer:
+        """The same of an answer that is the object at `location`, or a part of it."""
+        return Answer(answer, location, self.limited, self._time_limit)
+
     @asynccontextmanager
     async def limited(self) -> AsyncGenerator[asyncio.Timeout, None]:
         """What must end within the time limit; errors of connections become storage's own."""
@@ -148,9 +153,7 @@ class Web:
         """The session, made by the first request."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=_CONNECTIONS, ssl=self._trusted(), socket_factory=self._socket
-                ),
+                connector=LendingConnector(limit=_CONNECTIONS, ssl=self._trusted(), socket_factory=self._socket),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),
                 auto_decompress=False,

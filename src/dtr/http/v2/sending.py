@@ -7,7 +7,7 @@ A small blob comes from the database. Any other one has an object in a storage, 
    answered here, and who comes here may read the blob);
 2. where the storage has files, nginx in front is told which one to send, when it said that it can
    (``X-Accel-Redirect``); without it the kernel sends the file;
-3. otherwise the bytes are passed on as they come.
+3. otherwise the bytes are passed on as they come, by a thread between the two sockets where that can be.
 
 An object that is not there makes its blob a missing one; a storage that does not answer does not.
 """
@@ -19,7 +19,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from dtr.http.bodies import ACCOUNT, FILES, REACHABLE, send_from_file
+from dtr.http.bodies import ACCOUNT, FILES, REACHABLE, send_fetched, send_from_file
 from dtr.http.v2.request import not_modified, range_applies, respond, start_response
 from dtr.oci import parse_range
 from dtr.registry import SMALL, BlobUnknown
@@ -103,7 +103,7 @@ class BlobSender:
             if storage.has_files:
                 await self._send_file(request, location, blob.size, status, headers, offset, count)
             else:
-                await self._send_stream(request, location, status, headers, offset, count)
+                await self._send_fetched(request, location, status, headers, offset, count)
         except ObjectMissing:
             if not await self._storage.is_missing(location):
                 raise StorageUnavailable("the storage was replaced at this moment") from None
@@ -137,23 +137,15 @@ class BlobSender:
         finally:
             os.close(file)
 
-    async def _send_stream(
+    async def _send_fetched(
         self, request: Request, location: str, status: int, headers: list[Header], offset: int, count: int
     ) -> None:
-        pieces = self._storage.open(location, offset, count)
-        try:
-            # The first piece before the answer: a missing object is still an honest 404.
-            piece = await anext(pieces, b"")
+        # The store has answered before the client is: a missing object is still an honest 404.
+        async with self._storage.fetch(location, offset, count) as fetched:
+            if fetched.size not in {None, count}:
+                raise OSError(f"the object at {location} has another size than its blob")
             await start_response(request, status, [*headers, (b"content-length", b"%d" % count)])
-            while piece:
-                count -= len(piece)
-                await request.send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await anext(pieces, b"")
-            if count:
-                raise OSError(f"the object at {location} is shorter than its blob")
-            await request.send({"type": "http.response.body"})
-        finally:
-            await pieces.aclose()
+            await send_fetched(request.scope, request.send, fetched, count)
 
 
 def _may_hand_over(request: Request, location: str, status: int) -> bool:
