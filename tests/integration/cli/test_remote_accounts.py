@@ -125,6 +125,7 @@ def test_what_is_not_there_is_told(owner: RemoteCommands, api: Api) -> None:
     assert owner.fail("org", "members", "nothing") == "there is no account nothing"
     assert owner.run("team", "show", "globex").exit_code == 2
     assert "nothing to change" in owner.fail("user", "edit", "plain")
+    assert "nothing to change" in owner.fail("team", "edit", "globex/devs")
 
 
 def test_what_one_may_not_do_is_told(

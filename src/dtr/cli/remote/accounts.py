@@ -8,7 +8,7 @@ import click
 
 from dtr.cli._common import Failure, password
 from dtr.cli.remote.client import Refused
-from dtr.cli.remote.options import confirm, with_list, with_record, with_remote, yes_option
+from dtr.cli.remote.options import changes, confirm, with_list, with_record, with_remote, yes_option
 from dtr.cli.remote.output import Column
 from dtr.cli.remote.repositories import LEVELS, grant_path, path_of
 
@@ -325,7 +325,7 @@ def edit_team(
     remote: Remote, which: dict[str, str], name: str | None, description: str | None, output: Output
 ) -> None:
     """Change a team; what is not given stays as it is."""
-    body = _without_none({"name": name, "description": description})
+    body = changes({"name": name, "description": description})
     changed = remote.call("PATCH", _TEAM, which, body=body)
     if output.as_json:
         output.record(changed, _TEAM_COLUMNS)
@@ -427,10 +427,7 @@ def _get(remote: Remote, account: str, *, is_organization: bool) -> Record:
 
 
 def _edit(remote: Remote, account: str, output: Output, given: dict[str, Any]) -> None:
-    body = _without_none(given)
-    if not body:
-        raise Failure("nothing to change: --help lists what can be")
-    changed = remote.call("PATCH", _ACCOUNT, {"account": account}, body=body)
+    changed = remote.call("PATCH", _ACCOUNT, {"account": account}, body=changes(given))
     if output.as_json:
         output.record(changed, _USER_DETAILS)
 
@@ -446,7 +443,3 @@ def _delete(remote: Remote, found: Record, *, repositories: bool, yes: bool) -> 
         remote.call("DELETE", "/api/v0/accounts/{account}", {"account": name})
     else:
         remote.call("DELETE", _ACCOUNT, {"account": name})
-
-
-def _without_none(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}

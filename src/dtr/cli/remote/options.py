@@ -55,6 +55,14 @@ def read_ca(file: Path) -> str:
         raise Failure(f"{file} is not PEM") from None
 
 
+def changes(given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options, by the names of the API, that were given. Raises Failure: none was."""
+    found = {name: value for name, value in given.items() if value is not None}
+    if not found:
+        raise Failure("nothing to change: --help lists what can be")
+    return found
+
+
 ca_option = click.option(
     "--ca",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -10,6 +10,7 @@ from dtr.cli._common import Failure
 from dtr.cli.remote.options import (
     RepositoryName,
     TagName,
+    changes,
     confirm,
     with_list,
     with_record,
@@ -166,9 +167,7 @@ def edit_repository(remote: Remote, repository: str, output: Output, **settings:
 
     What is not given stays as it is.
     """
-    body = _body(**settings)
-    if not body:
-        raise Failure("nothing to change: `dtr repo edit --help` lists what can be")
+    body = changes(_body(**settings))
     changed = remote.call("PATCH", _REPOSITORY, {"repository": repository}, body=body)
     if output.as_json:
         output.record(changed, _DETAILS)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtr.cli._common import Failure
 from dtr.cli.remote import tokens
-from dtr.cli.remote.options import confirm, with_list, with_record, with_remote, yes_option
+from dtr.cli.remote.options import changes, confirm, with_list, with_record, with_remote, yes_option
 from dtr.cli.remote.output import Column
 
 if TYPE_CHECKING:
@@ -82,10 +81,7 @@ def edit_robot(
     remote: Remote, which: dict[str, str], description: str | None, active: bool | None, output: Output
 ) -> None:
     """Change a robot; what is not given stays as it is."""
-    given = {"description": description, "isActive": active}
-    body = {name: value for name, value in given.items() if value is not None}
-    if not body:
-        raise Failure("nothing to change: --description, --active or --inactive")
+    body = changes({"description": description, "isActive": active})
     changed = remote.call("PATCH", _ROBOT, which, body=body)
     if output.as_json:
         output.record(changed, _COLUMNS)

@@ -8,7 +8,7 @@ import click
 
 from dtr.cli._common import Failure, printable
 from dtr.cli.remote.moments import Moment
-from dtr.cli.remote.options import confirm, with_list, with_record, with_remote, yes_option
+from dtr.cli.remote.options import changes, confirm, with_list, with_record, with_remote, yes_option
 from dtr.cli.remote.output import Column
 
 if TYPE_CHECKING:
@@ -113,10 +113,7 @@ def edit_token(
     remote: Remote, token: str, user: str | None, label: str | None, active: bool | None, output: Output
 ) -> None:
     """Change an access token. ID is its beginning in `dtr token list`."""
-    given = {"tokenLabel": label, "isActive": active}
-    body = {name: value for name, value in given.items() if value is not None}
-    if not body:
-        raise Failure("nothing to change: --label, --active or --inactive")
+    body = changes({"tokenLabel": label, "isActive": active})
     found = find(_tokens_of(remote, user), token)
     changed = remote.call("PATCH", _TOKEN, {"token": found["hashedToken"]}, body=body)
     if output.as_json:
