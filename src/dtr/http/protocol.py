@@ -3,9 +3,9 @@ HTTP/1.1 connections on which large bodies move without the event loop.
 
 The application is one of ASGI 3, and is offered more in ``scope["extensions"]`` (`dtr.http.bodies`): a small
 answer at once, the request's body to a file, and the answer's body from a file or from the socket of a store.
-Threads of a bounded pool move large bodies in *steps*: a step borrows the socket as long as bytes flow, for at most
-one turn, and comes back. When the peer gives or takes nothing, or the store, the event loop waits for it. So a
-thread is held only by a transfer that moves.
+Threads of a bounded pool move large bodies in *steps*: a step borrows the socket as long as bytes flow, for at
+most one turn, and comes back. When the peer gives or takes nothing, or the store, the event loop waits for it. So
+a thread is held only by a transfer that moves.
 
 To take a body over exactly, the parser is fed the head of such a request and nothing more; what arrived with it is
 held. The first step begins with these bytes, and a new parser goes on behind the body. A parser in the middle of a

@@ -72,7 +72,7 @@ class Storages:
 
     `observe` is called after each operation, also a failed one, with the storage's name, the operation's, and the
     seconds it took: ``create``, ``write`` (as long as the body takes), ``complete``, ``abort``, ``put_small``,
-    ``open`` (until the first bytes are there: the rest goes at the pace of who reads), ``stat``, ``delete``,
+    ``open`` (until the store has begun to answer: the rest goes at the pace of who reads), ``stat``, ``delete``,
     ``list`` (until the first object is known, for the same reason), ``sign``. What threads move through
     descriptors of `LocalFiles` is not seen here.
     """
