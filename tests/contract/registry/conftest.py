@@ -21,17 +21,24 @@ from dtr.db.schema import metadata
 from dtr.storage import S3, Driver, FileSystem, Memory, S3Settings
 
 
+class SharedFiles(FileSystem):
+    """Files as on a mount that other hosts have, too."""
+
+    def _is_local(self, device: int) -> bool:
+        return False
+
+
 def storage_opener(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Driver]:
     """A function that opens the storage once more, as another process would."""
     if kind == "memory":
         shared = Memory()
         return lambda: Memory(shared)
-    if kind in {"filesystem", "small disk"}:
+    if kind in {"filesystem", "shared files", "small disk"}:
         if kind == "small disk":
             request.getfixturevalue("disk")
         root = tmp_path / "disk" / "blobs"
         root.mkdir(parents=True)
-        return lambda: FileSystem(root)
+        return lambda: SharedFiles(root) if kind == "shared files" else FileSystem(root)
     server = request.getfixturevalue("s3_server")
     settings = S3Settings(
         bucket="blobs",

@@ -157,7 +157,9 @@ class Registry(RuleBasedStateMachine):
         gone = self.repositories.pop(path)
         for session in self.sessions:
             if session.repository is gone:
-                self.refuses(UploadUnknown, self.host.upload_again(session.upload))
+                if session.upload.is_begun:  # else its id alone tells nothing of its repository
+                    self.refuses(UploadUnknown, self.host.upload_again(session.upload))
+                self.refuses(UploadUnknown, self.host.uploads.append(session.upload, make_body(b"more")))
         self.sessions = [one for one in self.sessions if one.repository is not gone]
 
     # --- blobs -----------------------------------------------------------------------------------------------

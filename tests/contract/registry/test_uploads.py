@@ -32,6 +32,12 @@ MIB = 1024 * 1024
 SIZES = [0, 1, SMALL, SMALL + 1, 3 * MIB + 7]
 
 
+@pytest.fixture(params=["memory", "filesystem", "shared files"])
+def stored(request: pytest.FixtureRequest, make_rooms) -> Rooms:
+    """Rooms over memory, over files, and over files that other hosts have, too, on both databases."""
+    return make_rooms(request.param)
+
+
 async def begin(rooms: Rooms, path: str = "acme/app", **how):
     repository = await rooms.make_repository(path)
     if how:
