@@ -6,7 +6,7 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.support.site import NARROW, Site
+from tests.support.site import MIDDLE, NARROW, Site
 
 from dtr.accounts import Level
 from dtr.app import Application
@@ -173,3 +173,23 @@ def test_who_walks_through_a_select_with_the_keyboard_says_when_it_is_sent(site:
         page.wait_for_function("() => document.activeElement.name === 'level'")
         assert level(site, "ron") == "read-write"
         tab.check()
+
+
+def test_the_menu_of_half_a_screen_takes_the_focus_and_gives_it_back(site: Site):
+    with site.tab("olga", size=MIDDLE) as tab:
+        page = tab.open("/orgs")
+        menu = page.get_by_role("link", name="Menu")
+        menu.focus()
+        page.keyboard.press("Enter")
+        expect(menu).to_have_attribute("aria-expanded", "true")
+        expect(page.get_by_role("link", name="Registry")).to_be_focused()
+        tab.check()
+        page.keyboard.press("Escape")
+        expect(menu).to_be_focused()
+        expect(menu).to_have_attribute("aria-expanded", "false")
+        page.keyboard.press("Enter")
+        page.get_by_role("link", name="API", exact=True).focus()
+        page.keyboard.press("Tab")
+        expect(menu).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Registry")).to_be_hidden()

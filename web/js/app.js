@@ -43,6 +43,7 @@ function closeMenus(except) {
 function toggleSide(open) {
   const side = one("#side");
   side.toggleAttribute("data-open", open);
+  one("[data-burger]").setAttribute("aria-expanded", open);
   if (open) one("a", side).focus();
 }
 
@@ -72,7 +73,7 @@ document.addEventListener("click", async (event) => {
   if (dialog) { event.preventDefault(); dialog.close(); }
   const burger = event.target.closest("[data-burger]");
   if (burger) { event.preventDefault(); toggleSide(!one("#side").hasAttribute("data-open")); }
-  else if (!event.target.closest("#side")) one("#side")?.removeAttribute("data-open");
+  else if (!event.target.closest("#side") && one("#side[data-open]")) toggleSide(false);
   closeMenus(event.target);
 });
 
@@ -86,6 +87,11 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   for (const menu of all("details.menu[open]")) { menu.open = false; one("summary", menu).focus(); }
   if (one("#side[data-open]")) { toggleSide(false); one("[data-burger]").focus(); }
+});
+
+// The menu lies over the page: it closes when the focus goes on to that.
+document.addEventListener("focusin", ({ target }) => {
+  if (one("#side[data-open]") && !target.closest("#side, [data-burger]")) toggleSide(false);
 });
 
 // Rows that are picked: how many, and what can be done with them.

@@ -35,6 +35,7 @@ def frame(visitor: Visitor, path: str, status: int) -> str:
     assert shown.has("header.top")
     number = shown.answer.headers["x-request-id"]
     assert number in shown.text
+    assert shown.one("head title").text.startswith(f"{shown.title} · ")
     return shown.title
 
 
