@@ -18,9 +18,12 @@ from tests.support.s3 import ACCESS_KEY, SECRET_KEY, run_s3_server
 from benchmarks.run import compare, in_turn, print_head, print_row
 from benchmarks.scenarios import Content, scenarios
 from benchmarks.servers import DockerRegistry, Dtr, stop_all
+from dtr.pki import ensure_certificate
 
 if TYPE_CHECKING:
     from tests.support.s3 import S3Server
+
+    from dtr.pki import Certificate
 
 _WANTED = ("pull", "push", "200 layers")
 
@@ -45,7 +48,8 @@ class S3Registry(DockerRegistry):
             "regionendpoint": self._store.endpoint,
             "bucket": "blobs",
             "rootdirectory": "/peer",
-            "secure": False,
+            "secure": self._store.endpoint.startswith("https:"),
+            "skipverify": True,
         }
         file = self.directory / f"{name}.yml"
         file.write_text(
@@ -64,21 +68,31 @@ def main() -> None:
     parser.add_argument("--big-mib", type=int, default=1024, help="size of the large layer")
     parser.add_argument("--workers", type=int, help="worker processes of dtr (default: its own)")
     parser.add_argument("--only", default="", help="scenarios whose name contains this text")
+    parser.add_argument("--store-tls", action="store_true", help="reach the store over TLS")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dtr-bench-") as name:
         directory = Path(name)
         (directory / "store").mkdir()
+        more: list[str] = []
+        certificate = ensure_certificate(directory / "store", ())
+        if options.store_tls:
+            more = ["--cert", str(certificate.chain), "--key", str(certificate.key)]
         # Connections are kept, as stores do.
-        with run_s3_server(directory / "store", "--keep-alive", "--quiet") as store:
-            measure(directory, store, options)
+        with run_s3_server(directory / "store", "--keep-alive", "--quiet", *more) as store:
+            if options.store_tls:
+                store.endpoint = store.endpoint.replace("http:", "https:")
+            measure(directory, store, options, certificate)
 
 
-def measure(directory: Path, store: S3Server, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(
+    directory: Path, store: S3Server, options: argparse.Namespace, certificate: Certificate
+) -> list[dict[str, Any]]:
     """Run everything in `directory`; the rows of the table."""
     content = Content(directory, big_mib=options.big_mib, tags=10)
     ours = Dtr(directory / "dtr", workers=options.workers)
     ours.more = {f"DTR_{key.upper().replace('.', '__')}": value for key, value in store.settings.items()}
     ours.more["DTR_STORAGE__S3__PREFIX"] = "ours"
+    ours.more["DTR_STORAGE__S3__CA_BUNDLE"] = str(certificate.authority)
     ours.start()
     peer = S3Registry(
         directory / "registry", ours.directory / "tls/server.pem", ours.directory / "tls/server-key.pem", store
