@@ -6,7 +6,7 @@ import asyncio
 import os
 import select
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,6 +67,9 @@ async def way_to(served: Store, **more) -> AsyncIterator[Way]:
     async def counted(reader, writer) -> None:
         way.connections += 1
         await answers(reader, writer)
+        writer.close()  # in peace: what waits to be sent here is not dropped where the server closes
+        with suppress(OSError):
+            await writer.wait_closed()
 
     assert served.server is not None
     address = urlsplit(served.server.endpoint)
