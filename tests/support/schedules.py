@@ -22,6 +22,11 @@ _WAITING = """
     WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
 """
 
+_WHO_WAITS = """
+    SELECT pid, wait_event, query, pg_blocking_pids(pid) AS blocked_by FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
 
 class Died(Exception):
     """The process of an actor ended at this moment."""
@@ -108,11 +113,12 @@ class Schedules:
         while left := [one for one in actors if not one.has_ended]:
             moved = [one for one in left if await self._to_its_end(actors, one)]
             if not moved and all(not one.stands.is_set() for one in left):
+                waiting = [dict(row) for row in await self._connection.fetch(_WHO_WAITS)]
                 for one in left:
                     one.give_up()
                 for one in left:
                     await one.end()  # PostgreSQL ends one of them
-                raise AssertionError("they wait for each other in a circle")
+                raise AssertionError(f"they wait for each other in a circle: {waiting}")
         return [await one.end() for one in actors]
 
     async def _to_its_end(self, actors: list[Actor], actor: Actor) -> bool:

@@ -19,7 +19,9 @@ class Exchange(_Exchange):
         self.written = b""
         self.is_done = self.is_closed = False
         self.connection_is_closing = False
-        protocol: Any = SimpleNamespace(shared=SimpleNamespace(date=DATE), on_response_complete=self.end)
+        protocol: Any = SimpleNamespace(
+            shared=SimpleNamespace(date=DATE), is_half_closed=False, on_response_complete=self.end
+        )
         transport: Any = SimpleNamespace(
             write=self.write,
             write_now=self.write,
