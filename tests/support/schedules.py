@@ -17,11 +17,15 @@ from typing import Any
 from dtr.db import Database
 
 _acting: ContextVar[Actor | None] = ContextVar("acting", default=None)
+# Whom the other actor keeps waiting, who stands or waits, too; the server's own work is over in a moment.
 _WAITING = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
+    SELECT count(*) FROM pg_stat_activity AS waiting
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid() AND EXISTS (
+        SELECT FROM pg_stat_activity AS other
+        WHERE other.pid = ANY(pg_blocking_pids(waiting.pid))
+        AND (other.state = 'idle in transaction' OR other.wait_event_type = 'Lock')
+    )
 """
-
 _WHO_WAITS = """
     SELECT pid, wait_event, query, pg_blocking_pids(pid) AS blocked_by FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()

@@ -27,8 +27,8 @@ from dtr.http.bodies import (
     receive_to_file,
     send_from_file,
 )
-from dtr.http.protocol import Limits
 from dtr.http.server import Listener, Server
+from dtr.http.transport import Limits
 
 PATIENCE = 30.0
 """Seconds until a test gives up: no behaviour takes so long."""

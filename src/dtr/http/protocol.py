@@ -15,7 +15,7 @@ TLS is done here, too, with memory BIOs: the TLS of asyncio and uvloop hides its
 join in. One thread at a time uses a connection's TLS object: while a step runs, reading is paused.
 
 A connection has one task, which runs the application for one request after the other, and goes on in the very call
-that brings a request: most are answered before that call returns (`_Doorbell`).
+that brings a request: most are answered before that call returns (`Doorbell`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ import struct
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
@@ -52,13 +51,14 @@ from dtr.http.bodies import (
     File,
     Hasher,
 )
+from dtr.http.exchange import STATUS_LINES, Doorbell, Exchange
 from dtr.http.steps import TLS, Chunked, Length, ReceiveStep, RelayStep, SendStep, Step, Stopped, Wire, threads
+from dtr.http.transport import Flow, Limits, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
-    from contextvars import Context
+    from collections.abc import Callable
 
-    from dtr.http.types import ASGIApp, Header, Message
+    from dtr.http.types import ASGIApp, Header
     from dtr.storage.driver import Lent
 
 T = TypeVar("T")
@@ -82,174 +82,10 @@ _OF_CONNECTION = frozenset({b"connection", b"proxy-connection", b"upgrade"})
 _NOT_REMEMBERED = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 _LONGEST_REMEMBERED = 8192
 _PLAIN_LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-~]*) HTTP/1\.1")
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_STATUS_LINES = {number: b"HTTP/1.1 %d \r\n" % number for number in range(100, 600)} | {
-    one.value: b"HTTP/1.1 %d %b\r\n" % (one.value, one.phrase.encode()) for one in HTTPStatus
-}
-_BODILESS = frozenset({204, 304})
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _PEER_ERRORS = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 """What a connection may die of, beside what Python calls `ConnectionError` and `TimeoutError`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a peer may take, in seconds and bytes per second."""
-
-    stall_seconds: float = 60
-    """Without a single byte."""
-    grace_seconds: float = 30
-    """On top of what the lowest rate allows."""
-    lowest_rate: float = 1024
-    head_seconds: float = 30
-    """For the head of a request."""
-    handshake_seconds: float = 10
-    keep_alive_seconds: float = 75
-    linger_seconds: float = 5
-    """For a client to read an answer that came before its body was read."""
-
-    def allowance(self, size: int) -> float:
-        """How long `size` bytes may take."""
-        return self.grace_seconds + size / self.lowest_rate
-
-
-class _Transport:
-    """
-    A connection's transport, as its protocol and the answers write to it.
-
-    What is written in one turn of the loop goes out together: the head of an answer and its body would be two
-    system calls, each of which may wake the client. It encrypts where there is TLS, and closes with care. What is
-    written when it closes goes nowhere.
-    """
-
-    def __init__(self, protocol: _Protocol, raw: asyncio.Transport, tls: TLS | None) -> None:
-        self._protocol = protocol
-        self._raw = raw
-        self._tls = tls
-        self._closing = False
-        self._unsent: list[bytes] = []
-        self._unsent_size = 0
-        self.is_paused = False
-
-    def write(self, data: bytes) -> None:
-        """Write, with what else is written in this turn."""
-        if not data or self.is_closing():
-            return
-        if not self._unsent:
-            self._protocol.loop.call_soon(self.flush)
-        self._unsent.append(data)
-        self._unsent_size += len(data)
-        if self._unsent_size >= _SMALL:
-            self.flush()
-
-    def write_now(self, data: bytes) -> None:
-        """Write what is whole, at once."""
-        self.flush()
-        if not self._closing:
-            self._send(data)
-
-    def flush(self) -> None:
-        """Send what was written."""
-        if not self._unsent:
-            return
-        data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
-        self._unsent = []
-        self._unsent_size = 0
-        self._send(data)
-
-    def _send(self, data: bytes) -> None:
-        if self._raw.is_closing():
-            return
-        if self._tls is None:
-            self._raw.write(data)
-            return
-        try:
-            self._raw.write(self._tls.encrypt(memoryview(data)))
-        except ssl.SSLError:
-            self._raw.abort()
-
-    def end_tls(self) -> None:
-        """It was none."""
-        self._tls = None
-
-    def pause_reading(self) -> None:
-        """Let nothing more arrive."""
-        self.is_paused = True
-        if not self.is_closing():
-            self._raw.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Go on."""
-        self.is_paused = False
-        if self.is_closing():
-            return
-        if self._tls is None:
-            self._raw.resume_reading()
-        else:
-            # First what the TLS object still holds: no event of the socket announces that, and more from the
-            # socket would only pile up before it.
-            self._protocol.loop.call_soon(self._protocol.decrypt)
-
-    def is_closing(self) -> bool:
-        """Whether nothing can be written any more."""
-        return self._closing or self._raw.is_closing()
-
-    def close(self) -> None:
-        """Send what was written, and close."""
-        if not self.is_closing():
-            self.flush()
-            self._closing = True
-            self._protocol.take_leave()
-
-    def abort(self) -> None:
-        """Close, whatever was written."""
-        self._raw.abort()
-
-
-class _Flow:
-    """Reading and writing as fast as the application and the client take it; no client is waited for for ever."""
-
-    def __init__(self, protocol: _Protocol, transport: _Transport, raw: asyncio.Transport, limits: Limits) -> None:
-        self._protocol = protocol
-        self._transport = transport
-        self._raw = raw
-        self._limits = limits
-        self._reading_paused = False
-        self._writable: asyncio.Event | None = None  # while writing is paused
-        self.write_paused = False
-
-    def pause_reading(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._reading_paused:
-            self._reading_paused = False
-            self._transport.resume_reading()
-
-    def pause_writing(self) -> None:
-        if not self.write_paused:
-            self.write_paused = True
-            self._writable = asyncio.Event()
-
-    def resume_writing(self) -> None:
-        self.write_paused = False
-        if self._writable is not None:
-            self._writable.set()
-            self._writable = None
-
-    async def drain(self) -> None:
-        """Wait until the client has taken most of what was written."""
-        if self._writable is None:
-            return
-        try:
-            async with asyncio.timeout(self._limits.allowance(self._raw.get_write_buffer_size())):
-                await self._writable.wait()
-        except TimeoutError:
-            self._protocol.reset()
 
 
 class _Held:
@@ -265,266 +101,6 @@ class _Held:
         self.is_taken = False
 
 
-class _Exchange:
-    """A request and its answer: what the application has to do with."""
-
-    __slots__ = (
-        "_chunked",
-        "_event",
-        "_flow",
-        "_is_bodiless",
-        "_protocol",
-        "_received",
-        "_transport",
-        "_version",
-        "_waited",
-        "body",
-        "disconnected",
-        "expects",
-        "has_news",
-        "is_complete",
-        "is_started",
-        "keep_alive",
-        "left",
-        "method",
-        "more_body",
-        "scope",
-    )
-
-    def __init__(
-        self, protocol: _Protocol, transport: _Transport, flow: _Flow, scope: Any, keep_alive: bool, expects: bool
-    ) -> None:
-        """`expects`: the client waits for a go-ahead before it sends the body."""
-        self._protocol = protocol
-        self._transport = transport
-        self._flow = flow
-        self.scope = scope
-        self.method: str = scope["method"]
-        self._version: str = scope["http_version"]
-        self.keep_alive = keep_alive
-        self.expects = expects
-        self.body = b""
-        """Of the request, what arrived and was not received yet."""
-        self.more_body = True
-        self.has_news = False
-        self._event: asyncio.Event | None = None
-        self._received = 0
-        self._waited = 0.0
-        self.disconnected = False
-        self.is_started = False
-        self.is_complete = False
-        self.left: int | None = None
-        """Bytes of the answer's body that were announced and not written; None: it ends with the last piece."""
-        self._chunked = False
-        self._is_bodiless = False
-
-    def is_gone(self) -> bool:
-        """The extension `IS_GONE`."""
-        if self._transport.is_closing():
-            self.disconnected = True
-        return self.disconnected
-
-    def tell(self) -> None:
-        """There is something to receive."""
-        self.has_news = True
-        if self._event is not None:
-            self._event.set()
-
-    async def receive(self) -> Message:
-        """A part of the request's body; ASGI's way. Bounded in time, and aware of what is held."""
-        protocol = self._protocol
-        if not self.disconnected and not self.is_complete:
-            protocol.let_go(self)
-            if self.expects and not self._transport.is_closing():
-                self.go_ahead()
-            self._flow.resume_reading()
-            if not self.has_news:
-                await self._wait()
-            self.has_news = False
-        if self.disconnected or self.is_complete:
-            return {"type": "http.disconnect"}
-        body, self.body = self.body, b""
-        self._received += len(body)
-        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
-
-    def go_ahead(self) -> None:
-        """Tell the client to send the body."""
-        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._transport.flush()  # a thread may have the TLS object next
-        self.expects = False
-
-    async def _wait(self) -> None:
-        """Wait for news: of a body only as long as the client may take."""
-        self._event = event = asyncio.Event()
-        if not self.more_body:
-            await event.wait()
-            return
-        clock = self._protocol.loop.time
-        started = clock()
-        try:
-            async with asyncio.timeout(self._protocol.patience(self._received, self._waited)):
-                await event.wait()
-        except TimeoutError:
-            self._protocol.reset()
-        self._waited += clock() - started
-
-    def ends_with_connection(self) -> bool:
-        """Whether the end of the connection is all that will tell the client that the answer is whole."""
-        return self.is_started and self.left is None and not self._chunked
-
-    async def send(self, message: Message) -> None:
-        """A part of the answer; ASGI's way. Raises RuntimeError for what is none."""
-        if self._flow.write_paused and not self.disconnected:
-            await self._flow.drain()
-        if self.disconnected:
-            return
-        if self._protocol.is_half_closed:
-            self._protocol.doubt()
-        kind = "http.response.body" if self.is_started else "http.response.start"
-        if self.is_complete or message["type"] != kind:
-            raise RuntimeError(f"{message['type']} is sent where it does not belong")
-        if not self.is_started:
-            self._begin(message["status"], message.get("headers", ()))
-            return
-        body, more = message.get("body", b""), message.get("more_body", False)
-        self._write_body(body, last=not more)
-        if not more:
-            if self.left:
-                raise RuntimeError("the body is shorter than announced")
-            self._complete()
-
-    def _begin(self, status: int, headers: Iterable[Header]) -> None:
-        """Write the head of the answer. Raises RuntimeError when it cannot be one."""
-        length: int | None = None
-        chunked = closes = False
-        lines = [_STATUS_LINES[status], self._protocol.shared.date]
-        for given, value in headers:
-            name = given.lower()
-            if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-                raise RuntimeError(f"the header {name!r} cannot be written")
-            if name == b"content-length":
-                if length is not None:
-                    raise RuntimeError("there are two lengths")
-                length = int(value)
-            elif name == b"transfer-encoding":
-                if value != b"chunked":
-                    raise RuntimeError(f"{value!r} is not an encoding that is known here")
-                chunked = True
-                continue
-            elif name == b"connection":
-                closes = closes or b"close" in [token.strip() for token in value.lower().split(b",")]
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-        self._is_bodiless = self.method == "HEAD" or status in _BODILESS
-        if chunked and length is not None:
-            raise RuntimeError("a body in chunks has no length")
-        if length is not None or self._is_bodiless:
-            self.left = 0 if self._is_bodiless else length
-        elif self._version == "1.1":
-            self._chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if closes:
-            self.keep_alive = False
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self.is_started = True
-        self.expects = False
-        self._transport.write(b"".join(lines))
-
-    def _write_body(self, body: bytes, *, last: bool) -> None:
-        if self._is_bodiless:
-            return
-        if self.left is not None:
-            if len(body) > self.left:
-                raise RuntimeError("the body is longer than announced")
-            self.left -= len(body)
-        elif self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if last:
-                body += b"0\r\n\r\n"
-        self._transport.write(body)
-
-    def answer(
-        self, status: int, headers: Iterable[Header], body: bytes, *, more: bytes = b"", length: int | None = None
-    ) -> bool:
-        """The extension `ANSWER`."""
-        if self.is_started or self.disconnected or self._flow.write_paused:
-            return False
-        lines = [b"%b: %b\r\n" % one for one in headers]
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-            raise RuntimeError("a header cannot be written")
-        if status in _BODILESS:
-            body = end = b""
-        else:
-            end = b"content-length: %d\r\n" % (len(body) if length is None else length)
-            if self.method == "HEAD":
-                body = b""
-        if not self.keep_alive:
-            end += b"connection: close\r\n"
-        self.is_started = True
-        self.expects = False
-        self._transport.write_now(
-            b"%b%b%b%b%b\r\n%b" % (_STATUS_LINES[status], self._protocol.shared.date, head, more, end, body)
-        )
-        self._complete()
-        return True
-
-    def _complete(self) -> None:
-        self.is_complete = True
-        self.tell()
-        if not self.keep_alive:
-            self._transport.close()
-        self._protocol.on_response_complete()
-
-
-class _Doorbell:
-    """
-    What a connection's task awaits between two requests.
-
-    It is like a future to the task, but `ring` lets the task go on at once, within the call, where a future would
-    have the loop do it in its next turn. A task for each request, and that turn, would cost a small one a tenth
-    of its time. Nobody rings from within a task.
-    """
-
-    _asyncio_future_blocking = False  # asyncio's mark of what a task may await
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._go_on: Callable[[_Doorbell], object] | None = None
-        self._context: Context
-        self._is_cancelled = False
-
-    def __await__(self) -> Generator[_Doorbell, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
-
-    def ring(self) -> None:
-        """Let the task go on, if it waits."""
-        go_on, self._go_on = self._go_on, None
-        if go_on is not None:
-            self._context.run(go_on, self)
-
-    # --- what a task wants of a future ---
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
-
-    def add_done_callback(self, go_on: Callable[[_Doorbell], object], *, context: Context) -> None:
-        self._go_on = go_on
-        self._context = context
-
-    def result(self) -> None:
-        if self._is_cancelled:
-            self._is_cancelled = False
-            raise asyncio.CancelledError
-
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as futures have it
-        """The task is cancelled while it waits."""
-        self._is_cancelled = True
-        self._loop.call_soon(self.ring)
-        return True
-
-
 @dataclass(slots=True)
 class Shared:
     """What the connections of a server have in common."""
@@ -533,7 +109,7 @@ class Shared:
     limits: Limits
     most: int = 10_000
     """Connections at a time; for one more, one ends that says nothing."""
-    connections: dict[_Protocol, None] = field(default_factory=dict)
+    connections: dict[Connection, None] = field(default_factory=dict)
     """In the order in which they came."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Those in which requests are answered at this moment."""
@@ -541,7 +117,7 @@ class Shared:
     """A line of every answer's head."""
     complained_at: float = -_NEVER
 
-    def admit(self, connection: _Protocol) -> None:
+    def admit(self, connection: Connection) -> None:
         """
         One more. If they are too many, the oldest one that has no request ends; if there is none, the new one.
 
@@ -558,7 +134,7 @@ class Shared:
             _log.warning("too many connections", extra={"connections": self.most})
 
 
-class _Protocol(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """
     A connection.
 
@@ -574,8 +150,8 @@ class _Protocol(asyncio.Protocol):
         self._limits = shared.limits
         self._context = context
         self._tls = TLS(context) if context else None
-        self.transport: _Transport = None  # type: ignore[assignment]  # until the connection is made
-        self.flow: _Flow = None  # type: ignore[assignment]  # until the connection is made
+        self.transport: Transport = None  # type: ignore[assignment]  # until the connection is made
+        self.flow: Flow = None  # type: ignore[assignment]  # until the connection is made
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # until the connection is made
         self._is_lost = False
         self.is_half_closed = False  # the peer sends no more, and may wait for answers
@@ -605,11 +181,11 @@ class _Protocol(asyncio.Protocol):
         self._held: _Held | None = None
         self._behind = b""  # what arrived behind a body that a step read
         # The requests, and what runs for them:
-        self._newest: _Exchange | None = None
-        self._running: _Exchange | None = None
-        self._waiting: deque[_Exchange] = deque()
+        self._newest: Exchange | None = None
+        self._running: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._doorbell = _Doorbell(self.loop)
+        self._doorbell = Doorbell(self.loop)
         self._step: Step | None = None
         self._awaited: asyncio.Event | None = None
         self._lingers: int | None = None
@@ -620,15 +196,17 @@ class _Protocol(asyncio.Protocol):
     # --- bytes come in ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # it is no datagram's
+        """A client has connected."""
         self._raw = transport
-        self.transport = _Transport(self, transport, self._tls)
-        self.flow = _Flow(self, self.transport, transport, self._limits)
+        self.transport = Transport(self, transport, self._tls)
+        self.flow = Flow(self, self.transport, transport, self._limits)
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
         self.shared.admit(self)
         self._set_deadline(self._limits.head_seconds if self._tls is None else self._limits.handshake_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why, nobody has to know
+        """It is gone."""
         self._is_lost = True
         if self._timer is not None:
             self._timer.cancel()
@@ -639,12 +217,15 @@ class _Protocol(asyncio.Protocol):
         self._doorbell.ring()  # the task ends
 
     def pause_writing(self) -> None:
+        """It takes less than is written."""
         self.flow.pause_writing()
 
     def resume_writing(self) -> None:
+        """It has taken most of it."""
         self.flow.resume_writing()
 
     def eof_received(self) -> bool:
+        """It sends no more; whether the connection stays, for answers."""
         # With TLS it said so before (`decrypt`), or somebody cut the connection.
         return (self._tls is None or self.is_half_closed) and self._end_requests()
 
@@ -668,6 +249,7 @@ class _Protocol(asyncio.Protocol):
         self._set_deadline(self._limits.stall_seconds)
 
     def data_received(self, data: bytes) -> None:
+        """It has sent something."""
         if self._lingers is not None:
             self._lingers -= len(data)
             if self._lingers < 0:
@@ -864,7 +446,7 @@ class _Protocol(asyncio.Protocol):
         if may_answer:  # else it would be taken for a part of another answer
             self.transport.write(
                 b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (_STATUS_LINES[400], self.shared.date, len(words), words.encode("ascii"))
+                % (STATUS_LINES[400], self.shared.date, len(words), words.encode("ascii"))
             )
         self.transport.close()
         self._disconnect()
@@ -872,6 +454,7 @@ class _Protocol(asyncio.Protocol):
     # --- messages ---
 
     def on_message_begin(self) -> None:
+        """The parser: a request begins."""
         self._phase = _HEAD
         self._barren = 0
         self._url = b""
@@ -880,9 +463,11 @@ class _Protocol(asyncio.Protocol):
         self._has_host = self._expects = False
 
     def on_url(self, url: bytes) -> None:
+        """A part of its target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers, or of its trailer."""
         name, value = name.lower(), value.rstrip(b" \t")  # the parser leaves the space behind a value
         if self._phase is not _HEAD:  # a trailer, which must not change what was decided by the head
             if name in _OF_CONNECTION:  # the parser would obey, and read no further request
@@ -909,6 +494,7 @@ class _Protocol(asyncio.Protocol):
             self._has_host = True
 
     def on_headers_complete(self) -> None:
+        """Its head is whole."""
         parser = self._parser
         version = parser.get_http_version()
         if version == "1.0":
@@ -958,7 +544,7 @@ class _Protocol(asyncio.Protocol):
         self._barren = 0
         self._waits = False
         self._deadline = _NEVER
-        exchange = _Exchange(self, self.transport, self.flow, scope, keep_alive, expects)
+        exchange = Exchange(self, self.transport, self.flow, scope, keep_alive, expects)
         scope["extensions"] = extensions = {
             ANSWER: exchange.answer,
             SEND_FILE: partial(self._send_file, exchange),
@@ -983,7 +569,7 @@ class _Protocol(asyncio.Protocol):
             exchange.keep_alive = False
             exchange.scope["extensions"][RECEIVE_FILE] = partial(self._receive_file, exchange)
 
-    def let_go(self, exchange: _Exchange) -> None:
+    def let_go(self, exchange: Exchange) -> None:
         """The application reads the body itself: the parser gets it after all. Raises RuntimeError: too late."""
         held = self._held
         if held is None or exchange is not self._newest:
@@ -996,6 +582,7 @@ class _Protocol(asyncio.Protocol):
             self._parse(held.data)
 
     def on_body(self, body: bytes) -> None:
+        """A part of its body."""
         self._has_payload = True
         exchange = self._newest
         assert exchange is not None
@@ -1007,6 +594,7 @@ class _Protocol(asyncio.Protocol):
         exchange.tell()
 
     def on_message_complete(self) -> None:
+        """It is whole."""
         self._phase = _IDLE
         assert self._newest is not None
         self._newest.more_body = False
@@ -1034,7 +622,7 @@ class _Protocol(asyncio.Protocol):
             else:
                 await self._doorbell
 
-    async def _run(self, exchange: _Exchange) -> None:
+    async def _run(self, exchange: Exchange) -> None:
         """Let the application answer a request; where it does not, say so."""
         # It has calls of the exchange: nothing may hold both in a circle, which only the collector would end.
         scope, exchange.scope = exchange.scope, None
@@ -1069,7 +657,7 @@ class _Protocol(asyncio.Protocol):
 
     # --- bytes to and from files, and from stores ---
 
-    async def _receive_file(self, exchange: _Exchange, file: File, *, hasher: Hasher, limit: int | None) -> int:
+    async def _receive_file(self, exchange: Exchange, file: File, *, hasher: Hasher, limit: int | None) -> int:
         held = self._held
         if held is None or held.is_taken or exchange is not self._newest:
             raise RuntimeError("the body was taken before")
@@ -1097,13 +685,13 @@ class _Protocol(asyncio.Protocol):
         exchange.keep_alive = held.keep_alive
         return step.written
 
-    async def _send_file(self, exchange: _Exchange, descriptor: int, offset: int, count: int) -> int:
+    async def _send_file(self, exchange: Exchange, descriptor: int, offset: int, count: int) -> int:
         return await self._send(exchange, SendStep(descriptor, offset, count), count)
 
-    async def _send_lent(self, exchange: _Exchange, lent: Lent) -> int:
+    async def _send_lent(self, exchange: Exchange, lent: Lent) -> int:
         return await self._send(exchange, RelayStep(lent), len(lent.first) + lent.left)
 
-    async def _send(self, exchange: _Exchange, step: Step, count: int) -> int:
+    async def _send(self, exchange: Exchange, step: Step, count: int) -> int:
         """Let a step send the answer's body of `count` bytes. Raises what is wrong with where they come from."""
         if count and exchange.method != "HEAD":
             if exchange.disconnected or self.transport.is_closing():
@@ -1291,7 +879,7 @@ class _Protocol(asyncio.Protocol):
 
 def protocol_factory(shared: Shared, tls: ssl.SSLContext | None) -> Callable[[], asyncio.Protocol]:
     """What makes the protocol of each connection of one listener."""
-    return lambda: _Protocol(shared, tls)
+    return lambda: Connection(shared, tls)
 
 
 def _address(name: Any) -> tuple[str, int] | None:

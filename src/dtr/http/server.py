@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from dtr.http.protocol import Limits, Shared, protocol_factory
+from dtr.http.protocol import Shared, protocol_factory
+from dtr.http.transport import Limits
 
 if TYPE_CHECKING:
     import socket

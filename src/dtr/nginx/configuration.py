@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dtr.config import split_address
 from dtr.http.bodies import ACCOUNT, FILES, REACHABLE
 from dtr.http.front import HSTS, SECURITY
-from dtr.http.protocol import Limits
+from dtr.http.transport import Limits
 from dtr.nginx.errors import NginxFailed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.wire import Peer, Site, wait_until
 
-from dtr.http.protocol import Limits
+from dtr.http.transport import Limits
 from dtr.pki import Certificate, ensure_certificate, server_context
 
 

@@ -21,7 +21,7 @@ from tests.support.wire import Opened, Peer, Site, answer, chunked, request, wai
 from dtr.http import steps
 from dtr.http.bodies import MISDIRECTED, receive_to_file
 from dtr.http.front import Front
-from dtr.http.protocol import Limits
+from dtr.http.transport import Limits
 from dtr.pki import Certificate
 
 Connect = Callable[..., Peer]

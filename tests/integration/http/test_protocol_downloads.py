@@ -10,7 +10,7 @@ import pytest
 from tests.support.wire import Peer, Site, answer, request, start, wait_until
 
 from dtr.http.bodies import send_from_file
-from dtr.http.protocol import Limits
+from dtr.http.transport import Limits
 
 Connect = Callable[..., Peer]
 MakeSite = Callable[..., Site]

@@ -13,7 +13,7 @@ import pytest
 from tests.support.wire import Peer, Site, request, start, wait_until
 
 from dtr.http.bodies import send_fetched
-from dtr.http.protocol import Limits
+from dtr.http.transport import Limits
 from dtr.storage import StorageError
 from dtr.storage.driver import Pieces
 from dtr.storage.lending import Loan

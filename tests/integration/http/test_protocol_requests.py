@@ -15,8 +15,8 @@ import pytest
 from tests.support.wire import Peer, Site, answer, request, wait_until
 
 from dtr.http.bodies import ANSWER
+from dtr.http.exchange import Doorbell, Exchange
 from dtr.http.front import Facts, Front
-from dtr.http.protocol import _Doorbell, _Exchange
 
 Connect = Callable[..., Peer]
 on_uvloop = pytest.mark.parametrize("loop_kind", ["uvloop"], indirect=True)
@@ -333,7 +333,7 @@ def test_a_request_leaves_nothing_to_the_collector(site: Site, connect: Connect,
         for _ in range(10):
             assert peer.ask(request("GET", "/")).body == b"hello"
         gc.collect()
-        left = [type(one).__name__ for one in gc.garbage if isinstance(one, _Exchange | Facts)]
+        left = [type(one).__name__ for one in gc.garbage if isinstance(one, Exchange | Facts)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -376,7 +376,7 @@ def test_a_target_with_scheme_and_host_is_understood(
 
 async def test_a_doorbell_lets_its_task_go_on_within_the_call() -> None:
     loop = asyncio.get_running_loop()
-    bell = _Doorbell(loop)
+    bell = Doorbell(loop)
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="of others")
     heard = []
 
@@ -409,7 +409,7 @@ async def test_a_doorbell_lets_its_task_go_on_within_the_call() -> None:
 
 async def test_a_doorbell_serves_the_task_after_a_cancelled_one() -> None:
     loop = asyncio.get_running_loop()
-    bell = _Doorbell(loop)
+    bell = Doorbell(loop)
 
     async def listen() -> str:
         await bell

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dtr.http.protocol import _Exchange
+from dtr.http import exchange
 
 DATE = b"date: today\r\n"
 
 
-class Exchange(_Exchange):
+class Exchange(exchange.Exchange):
     """One on a connection that only remembers what is written."""
 
     def __init__(self, method: str = "GET", *, keep_alive: bool = True, version: str = "1.1") -> None:

@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dtr.http.bodies import ANSWER
-from dtr.http.protocol import Limits, Shared, _Protocol
+from dtr.http.protocol import Connection, Shared
+from dtr.http.transport import Limits
 
 _QUIET_TURNS = 12
 """Of the loop; then everything has happened that the bytes bring about."""
@@ -72,7 +73,7 @@ class Outcome:
     is_closed: bool = False
 
 
-class Forgetful(_Protocol):
+class Forgetful(Connection):
     """A connection that asks the parser each time."""
 
     def _remember(self, data: bytes) -> None:
@@ -116,8 +117,8 @@ class Connections:
         shared = Shared(app, Limits(), date=b"date: today\r\n")
         transport = Transport()
 
-        async def make() -> _Protocol:
-            return (_Protocol if remembers else Forgetful)(shared, None)
+        async def make() -> Connection:
+            return (Connection if remembers else Forgetful)(shared, None)
 
         protocol = self._loop.run_until_complete(make())
         protocol.connection_made(transport)  # type: ignore[arg-type]  # what it needs of one
