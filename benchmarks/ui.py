@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.api import PUBLIC, Case, Measured, Subject, measure
 from benchmarks.seed import HUGE, seed
-from dtr.http.ui.app import STATIC
+from dtr.http.ui import STATIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
