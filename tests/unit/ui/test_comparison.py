@@ -34,7 +34,9 @@ def image(*layers: tuple[str, int], labels: dict[str, str] | None = None, **cont
     )
     empty: dict[str, Any] = dict.fromkeys(("created", "author", "user", "working_dir", "stop_signal"), "")
     empty |= {name: [] for name in ("entrypoint", "cmd", "shell", "env", "exposed_ports", "volumes")}
-    return ManifestDetail(manifest=manifest, container=ContainerRecord(**(empty | container)))
+    return ManifestDetail(
+        manifest=manifest, tags=[], tag_count=0, container=ContainerRecord(**(empty | container))
+    )
 
 
 def test_layers_at_the_bottom_of_both_are_their_base():
@@ -80,5 +82,5 @@ def test_what_is_set_otherwise_is_told_from_what_is_not_set():
 
 
 def test_what_has_no_configuration_can_be_compared():
-    bare = ManifestDetail(manifest=image(("a", 1)).manifest)
+    bare = ManifestDetail(manifest=image(("a", 1)).manifest, tags=[], tag_count=0)
     assert compare(bare, image(("a", 1), user="1")).settings == (Difference("user", None, "1"),)
