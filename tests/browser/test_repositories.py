@@ -98,4 +98,4 @@ def test_a_repository_is_made_after_a_name_that_it_cannot_have(site: Site, scrip
         page.locator("#f-name").fill(name)
         page.get_by_role("button", name="Create repository").click()
         page.wait_for_url(f"**/repositories/ada/{name}/tags")
-        assert f"ada/{name} is there now." in page.get_by_role("status").inner_text()
+        expect(page.get_by_role("status")).to_contain_text(f"ada/{name} is there now.")
