@@ -148,11 +148,13 @@ def test_layers_that_are_fetched_as_files_are_transfers_too(start: Callable[...,
     server = start({"limits.address_transfers": 2})
     (server.server if isinstance(server, Nginx) else server).make_repository("admin/limited")
     client = Client(server)
-    image = make_built_image({"os": "linux"}, BODY)
+    body = os.urandom(64_000_000)  # more than the kernel's buffers of three connections can hold
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    image = make_built_image({"os": "linux"}, body)
     client.push("admin/limited", image, "files")
     basic = {"Authorization": client.basic()}
-    path = f"/api/v0/repositories/admin/limited/manifests/files/files/{DIGEST}"
-    pull = f"/v2/admin/limited/blobs/{DIGEST}"
+    path = f"/api/v0/repositories/admin/limited/manifests/files/files/{digest}"
+    pull = f"/v2/admin/limited/blobs/{digest}"
     with begun_pull(client, path), begun_pull(client, path):
         answer = until(lambda: client.send("GET", path, headers=basic), 429)
         assert (refused([answer]).codes, "content-disposition" in answer.headers) == (["TOO_MANY_REQUESTS"], False)
@@ -160,4 +162,4 @@ def test_layers_that_are_fetched_as_files_are_transfers_too(start: Callable[...,
             assert refused([until(lambda: client.call("GET", pull), 429)]).codes == ["TOOMANYREQUESTS"]
         client.send("HEAD", path, headers=basic).expect(200)
     for _ in range(4):
-        assert until(lambda: client.send("GET", path, headers=basic), 200).body == BODY
+        assert until(lambda: client.send("GET", path, headers=basic), 200).body == body
