@@ -87,7 +87,9 @@ async def _listening(
         try:
             await connected(reader, writer, ended)
         finally:
-            writer.transport.abort()
+            # One that closed after it had sent what was left has forgotten its loop, and could not be aborted.
+            if not writer.transport.is_closing():
+                writer.transport.abort()
 
     listening = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
     try:
@@ -118,7 +120,7 @@ async def _join(
     for one in carrying:
         one.cancel()
     await asyncio.gather(*carrying, return_exceptions=True)
-    if upstream is not None:
+    if upstream is not None and not upstream.transport.is_closing():
         upstream.transport.abort()
 
 
