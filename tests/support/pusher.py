@@ -153,8 +153,9 @@ class Pusher:
     def _go_on(self, session: Session) -> None:
         """Send the rest in pieces, with a length or in chunks, and close the upload."""
         data = session.data
-        while session.offset < len(data):
-            # Never one byte at the beginning: the status of an upload cannot tell it from none.
+        # Never one byte at the beginning: the status of an upload cannot tell it from none. Where that is all, it
+        # comes with the end.
+        while session.offset < len(data) > 1:
             end = min(len(data), session.offset + self._random.randrange(2, 400_000))
             piece = data[session.offset : end]
             headers = {"Content-Type": "application/octet-stream"}
@@ -165,7 +166,7 @@ class Pusher:
                 self._call("PATCH", session.location, iter((piece[:1000], piece[1000:])), 202, headers)
             session.offset = end
         session.ending = True
-        self._end(session, b"")
+        self._end(session, data[session.offset :])
 
     def _resume(self, session: Session) -> None:
         """Ask how far it came, and go on from there."""
