@@ -7,6 +7,7 @@ What `may` decides upon is read here, and what of a list somebody sees (`visibil
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -94,7 +95,9 @@ _own_namespace_level = (
 )
 
 
-def _standings(has_path: ColumnElement[bool], has_namespace: ColumnElement[bool]) -> Statement:
+def _standings(
+    has_path: ColumnElement[bool], has_namespace: ColumnElement[bool], *, remembered: bool = False
+) -> Statement:
     """How `account` stands to the repositories and the namespaces that the conditions choose."""
     return Statement(
         select(
@@ -130,12 +133,15 @@ def _standings(has_path: ColumnElement[bool], has_namespace: ColumnElement[bool]
                 organization_members.c.user_id == _asker.c.id,
             ),
         )
-        .where(has_namespace, _owner.c.kind != "robot")
+        .where(has_namespace, _owner.c.kind != "robot"),
+        remembered=remembered,
     )
 
 
 _STANDINGS = _standings(in_list(repositories.c.path, "paths"), in_list(_owner.c.name, "namespaces"))
-_STANDING = _standings(repositories.c.path == bindparam("path"), _owner.c.name == bindparam("namespace"))
+_STANDING = _standings(
+    repositories.c.path == bindparam("path"), _owner.c.name == bindparam("namespace"), remembered=True
+)
 _NAMES = Statement(  # of what was renamed: names that lead to a repository, and its own
     select(repository_redirects.c.path, repositories.c.path)
     .join(repositories, repositories.c.id == repository_redirects.c.repository_id)
@@ -345,6 +351,7 @@ class Standings:
         return (row[0], row[1]) if row else None
 
 
+@lru_cache(1024)  # a push asks several times, and gets the same row
 def _standing(row: Row, scope: TokenScope | None) -> Standing:
     """What a row says of its repository."""
     _, path, repository, visibility, *_ = row

@@ -1277,3 +1277,16 @@ for _table, _columns in (
         sqlite_where=_table.c.review_at.is_not(None),
         postgresql_where=_table.c.review_at.is_not(None),
     )
+
+SELDOM: dict[str, frozenset[str]] = {
+    "accounts": frozenset({"id", "name", "kind", "is_admin", "is_auditor", "is_active"}),
+    "organization_members": frozenset({"organization_id", "user_id", "is_admin"}),
+    "team_members": frozenset({"team_id", "user_id"}),
+    "tokens": frozenset({"id", "parent_id", "is_active", "expires_at"}),
+    "repositories": frozenset({"id", "namespace_id", "path", "visibility", "deleted_at"}),
+    "repository_grants": frozenset({"repository_id", "team_id", "level"}),
+    "namespace_grants": frozenset({"namespace_id", "team_id", "level"}),
+    "repository_user_grants": frozenset({"repository_id", "user_id", "level"}),
+    "namespace_user_grants": frozenset({"namespace_id", "user_id", "level"}),
+}
+"""Columns that change seldom, by table: what rights depend on. See `dtr.db.seldom`."""

@@ -31,6 +31,7 @@ from dtr.db.errors import (
     DatabaseFull,
     DatabaseUnavailable,
 )
+from dtr.db.seldom import Changes, Memory, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -60,6 +61,8 @@ class SQLite:
         with _translated():
             self._reader = _connect(path)
             self._reader.execute("PRAGMA query_only = ON")
+            self._stamp = Stamp(path)
+        self._memory = Memory(self._stamp)
         self._waiting: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._closed = False
@@ -67,6 +70,12 @@ class SQLite:
     async def fetch_one(self, statement: Statement, /, **parameters: Any) -> Row | None:
         """See `Reader`."""
         text, values = statement.prepare("sqlite", parameters)
+        if statement.is_remembered:
+            with _translated():
+                return self._memory.fetch((text, *values), lambda: self._read(text, values))
+        return self._read(text, values)
+
+    def _read(self, text: str, values: list[Any]) -> Row | None:
         started = perf_counter()
         try:  # not `_translated`, which would cost a tenth of the look-up
             cursor = self._reader.execute(text, values)
@@ -137,6 +146,7 @@ class SQLite:
             self._waiting.put(None)
             await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
         self._reader.close()
+        self._stamp.close()
 
     def _write(self) -> None:
         """The writer thread: whatever happens, each unit gets its answer."""
@@ -200,9 +210,11 @@ class _Unit:
 class _Transaction:
     """The `Transaction` of the writer thread: its coroutines never suspend."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, changes: Changes) -> None:
         self._connection = connection
+        self._changes = changes
         self.error: DatabaseError | None = None
+        self.needs_stamp = False
 
     async def fetch_one(self, statement: Statement, /, **parameters: Any) -> Row | None:
         # All rows are read: a statement with RETURNING is not finished before.
@@ -211,35 +223,44 @@ class _Transaction:
 
     async def fetch_all(self, statement: Statement, /, **parameters: Any) -> list[Row]:
         text, values = statement.prepare("sqlite", parameters)
-        with self._noted():
-            return self._connection.execute(text, values).fetchall()
+        self._changes.run(text)
+        try:  # not a context manager, which costs as much as a small statement
+            rows: list[Row] = self._connection.execute(text, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self.needs_stamp |= self._changes.made_by(text)
+        return rows
 
     async def execute(self, statement: Statement, /, **parameters: Any) -> int:
         text, values = statement.prepare("sqlite", parameters)
-        with self._noted():
+        self._changes.run(text)
+        try:
             cursor = self._connection.execute(text, values)
             count = cursor.rowcount
             cursor.close()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self.needs_stamp |= self._changes.made_by(text)
         return count
 
     async def execute_many(self, statement: Statement, parameters: list[dict[str, Any]], /) -> None:
         if not parameters:
             return
         text = statement.text("sqlite")
-        with self._noted():
+        self._changes.run(text)
+        try:
             self._connection.executemany(text, (statement.prepare("sqlite", one)[1] for one in parameters))
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self.needs_stamp |= self._changes.made_by(text)
 
     async def notify(self, channel: str) -> None:
         """See `Transaction`. Whoever watches sees the commit itself."""
 
-    @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
-        try:
-            with _translated():
-                yield
-        except DatabaseError as error:
-            self.error = error
-            raise
+    def _failed(self, error: sqlite3.Error) -> DatabaseError:
+        """What an error of a statement means; it ends the unit, even when it is caught."""
+        self.error = _translate(error)
+        return self.error
 
 
 class _Writer:
@@ -251,13 +272,15 @@ class _Writer:
         self._log: int | None = None
         self._log_may_have_holes = False
         with _translated():
-            self._turn = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._stamp = Stamp(path)
+            self._turn = self._stamp.descriptor
             try:
                 self._connection = _connect(path)
                 # What a savepoint may have to take back: in a file of its own it is as much to write as the rest.
                 self._connection.execute("PRAGMA temp_store = MEMORY").close()
+                self._changes = Changes(self._connection)
             except BaseException:
-                os.close(self._turn)
+                self._stamp.close()
                 raise
 
     def run(self, batch: list[_Unit]) -> None:
@@ -271,15 +294,69 @@ class _Writer:
             try:
                 if self._log_may_have_holes:
                     self._renew_log()
-                _run(self._connection, batch)
+                if self._stamp.read() & 1:  # somebody died in a turn
+                    self._stamp.end()
+                self._run(batch)
             finally:
                 fcntl.flock(self._turn, fcntl.LOCK_UN)
             if any(unit.durable and unit.error is None for unit in batch):
                 self._sync_log()
 
+    def _run(self, batch: list[_Unit]) -> None:
+        """Run the units of a batch and commit them together; each has its result or its error then."""
+        try:
+            self._commit(batch)
+        except (ConstraintViolated, DatabaseFull) as error:
+            # A deferred constraint speaks only at the commit, and for all; and a smaller unit may still fit.
+            if len(batch) == 1:
+                batch[0].error = error
+            else:
+                for unit in batch:
+                    self._run([unit])
+        except BaseException as error:  # noqa: BLE001 - the writer goes on, whatever it is
+            for unit in batch:
+                unit.error = error
+
+    def _commit(self, batch: list[_Unit]) -> None:
+        """Run the units of a batch and commit them together. When it raises, nothing was committed."""
+        connection = self._connection
+        is_stamped = False
+        try:
+            with _translated():
+                connection.execute("BEGIN IMMEDIATE")
+                for unit in batch:
+                    unit.error = None
+                    transaction = _Transaction(connection, self._changes)
+                    connection.execute("SAVEPOINT unit")
+                    try:
+                        unit.result = _drive(unit.work(transaction))
+                        if transaction.error:  # caught; but PostgreSQL would have ended the transaction
+                            raise transaction.error
+                        connection.execute("RELEASE unit")
+                    except BaseException as error:  # noqa: BLE001 - its caller gets it
+                        if not connection.in_transaction:  # a full disk may roll everything back
+                            raise transaction.error or error  # noqa: B904 - the cause of both is the same
+                        connection.execute("ROLLBACK TO unit")
+                        connection.execute("RELEASE unit")
+                        unit.error = error
+                    else:
+                        if transaction.needs_stamp and not is_stamped:
+                            self._stamp.begin()
+                            is_stamped = True
+                connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
+        finally:
+            if is_stamped:
+                with contextlib.suppress(OSError):  # it stays odd: the next turn sees that
+                    self._stamp.end()
+
     def close(self) -> None:
         self._connection.close()
-        os.close(self._turn)
+        self._stamp.close()
         if self._log is not None:
             os.close(self._log)
 
@@ -312,50 +389,6 @@ class _Writer:
         if busy:
             raise DatabaseBusy("the log cannot be begun anew while others read it")
         self._log_may_have_holes = False
-
-
-def _run(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
-    """Run the units of a batch and commit them together; each has its result or its error then."""
-    try:
-        _commit(connection, batch)
-    except (ConstraintViolated, DatabaseFull) as error:
-        # A deferred constraint speaks only at the commit, and for all; and a smaller unit may still fit.
-        if len(batch) == 1:
-            batch[0].error = error
-        else:
-            for unit in batch:
-                _run(connection, [unit])
-    except BaseException as error:  # noqa: BLE001 - the writer goes on, whatever it is
-        for unit in batch:
-            unit.error = error
-
-
-def _commit(connection: sqlite3.Connection, batch: list[_Unit]) -> None:
-    """Run the units of a batch and commit them together. When it raises, nothing was committed."""
-    try:
-        with _translated():
-            connection.execute("BEGIN IMMEDIATE")
-            for unit in batch:
-                unit.error = None
-                transaction = _Transaction(connection)
-                connection.execute("SAVEPOINT unit")
-                try:
-                    unit.result = _drive(unit.work(transaction))
-                    if transaction.error:  # caught; but PostgreSQL would have ended the transaction
-                        raise transaction.error
-                    connection.execute("RELEASE unit")
-                except BaseException as error:  # noqa: BLE001 - its caller gets it
-                    if not connection.in_transaction:  # a full disk may roll everything back
-                        raise transaction.error or error  # noqa: B904 - the cause of both is the same
-                    connection.execute("ROLLBACK TO unit")
-                    connection.execute("RELEASE unit")
-                    unit.error = error
-            connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
 
 
 def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -410,8 +443,6 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except sqlite3.IntegrityError as error:
-        raise ConstraintViolated(str(error)) from error
     except sqlite3.Error as error:
         raise _translate(error) from error
     except OSError as error:
@@ -420,6 +451,8 @@ def _translated() -> Iterator[None]:
 
 
 def _translate(error: sqlite3.Error) -> DatabaseError:
+    if isinstance(error, sqlite3.IntegrityError):
+        return ConstraintViolated(str(error))
     code: int | None = getattr(error, "sqlite_errorcode", None)
     match code:
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR_WRITE | sqlite3.SQLITE_IOERR_SHMSIZE:

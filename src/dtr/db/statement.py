@@ -34,11 +34,16 @@ Row: TypeAlias = "Sequence[Any]"
 class Statement:
     """A statement and its texts; parameters are given by name."""
 
-    __slots__ = ("_clause", "_texts")
+    __slots__ = ("_clause", "_texts", "is_remembered")
 
-    def __init__(self, clause: ClauseElement) -> None:
-        """Keep the clause; it is compiled when it first runs."""
+    def __init__(self, clause: ClauseElement, *, remembered: bool = False) -> None:
+        """
+        Keep the clause; it is compiled when it first runs.
+
+        What one that is `remembered` reads, only by `Reader.fetch_one`, changes seldom (`dtr.db.seldom`).
+        """
         self._clause = clause
+        self.is_remembered = remembered
         self._texts: dict[Dialect, tuple[str, tuple[tuple[str, Any], ...]]] = {}
 
     def text(self, dialect: Dialect) -> str:

@@ -11,8 +11,8 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 from tests.support.grants import grant_team
 
-from dtr.accounts import Accounts, Action, Facts, Level, Operation, Standing, TokenScope, may
-from dtr.db import Database, Statement, Transaction, now
+from dtr.accounts import Accounts, Action, Facts, Level, Operation, Passwords, Standing, TokenScope, may
+from dtr.db import Database, Statement, Transaction, now, open_database
 from dtr.db.schema import blobs, repository_blobs
 from dtr.oci import parse_repository_name
 from dtr.registry import Repositories, Settings
@@ -271,3 +271,53 @@ async def test_the_visible_and_their_holders_are_few_queries(
     await accounts.standings.list_visible(world.users["user1"], limit=50)
     await accounts.standings.find_pullable_holder(world.users["user1"], "sha256:x")
     assert statements == ["read"] * 3
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_the_standing_of_this_moment_is_found_whatever_another_process_changes(
+    seed: int, database_url: str, accounts: Accounts, repositories: Repositories
+):
+    """The same question is asked again and again, as by pushes: what is remembered never outlives a change."""
+    world = await fill(seed, accounts, repositories)
+    chance = random.Random(seed)
+    database = open_database(database_url)
+    rival, their_repositories = Accounts(database, Passwords(memory_kib=8, passes=1)), Repositories(database)
+    users, paths = [None, *sorted(world.users)], sorted(world.repositories)
+    teams = sorted(world.teams)
+
+    async def change() -> None:
+        path, (organization, team), user = chance.choice(paths), chance.choice(teams), chance.choice(users[1:])
+        level = chance.choice([Level.NONE, Level.READ, Level.WRITE, Level.ADMIN])
+        match chance.randrange(8):
+            case 0:
+                await rival.grants.set_user(await rival.grants.on(path.partition("/")[0]), "user1", level)
+            case 1:
+                own = [path for path in paths if path.startswith(f"{organization}/")]
+                await grant_team(rival, chance.choice(own), team, level)
+            case 2:
+                await grant_team(rival, organization, team, level)
+            case 3 if user != "user0" and "+" not in user:
+                await rival.update(user, is_active=chance.random() < 0.7, is_admin=chance.random() < 0.2)
+            case 4 if "+" not in user:
+                await rival.organizations.put_team_member(organization, team, user)
+            case 5 if "+" not in user:
+                await rival.organizations.remove_member(organization, user)
+            case 6:
+                visibility = chance.choice(["public", "private"])
+                await their_repositories.update(path, visibility=visibility)
+            case 7 if len(paths) > 30:
+                paths.remove(path)
+                await their_repositories.delete(path)
+
+    changed = 0
+    for _ in range(80):
+        asked = [(chance.choice(users), chance.choice(paths)) for _ in range(6)]
+        before = [await accounts.standings.find(user and world.users[user], path) for user, path in asked]
+        await change()
+        for (user, path), old in zip(asked, before, strict=True):
+            account = user and world.users[user]
+            found = await accounts.standings.find(account, path)
+            assert found == (await accounts.standings.find_all(account, [path]))[path], (user, path)
+            changed += found != old
+    assert changed
+    await database.close()

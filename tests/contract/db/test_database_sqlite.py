@@ -314,6 +314,7 @@ async def test_a_turn_that_a_stopped_process_keeps_is_busy(database: Database, u
 
 async def test_a_writer_that_could_not_begin_begins_later(database: Database, url: str):
     obstacle = Path(f"{path_of(url)}-turn")
+    obstacle.unlink()
     obstacle.mkdir()
     with pytest.raises(DatabaseUnavailable):
         await database.unit(add("a"))
