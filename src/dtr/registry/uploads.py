@@ -273,7 +273,7 @@ class Body(Protocol):
     """How many were announced; None: unknown."""
 
     async def read(self) -> bytes:
-        """All of it, for a small one. Raises BodyFailed."""
+        """All of it, for a small one; it may be taken again, in whatever way. Raises BodyFailed."""
 
     async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """
@@ -405,7 +405,7 @@ class Uploads:
         self._storage = storage
         self._lifetimes = lifetimes
         self._blob_limit = blob_limit
-        self._inline_limit = min(inline_limit, SMALL)
+        self._inline_limit = min(inline_limit, SMALL if blob_limit is None else min(SMALL, blob_limit))
         # Hash contexts cannot be stored. Whoever continues in another process hashes what is there again.
         self._hashers: OrderedDict[str, _Hasher] = OrderedDict()
         self._key: bytes | None = None
@@ -432,10 +432,8 @@ class Uploads:
             row = await self._database.fetch_one(_FIND, which=upload, repository=repository)
         else:
             row = await self._database.fetch_one(_FIND_ANNOUNCED, which=upload, repository=repository)
-            if row is None:
-                key = self._key or await self._find_key()
-                if _upload_ids.is_good(key, repository, upload, time.time()):
-                    return Upload(upload, repository, _NOWHERE, "sha256", None)
+            if row is None and (announced := await self._announced(repository, upload)):
+                return announced
         if row is None or row[0] is None:
             raise UploadUnknown(upload)
         return _upload(upload, repository, row)
@@ -461,7 +459,8 @@ class Uploads:
         """
         try:
             if upload.offset == 0 and not start and self._fits_inline(body):
-                return await self._store_inline(upload.repository, upload, digest, body)
+                data = await self._read_small(upload, digest, body)
+                return await self._store_inline(upload.repository, upload, digest, data)
             upload = await self._begun(upload)
             is_sent = body.length == 0 and start is None
             # What is known to be wrong, or has to be prolonged or hashed first, is not.
@@ -477,10 +476,27 @@ class Uploads:
                     await self._look_again(turn)
                 return await self._finish_large(turn, digest)
         except UploadUnknown:
-            row = await self._database.fetch_one(_FINISHED, repository=upload.repository, digest=digest)
-            if row is None:
-                raise
-            return int(row[0])
+            return await self._finished(upload, digest)
+
+    async def finish_named(
+        self, repository: int, upload: str, digest: Digest, body: Body, *, start: int | None = None
+    ) -> int:
+        """
+        The same for the session that a client names by its id.
+
+        One that is announced and comes with all of a small blob is not looked for: the unit of work that stores
+        the blob tells whether anybody used the id before.
+        """
+        if body.length and not start and self._fits_inline(body):
+            announced = await self._announced(repository, upload)
+            if announced is not None and Digest.of(await body.read(), digest.algorithm) == digest:
+                try:
+                    return await self._store_inline(repository, announced, digest, await body.read())
+                except UploadUnknown:
+                    return await self._finished(announced, digest)
+                except UploadOccupied:
+                    pass  # it has bytes already: these are its last
+        return await self.finish(await self.get(repository, upload), digest, body, start=start)
 
     async def store(self, repository: int, digest: Digest, body: Body) -> int:
         """
@@ -489,7 +505,7 @@ class Uploads:
         Raises RepositoryUnknown and what `finish` raises.
         """
         if self._fits_inline(body):
-            return await self._store_inline(repository, None, digest, body)
+            return await self._store_inline(repository, None, digest, await self._read_small(None, digest, body))
         upload = await self.start(repository, digest.algorithm)
         try:
             if _is_small(body):  # nobody else knows the session, so there is no turn to wait for
@@ -513,6 +529,22 @@ class Uploads:
 
         await _to_its_end(self._database.unit(work))
         self._hashers.pop(upload.id, None)
+
+    async def _announced(self, repository: int, upload: str) -> Upload | None:
+        """The session as it was announced, if one was under this id and is not too old; it may be begun since."""
+        if not _upload_ids.is_made(upload):
+            return None
+        key = self._key or await self._find_key()
+        if not _upload_ids.is_good(key, repository, upload, time.time()):
+            return None
+        return Upload(upload, repository, _NOWHERE, "sha256", None)
+
+    async def _finished(self, upload: Upload, digest: str) -> int:
+        """The size of the blob that the session became; nobody knows which one it was. Raises UploadUnknown."""
+        row = await self._database.fetch_one(_FINISHED, repository=upload.repository, digest=digest)
+        if row is None:
+            raise UploadUnknown(upload.id)
+        return int(row[0])
 
     async def _insert(self, tx: Transaction, upload: Upload) -> bool:
         made = await tx.execute(
@@ -605,9 +637,12 @@ class Uploads:
             raise
         return msgspec.structs.replace(state, offset=state.offset + written)
 
-    async def _store_inline(self, repository: int, upload: Upload | None, digest: Digest, body: Body) -> int:
-        """Make the whole body a blob without an object: one unit of work, and nothing in the storage."""
-        data = await self._read_small(upload, digest, body)
+    async def _store_inline(self, repository: int, upload: Upload | None, digest: Digest, data: bytes) -> int:
+        """
+        Make a whole body a blob without an object: one unit of work, and nothing in the storage.
+
+        Raises UploadOccupied for a session that has bytes already, UploadUnknown.
+        """
         size = len(data)
         lifetimes = self._lifetimes
 

@@ -14,6 +14,7 @@ from dtr.db import DatabaseUnavailable
 from dtr.oci import Digest
 from dtr.registry import (
     SMALL,
+    BlobTooLarge,
     BodyFailed,
     DigestMismatch,
     Lifetimes,
@@ -60,13 +61,125 @@ async def test_announcing_writes_nothing_and_asks_nothing(rooms: Rooms):
     assert await rooms.locations() == []
 
 
-async def test_a_small_blob_costs_one_look_and_one_unit_altogether(rooms: Rooms):
+async def test_a_small_blob_costs_no_look_and_one_unit_altogether(rooms: Rooms):
     repository = await rooms.make_repository()
     await rooms.uploads.announce(repository)
     counter = Counter().watch(rooms.database)
-    upload = await rooms.upload_again(await rooms.uploads.announce(repository))
-    await rooms.uploads.finish(upload, Digest.of(b"content"), make_body(b"content"))
-    assert counter.seen == (1, 1)
+    upload = await rooms.uploads.announce(repository)
+    await rooms.uploads.finish_named(repository, upload.id, Digest.of(b"content"), make_body(b"content"))
+    assert counter.seen == (0, 1)
+
+
+# --- the last request, by the id alone -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, *WHOLE])
+async def test_all_of_a_blob_with_the_last_request(rooms: Rooms, size: int):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    content = os.urandom(size)
+    digest = Digest.of(content)
+    assert await rooms.uploads.finish_named(repository, upload.id, digest, make_body(content), start=0) == size
+    assert await rooms.read("acme/app", digest) == content
+    assert await is_unknown(rooms, upload)
+    await assert_invariants(rooms)
+
+
+@pytest.mark.parametrize("first", [1, 100, SMALL + 1])
+@pytest.mark.parametrize("last", WHOLE)
+async def test_the_rest_of_a_blob_with_the_last_request(rooms: Rooms, first: int, last: int):
+    """A small rest is no small blob, and is read once more when that is seen."""
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    content = os.urandom(first + last)
+    await rooms.uploads.append(upload, make_body(content[:first]))
+    host = rooms.another(inline_limit=LIMIT)
+    body = make_body(content[first:])
+    assert await host.uploads.finish_named(repository, upload.id, Digest.of(content), body) == first + last
+    assert await rooms.read("acme/app", Digest.of(content)) == content
+    await assert_invariants(rooms)
+
+
+async def test_a_rest_that_is_a_blob_by_itself_is_a_wrong_digest(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    await rooms.uploads.append(upload, make_body(b"first "))
+    with pytest.raises(DigestMismatch):
+        await rooms.uploads.finish_named(repository, upload.id, Digest.of(b"last"), make_body(b"last"))
+    assert await is_unknown(rooms, upload)
+    await rooms.sweeper.sweep()
+    assert await rooms.count("blobs") == 0
+    assert await rooms.locations() == []
+
+
+@pytest.mark.parametrize("size", WHOLE)
+async def test_a_wrong_digest_with_the_last_request_ends_it(rooms: Rooms, size: int):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    with pytest.raises(DigestMismatch):
+        await rooms.uploads.finish_named(repository, upload.id, Digest.of(b"x"), make_body(os.urandom(size)))
+    assert await is_unknown(rooms, upload)
+    assert await rooms.count("blobs") == 0
+
+
+async def test_an_id_that_was_used_stores_nothing(rooms: Rooms):
+    """Whoever got no answer may repeat the request; nobody gets another blob with it."""
+    repository, other = await rooms.make_repository(), await rooms.make_repository("acme/other")
+    upload = await rooms.uploads.announce(repository)
+    digest = Digest.of(b"content")
+    for _ in range(2):
+        assert await rooms.uploads.finish_named(repository, upload.id, digest, make_body(b"content")) == 7
+    cancelled, forged = await rooms.uploads.announce(repository), "00000000-0000-8000-8000-000000000000"
+    await rooms.uploads.cancel(cancelled)
+    for number in (upload.id, cancelled.id, forged):
+        for where, content in ((repository, b"another"), (other, b"content")):
+            with pytest.raises(UploadUnknown):
+                await rooms.uploads.finish_named(where, number, Digest.of(content), make_body(content))
+    assert await rooms.query("SELECT digest FROM blobs") == [(digest,)]
+
+
+async def test_of_several_last_requests_with_one_id_all_get_the_same_blob_or_none(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    contents = [os.urandom(100) for _ in range(4)]
+    found = await asyncio.gather(
+        *(
+            host.uploads.finish_named(repository, upload.id, Digest.of(content), make_body(content))
+            for content in contents
+            for host in (rooms, rooms.another(inline_limit=LIMIT))
+        ),
+        return_exceptions=True,
+    )
+    stored = [number for number, one in enumerate(found) if one == 100]
+    assert 1 <= len(stored) <= 2
+    assert len({number // 2 for number in stored}) == 1
+    assert all(isinstance(one, UploadUnknown) for one in found if one != 100)
+    assert await rooms.count("blobs") == 1
+    await assert_invariants(rooms)
+
+
+async def test_a_deleted_repository_gets_no_blob(rooms: Rooms):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    await rooms.repositories.delete("acme/app")
+    with pytest.raises(UploadUnknown):
+        await rooms.uploads.finish_named(repository, upload.id, Digest.of(b"content"), make_body(b"content"))
+
+
+async def test_a_limit_below_that_of_rows_holds(make_rooms):
+    rooms = make_rooms("filesystem", inline_limit=LIMIT, blob_limit=10)
+    repository = await rooms.make_repository()
+    for content in (b"0123456789", b"0123456789a"):
+        upload = await rooms.uploads.announce(repository)
+        stored = rooms.uploads.finish_named(repository, upload.id, Digest.of(content), make_body(content))
+        if len(content) > 10:
+            with pytest.raises(BlobTooLarge):
+                await stored
+        else:
+            assert await stored == 10
+
+
+# --- sessions like any other ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", WHOLE)

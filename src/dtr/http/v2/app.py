@@ -492,10 +492,14 @@ class RegistryAPI:
         return blob.repository == holder and await self._blobs.mount(blob, repository)
 
     async def _upload(self, request: Request) -> Upload:
+        return await self._uploads.get(*await self._upload_named(request))
+
+    async def _upload_named(self, request: Request) -> tuple[int, str]:
+        """The repository, in which something may be pushed, and what may be the id of an upload."""
         repository = await self._access.repository_to_change(request, "push", Operation.PUSH)
         if not _UPLOAD_ID.fullmatch(request.argument):
             raise UploadUnknown(request.argument)
-        return await self._uploads.get(repository, request.argument)
+        return repository, request.argument
 
     async def _upload_status(self, request: Request) -> None:
         upload = await self._upload(request)
@@ -508,13 +512,13 @@ class RegistryAPI:
         await respond(request, 202, b"", self._upload_headers(request, upload))
 
     async def _finish_upload(self, request: Request) -> None:
-        upload = await self._upload(request)
+        repository, upload = await self._upload_named(request)
         query = request.query
         if "digest" not in query:
             raise Refused(400, "DIGEST_INVALID", "the digest of the blob is missing")
         digest = Digest.parse(query["digest"][0])
         body = RequestBody(request.scope, request.receive)
-        await self._uploads.finish(upload, digest, body, start=_chunk_start(request, body))
+        await self._uploads.finish_named(repository, upload, digest, body, start=_chunk_start(request, body))
         await self._answer_blob(request, digest)
 
     async def _cancel_upload(self, request: Request) -> None:

@@ -21,9 +21,11 @@ from dtr.storage import StorageFull, StorageUnavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dtr.http.types import Receive, Scope
+    from dtr.http.types import Message, Receive, Scope
     from dtr.registry import File, Hasher
 
+_READ: Scope = {"headers": []}
+"""Of a body that was read: no thread gets it from the socket any more."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -38,11 +40,13 @@ class RequestBody:
     async def read(self) -> bytes:
         """See `Body`."""
         try:
-            return await read_body(self._scope, self._receive, SMALL)
+            data = await read_body(self._scope, self._receive, SMALL)
         except (BodyCut, BodyMalformed) as error:
             raise BodyFailed(0) from error
         except BodyTooLarge:
             raise BlobTooLarge(SMALL) from None
+        self._scope, self._receive = _READ, _repeating(data)
+        return data
 
     async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """See `Body`."""
@@ -66,3 +70,12 @@ class RequestBody:
                 yield piece
         except (BodyCut, BodyMalformed) as error:
             raise BodyFailed(written) from error
+
+
+def _repeating(data: bytes) -> Receive:
+    """What gives a body that was read, as often as it is wanted."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    return receive
