@@ -6,16 +6,17 @@ The goals are ratios to docker-registry 2.8 without authentication, ours with it
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import itertools
 import json
 import os
-import subprocess
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from benchmarks.clients import CLIENTS, LAYERS, Image, Nothing, copy, find
 from benchmarks.load import (
     MANIFEST,
     Connection,
@@ -30,7 +31,7 @@ from benchmarks.load import (
     throttled,
     together,
 )
-from benchmarks.servers import PASSWORD, REPOSITORY, Dtr
+from benchmarks.servers import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ class Content:
         self.tags = tags
         self.big = directory / "big"
         self.parts = [directory / f"part{number}" for number in range(_STREAMS)]
-        self._image = directory / "image"
+        self.image = Image(directory / "image")
         make_file(self.big, big_mib)
         for part in self.parts:
             make_file(part, big_mib // _STREAMS)
@@ -116,51 +117,6 @@ class Content:
     def make_room(self) -> None:
         """Have memory for what is pushed next, the same for each registry."""
         fetch_memory(self.big.parent, self.big_mib * 5 // 4)
-
-    def image(self) -> Path:
-        """A new image of 20 layers of 1 MiB, in the layout of OCI, for real clients."""
-        layout = self._image
-        blobs = layout / "blobs" / "sha256"
-        blobs.mkdir(parents=True, exist_ok=True)
-        for old in blobs.iterdir():
-            old.unlink()
-
-        def add(data: bytes, media_type: str) -> dict[str, object]:
-            digest = hashlib.sha256(data).hexdigest()
-            (blobs / digest).write_bytes(data)
-            return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-        # Packed, as layers of images are: of others, most of the time a client packs them.
-        contents = [os.urandom(1024 * 1024) for _ in range(20)]
-        config = {
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {
-                "type": "layers",
-                "diff_ids": [f"sha256:{hashlib.sha256(content).hexdigest()}" for content in contents],
-            },
-        }
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": add(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
-            "layers": [
-                add(gzip.compress(content, 1), "application/vnd.oci.image.layer.v1.tar+gzip")
-                for content in contents
-            ],
-        }
-        index = {
-            "schemaVersion": 2,
-            "manifests": [
-                {
-                    **add(json.dumps(manifest).encode(), MANIFEST),
-                    "annotations": {"org.opencontainers.image.ref.name": "bench"},
-                }
-            ],
-        }
-        (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-        (layout / "index.json").write_text(json.dumps(index))
-        return layout
 
 
 def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
@@ -236,9 +192,7 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
         ),
         Scenario(f"push {content.big_mib} MiB in chunks", "GiB/s", "s/GiB", partial(push_big, chunked=True), 1.5),
         Scenario(f"push {content.big_mib} MiB in chunks, 4 streams", "GiB/s", "s/GiB", push_streams),
-        less("skopeo copies 20 layers of 1 MiB, no registry", "s", partial(_skopeo_alone, content)),
-        Scenario("skopeo pushes 20 layers of 1 MiB", "s", "s", partial(_skopeo, content, push=True), 2, True),
-        Scenario("skopeo pulls 20 layers of 1 MiB", "s", "s", partial(_skopeo, content, push=False), 2, True),
+        *_whole_images(content),
         Scenario(
             "memory under 64 transfers, all processes", "MiB", "", partial(_memory_of_transfers, content),
             less_is_better=True,
@@ -316,28 +270,29 @@ def _memory_of_transfers(content: Content, server: Server) -> Measured:
     return Measured(most)
 
 
-def _skopeo_alone(content: Content, _server: Server) -> Measured:
+def _whole_images(content: Content) -> list[Scenario]:
+    """Real clients, those that are here, with an image that is new each time."""
+    found = []
+    for client, way in itertools.product(CLIENTS, ("push", "pull")):
+        if find(client):
+            name = f"{client} {way}es" if way == "push" else f"{client} {way}s"
+            image = f"{LAYERS} layers of 1 MiB"
+            alone, copied = partial(_copy_alone, content, client, way), partial(_copy, content, client, way)
+            found.append(Scenario(f"{name} {image} to nothing", "s", "", alone, None, less_is_better=True))
+            found.append(Scenario(f"{name} {image}", "s", "s", copied, 2, less_is_better=True))
+    return found
+
+
+def _copy(content: Content, client: str, way: str, server: Server) -> Measured:
+    content.image.renew()
+    if way == "pull":
+        copy(client, content.image, server, "push")
+    before = server.cpu_seconds()
+    return Measured(copy(client, content.image, server, way), server.cpu_seconds() - before)
+
+
+def _copy_alone(content: Content, client: str, way: str, _server: Server) -> Measured:
     """What the client needs for itself: no registry makes it faster."""
-    layout = content.image()
-    target = layout.with_name("pulled")
-    subprocess.run(["rm", "-rf", str(target)], check=True)
-    started = time.perf_counter()
-    subprocess.run(["skopeo", "copy", "-q", f"oci:{layout}:bench", f"oci:{target}:bench"], check=True)
-    return Measured(time.perf_counter() - started)
-
-
-def _skopeo(content: Content, server: Server, *, push: bool) -> Measured:
-    address = f"docker://{server.url.partition('//')[2]}/{REPOSITORY}:skopeo"
-    credentials = f"admin:{PASSWORD}" if isinstance(server, Dtr) else ""
-    layout = content.image()
-    side = "dest" if push else "src"
-    options = [f"--{side}-tls-verify=false", *([f"--{side}-creds={credentials}"] if credentials else [])]
-    if push:
-        command = ["skopeo", "copy", "-q", *options, f"oci:{layout}:bench", address]
-    else:
-        target = layout.with_name("pulled")
-        subprocess.run(["rm", "-rf", str(target)], check=True)
-        command = ["skopeo", "copy", "-q", *options, address, f"oci:{target}:bench"]
-    before, started = server.cpu_seconds(), time.perf_counter()
-    subprocess.run(command, check=True)
-    return Measured(time.perf_counter() - started, server.cpu_seconds() - before)
+    content.image.renew()
+    with closing(Nothing(content.image)) as nothing:
+        return Measured(copy(client, content.image, nothing, way))
