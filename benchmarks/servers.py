@@ -220,11 +220,11 @@ class DockerRegistry(Server):
 
     name = "docker-registry"
 
-    def __init__(self, directory: Path, certificate: Path, key: Path) -> None:
-        """TLS with this certificate."""
+    def __init__(self, directory: Path, certificate: Path, key: Path, program: str = "docker-registry") -> None:
+        """TLS with this certificate; `program` is on the path, or its own path, of version 2 or 3."""
         super().__init__(directory)
         directory.mkdir(parents=True)
-        self._program = shutil.which("docker-registry") or "docker-registry"
+        self._program = shutil.which(program) or program
         self._files = [
             self._configuration("plain", self.port, ""),
             self._configuration("tls", self.tls_port, f"  tls: {{certificate: {certificate}, key: {key}}}\n"),
