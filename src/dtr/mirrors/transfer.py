@@ -309,8 +309,8 @@ def descriptors_in(index: bytes) -> list[Any]:
         parse_manifest(index)
     except OciError:
         return []
-    found: list[Any] = json.loads(index).get("manifests", [])
-    return found
+    found: list[Any] | None = json.loads(index).get("manifests")
+    return found or []
 
 
 def _descriptor(referrer: Referrer) -> dict[str, Any]:

@@ -131,14 +131,14 @@ def parse_manifest(payload: bytes, content_type: str | None = None) -> Manifest:
     if media_type in media_types.INDEXES:
         if "layers" in document or "config" in document:
             raise ManifestInvalid("an index has neither config nor layers")
-        children = _descriptors(document.get("manifests"), "manifests")
+        children = _descriptors(document, "manifests")
         return Manifest(
             media_type, "index", artifact_type, children=children, subject=subject, annotations=annotations
         )
     if "manifests" in document:
         raise ManifestInvalid("an image manifest has no manifests")
     config = _descriptor(document.get("config"), "config")
-    layers = _descriptors(document.get("layers"), "layers")
+    layers = _descriptors(document, "layers")
     return Manifest(
         media_type,
         "image",
@@ -233,7 +233,10 @@ def _media_type(document: dict[str, Any], content_type: str | None) -> str:
     return media_types.OCI_INDEX if "manifests" in document else media_types.OCI_MANIFEST
 
 
-def _descriptors(value: Any, where: str) -> tuple[Descriptor, ...]:
+def _descriptors(document: dict[str, Any], where: str) -> tuple[Descriptor, ...]:
+    value = document.get(where)
+    if value is None and where in document:
+        return ()  # so clients in Go write a list that they never filled
     if not isinstance(value, list):
         raise ManifestInvalid(f"{where} is not a list")
     return tuple(_descriptor(one, f"{where}[{position}]") for position, one in enumerate(value))

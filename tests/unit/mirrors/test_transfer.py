@@ -12,7 +12,18 @@ from dtr.mirrors.transfer import descriptors_in
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff", b"[]", b"3", b'"text"', b"{}", b'{"manifests": 3}', b'{"manifests": [3]}', b"[" * 100_000],
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"3",
+        b'"text"',
+        b"{}",
+        b'{"manifests": 3}',
+        b'{"manifests": [3]}',
+        b"[" * 100_000,
+        b'{"schemaVersion": 2, "manifests": null}',
+    ],
 )
 def test_of_what_is_no_index_nothing_is_kept(content: bytes):
     assert descriptors_in(content) == []

@@ -71,8 +71,14 @@ def test_an_index_names_its_children(media_type: str):
     assert manifest.config is None
 
 
-def test_an_index_may_be_empty():
-    assert parse({**INDEX, "manifests": []}).children == ()
+@pytest.mark.parametrize("nothing", [[], None])
+def test_an_index_may_be_empty(nothing: list[Any] | None):
+    assert parse({**INDEX, "manifests": nothing}).children == ()
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_an_image_may_have_no_layers(nothing: list[Any] | None):
+    assert parse({**IMAGE, "layers": nothing}).layers == ()
 
 
 def test_an_artifact_says_its_own_type():
@@ -355,8 +361,8 @@ ALLOWED: dict[str, list[Any]] = {
     "mediaType": [None, ""],
     "artifactType": [None, "", "text"],
     "config": [],
-    "layers": [[]],
-    "manifests": [[]],
+    "layers": [None, []],
+    "manifests": [None, []],
     "subject": [None],
     "annotations": [None, {}],
     "descriptor.mediaType": ["text"],
