@@ -5,12 +5,13 @@ Whoever changes a registry is asked for the rights of this moment, so every push
 of anybody SQLite reads its pages anew. Pushes commit all the time, but nothing that rights depend on. Hence:
 
 * `schema.SELDOM` names the columns that change seldom; a `Statement` that reads no others may be ``remembered``.
-* A *stamp* is a number that all processes of a machine share. Whoever commits a change of such a column makes it
-  odd before the commit and even, and larger, after it.
-* A row is good as long as the stamp is the even one of before it was read. So a change that was acknowledged is
-  seen at once, by everybody.
+* A *stamp* is a number that all processes of a machine share. Whoever commits a change of such a column takes it
+  away before the commit, and makes a new one, which nobody has seen before, after it.
+* A row is good as long as the stamp is that of before it was read. So a change that was acknowledged is seen at
+  once, by everybody.
 
-A writer that is killed in between leaves the stamp odd: nothing is remembered until the next turn makes it even.
+Without a stamp nothing is remembered: in a new file, and after the death of a writer in between, until the next
+turn makes one.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from sys import getsizeof
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from dtr.db.schema import SELDOM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from dtr.db.statement import Row
@@ -35,6 +37,8 @@ A row is good for no longer, whatever the stamp says: it may depend on the time,
 end, and somebody may have written to the file with other tools.
 """
 _REMEMBERED_ROWS = 1024
+_LARGEST_VALUES = 4096
+"""For values of more bytes altogether no row is remembered: clients send them."""
 _BYTES = 8
 
 
@@ -50,25 +54,23 @@ class Stamp:
                 os.posix_fallocate(self.descriptor, 0, _BYTES)
 
     def read(self) -> int:
-        """What it is now. Raises OSError."""
-        return int.from_bytes(os.pread(self.descriptor, _BYTES, 0), "little")
+        """What it is now; 0: there is none. Raises OSError."""
+        return int.from_bytes(os.pread(self.descriptor, _BYTES, 0))
 
     def begin(self) -> None:
-        """Before a change is committed. Raises OSError."""
-        self._write(self.read() | 1)
+        """Before a change is committed: take it away. Raises OSError."""
+        os.pwrite(self.descriptor, bytes(_BYTES), 0)
 
     def end(self) -> None:
-        """When it is committed or rolled back. Raises OSError."""
-        self._write((self.read() | 1) + 1)
+        """When it is committed or rolled back: a new one; or none, if that cannot be written."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self.descriptor, os.urandom(_BYTES), 0)
 
     def close(self) -> None:
         """Close the file; it may be closed already."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def _write(self, number: int) -> None:
-        os.pwrite(self.descriptor, number.to_bytes(_BYTES, "little"), 0)
 
 
 class Memory:
@@ -78,14 +80,19 @@ class Memory:
         self._stamp = stamp
         self._rows: dict[tuple[object, ...], tuple[int, float, Row | None]] = {}
 
-    def fetch(self, what: tuple[object, ...], read: Callable[[], Row | None]) -> Row | None:
-        """The row that `read` reads, or read before. Raises OSError, and what `read` raises."""
+    def fetch(self, text: str, values: Sequence[object], read: Callable[[], Row | None]) -> Row | None:
+        """
+        The row of a statement with these values, which `read` reads if it is not known.
+
+        Raises OSError, and what `read` raises.
+        """
+        what = (text, *values)
         stamp, at = self._stamp.read(), monotonic()
         known = self._rows.get(what)
         if known is not None and known[0] == stamp and at < known[1]:
             return known[2]
         row = read()
-        if not stamp & 1:
+        if stamp and sum(map(getsizeof, values)) <= _LARGEST_VALUES:
             if len(self._rows) >= _REMEMBERED_ROWS:
                 self._rows.clear()
             self._rows[what] = (stamp, at + _REMEMBERED_SECONDS, row)
@@ -94,12 +101,14 @@ class Memory:
 
 class Changes:
     """
-    Which statements of a connection change what changes seldom.
+    Whether statements of a connection change what changes seldom.
 
     SQLite says so when it prepares one, its cascades included.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self.were_made = False
+        """Whether one that ran since this was set to False does."""
         self._changing: set[str] = set()
         self._running = ""
         connection.set_authorizer(self._note)
@@ -107,14 +116,13 @@ class Changes:
     def run(self, text: str) -> None:
         """A statement is going to run, and is prepared if it was not."""
         self._running = text
-
-    def made_by(self, text: str) -> bool:
-        """Whether a statement that ran makes such changes."""
-        return text in self._changing
+        if text in self._changing:
+            self.were_made = True
 
     def _note(self, action: int, table: str | None, column: str | None, *_: str | None) -> int:
         if action in _CHANGES and table in SELDOM and (column is None or column in SELDOM[table]):
             self._changing.add(self._running)
+            self.were_made = True
         return sqlite3.SQLITE_OK
 
 

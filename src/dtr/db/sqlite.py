@@ -60,8 +60,12 @@ class SQLite:
         self._path = path
         with _translated():
             self._reader = _connect(path)
-            self._reader.execute("PRAGMA query_only = ON")
-            self._stamp = Stamp(path)
+            try:
+                self._reader.execute("PRAGMA query_only = ON")
+                self._stamp = Stamp(path)
+            except BaseException:
+                self._reader.close()
+                raise
         self._memory = Memory(self._stamp)
         self._waiting: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
@@ -72,7 +76,7 @@ class SQLite:
         text, values = statement.prepare("sqlite", parameters)
         if statement.is_remembered:
             with _translated():
-                return self._memory.fetch((text, *values), lambda: self._read(text, values))
+                return self._memory.fetch(text, values, lambda: self._read(text, values))
         return self._read(text, values)
 
     def _read(self, text: str, values: list[Any]) -> Row | None:
@@ -153,9 +157,9 @@ class SQLite:
         writer: _Writer | None = None
         while batch := self._next_batch():
             try:
-                writer = writer or _Writer(self._path)
+                writer = writer or _Writer(self._path, self._stamp)
                 writer.run(batch)
-            except DatabaseError as error:
+            except Exception as error:  # noqa: BLE001 - the next batch may succeed
                 for unit in batch:
                     unit.error = unit.error or error
             _tell(batch)
@@ -214,7 +218,6 @@ class _Transaction:
         self._connection = connection
         self._changes = changes
         self.error: DatabaseError | None = None
-        self.needs_stamp = False
 
     async def fetch_one(self, statement: Statement, /, **parameters: Any) -> Row | None:
         # All rows are read: a statement with RETURNING is not finished before.
@@ -223,39 +226,42 @@ class _Transaction:
 
     async def fetch_all(self, statement: Statement, /, **parameters: Any) -> list[Row]:
         text, values = statement.prepare("sqlite", parameters)
-        self._changes.run(text)
+        self._going_to_run(text)
         try:  # not a context manager, which costs as much as a small statement
             rows: list[Row] = self._connection.execute(text, values).fetchall()
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        self.needs_stamp |= self._changes.made_by(text)
         return rows
 
     async def execute(self, statement: Statement, /, **parameters: Any) -> int:
         text, values = statement.prepare("sqlite", parameters)
-        self._changes.run(text)
+        self._going_to_run(text)
         try:
             cursor = self._connection.execute(text, values)
             count = cursor.rowcount
             cursor.close()
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        self.needs_stamp |= self._changes.made_by(text)
         return count
 
     async def execute_many(self, statement: Statement, parameters: list[dict[str, Any]], /) -> None:
         if not parameters:
             return
         text = statement.text("sqlite")
-        self._changes.run(text)
+        self._going_to_run(text)
         try:
             self._connection.executemany(text, (statement.prepare("sqlite", one)[1] for one in parameters))
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        self.needs_stamp |= self._changes.made_by(text)
 
     async def notify(self, channel: str) -> None:
         """See `Transaction`. Whoever watches sees the commit itself."""
+
+    def _going_to_run(self, text: str) -> None:
+        """Before each statement. Raises the error of an earlier one: that may have ended the transaction."""
+        if self.error is not None:
+            raise self.error
+        self._changes.run(text)
 
     def _failed(self, error: sqlite3.Error) -> DatabaseError:
         """What an error of a statement means; it ends the unit, even when it is caught."""
@@ -266,21 +272,20 @@ class _Transaction:
 class _Writer:
     """The connection that writes, when it is this process's turn, and the log that it writes to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stamp: Stamp) -> None:
         """Raises DatabaseError."""
         self._path = path
+        self._stamp = stamp
         self._log: int | None = None
         self._log_may_have_holes = False
         with _translated():
-            self._stamp = Stamp(path)
-            self._turn = self._stamp.descriptor
+            self._connection = _connect(path)
             try:
-                self._connection = _connect(path)
                 # What a savepoint may have to take back: in a file of its own it is as much to write as the rest.
                 self._connection.execute("PRAGMA temp_store = MEMORY").close()
                 self._changes = Changes(self._connection)
             except BaseException:
-                self._stamp.close()
+                self._connection.close()
                 raise
 
     def run(self, batch: list[_Unit]) -> None:
@@ -290,15 +295,15 @@ class _Writer:
         Raises DatabaseError: what no unit says otherwise, may or may not have been committed.
         """
         with _translated():
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            fcntl.flock(self._stamp.descriptor, fcntl.LOCK_EX)
             try:
                 if self._log_may_have_holes:
                     self._renew_log()
-                if self._stamp.read() & 1:  # somebody died in a turn
+                if not self._stamp.read():  # the file is new, or somebody died in a turn
                     self._stamp.end()
                 self._run(batch)
             finally:
-                fcntl.flock(self._turn, fcntl.LOCK_UN)
+                fcntl.flock(self._stamp.descriptor, fcntl.LOCK_UN)
             if any(unit.durable and unit.error is None for unit in batch):
                 self._sync_log()
 
@@ -319,14 +324,15 @@ class _Writer:
 
     def _commit(self, batch: list[_Unit]) -> None:
         """Run the units of a batch and commit them together. When it raises, nothing was committed."""
-        connection = self._connection
-        is_stamped = False
+        connection, changes = self._connection, self._changes
+        needs_stamp = False
         try:
             with _translated():
                 connection.execute("BEGIN IMMEDIATE")
                 for unit in batch:
                     unit.error = None
-                    transaction = _Transaction(connection, self._changes)
+                    changes.were_made = False
+                    transaction = _Transaction(connection, changes)
                     connection.execute("SAVEPOINT unit")
                     try:
                         unit.result = _drive(unit.work(transaction))
@@ -340,9 +346,9 @@ class _Writer:
                         connection.execute("RELEASE unit")
                         unit.error = error
                     else:
-                        if transaction.needs_stamp and not is_stamped:
-                            self._stamp.begin()
-                            is_stamped = True
+                        needs_stamp |= changes.were_made
+                if needs_stamp:
+                    self._stamp.begin()
                 connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -350,13 +356,11 @@ class _Writer:
                     connection.execute("ROLLBACK")
             raise
         finally:
-            if is_stamped:
-                with contextlib.suppress(OSError):  # it stays odd: the next turn sees that
-                    self._stamp.end()
+            if needs_stamp:
+                self._stamp.end()
 
     def close(self) -> None:
         self._connection.close()
-        self._stamp.close()
         if self._log is not None:
             os.close(self._log)
 

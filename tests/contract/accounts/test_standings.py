@@ -11,7 +11,18 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 from tests.support.grants import grant_team
 
-from dtr.accounts import Accounts, Action, Facts, Level, Operation, Passwords, Standing, TokenScope, may
+from dtr.accounts import (
+    Accounts,
+    Action,
+    Facts,
+    Level,
+    Operation,
+    Passwords,
+    Standing,
+    TokenScope,
+    may,
+    token_id,
+)
 from dtr.db import Database, Statement, Transaction, now, open_database
 from dtr.db.schema import blobs, repository_blobs
 from dtr.oci import parse_repository_name
@@ -320,4 +331,56 @@ async def test_the_standing_of_this_moment_is_found_whatever_another_process_cha
             assert found == (await accounts.standings.find_all(account, [path]))[path], (user, path)
             changed += found != old
     assert changed
+    await database.close()
+
+
+async def test_names_tokens_and_accounts_that_another_process_ends_are_gone_at_once(
+    database_url: str, accounts: Accounts, repositories: Repositories
+):
+    """Each is asked for before, so that what is remembered is there to be wrong."""
+    database = open_database(database_url)
+    rival, theirs = Accounts(database, Passwords(memory_kib=8, passes=1)), Repositories(database)
+    ada = await accounts.create_user("ada", None)
+    await accounts.create_organization("org")
+    robot = (await accounts.robots.create(await accounts.get("org"), "ci")).account
+    first = await repositories.create(parse_repository_name("org/app"), Settings(visibility="private"))
+    for name in ("ada", robot.name):
+        await accounts.grants.set_user(await accounts.grants.on("org/app"), name, Level.WRITE)
+    shown = token_id(await accounts.tokens.create("ada", "laptop"))
+    child = token_id(await accounts.tokens.create("ada", "client", kind="refresh", parent=shown))
+
+    async def found(path: str, account: str = ada, token: str = "") -> tuple[int | None, Level, bool]:
+        standing = await accounts.standings.find(account, path, token=token)
+        return standing.repository_id, standing.facts.level, standing.facts.is_user
+
+    async def pushers() -> list[bool]:
+        tokens = [(ada, ""), (ada, shown), (ada, child), (robot.id, "")]
+        return [await found("org/app", *who) == (first, Level.WRITE, True) for who in tokens]
+
+    assert await pushers() == [True] * 4
+    await rival.tokens.update(shown, active=False)
+    assert await pushers() == [True, False, False, True]
+    await rival.tokens.update(shown, active=True)
+    assert await pushers() == [True] * 4
+    await rival.tokens.delete("ada", shown)
+    assert await pushers() == [True, False, False, True]
+    await rival.robots.delete(await rival.get("org"), "ci")
+    assert await pushers() == [True, False, False, False]
+    await rival.update("ada", is_active=False)
+    assert await found("org/app") == (first, Level.NONE, False)
+    await rival.update("ada", is_active=True)
+    assert await pushers() == [True, False, False, False]
+
+    assert (await found("org/new"))[0] is None
+    await theirs.rename("org/app", parse_repository_name("org/new"))
+    assert (await found("org/app"))[0] is None
+    assert await found("org/new") == (first, Level.WRITE, True)
+    second = await theirs.create(parse_repository_name("org/app"), Settings(visibility="public"))
+    assert await found("org/app") == (second, Level.READ, True)
+    await theirs.delete("org/app")
+    await theirs.rename("org/new", parse_repository_name("org/app"))
+    assert await found("org/app") == (first, Level.WRITE, True)
+    assert (await found("org/new"))[0] is None
+    await rival.delete("ada")
+    assert await found("org/app") == (first, Level.NONE, False)
     await database.close()

@@ -247,6 +247,28 @@ async def test_a_unit_that_is_too_large_for_the_disk_takes_no_other_along(disk, 
     await database.close()
 
 
+async def test_a_unit_that_goes_on_after_a_full_disk_changes_nothing(disk, full_url: str):
+    """SQLite ends the transaction then: what came after it would be committed at once, and by itself."""
+    database = open_database(full_url)
+    ended = []
+
+    async def go_on(tx: Transaction) -> None:
+        with pytest.raises(DatabaseFull):
+            await tx.execute(ADD, scope="x" * 40_000_000, number=0)
+        ended.append(not tx._connection.in_transaction)
+        for run in (tx.execute, tx.fetch_all, tx.fetch_one):
+            with pytest.raises(DatabaseFull):
+                await run(ADD, scope="never", number=0)
+        with pytest.raises(DatabaseFull):
+            await tx.execute_many(ADD, [{"scope": "never", "number": 0}])
+
+    with pytest.raises(DatabaseFull):
+        await database.unit(go_on)
+    assert ended == [True]
+    assert await stored(database) == []
+    await database.close()
+
+
 async def test_a_database_that_a_full_disk_did_not_let_open_opens_once_there_is_room(disk, full_url: str):
     disk.fill()
     with pytest.raises(DatabaseFull):
@@ -313,12 +335,21 @@ async def test_a_turn_that_a_stopped_process_keeps_is_busy(database: Database, u
 
 
 async def test_a_writer_that_could_not_begin_begins_later(database: Database, url: str):
-    obstacle = Path(f"{path_of(url)}-turn")
-    obstacle.unlink()
-    obstacle.mkdir()
+    path = path_of(url)
+    kept = path.rename(path.with_name("kept"))
+    path.mkdir()
     with pytest.raises(DatabaseUnavailable):
         await database.unit(add("a"))
-    obstacle.rmdir()
+    path.rmdir()
+    kept.rename(path)
+    assert await database.unit(add("b")) == "b"
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_writer(database: Database, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(dtr.db.sqlite._Writer, "run", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(database.unit(add("a")), 20)
     assert await database.unit(add("b")) == "b"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +19,15 @@ from tests.support.disk import small_disk
 
 import dtr.accounts
 import dtr.db.seldom
-from dtr.db import ConstraintViolated, DatabaseFull, Statement, Transaction, now, open_database
+from dtr.db import (
+    ConstraintViolated,
+    DatabaseFull,
+    DatabaseUnavailable,
+    Statement,
+    Transaction,
+    now,
+    open_database,
+)
 from dtr.db.schema import SELDOM, accounts, metadata, organization_members, team_members, teams, usage_deltas
 from dtr.db.seldom import Stamp
 
@@ -325,16 +335,91 @@ def test_statements_that_are_remembered_read_nothing_else(url: str):
     assert read == seldom
 
 
-def test_the_stamp_of_a_new_file_is_even(tmp_path: Path):
+async def test_what_takes_much_room_is_not_remembered(sqlite_pair):
+    """The names that are asked for come from clients."""
+    one, other = sqlite_pair
+    for name, is_remembered in (("x" * 3000, True), ("x" * 5000, False), ("ä" * 3000, False)):
+        assert not await one.is_admin(name)
+        before = one.reads
+        assert not await one.is_admin(name)
+        assert (one.reads == before) is is_remembered
+        await other.run(ADD, id=name, kind="user")
+        await other.run(SWITCH, which=name)
+        assert await one.is_admin(name)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"\xff" * 8, b"\xfe" + b"\xff" * 7, bytes(100), os.urandom(9)])
+async def test_whatever_the_stamps_file_holds_every_change_is_seen(sqlite_pair, url: str, content: bytes):
+    one, other = sqlite_pair
+    file = Path(f"{url.removeprefix('sqlite:///')}-turn")
+    assert not await one.is_admin()
+    file.write_bytes(content)
+    expected = False
+    for number in range(4):
+        await (one, other)[number % 2].run(SWITCH, which="ada")
+        expected = not expected
+        assert await one.is_admin() is expected
+    assert not await one.reads_anew()
+
+
+async def test_a_process_sees_its_own_changes_when_the_stamps_file_is_gone(url: str):
+    one, file = Process(url), Path(f"{url.removeprefix('sqlite:///')}-turn")
+    file.unlink()
+    await one.run(ADD, id="ada", kind="user")
+    assert not await one.is_admin()
+    file.unlink(missing_ok=True)
+    await one.run(SWITCH, which="ada")
+    assert await one.is_admin()
+    await one.database.close()
+
+
+@pytest.mark.parametrize("moment", ["begin", "end"])
+async def test_a_stamp_that_cannot_be_written_keeps_nothing_that_was_changed(
+    sqlite_pair, monkeypatch, moment: str
+):
+    one, other = sqlite_pair
+    assert not await one.is_admin()
+    write = os.pwrite
+
+    def broken(descriptor: int, data: bytes, offset: int) -> int:
+        if any(data) == (moment == "end"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return write(descriptor, data, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", broken)
+        if moment == "begin":
+            with pytest.raises(DatabaseUnavailable):
+                await other.run(SWITCH, which="ada")
+            assert not await one.is_admin()
+            await other.run(WRITE)  # what needs no stamp
+        else:
+            for expected in (True, False, True):
+                await other.run(SWITCH, which="ada")
+                assert await one.is_admin() is expected
+            assert await one.reads_anew()
+            assert await one.reads_anew()
+    expected = moment == "end"
+    await other.run(WRITE)
+    for _ in range(2):
+        assert await one.is_admin() is expected
+    assert not await one.reads_anew()
+    await other.run(SWITCH, which="ada")
+    assert await one.is_admin() is not expected
+
+
+def test_a_stamp_is_taken_away_and_another_one_made(tmp_path: Path):
     with closing(Stamp(tmp_path / "metadata.db")) as stamp:
-        assert stamp.read() == 0
-        stamp.begin()
-        assert stamp.read() == 1
-        stamp.begin()  # after a death
-        assert stamp.read() == 1
-        stamp.end()
-        assert stamp.read() == 2
+        assert stamp.read() == 0, "a new file has none"
+        seen = {0}
+        for _ in range(100):
+            stamp.end()
+            assert stamp.read() not in seen
+            seen.add(stamp.read())
+            stamp.begin()
+            assert stamp.read() == 0
         stamp.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             stamp.read()
-    assert (tmp_path / "metadata.db-turn").stat().st_mode & 0o777 == 0o600
+    file = tmp_path / "metadata.db-turn"
+    assert (file.stat().st_mode & 0o777, file.stat().st_size) == (0o600, 8)
