@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.support.containers import Containers
 from tests.support.engine import Docker, Engine, run_engine
+from tests.support.go_clients import GoClients
 from tests.support.server import PASSWORD
 from tests.support.tools import find_go_program
 
@@ -116,6 +117,12 @@ def containers(server: Server, tmp_path: Path) -> Containers:
 def containers_of(server: Server, tmp_path: Path) -> Callable[[str | None], Containers]:
     """A function that gives skopeo, podman and buildah of a user of the module's server; None: anonymous."""
     return lambda user: Containers(server, tmp_path / f"containers-{user}", user)
+
+
+@pytest.fixture
+def go_clients(server: Server, tmp_path: Path) -> GoClients:
+    """crane, oras and regctl of the administrator of the module's server."""
+    return GoClients(server, tmp_path / "go-clients").log_in()
 
 
 @pytest.fixture

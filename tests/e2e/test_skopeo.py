@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.client import Client
 from tests.support.containers import Containers
-from tests.support.images import Image, make_image, make_index
+from tests.support.images import make_image, make_index, write_layout
 
 if TYPE_CHECKING:
     from tests.support.server import Server
@@ -21,24 +20,6 @@ if TYPE_CHECKING:
 def client(server: Server) -> Client:
     """The administrator."""
     return Client(server)
-
-
-def write_layout(directory: Path, image: Image, tag: str) -> str:
-    """Write an image as an OCI layout; how skopeo names it."""
-    directory.mkdir()
-    (directory / "blobs" / "sha256").mkdir(parents=True)
-
-    def write(one: Image) -> None:
-        for content in (one.payload, *one.blobs):
-            (directory / "blobs" / "sha256" / hashlib.sha256(content).hexdigest()).write_bytes(content)
-        for child in one.children:
-            write(child)
-
-    write(image)
-    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    entry = {**image.descriptor, "annotations": {"org.opencontainers.image.ref.name": tag}}
-    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    return f"oci:{directory}:{tag}"
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -63,7 +44,8 @@ def test_an_image_from_an_oci_layout_is_stored_byte_for_byte(
     containers: Containers, client: Client, repository: str, tmp_path: Path
 ) -> None:
     image = make_image(layers=2)
-    source = write_layout(tmp_path / "layout", image, "v1")
+    write_layout(tmp_path / "layout", image, "v1")
+    source = f"oci:{tmp_path}/layout:v1"
     containers.copy(source, containers.remote(f"{repository}:v1"), "--preserve-digests")
     client.assert_whole(repository, image, "v1")
 
@@ -82,7 +64,8 @@ def test_an_index_is_copied_with_all_its_images(
     containers: Containers, client: Client, repository: str, tmp_path: Path
 ) -> None:
     index = make_index(make_image(), make_image())
-    source = write_layout(tmp_path / "layout", index, "v1")
+    write_layout(tmp_path / "layout", index, "v1")
+    source = f"oci:{tmp_path}/layout:v1"
     containers.copy(source, containers.remote(f"{repository}:v1"), "--all", "--preserve-digests")
     client.assert_whole(repository, index, "v1")
 
@@ -96,8 +79,8 @@ def test_a_copy_between_two_repositories_uploads_no_layer(
     containers = Containers(server, tmp_path / "containers")
     image = make_image(layers=2)
     # By skopeo itself: it remembers where it has seen a layer.
-    layout = write_layout(tmp_path / "layout", image, "v1")
-    containers.copy(layout, containers.remote("admin/source:v1"), "--preserve-digests")
+    write_layout(tmp_path / "layout", image, "v1")
+    containers.copy(f"oci:{tmp_path}/layout:v1", containers.remote("admin/source:v1"), "--preserve-digests")
     places = containers.remote("admin/source:v1"), containers.remote("admin/target:v1")
 
     requests = server.requests_of(lambda: containers.copy(*places, "--preserve-digests"))

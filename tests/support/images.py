@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -130,3 +131,20 @@ def make_index(*children: Image, docker: bool = False, **more: Any) -> Image:
         **more,
     }
     return Image(json.dumps(manifest).encode(), manifest["mediaType"], children=children)
+
+
+def write_layout(directory: Path, image: Image, tag: str) -> None:
+    """Write an image with everything that it names as an OCI layout, in a new directory."""
+    blobs = directory / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def write(one: Image) -> None:
+        for content in (one.payload, *one.blobs):
+            (blobs / hashlib.sha256(content).hexdigest()).write_bytes(content)
+        for child in one.children:
+            write(child)
+
+    write(image)
+    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    entry = {**image.descriptor, "annotations": {"org.opencontainers.image.ref.name": tag}}
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
