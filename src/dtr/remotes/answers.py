@@ -77,7 +77,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if given:
         try:
             moment = parsedate_to_datetime(given)
-        except ValueError:
+        except (ValueError, OverflowError):  # numbers may be as long as a header
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=dt.UTC)
