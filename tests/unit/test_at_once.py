@@ -19,16 +19,21 @@ async def slowly(things):
 @pytest.mark.parametrize(("count", "number"), [(0, 3), (2, 3), (10, 3), (10, 1)])
 async def test_it_is_done_once_for_each_and_for_no_more_at_a_time(count, number, given):
     running, most, done = 0, 0, []
+    as_many_as_may = asyncio.Event()
 
     async def work(thing: int) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.001)
+        if running == min(count, number):
+            as_many_as_may.set()
+        await as_many_as_may.wait()
+        await asyncio.sleep(0.001)  # one too many would come now
         running -= 1
         done.append(thing)
 
-    await at_once(work, given(range(count)), number)
+    async with asyncio.timeout(60):
+        await at_once(work, given(range(count)), number)
     assert sorted(done) == list(range(count))
     assert most == min(count, number)
 

@@ -104,7 +104,7 @@ async def test_the_sum_is_over_all_workers_and_keeps_what_the_dead_counted(direc
         worker.start()
     try:
         for _ in workers:
-            assert await asyncio.to_thread(saved.acquire, timeout=30)
+            assert await asyncio.to_thread(saved.acquire, timeout=60)
         metrics = Metrics(directory)
         count(metrics)
         total = ("dtr_requests_total", (("method", "GET"), ("route", "blobs"), ("status", "200")))
@@ -113,14 +113,14 @@ async def test_the_sum_is_over_all_workers_and_keeps_what_the_dead_counted(direc
         pid = workers[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(workers[0].join, 30)
+        await asyncio.to_thread(workers[0].join, 60)
         found = await sums(metrics)
         assert (found[total], found["dtr_requests_running", ()]) == (4, 2)
     finally:
         for _ in workers:
             end.release()
         for worker in workers:
-            await asyncio.to_thread(worker.join, 30)
+            await asyncio.to_thread(worker.join, 60)
 
 
 async def test_jobs_are_counted_by_action_and_outcome_and_the_queue_is_asked_for(directory: Path):
@@ -153,7 +153,7 @@ async def test_what_is_counted_is_saved_once_a_second(directory: Path):
     metrics = Metrics(directory)
     count(metrics)
     task = asyncio.create_task(metrics.keep_saved())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not list(directory.glob("*.json")):
             await asyncio.sleep(0.01)
     task.cancel()

@@ -264,7 +264,7 @@ def test_processes_that_start_together_make_one_certificate(tmp_path: Path):
     for one in processes:
         one.start()
     for one in processes:
-        one.join(30)
+        one.join(60)
         assert one.exitcode == 0
     made = Certificate(tmp_path / "server.pem", tmp_path / "server-key.pem", tmp_path / "ca.pem")
     shake_hands(made, (tmp_path / "ca.pem").read_text(), "a.example.org")
