@@ -13,10 +13,12 @@ Carry: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaita
 
 
 async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Carry the bytes over, as they come."""
+    """Carry the bytes over, as they come, all of them: what waits goes with a connection that is cut."""
     while piece := await reader.read(65536):
         writer.write(piece)
         await writer.drain()
+    writer.close()
+    await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -51,7 +53,7 @@ async def forward_proxy() -> AsyncIterator[ForwardProxy]:
     made = ForwardProxy("")
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ended: asyncio.Event) -> None:
-        with suppress(asyncio.IncompleteReadError):
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
             line, _, fields = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")
             made.seen.append(line.decode())
             method, target, version = line.decode().split()
@@ -87,9 +89,7 @@ async def _listening(
         try:
             await connected(reader, writer, ended)
         finally:
-            # One that closed after it had sent what was left has forgotten its loop, and could not be aborted.
-            if not writer.transport.is_closing():
-                writer.transport.abort()
+            _cut(writer)
 
     listening = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
     try:
@@ -120,8 +120,14 @@ async def _join(
     for one in carrying:
         one.cancel()
     await asyncio.gather(*carrying, return_exceptions=True)
-    if upstream is not None and not upstream.transport.is_closing():
-        upstream.transport.abort()
+    if upstream is not None:
+        _cut(upstream)
+
+
+def _cut(writer: asyncio.StreamWriter) -> None:
+    # One that has closed after it had sent what was left has forgotten its loop.
+    with suppress(AttributeError):
+        writer.transport.abort()
 
 
 async def _until_cut(carrying: Awaitable[object]) -> None:
