@@ -142,9 +142,9 @@ class LocalSigner:
         row = await self._find(key_id)
         if row is None:
             raise KeyUnknown(key_id)
-        algorithm, _public_bytes, role, private, alias, last_used_at = row
+        role, last_used_at = row[2], row[5]
         check_content(role, content)
-        key = self._opened.get(key_id) or await self._open(key_id, algorithm, private, alias)
+        key = self._opened.get(key_id) or await self._open(key_id, row)
         self._remember(key)
         signature = key.sign(content)
         if last_used_at is None:
@@ -245,9 +245,21 @@ class LocalSigner:
 
         return await self._database.unit(work)
 
-    async def _open(self, key_id: str, algorithm: str, private: str, alias: str) -> PrivateKey:
-        passphrase = await self._passphrases.find(alias)
-        return await asyncio.to_thread(_opened, key_id, algorithm, private, passphrase)
+    async def _open(self, key_id: str, row: Row) -> PrivateKey:
+        """The private key of a row that was just read. Raises KeyUnknown, SignerFailed."""
+        while True:
+            algorithm, _public_bytes, _role, private, alias, _last_used_at = row
+            try:
+                passphrase = await self._passphrases.find(alias)
+                return await asyncio.to_thread(_opened, key_id, algorithm, private, passphrase)
+            except SignerFailed:
+                # Perhaps it was encrypted anew meanwhile, and its passphrase forgotten.
+                found = await self._find(key_id)
+                if found is None:
+                    raise KeyUnknown(key_id) from None
+                if found[3] == private:
+                    raise
+                row = found
 
     def _remember(self, key: PrivateKey) -> None:
         self._opened[key.public.id] = key

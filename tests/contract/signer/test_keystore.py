@@ -258,6 +258,22 @@ async def test_a_passphrase_is_replaced_while_keys_are_made_and_sign(
     await sign_all(local, keys)  # those that it remembers, too
 
 
+async def test_a_key_that_is_encrypted_anew_after_its_row_was_read_signs(
+    local: LocalSigner, database: Database, passphrases: Path, monkeypatch
+):
+    (key,) = await make(local, 1)
+    fresh = LocalSigner(database, passphrases)
+    find = fresh._passphrases.find
+
+    async def overtaken(alias: str) -> str:
+        monkeypatch.undo()
+        assert (await local.rotate_passphrase()).keys == 1
+        return await find(alias)
+
+    monkeypatch.setattr(fresh._passphrases, "find", overtaken)
+    await sign_all(fresh, [key])
+
+
 async def test_a_rotation_that_was_cut_off_is_begun_again(
     local: LocalSigner, database: Database, passphrases: Path, monkeypatch
 ):
