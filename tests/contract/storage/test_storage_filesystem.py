@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from tests.support.disk import small_disk
 from tests.support.storage import MIB, body, locations, read, upload
+from tests.support.wire import wait_until
 
 from dtr.storage import (
     AccessDenied,
@@ -155,11 +156,12 @@ async def test_an_upload_that_somebody_went_on_with_is_locked_and_not_completed(
     os.close(descriptor)
 
 
-async def test_completing_in_one_go_that_is_too_slow_gives_its_lock_back(tmp_path, slow_sync):
-    driver = FileSystem(tmp_path, time_limit=0.2)
+async def test_completing_in_one_go_that_is_too_slow_gives_its_lock_back(driver, tmp_path, slow_sync):
     state = await driver.write(await driver.create_upload(new_location()), body(b"whole"))
+    hasty = FileSystem(tmp_path, time_limit=0.2)
     with pytest.raises(StorageUnavailable, match=r"within 0\.2 s"):
-        await driver.complete_current(state)
+        await hasty.complete_current(state)
+    await asyncio.to_thread(wait_until, lambda: slow_sync.begun)
     with pytest.raises(UploadBusy):
         driver.open_writer(state)
     slow_sync.set()
@@ -173,7 +175,7 @@ async def test_completing_in_one_go_that_is_too_slow_gives_its_lock_back(tmp_pat
                 break
     os.close(descriptor)
     assert await read(driver, state.location) == b"whole"
-    await driver.close()
+    await hasty.close()
 
 
 async def test_what_is_on_its_way_to_the_disk_early_is_the_same(driver):
@@ -373,13 +375,19 @@ async def test_a_close_that_fails_fails_the_write(driver, faults):
         await driver.write(state, body(b"lost"))
 
 
+class SlowSync(threading.Event):
+    """Syncs take until it is set."""
+
+    begun = 0
+
+
 @pytest.fixture
 def slow_sync(monkeypatch):
-    """Syncs that take until the event is set."""
-    go_on = threading.Event()
+    go_on = SlowSync()
     real = os.fdatasync
 
     def sync(descriptor):
+        go_on.begun += 1
         assert go_on.wait(60)
         real(descriptor)
 
@@ -402,21 +410,19 @@ async def test_a_slow_sync_delays_nobody_else(driver, slow_sync):
     assert await locations(driver) == sorted([state.location, "small"])
 
 
-async def test_a_sync_that_is_too_slow_is_unavailable_and_can_be_repeated(tmp_path, slow_sync):
-    driver = FileSystem(tmp_path, time_limit=0.2)
+async def test_a_sync_that_is_too_slow_is_unavailable_and_can_be_repeated(driver, tmp_path, slow_sync):
     state = await driver.write(await driver.create_upload(new_location()), body(b"whole"))
-    for action in (driver.complete(state), driver.put_small("small", b"small")):
+    hasty = FileSystem(tmp_path, time_limit=0.2)
+    for action in (hasty.complete(state), hasty.put_small("small", b"small")):
         with pytest.raises(StorageUnavailable, match=r"within 0\.2 s"):
             await action
     assert await locations(driver) == []
     slow_sync.set()
-    patient = FileSystem(tmp_path)
-    await patient.complete(state)
-    await patient.put_small("small", b"small")
-    assert await read(patient, state.location) == b"whole"
-    assert await read(patient, "small") == b"small"
-    for one in (driver, patient):
-        await one.close()
+    await driver.complete(state)
+    await driver.put_small("small", b"small")
+    assert await read(driver, state.location) == b"whole"
+    assert await read(driver, "small") == b"small"
+    await hasty.close()
 
 
 async def test_a_missing_root_is_unavailable_and_is_not_made(tmp_path):
@@ -428,15 +434,15 @@ async def test_a_missing_root_is_unavailable_and_is_not_made(tmp_path):
     await driver.close()
 
 
-async def test_a_system_call_that_hangs_is_unavailable_in_bounded_time(tmp_path):
-    driver = FileSystem(tmp_path, time_limit=0.3)
+async def test_a_system_call_that_hangs_is_unavailable_in_bounded_time(driver, tmp_path):
     state = await driver.create_upload(new_location())
     os.mkfifo(tmp_path / "pipe")  # opening it waits for a writer, as a dead NFS server makes one wait
+    driver._time_limit = 0.3
     with pytest.raises(StorageUnavailable):
         await read(driver, "pipe")
     os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
+    driver._time_limit = 60
     await driver.write(state, body(b"others go on"))
-    await driver.close()
 
 
 # --- crashes, and many at once ------------------------------------------------------------------------------
