@@ -151,15 +151,15 @@ def test_a_store_that_dies_cuts_the_connection(
     assert not got.is_whole
     assert BIG.startswith(got.body)
     peer.close()
-    wait_until(lambda: site.failures == ["there ended 1000000 bytes too early"])
-    assert store.sent == [4_000_000]
+    wait_until(lambda: store.sent == [4_000_000])
+    assert site.failures == ["there ended 1000000 bytes too early"]
     store.close()
 
 
 def test_a_store_that_stops_is_given_up_and_cuts_the_connection(
     site: Site, connect: Connect, no_leak: None, make_store
 ) -> None:
-    store = make_store(len(BIG), patience=0.5)
+    store = make_store(len(BIG), patience=2)
     store.serve(site)
     peer = connect(site).send(request("GET", "/stored"))
     writing = store.write(BIG[:1_000_000])
@@ -168,7 +168,7 @@ def test_a_store_that_stops_is_given_up_and_cuts_the_connection(
     assert not got.is_whole
     peer.close()
     writing.join()
-    wait_until(lambda: site.failures == ["nothing more came of there within 0.5 s"])
+    wait_until(lambda: site.failures == ["nothing more came of there within 2 s"])
     store.close()
 
 
@@ -189,16 +189,15 @@ def test_what_a_slow_store_gives_does_not_wait_for_more(site: Site, connect: Con
     store = make_store(10_000_000)
     store.serve(site)
     peer = connect(site).send(request("GET", "/stored"))
-    writing = store.write(b"a" * 1000, b"b" * 1000, pause=3)
-    started = time.monotonic()
+    wait_until(lambda: store.ends)
     got = b""
-    while not got.endswith(b"a" * 1000):
-        got += peer.receive(65536)
-    assert time.monotonic() - started < 2
-    while not got.endswith(b"b" * 1000):
-        got += peer.receive(65536)
+    for piece in (b"a" * 1000, b"b" * 1000):  # the second one when the first has come
+        store.ends[0].sendall(piece)
+        while not got.endswith(piece):
+            more = peer.receive(65536)
+            assert more
+            got += more
     peer.close()
-    writing.join()
 
 
 @on_uvloop
@@ -250,8 +249,9 @@ def test_a_client_that_goes_away_ends_its_answer(
 
 @on_uvloop
 def test_neither_slow_clients_nor_slow_stores_hold_threads(
-    site: Site, connect: Connect, make_store: Stores
+    make_site: MakeSite, connect: Connect, make_store: Stores
 ) -> None:
+    site = make_site(Limits(stall_seconds=600, grace_seconds=600))
     stuck = make_store(1 << 30)
     stuck.serve(site)
     peers = [connect(site, buffer=4096).send(request("GET", "/stored")) for _ in range(40)]
@@ -261,9 +261,8 @@ def test_neither_slow_clients_nor_slow_stores_hold_threads(
     store.serve(site)
     peer = connect(site).send(request("GET", "/stored"))
     writing.append(store.write(BIG))
-    started = time.monotonic()
     assert peer.answer().body == BIG
-    assert time.monotonic() - started < 20
+    assert site.tasks >= len(peers)
     for one in peers:
         one.reset()
     stuck.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import random
 import threading
 import time
@@ -325,13 +326,23 @@ def test_only_a_large_body_is_gathered_after_a_pause(
     site: Site, connect: Connect, monkeypatch: pytest.MonkeyPatch, size: int, rests: bool
 ) -> None:
     slept: list[float] = []
+    waits: queue.SimpleQueue[int] = queue.SimpleQueue()
+    wait = steps.Step._wait
+
+    def noted(step: steps.ReceiveStep, wire: steps.Wire, seconds: float) -> bool:
+        waits.put(step.written)
+        return wait(step, wire, seconds)
+
     monkeypatch.setattr(steps, "_GATHER_SECONDS", 0.00077)
+    monkeypatch.setattr(steps, "_PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(steps.ReceiveStep, "_wait", noted)
     monkeypatch.setattr(time, "sleep", slept.append)
     body = os.urandom(size)
     peer = connect(site).send(request("PUT", "/file", Content_Length=str(size)))
     for start in range(0, size, 500_000):
+        while waits.get(timeout=60) < start:  # it waits, and has all that was sent
+            pass
         peer.send(body[start : start + 500_000])
-        threading.Event().wait(0.01)
     assert_received(peer.answer(), body)
     assert (0.00077 in slept) is rests
 
