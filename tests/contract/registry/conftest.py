@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,39 +51,6 @@ def storage_opener(kind: str, request: pytest.FixtureRequest, tmp_path: Path) ->
     return lambda: S3(settings)
 
 
-@pytest.fixture(scope="session")
-def _emptied() -> list[str]:
-    return []
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(
-    request: pytest.FixtureRequest, make_database_url: Callable[[str], Awaitable[str]], _emptied: list[str]
-) -> AsyncIterator[str]:
-    """
-    The address of an empty database with current tables; each test runs on SQLite and on PostgreSQL.
-
-    Here PostgreSQL's are used again: emptying one takes 3 ms, making one a hundred times as long.
-    """
-    if request.param == "sqlite":
-        yield await make_database_url("sqlite")
-        return
-    url = _emptied.pop() if _emptied else await make_database_url("postgresql")
-    yield url
-    await _empty(url)
-    _emptied.append(url)
-
-
-async def _empty(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    names = [table.name for table in reversed(metadata.sorted_tables)]
-    if await connection.fetchval("SELECT count(*) FROM blobs") < 1000:
-        await connection.execute(";".join(f"DELETE FROM {name}" for name in names))
-    else:
-        await connection.execute(f"TRUNCATE {', '.join(names)}")
-    await connection.close()
-
-
 @pytest.fixture
 def fresh_database_urls(tmp_path: Path, postgresql_cluster: Any) -> Callable[[str], str]:
     """A function that gives, to tests without a loop of their own, the address of an empty database of a kind."""
@@ -104,6 +71,13 @@ def fresh_database_urls(tmp_path: Path, postgresql_cluster: Any) -> Callable[[st
         return url
 
     return fresh
+
+
+async def _empty(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    names = [table.name for table in reversed(metadata.sorted_tables)]
+    await connection.execute(";".join(f"DELETE FROM {name}" for name in names))
+    await connection.close()
 
 
 async def _migrate(url: str) -> None:
