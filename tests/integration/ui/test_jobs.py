@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.support.site import Shown, Site, Visitor
 
+SETTINGS = {"drain_seconds": "600"}
 JOBS = "/system/settings/jobs"
 CRONS = "/system/settings/crons"
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe"
@@ -327,8 +328,8 @@ def test_a_log_goes_on_after_a_dropped_connection_without_gap_or_double(site: Si
         with contextlib.closing(Stream(admin, address, last=3)) as stream:
             assert stream.numbers(7) == [5, 6, 7]
             say(site, job, 7, 7, text="two\r\nlines\rand <b>three</b>")
-            message = stream.message()
-            assert message["id"] == "7"
+            while (message := stream.message())["id"] != "7":
+                assert message["id"] == "6"  # how far the job is, once a second
             assert "two\nlines\nand &lt;b&gt;three&lt;/b&gt;" in message["data"]
 
 
@@ -460,5 +461,5 @@ def test_a_server_that_ends_does_not_wait_for_those_who_follow_logs(site: Site, 
         assert site.server.process is not None
         site.server.process.terminate()
         assert b"event: end" not in stream.answer.read()  # the browser asks the next server
-        assert time.monotonic() - began < 15
-        site.server.process.wait(40)
+        assert time.monotonic() - began < 45  # by itself, it would be over after a minute
+        site.server.process.wait(60)
