@@ -297,7 +297,7 @@ def test_a_session_ends_after_its_life_unless_it_is_used_shortly_before(world: A
     browser.send("GET", ME).expect(200)
     ((_, _, life),) = sessions(world, "dora")
     assert life == 60 * MINUTE
-    later(world, "dora", 59.9)
+    later(world, "dora", 59)
     browser.send("GET", ME).expect(200)
     later(world, "dora", 60.1)
     browser.send("GET", ME).expect(401)
@@ -340,7 +340,7 @@ def test_sessions_obey_the_settings_of_the_moment(world: Api, browser: Browser):
     browser.log_in("frank").expect(200)
     ((_, _, life),) = sessions(world, "frank")
     assert life == 10 * MINUTE
-    later(world, "frank", 9.5)
+    later(world, "frank", 9.1)
     browser.send("GET", ME).expect(200)  # it is not renewed
     assert 0 < sessions(world, "frank")[0][2] < MINUTE
     Browser(world, browser.headers).log_in("frank").expect(200)
