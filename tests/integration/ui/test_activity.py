@@ -86,10 +86,11 @@ def test_filters_are_in_the_address(world: Site):
     assert all("pulled" in one for one in told(ada.get(f"{AT}?eventType=GET")))
     tags = told(ada.get(f"{AT}?objectType=tag&eventType=CREATE"))
     assert len(tags) == 2
-    today = dt.datetime.now(dt.UTC).date()
-    assert told(ada.get(f"{AT}?from={today}&until={today}"))
-    assert not told(ada.get(f"{AT}?until={today - dt.timedelta(days=1)}"))
-    nothing = ada.get(f"{AT}?from={today + dt.timedelta(days=1)}").expect(200)
+    moments = world.api.rows("SELECT min(published_at), max(published_at) FROM events")[0]
+    first, last = (dt.datetime.fromtimestamp(one / 1000, dt.UTC).date() for one in moments)
+    assert told(ada.get(f"{AT}?from={first}&until={last}"))
+    assert not told(ada.get(f"{AT}?until={first - dt.timedelta(days=1)}"))
+    nothing = ada.get(f"{AT}?from={last + dt.timedelta(days=1)}").expect(200)
     assert "Nothing like that happened" in nothing.text
     # What makes no sense asks for nothing special.
     assert len(told(ada.get(f"{AT}?eventType=NONE&objectType=x&from=soon"))) == len(told(ada.get(AT)))
