@@ -273,7 +273,7 @@ class Body(Protocol):
     """How many were announced; None: unknown."""
 
     async def read(self) -> bytes:
-        """All of it, for a small one; it may be taken again, in whatever way. Raises BodyFailed."""
+        """All of it, for a small one. `Uploads.finish_named` may take it again, in any way. Raises BodyFailed."""
 
     async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """
@@ -405,7 +405,7 @@ class Uploads:
         self._storage = storage
         self._lifetimes = lifetimes
         self._blob_limit = blob_limit
-        self._inline_limit = min(inline_limit, SMALL if blob_limit is None else min(SMALL, blob_limit))
+        self._inline_limit = min(inline_limit, SMALL, SMALL if blob_limit is None else blob_limit)
         # Hash contexts cannot be stored. Whoever continues in another process hashes what is there again.
         self._hashers: OrderedDict[str, _Hasher] = OrderedDict()
         self._key: bytes | None = None
@@ -487,15 +487,16 @@ class Uploads:
         One that is announced and comes with all of a small blob is not looked for: the unit of work that stores
         the blob tells whether anybody used the id before.
         """
+        announced = None
         if body.length and not start and self._fits_inline(body):
             announced = await self._announced(repository, upload)
-            if announced is not None and Digest.of(await body.read(), digest.algorithm) == digest:
-                try:
-                    return await self._store_inline(repository, announced, digest, await body.read())
-                except UploadUnknown:
-                    return await self._finished(announced, digest)
-                except UploadOccupied:
-                    pass  # it has bytes already: these are its last
+        if announced is not None and Digest.of(data := await body.read(), digest.algorithm) == digest:
+            try:
+                return await self._store_inline(repository, announced, digest, data)
+            except UploadUnknown:
+                return await self._finished(announced, digest)
+            except UploadOccupied:
+                pass  # it has bytes already: these are its last
         return await self.finish(await self.get(repository, upload), digest, body, start=start)
 
     async def store(self, repository: int, digest: Digest, body: Body) -> int:

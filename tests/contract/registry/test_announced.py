@@ -166,6 +166,109 @@ async def test_a_deleted_repository_gets_no_blob(rooms: Rooms):
         await rooms.uploads.finish_named(repository, upload.id, Digest.of(b"content"), make_body(b"content"))
 
 
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_of_two_last_requests_at_once_one_stores(rooms: Rooms, is_same: bool):
+    """And the other one hears that it is stored, when it brought the same."""
+    repository = await rooms.make_repository()
+    hosts = [rooms, rooms.another(inline_limit=LIMIT)]
+    for number in range(10):
+        upload = await rooms.uploads.announce(repository)
+        contents = [b"%03d" % number, b"%03d" % (number if is_same else number + 500)]
+        outcomes = await asyncio.gather(
+            *(
+                host.uploads.finish_named(repository, upload.id, Digest.of(one), make_body(one))
+                for host, one in zip(hosts, contents, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        assert sorted(map(str, map(type, outcomes))) == sorted(map(str, [int, int if is_same else UploadUnknown]))
+    assert await rooms.count("blobs") == await rooms.count("used_upload_ids") == 10
+    assert await rooms.query("SELECT count(*) FROM repository_blobs") == [(10,)]
+    await assert_invariants(rooms)
+
+
+async def test_all_of_a_blob_while_another_request_sends_bytes(rooms: Rooms):
+    """Where there are files the other one finds its session gone; elsewhere it has its turn, and goes on."""
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    slow = SlowBody()
+    appending = asyncio.create_task(rooms.uploads.append(upload, slow.body))
+    await slow.send(b"mine")
+    stored = rooms.another(inline_limit=LIMIT).uploads.finish_named(
+        repository, upload.id, Digest.of(b"content"), make_body(b"content")
+    )
+    (location,) = (await rooms.query("SELECT location FROM uploads"))[0]
+    if rooms.storage.has_files(location):
+        assert await stored == 7
+        slow.end()
+        with pytest.raises(UploadUnknown):
+            await appending
+        assert await rooms.read("acme/app", Digest.of(b"content")) == b"content"
+        assert await is_unknown(rooms, upload)
+        await rooms.sweeper.sweep()
+        assert await rooms.locations() == []
+    else:
+        with pytest.raises(UploadOccupied):
+            await stored
+        slow.end()
+        assert (await appending).offset == 4
+        last = rooms.uploads.finish_named(repository, upload.id, Digest.of(b"mine too"), make_body(b" too"))
+        assert await last == 8
+    await assert_invariants(rooms)
+
+
+@pytest.mark.parametrize("first", [0, 5])
+async def test_a_last_request_that_breaks_off_leaves_it_as_it_was(rooms: Rooms, first: int):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    content = os.urandom(100)
+    if first:
+        await rooms.uploads.append(upload, make_body(content[:first]))
+    rest = content[first:]
+    broken = make_body(rest[:50], length=len(rest), cut=True)
+    with pytest.raises(BodyFailed):
+        await rooms.uploads.finish_named(repository, upload.id, Digest.of(content), broken)
+    seen = await rooms.upload_again(upload)
+    assert (seen.offset, seen.is_begun) == (first, first > 0)
+    assert await rooms.uploads.finish_named(repository, upload.id, Digest.of(content), make_body(rest)) == 100
+    assert await rooms.read("acme/app", Digest.of(content)) == content
+    await assert_invariants(rooms)
+
+
+@pytest.mark.parametrize("first", [0, 5])
+async def test_the_last_request_may_name_a_digest_of_another_kind(rooms: Rooms, first: int):
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    content = os.urandom(100)
+    digest = Digest.of(content, "sha512")
+    if first:
+        await rooms.uploads.append(upload, make_body(content[:first]))
+    last = make_body(content[first:])
+    assert await rooms.uploads.finish_named(repository, upload.id, digest, last) == 100
+    assert await rooms.read("acme/app", digest) == content
+    await assert_invariants(rooms)
+
+
+@pytest.mark.parametrize("length", [None, -1])
+@pytest.mark.parametrize("start", [None, 0, 5])
+async def test_a_place_in_the_last_request_holds(rooms: Rooms, start: int | None, length: int | None):
+    """Whether the length was announced or not, and whether or not the body is a blob by itself."""
+    repository = await rooms.make_repository()
+    upload = await rooms.uploads.announce(repository)
+    digest = Digest.of(b"content")
+    last = rooms.uploads.finish_named(
+        repository, upload.id, digest, make_body(b"content", length=length), start=start
+    )
+    if start:
+        with pytest.raises(UploadOutOfOrder):
+            await last
+        assert (await rooms.upload_again(upload)).offset == 0
+    else:
+        assert await last == 7
+        assert await rooms.read("acme/app", digest) == b"content"
+    await assert_invariants(rooms)
+
+
 async def test_a_limit_below_that_of_rows_holds(make_rooms):
     rooms = make_rooms("filesystem", inline_limit=LIMIT, blob_limit=10)
     repository = await rooms.make_repository()
@@ -393,10 +496,9 @@ async def test_used_ids_are_forgotten_when_they_could_not_be_used_again(make_roo
 
     async def sweep(ahead: float) -> int:
         then = time.time() + ahead
-        monkeypatch.setattr(sweeper.time, "time", lambda: then)
-        swept = await rooms.sweeper.sweep()
-        monkeypatch.undo()
-        return swept.ids
+        with monkeypatch.context() as patch:
+            patch.setattr(sweeper.time, "time", lambda: then)
+            return (await rooms.sweeper.sweep()).ids
 
     day = rooms.lifetimes.upload_ttl / 1000
     assert await sweep(day + 3000) == 0, "a clock may be wrong"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable
 
 import pytest
-from tests.support.wire import Peer, Site, answer, chunked, request, start, wait_until
+from tests.support.wire import Opened, Peer, Site, answer, chunked, request, start, wait_until
 
 from dtr.http.bodies import BodyTooLarge, read_body
 from dtr.http.front import Facts, Front
+from dtr.http.v2.body import RequestBody
+from dtr.registry import BlobTooLarge
 
 Connect = Callable[..., Peer]
 BIG = os.urandom(3_000_000)
@@ -97,6 +101,36 @@ def test_the_bytes_of_a_body_are_counted(
 def test_the_bytes_of_a_body_that_was_cut_are_counted(site: Site, connect: Connect, facts: list[Facts]) -> None:
     connect(site).send(request("PUT", "/file", BIG)[:-1_000_000]).finish_writing().read_all()
     assert 1_500_000 < the_only(facts).bytes_in < 2_000_001
+
+
+@pytest.mark.parametrize("headers", [{}, {"Expect": "100-continue"}])
+@pytest.mark.parametrize("size", [1, 60_000])
+def test_the_bytes_of_a_body_that_is_taken_again_are_counted_once(
+    site: Site, connect: Connect, facts: list[Facts], size: int, headers: dict[str, str]
+) -> None:
+    """As the last request of an upload does with a small body: the server has given it, and has it no more."""
+
+    async def again(scope, receive, send) -> None:
+        body = RequestBody(scope, receive)
+        taken = [await body.read(), await body.read(), b"".join([piece async for piece in body.pieces()])]
+        for _ in range(2):
+            with tempfile.TemporaryFile() as stored:
+                hasher = hashlib.sha256()
+                assert await body.into_file(Opened(stored.fileno()), hasher, size) == size
+                taken.append(os.pread(stored.fileno(), size + 1, 0))
+                assert hasher.digest() == hashlib.sha256(taken[-1]).digest()
+                with pytest.raises(BlobTooLarge):
+                    await body.into_file(Opened(stored.fileno()), hasher, size - 1)
+        assert taken == [BIG[:size]] * 5
+        await answer(send, 201)
+
+    site.routes["/again"] = again
+    peer = connect(site)
+    for _ in range(2):
+        peer.send(request("PUT", "/again", BIG[:size], **headers))
+        assert [peer.answer().status for _ in range(1 + len(headers))] == [100, 201][1 - len(headers) :]
+    wait_until(lambda: len(facts) == 2)
+    assert [(one.status, one.bytes_in) for one in facts] == [(201, size)] * 2
 
 
 def test_the_bytes_of_a_file_are_counted(site: Site, connect: Connect, facts: list[Facts]) -> None:
