@@ -117,7 +117,7 @@ def run_dtr(
             status = fork.wait(timeout)
         except BaseException:
             fork.kill()
-            fork.wait(10)
+            fork.wait(60)
             raise
         for one in files:
             one.seek(0)
@@ -183,7 +183,7 @@ def _parent() -> socket.socket:
 
     def end() -> None:
         ours.close()
-        parent.wait(10)
+        parent.wait(60)
 
     atexit.register(end)
     return ours
@@ -203,9 +203,10 @@ def _fork_on_request(control: socket.socket, commands: socket.socket) -> list[st
             os.read(woken, 4096)
             with contextlib.suppress(ChildProcessError):
                 while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                    with os.fdopen(news.pop(ended[0]), "w") as told, contextlib.suppress(BrokenPipeError):
-                        told.write(f"{os.waitstatus_to_exitcode(ended[1])}\n")
-                        told.flush()
+                    told = news.pop(ended[0])
+                    with contextlib.suppress(BrokenPipeError):  # who asked for it is gone
+                        os.write(told, f"{os.waitstatus_to_exitcode(ended[1])}\n".encode())
+                    os.close(told)
         for source in (control, commands):
             if source not in readable:
                 continue
@@ -225,7 +226,8 @@ def _fork_on_request(control: socket.socket, commands: socket.socket) -> list[st
                     os.close(one)
                 return _begin(json.loads(message), files[:3])
             news[pid] = files[3]
-            os.write(files[3], f"{pid}\n".encode())
+            with contextlib.suppress(BrokenPipeError):
+                os.write(files[3], f"{pid}\n".encode())
             for one in files[:3]:
                 os.close(one)
 
