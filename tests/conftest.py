@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from hypothesis import settings
 from tests.support.azurite import AzureServer, run_azure_server
 from tests.support.forks import run_dtr
 from tests.support.gcs import GCSServer, run_gcs_server
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
+
+# Nothing takes a certain time: an example may wait for the processor, and so may the making of it.
+settings.register_profile("dtr", deadline=None)
+settings.load_profile("dtr")
 
 _MOST_USES = 50
 """Of one database: what was deleted in it stays in its files."""
