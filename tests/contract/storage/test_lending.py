@@ -15,6 +15,7 @@ import uvloop
 from tests.contract.storage.conftest import SERVED
 from tests.support.proxy import carry, forward_proxy, proxy
 from tests.support.storage import MIB, PART, Store, read, upload
+from tests.support.wire import wait_until
 
 from dtr.storage import ObjectMissing, Storages, StorageUnavailable, new_location
 from dtr.storage.driver import Driver, Lent, RemoteObjects
@@ -32,7 +33,7 @@ def take(lent: Lent, most: int | None = None) -> bytes:
             taken += buffer[: lent.receive(buffer)]
         except BlockingIOError:
             lent.expect(MIB // 4)
-            if not poll.poll(20_000):
+            if not poll.poll(60_000):
                 raise lent.late() from None
     return bytes(taken)
 
@@ -139,7 +140,7 @@ async def test_what_is_not_taken_to_its_end_harms_nobody(served: Store, scheme: 
                 assert content.startswith(await asyncio.to_thread(take, lent, most))
         assert await borrow(driver, location) == content
         await driver.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while descriptors() > before:
                 await asyncio.sleep(0.02)
 
@@ -196,7 +197,7 @@ async def test_what_has_arrived_is_not_lent(served: Store) -> None:
     location = await upload(driver, b"short")
     assert isinstance(driver, RemoteObjects)
     async with driver.fetch(location) as fetched:
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(wait_until, fetched._answer.content.is_eof)
         assert await fetched.lend() is None
         assert [piece async for piece in fetched] == [b"short"]
     for window in ((0, 0), (5, 1), (9,)):

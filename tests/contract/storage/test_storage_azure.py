@@ -140,13 +140,13 @@ async def test_blocks_of_writers_who_were_given_up_on_are_in_no_object(open_azur
 
 
 async def test_an_upload_is_listed_with_its_time_and_no_object_is(open_azure):
-    driver = open_azure()
+    driver, began = open_azure(), time.time()
     await driver.put_small("20200101/0000/empty", b"")
     state = await driver.write(await driver.create_upload(new_location()), body(bytes(100_000)))
     async with aclosing(driver.list_uploads()) as found:
         [stored] = [one async for one in found]
     assert (stored.location, stored.size) == (state.location, 0)
-    assert abs(stored.modified_at.timestamp() - time.time()) < 120
+    assert began - 120 < stored.modified_at.timestamp() < time.time() + 120
     await driver.abort(state)
     assert await left_of_uploads(driver) == set()
     assert await locations(driver) == ["20200101/0000/empty"]
@@ -317,11 +317,12 @@ async def test_a_clock_that_is_wrong_is_told(canned):
 
 
 async def test_a_signed_address_is_for_reading_this_object_for_a_while(open_azure):
+    began = datetime.now(UTC)
     url = await open_azure().sign("a b/c", 60)
     given = parse_qs(urlsplit(url).query)
     assert (given["sp"], given["sr"], given["spr"]) == (["r"], ["b"], ["https,http"])
     expiry = datetime.fromisoformat(given["se"][0])
-    assert 50 <= (expiry - datetime.now(UTC)).total_seconds() <= 60
+    assert began + timedelta(seconds=50) <= expiry <= datetime.now(UTC) + timedelta(seconds=60)
     url = await Azure(AzureSettings("acme", "blobs", account_key=ACCOUNT_KEY)).sign("a b/c", 60)
     assert url.startswith("https://acme.blob.core.windows.net/blobs/a%20b/c?")
     assert parse_qs(urlsplit(url).query)["spr"] == ["https"]
@@ -522,7 +523,7 @@ def test_streaming_takes_less_memory_than_a_part(azure_server):
         [sys.executable, "-c", MEMORY, ACCOUNT, ACCOUNT_KEY, f"{azure_server.endpoint}/{ACCOUNT}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
