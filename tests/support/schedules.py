@@ -144,8 +144,9 @@ class Schedules:
                 async with asyncio.timeout(seconds):
                     await actor.stands.wait()
             except TimeoutError:
-                waiting = await self._connection.fetchval(_WAITING)
+                # Counted before: one of them may arrive while the server counts who waits.
                 on_their_way = sum(not one.stands.is_set() for one in actors)
+                waiting = await self._connection.fetchval(_WAITING)
                 if not actor.stands.is_set() and waiting >= on_their_way:
                     actor.has_waited = True
                     return False
