@@ -57,5 +57,7 @@ async def test_what_a_change_says_and_who_sees_it(house: House):
     assert await house.trust.list_changes(after=0, records=-9, readable_by=asking(None), age=0) == [found[1]]
     # a change is told a minute later
     assert await house.trust.list_changes(after=0, records=100) == []
-    await house.rooms.change("UPDATE trust_changes SET created_at = created_at - 61000 WHERE id <= 2")
+    await house.rooms.change(
+        "UPDATE trust_changes SET created_at = created_at - 61000 WHERE id <= :id", id=found[1].id
+    )
     assert [one.id for one in await house.trust.list_changes(after=0, records=100)] == [found[0].id, found[1].id]

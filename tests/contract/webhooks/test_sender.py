@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp.abc import AbstractResolver
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.receiver import Receiver as Server
 from tests.support.receiver import Reply, receiving
@@ -32,7 +32,7 @@ def server() -> Iterator[Server]:
 
 async def send(url: str, sender: Sender | None = None, **receiver: Any) -> Answer:
     given = {"skip_tls_verification": url.startswith("http:"), **receiver}
-    return await (sender or Sender(Outside(Addresses(LOOPBACK)))).send(
+    return await (sender or Sender(Outside(Addresses(LOOPBACK)), seconds=60)).send(
         Receiver(endpoint=url, **given), b"{}", {"X-A": "1"}
     )
 
@@ -69,6 +69,7 @@ def test_the_administrator_allows_networks():
 
 
 @given(st.ip_addresses(v=4))
+@settings(deadline=None)
 def test_no_form_of_ipv4_in_ipv6_is_a_way_around(address: ipaddress.IPv4Address):
     number = int(address)
     for form in (number, 0xFFFF << 32 | number, 0x64FF9B << 96 | number, 0x2002 << 112 | number << 80):
@@ -184,7 +185,7 @@ async def test_redirections_come_to_an_end(server: Server):
 
 
 async def test_a_receiver_that_hangs_is_given_up(server: Server):
-    server.reply = lambda _: Reply(seconds=30)
+    server.reply = lambda _: Reply(seconds=600)
     answer = await send(server.url(), Sender(Outside(Addresses(LOOPBACK)), seconds=0.5))
     assert (answer.status, answer.error) == (None, "there was no answer in 0.5 seconds")
     assert answer.duration < 20_000

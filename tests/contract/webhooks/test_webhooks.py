@@ -69,7 +69,7 @@ class World:
         self.rooms = rooms
         self.server = server
         self.webhooks = Webhooks(rooms.database, vault)
-        sender = Sender(Outside(Addresses(["127.0.0.0/8"])), seconds=5)
+        sender = Sender(Outside(Addresses(["127.0.0.0/8"])), seconds=60)
         self.deliveries = Deliveries(rooms.database, vault, sender, lambda: "r.example")
         self.dispatcher = self.another_dispatcher()
 
@@ -530,7 +530,7 @@ async def test_a_worker_that_is_killed_while_it_sends(world: World, database: Da
     made = await world.subscribe("TAG_PUSH", repository_id=repository)
     await world.rooms.push(repository, IMAGE, "latest")
     await world.follow()
-    world.server.reply = lambda _: Reply(seconds=30 if len(world.server.received) == 1 else 0)
+    world.server.reply = lambda _: Reply(seconds=600 if len(world.server.received) == 1 else 0)
 
     async def deliver(run: Any) -> None:
         await world.deliveries.deliver(run.parameters["delivery"])
@@ -644,20 +644,21 @@ async def test_receivers_that_hang_keep_nobody_busy(world: World, monkeypatch: p
     await world.follow()
     first, *others = await world.waiting()
     assert len(others) == 3
-    world.deliveries._sender._seconds = 0.3
-    world.server.reply = lambda _: Reply(seconds=30)
+    usual, world.deliveries._sender._seconds = world.deliveries._sender._seconds, 1.0
+    world.server.reply = lambda _: Reply(seconds=600)
     monkeypatch.setattr(deliveries, "_REST_SECONDS", 600.0)
     with pytest.raises(DeliveryFailed, match="no answer in"):
         await world.deliveries.deliver(first)
     for one in others:
         with pytest.raises(DeliveryFailed, match="a moment ago"):
             await world.deliveries.deliver(one)
-    assert len(world.server.received) == 1
+    assert len(await asyncio.to_thread(world.server.wait, 1)) == 1
     world.deliveries._rests._until[made.id] = 0.0  # the time is over
     results = await asyncio.gather(*map(world.deliveries.deliver, others), return_exceptions=True)
     assert sorted("a moment ago" in str(one) for one in results) == [False, True, True]  # one tries it
-    assert len(world.server.received) == 2
+    assert len(await asyncio.to_thread(world.server.wait, 2)) == 2
     world.server.reply = lambda _: Reply()
+    world.deliveries._sender._seconds = usual
     world.deliveries._rests._until[made.id] = 0.0
     for one in (first, *others):
         await world.deliveries.deliver(one)

@@ -166,7 +166,10 @@ async def test_large_updates_are_published_one_after_the_other(rooms: Applicatio
         async def publish(self, *_: object, by: object) -> None:
             running.append(1)
             most.append(len(running))
-            await asyncio.sleep(0.02)
+            async with asyncio.timeout(60):
+                while max(most) < together:
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)  # nobody else comes
             running.pop()
 
     options = Options(update_limit=4_000_000)
