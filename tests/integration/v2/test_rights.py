@@ -170,6 +170,21 @@ def test_a_user_reaches_the_own_namespace_and_no_other(world: World) -> None:
 
 
 # --- what must not be told apart --------------------------------------------------------------------------------
+@pytest.mark.parametrize("what", ["manifests/v1", "blobs/{digest}"])
+def test_a_refused_head_says_why_in_a_header_and_only_where_no_other_token_helps(world: World, what: str) -> None:
+    """Clients show such warnings (specification, "Warnings"), and would show one for a token that they replace."""
+    path = f"/v2/org/private/{what.format(digest=digest_of(world.image.blobs[0]))}"
+    said = '299 - "requested access to the resource is denied"'
+    for user in (None, "stranger"):
+        assert world[user].call("HEAD", path).expect(401).headers["warning"] == said
+        assert "warning" not in world[user].call("GET", path).expect(401).headers  # it has a body
+    reader = world["reader"]
+    assert "warning" not in reader.send("HEAD", path).expect(401).headers
+    assert "warning" not in reader.call("HEAD", path, scope="repository:org/public:pull").expect(401).headers
+    assert "warning" not in reader.call("HEAD", path).expect(200).headers
+    assert "warning" not in reader.call("HEAD", "/v2/org/private/manifests/never").expect(404).headers
+
+
 
 
 def anonymized(answer: Answer, name: str) -> str:

@@ -100,6 +100,13 @@ class Access:
             raise _of_cache(request)
         return repository
 
+    async def may_pull(self, request: Request) -> bool:
+        """Whether the caller may pull from the repository now, whatever the token of the request is for."""
+        standing = await self._standing(request)
+        if standing.redirect is not None:
+            standing = standing.redirect.standing
+        return may(standing.facts, Operation.PULL)
+
     async def require_fetching(self, request: Request, *, is_public: bool) -> None:
         """Let through who may pull, now, from a repository that is not there yet and will be public or private."""
         standing = await self._standing(request)

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dtr.accounts import Operation
+from dtr.db import DatabaseError
 from dtr.http.bodies import BodyError, BodyTooLarge, read_body
 from dtr.http.v2.access import Access
 from dtr.http.v2.body import RequestBody
@@ -169,7 +170,25 @@ class RegistryAPI:
                 raise
             if refusal.status >= 500 and facts is not None:
                 facts.reason = str(error)
-            await respond(request, refusal.status, refusal.body(), (*refusal.headers, (b"content-type", _JSON)))
+            headers = [*refusal.headers, (b"content-type", _JSON)]
+            if request.method == "HEAD" and await self._is_final(request, refusal):
+                headers.append(refusal.warning())
+            await respond(request, refusal.status, refusal.body(), headers)
+
+    async def _is_final(self, request: Request, refusal: Answer) -> bool:
+        """
+        Whether the user has to hear of it: no other token would help, and it is not that something is missing.
+
+        Clients ask for what may be missing all the time.
+        """
+        if refusal.status == 404:
+            return False
+        if refusal.status != 401:
+            return True
+        try:
+            return refusal.code == "DENIED" and bool(request.name) and not await self._access.may_pull(request)
+        except DatabaseError:
+            return False
 
     # --- small endpoints -----------------------------------------------------------------------------------
 

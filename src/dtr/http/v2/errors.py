@@ -45,6 +45,12 @@ from dtr.storage import StorageError, StorageFull
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dtr.http.types import Header
+
+_LONGEST_WARNING = 2000
+"""Of the 4096 bytes of all warnings that the specification allows."""
+_UNQUOTABLE = {ord('"'): "'", ord("\\"): "/", **dict.fromkeys((*range(32), 127), " ")}
+"""What clients do not all understand in a quoted text, even when it is escaped."""
 _RETRY = ((b"retry-after", b"5"),)
 _NO_DATABASE = "the registry's database does not answer"
 
@@ -87,6 +93,11 @@ class Answer:
             for code, message, detail in ((self.code, self.message, self.detail), *self.more)
         ]
         return msgspec.json.encode({"errors": errors}, enc_hook=str)
+
+    def warning(self) -> Header:
+        """The message as a header, where there is no body: section "Warnings" of the specification."""
+        text = self.message[:_LONGEST_WARNING].translate(_UNQUOTABLE)
+        return (b"warning", f'299 - "{text}"'.encode("ascii", "replace"))
 
 
 def _incomplete(error: ManifestIncomplete) -> Answer:
