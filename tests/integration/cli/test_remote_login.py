@@ -177,7 +177,7 @@ def test_the_password_is_asked_for_on_a_terminal_and_not_shown(registry: Server,
         while prompt not in shown:
             shown += os.read(master, 1000)
         os.write(master, f"{answer}\n".encode())
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     os.close(master)
     assert PASSWORD.encode() not in shown
     (login,) = json.loads((tmp_path / "dtr" / "logins.json").read_text())

@@ -151,7 +151,7 @@ def test_on_a_terminal_it_is_asked_by_name(ann: RemoteCommands, answer: str) -> 
     while b"[y/N]" not in shown:
         shown += os.read(master, 1000)
     os.write(master, f"{answer}\n".encode())
-    assert process.wait(30) == (0 if answer == "y" else 1)
+    assert process.wait(60) == (0 if answer == "y" else 1)
     os.close(master)
     assert f"End the token {made['hashedToken'][:12]} (asked for)?".encode() in shown
     assert (made["hashedToken"] in ann("token", "list", "-q")) is (answer == "n")
