@@ -137,12 +137,16 @@ def test_wrong_content_reaches_nobody_whole(api: Api, upstream: Scripted):
         upstream.blobs[digest_of(content)] = b"?" * len(content)
     get(client, "hub/wrong", "blobs", digest_of(small)).expect(503)
     token = client.token("repository:hub/wrong:pull", fresh=True)
+    gate = upstream.gates[digest_of(large)] = threading.Event()
     connection = client.connect()
     connection.request(
         "GET", f"/v2/hub/wrong/blobs/{digest_of(large)}", headers={"Authorization": f"Bearer {token}"}
     )
+    answer = connection.getresponse()
+    assert answer.status == 200
+    gate.set()  # what has begun can only be cut
     with pytest.raises(Exception, match=r"IncompleteRead|closed|reset|EOF"):
-        connection.getresponse().read()
+        answer.read()
     connection.close()
     linked = {row[0] for row in api.rows("SELECT digest FROM repository_blobs")}
     assert not linked & {digest_of(small), digest_of(large)}

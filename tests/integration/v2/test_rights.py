@@ -24,6 +24,7 @@ from tests.support.client import Answer, Client
 from tests.support.grants import grant_team
 from tests.support.images import Image, digest_of, make_artifact, make_image
 from tests.support.server import Server
+from tests.support.wire import wait_until
 
 from dtr.accounts import Claims, Level, Tokens
 from dtr.app import Application
@@ -469,14 +470,14 @@ def test_reads_end_with_the_life_of_the_token(world: World, leaver: tuple[Client
     issued = time.monotonic()
     seen = set()
     while True:
+        asked = time.monotonic()
         answer = client.send("GET", f"/v2/{repository}/manifests/v1", headers={"Authorization": f"Bearer {short}"})
         seen.add(answer.status)
         if answer.status == 401:
             break
-        assert time.monotonic() - issued < 30
+        assert asked - issued < 5 + 5  # what is asked for later is refused, however long it takes
         time.sleep(0.1)
     assert seen == {200, 401}
-    assert time.monotonic() - issued < 5 + 5
     assert answer.codes == ["UNAUTHORIZED"]
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
@@ -557,7 +558,8 @@ def test_visibility_that_changes_holds_for_the_next_token(world: World) -> None:
 
 def test_no_secret_is_in_the_log(world: World) -> None:
     token = world["admin"].token("repository:org/private:pull,push,delete")
-    world["admin"].get_manifest("org/private", "v1").expect(200)
+    answer = world["admin"].get_manifest("org/private", "v1").expect(200)
+    wait_until(lambda: answer.headers["x-request-id"] in world.server.log)
     log = world.server.log
     assert '"request"' in log
     assert token not in log
