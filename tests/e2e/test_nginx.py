@@ -64,8 +64,9 @@ def client(nginx: Nginx) -> Client:
     return Client(nginx)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def token(client: Client) -> str:
+    """One that is good for a while: the tests of this module may take longer than tokens last."""
     return client.token(f"repository:{REPOSITORY}:pull,push")
 
 
@@ -380,8 +381,9 @@ class Dripper(threading.Thread):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drippers(nginx: Nginx, client: Client, token: str) -> dict[str, Dripper]:
+def drippers(nginx: Nginx, client: Client) -> dict[str, Dripper]:
     """They begin before everything else, and last for as long as they can: nobody waits for them but one test."""
+    token = client.token(f"repository:{REPOSITORY}:pull,push")
     bearer = f"Authorization: Bearer {token}\r\nHost: localhost:{nginx.port}\r\n".encode()
     upload = client.start_upload(REPOSITORY).encode()
     made = {
@@ -419,7 +421,6 @@ def test_reloads_drop_no_connection(server: Server, nginx: Nginx, client: Client
     def keep_asking() -> None:
         nonlocal served
         mine = Client(nginx)
-        mine._tokens = client._tokens
         while not stop.is_set():
             try:
                 mine.call("GET", f"/v2/{REPOSITORY}/tags/list").expect(200)
@@ -592,8 +593,9 @@ def test_nginx_and_dtr_do_not_outlive_each_other(server: Server, tmp_path: Path)
         wait_for_end(master)
         nginx.start()
         master = nginx.pid
-        workers = [int(one) for one in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
-        assert workers
+        children = Path(f"/proc/{master}/task/{master}/children")
+        wait_until(lambda: children.read_text().split())  # it listens before it has any
+        workers = [int(one) for one in children.read_text().split()]
         os.kill(master, signal.SIGKILL)
         assert nginx.process.wait(20) == 1
         for worker in workers:

@@ -8,6 +8,7 @@ import http.client
 import json
 import re
 import ssl
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +16,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from tests.support.images import Image, digest_of
 from tests.support.server import PASSWORD, Server
+
+_RENEWED = 200
+"""So many seconds old, a token is fetched anew: it is good for 300, and the tests of a module may take longer."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Client:
         self._retries = retries
         self._tls = server.tls
         self._tokens: dict[str, str] = {}
+        self._fetched: dict[str, float] = {}
         self._connection: http.client.HTTPSConnection | None = None
         server.clients.append(self)
 
@@ -88,13 +93,14 @@ class Client:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
     def token(self, *scopes: str, fresh: bool = False) -> str:
-        """A token for the scopes, from the token service; remembered."""
+        """A token for the scopes, from the token service; remembered, while it is good."""
         key = " ".join(scopes)
-        if fresh or key not in self._tokens:
+        if fresh or key not in self._tokens or time.monotonic() > self._fetched[key] + _RENEWED:
+            asked = time.monotonic()
             query = urlencode([("service", "dtr"), *(("scope", scope) for scope in scopes)])
             headers = {} if self.user is None else {"Authorization": self.basic()}
             answer = self.send("GET", f"/auth/token?{query}", headers=headers).expect(200)
-            self._tokens[key] = answer.json["token"]
+            self._tokens[key], self._fetched[key] = answer.json["token"], asked
         return self._tokens[key]
 
     def send(
