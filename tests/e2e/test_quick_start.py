@@ -103,8 +103,10 @@ def type_password(command: str, password: str, environment: dict[str, str]) -> s
     )
     os.close(its)
     shown, typed, deadline = b"", False, time.monotonic() + 60
+    has_news = select.poll()  # not select, which knows no more than a thousand descriptors
+    has_news.register(ours, select.POLLIN)
     with os.fdopen(ours, "r+b", buffering=0) as terminal:
-        while select.select([terminal], [], [], deadline - time.monotonic())[0]:
+        while has_news.poll(1000 * max(deadline - time.monotonic(), 0)):
             try:
                 shown += terminal.read(4096)
             except OSError:  # how a terminal ends
