@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -102,7 +103,8 @@ def assert_whole(client: Client, repository: str) -> None:
 
 def client_beside(server: Server, worker: int) -> Client:
     """A client whose connection goes to another worker than this one."""
-    for _ in range(100):
+    deadline = time.monotonic() + 60  # the other one may have to begin first
+    while time.monotonic() < deadline:
         client = Client(server)
         client.send("GET", "/v2/").expect(401)
         if server.worker_of(client.local_port) != worker:
@@ -144,6 +146,9 @@ def test_after_a_reset_another_worker_goes_on_from_the_reported_offset(
     wait_until(lambda: offset_of(other, location) > FIRST)
     offset = offset_of(other, location)
     assert offset <= FIRST + SENT
+    wait_until(
+        lambda: not is_occupied(other, location)
+    )  # how far it came is known a moment before the file is free
     finish(other, location, offset)
     assert_whole(client, repository)
 
