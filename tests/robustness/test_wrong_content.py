@@ -67,13 +67,13 @@ def sweep(server: Server) -> None:
 
 @pytest.fixture
 def leaves_nothing(two_workers: Server) -> Iterator[None]:
-    """After the test the storage holds what it held before."""
+    """After the test the storage holds what it held before; what the test before it left half-done, may go."""
     before = files(two_workers)
     yield
 
     def is_clean() -> bool:
         sweep(two_workers)
-        return files(two_workers) == before
+        return files(two_workers) <= before
 
     wait_until(is_clean)
 
