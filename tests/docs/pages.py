@@ -103,7 +103,7 @@ def follow(
     replaced: Mapping[str, str] | None = None,
     answers: Iterable[str | Callable[[], str]] = (),
     prefix: Iterable[str] = (),
-    seconds: float = 180,
+    seconds: float = 600,
 ) -> str:
     """
     Do what a page says in `directory`; what was printed.

@@ -248,7 +248,7 @@ def test_the_page_on_mirroring_works(tmp_path: Path, make_server: Callable[..., 
         given = {"remoteHost": registry.url, "remoteRepository": "library/alpine", "remoteTag": "v1"}
         given |= {"username": "", "password": ""}
         Api(server).admin.post("/api/v0/repositories/acme/app/tags/v1/pushMirroring", given).expect(200, 201, 202)
-        wait_until(lambda: is_there(f"{registry.url}/v2/library/alpine/tags/list"), 30)
+        wait_until(lambda: is_there(f"{registry.url}/v2/library/alpine/tags/list"))
         output = follow(
             HOW_TO / "mirror.md",
             tmp_path / "page",

@@ -111,7 +111,7 @@ def run(script: Path, server: Server, *arguments: str) -> str:
         check=False,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

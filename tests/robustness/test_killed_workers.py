@@ -65,7 +65,7 @@ class Herd:
     async def kill_one(self, database: Database) -> None:
         """SIGKILL to one that works; it is started again at once, or another replica takes its place."""
         worker, process = self._running.pop(0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await database.fetch_one(_IS_AT_WORK, pid=process.pid) is None:
                 await asyncio.sleep(0.02)
         self.killed[process.pid] = time.time()

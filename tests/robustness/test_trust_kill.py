@@ -270,6 +270,7 @@ def test_nothing_is_torn_when_all_processes_are_killed_while_collections_change(
                 changer.check()
         with changing(changers) as wait_for:
             wait_for(10)
+            wait_until(lambda: walks[0] > rounds)
     for changer in changers:
         changer.check()
     assert walks[0] > rounds
@@ -308,6 +309,7 @@ def test_nothing_is_torn_when_the_signer_is_killed_while_collections_change(
                 signer.start()
                 published = sum(one.published for one in changers)
                 wait_until(lambda: sum(one.published for one in changers) > published, SECONDS)  # noqa: B023
+            wait_until(lambda: walks[0] > rounds)
         for changer in changers:
             changer.check()
         assert walks[0] > rounds

@@ -18,7 +18,7 @@ from tests.support.wire import wait_until
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE = 60
+PATIENCE = 180
 IMAGE = make_image()
 DELIVERIES = "SELECT id, event_id, status FROM webhook_deliveries"
 
