@@ -146,17 +146,22 @@ async def test_the_address_that_the_settings_say_clients_use_is_one_of_the_serve
     assert (await ask(rooms, "GET", "tuf/root.json", gun=gun))[0] == 200
 
 
-async def test_reading_takes_two_statements(rooms: Application) -> None:
+async def test_reading_takes_two_statements_and_one_where_no_right_changed(
+    rooms: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rights and file; the token was verified before."""
+    monkeypatch.setattr("dtr.db.seldom._REMEMBERED_SECONDS", 600.0)
     await publish(rooms)
     taken: list[str] = []
     api = rooms._trust_api()
     headers = {"Host": HOST, "Authorization": f"Bearer {await token(rooms)}"}
     rooms.database.observe = lambda operation, _: taken.append(operation)
-    for file in ("root.json", "timestamp.json", "1.root.json", f"root.{'0' * 64}.json"):
-        taken.clear()
-        await send(api, "GET", f"/v2/{GUN}/_trust/tuf/{file}", headers)
-        assert taken == ["read", "read"], file
+    for number, file in enumerate(("root.json", "timestamp.json", "1.root.json", f"root.{'0' * 64}.json")):
+        await rooms.repositories.update("admin/app", visibility="private" if number % 2 else "public")
+        for expected in (["read", "read"], ["read"]):
+            taken.clear()
+            await send(api, "GET", f"/v2/{GUN}/_trust/tuf/{file}", headers)
+            assert taken == expected, file
 
 
 async def test_large_updates_are_published_one_after_the_other(rooms: Application) -> None:
