@@ -285,6 +285,35 @@ async def test_an_error_of_a_statement_ends_its_unit_even_when_it_is_caught(data
     assert await database.fetch_one(FIND, id="bob") is None
 
 
+@pytest.mark.parametrize("way", ["fetch_one", "fetch_all", "execute", "execute_many"])
+async def test_whichever_way_a_statement_fails_its_error_is_told_and_none_runs_after_it(
+    database: Database, way: str
+):
+    await database.unit(add("ada"))
+    nonsense = Statement(update(table("nowhere", column("a"))).values(a=bindparam("name")))
+
+    async def run(tx: Transaction, statement: Statement, name: str) -> None:
+        if way == "execute_many":
+            await tx.execute_many(statement, [{"id": "new", "name": "new"}, {"id": "other", "name": name}])
+        else:
+            await getattr(tx, way)(statement, id="other", name=name)
+
+    async def careless(tx: Transaction, statement: Statement, error: type[DatabaseError]) -> None:
+        with pytest.raises(error):
+            await run(tx, statement, "ada")
+        for _ in range(2):
+            with pytest.raises(DatabaseError):
+                await run(tx, ADD, "bob")
+
+    for statement, error in ((ADD, ConstraintViolated), (nonsense, DatabaseError)):
+        with pytest.raises(error) as caught:
+            await database.unit(partial(run, statement=statement, name="ada"))
+        assert type(caught.value) is error
+        with pytest.raises(DatabaseError):
+            await database.unit(partial(careless, statement=statement, error=error))
+    assert (await database.fetch_one(COUNT))[0] == 1  # type: ignore[index]
+
+
 async def test_a_unit_may_raise_what_it_likes_and_the_next_goes_on(database: Database):
     async def leave(error: BaseException, tx: Transaction) -> None:
         await tx.execute(ADD, id="eve", name="eve")
