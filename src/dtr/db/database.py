@@ -34,7 +34,11 @@ class Reader(Protocol):
 
 
 class Transaction(Reader, Protocol):
-    """A unit of work under way. After an error of a statement, caught or not, each further one raises DatabaseError."""
+    """
+    A unit of work under way.
+
+    An error of a statement ends it, even when it is caught: each further one raises DatabaseError.
+    """
 
     async def execute(self, statement: Statement, /, **parameters: Any) -> int:
         """Run a statement; the number of rows it changed."""
