@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from tests.contract.remotes.conftest import pieces_of
 from tests.support.images import OCI_INDEX, OCI_MANIFEST, digest_of
+from tests.support.ports import free_port
 from tests.support.scripted import Scripted, cut, scripted
 
 from dtr.outbound import Addresses, Outside
@@ -349,7 +350,7 @@ async def test_no_private_address_is_reached_unless_it_is_allowed():
     async def never(_request: web.Request) -> web.StreamResponse:
         return web.Response()
 
-    nobody = Remotes(Outside(Addresses()), silence_seconds=1)
+    nobody = Remotes(Outside(Addresses()), silence_seconds=30)
     async with scripted(never) as inside:
         port = urlsplit(inside.url).port
         for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1", "0x7f.1", "nowhere.invalid"):
@@ -508,7 +509,7 @@ async def test_silence_is_an_end_too(remotes: Remotes):
         response = web.StreamResponse(headers={"Content-Length": str(len(BLOB))})
         await response.prepare(request)
         await response.write(BLOB[:1000])
-        await asyncio.sleep(20)
+        await asyncio.sleep(600)
         return response
 
     quick = Remotes(Outside(Addresses(["127.0.0.1/32"])), silence_seconds=0.2)
@@ -660,7 +661,7 @@ async def test_what_cannot_be_read_here_is_not_the_remotes_fault(remotes: Remote
 
 async def test_a_remote_that_takes_nothing(remotes: Remotes):
     """It is given up, in spite of the body that was not sent."""
-    quick = Remotes(Outside(Addresses(["127.0.0.1/32"])), silence_seconds=0.2)
+    quick = Remotes(Outside(Addresses(["127.0.0.1/32"])), silence_seconds=1)  # the other answers come within it
     blob = bytes(10_000_000)
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -669,11 +670,11 @@ async def test_a_remote_that_takes_nothing(remotes: Remotes):
         if request.method == "GET":
             return web.Response(status=204, headers={"Range": "0-0", "Location": "/v2/a/b/blobs/uploads/1"})
         if request.method == "PATCH":
-            await asyncio.sleep(20)
+            await asyncio.sleep(600)
         return web.Response(status=204)
 
     async with scripted(open_to_all(handler)) as registry, quick.connect(at(registry)) as there:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(RemoteUnreachable):
                 await there.write_blob(digest_of(blob), len(blob), pieces_of(blob, 1_000_000))
         assert registry.count("PATCH", "uploads") == 4
@@ -861,8 +862,8 @@ async def test_what_does_not_speak_http(remotes: Remotes):
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    port = free_port()  # which nobody else is given when the server has ended
+    server = await asyncio.start_server(talk, "127.0.0.1", port)
     async with server, remotes.connect(Remote(host=f"http://127.0.0.1:{port}", repository="a/b")) as there:
         with pytest.raises(RemoteUnreachable):
             await there.permissions()
