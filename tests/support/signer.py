@@ -28,14 +28,14 @@ class Pair:
     client: Certificate
 
     def remote(self, port: int, **options: Any) -> RemoteSigner:
-        """A client of the signer on this port."""
+        """A client of the signer on this port, with more patience than one that somebody waits for."""
         assert self.server.authority is not None
         return RemoteSigner(
             f"localhost:{port}",
             ca=self.server.authority,
             certificate=self.client.chain,
             key=self.client.key,
-            **options,
+            **{"deadline_seconds": 60.0, **options},
         )
 
 
@@ -89,7 +89,7 @@ class Process:
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
 
 
 def dtr_signer(directory: Path, pair: Pair, **environment: str) -> Process:

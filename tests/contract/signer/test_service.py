@@ -261,7 +261,7 @@ async def test_a_signer_far_away_is_reached(pair: Pair, port: int):
 
     async def far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(65536):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.15)
             writer.write(piece)
 
     async with proxy(port, requests=far, answers=far) as there:
@@ -273,16 +273,18 @@ async def test_a_signer_far_away_is_reached(pair: Pair, port: int):
 async def test_a_signer_that_is_killed_stopped_and_started_again(pair: Pair, tmp_path: Path):
     """Whoever asks is told in time; what the signer had, it has."""
     running = dtr_signer(tmp_path / "signer", pair).start()
-    remote = pair.remote(running.port, deadline_seconds=1.5)
+    remote = pair.remote(running.port)
     try:
         key = await remote.create_key("localhost/ada/app", "timestamp", "ecdsa")
         await remote.sign(key.id, CONTENT)
         stop(running.pid)
+        usual, remote._deadline = remote._deadline, 1.5
         begin = time.monotonic()
         with pytest.raises(SignerUnavailable, match="does not answer"):
             await remote.sign(key.id, CONTENT)
         assert 1 < time.monotonic() - begin < 10
         os.kill(running.pid, signal.SIGCONT)
+        remote._deadline = usual
         assert (await remote.sign(key.id, CONTENT)).key_id == key.id
         running.kill()
         begin = time.monotonic()
