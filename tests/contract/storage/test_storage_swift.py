@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+import types
 import urllib.error
 import urllib.request
 from contextlib import aclosing
@@ -195,11 +197,12 @@ async def test_a_token_is_renewed_before_it_ends(open_driver, monkeypatch):
     driver = open_driver()
     await driver.check()
     first = driver._access
-    now = swift.time.monotonic()
-    monkeypatch.setattr(swift.time, "monotonic", lambda: now + 3500)
+    clock = types.SimpleNamespace(time=time.time, monotonic=lambda: now + ahead)
+    monkeypatch.setattr(swift, "time", clock)  # not that of the event loop, which would stand still
+    now, ahead = time.monotonic(), 3500
     await driver.check()
     assert driver._access is first
-    monkeypatch.setattr(swift.time, "monotonic", lambda: now + 3545)
+    ahead = 3545
     await driver.check()
     assert driver._access is not first
 
