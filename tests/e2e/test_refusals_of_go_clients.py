@@ -194,6 +194,19 @@ def test_who_may_not_push_changes_nothing_and_is_told_so(
     assert listed == ["v1"]
 
 
+def test_a_public_repository_is_read_without_a_log_in(server: Server, clients_of: ClientsOf, people: None) -> None:
+    path, image = f"acme/r{uuid.uuid4().hex[:12]}", make_image()
+    server.make_repository(path, visibility="public")
+    Client(server).push(path, image, "v1")
+    clients = clients_of()
+    name = clients.at(f"{path}:v1")
+    assert clients.crane("manifest", name).stdout.encode() == image.payload
+    assert clients.oras("manifest", "fetch", name).stdout.encode() == image.payload
+    assert clients.regctl("manifest", "get", name, "--format", "raw-body").stdout.encode() == image.payload
+    assert clients.regctl("tag", "ls", clients.at(path)).stdout.split() == ["v1"]
+    clients.regctl("blob", "put", clients.at(path), stdin="content", fails=True)
+
+
 def test_a_reader_attaches_nothing(server: Server, clients_of: ClientsOf, hidden: Repository) -> None:
     clients, name = clients_of("reader"), f"{hidden.path}:v1"
     words = ("attach", clients.at(name), "--artifact-type", "application/spdx+json", "file")

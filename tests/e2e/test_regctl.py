@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.support.client import Client
 from tests.support.go_clients import GoClients
 from tests.support.images import Image, digest_of, make_artifact, make_image, make_index, write_layout
+from tests.support.proxy import proxy
 
 if TYPE_CHECKING:
     from tests.support.server import Server
@@ -222,4 +224,61 @@ def test_a_layer_is_sent_in_pieces(make_server: Callable[..., Server], tmp_path:
 
     pieces = [one["status"] for one in requests if one["method"] == "PATCH"]
     assert pieces == [202] * (len(image.blobs[-1]) // chunk + 1)
+    Client(server.restart()).assert_whole("admin/app", image, "v1")
+
+
+def test_pieces_are_as_large_as_the_registry_wants_them(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server({"registry.chunk_minimum": 500_000})
+    server.make_repository("admin/app")
+    image = make_image(size=1_234_567)
+    write_layout(tmp_path / "layout", image, "v1")
+    go_clients = GoClients(server, tmp_path / "go-clients").log_in()
+    go_clients.set_regctl("--blob-chunk", "100000", "--blob-max", "100000")
+    words = ("image", "copy", f"ocidir://{tmp_path}/layout:v1", go_clients.at("admin/app:v1"))
+
+    requests = server.requests_of(lambda: go_clients.regctl(*words))
+
+    assert [one["status"] for one in requests if one["method"] == "PATCH"] == [202] * 3
+    Client(server.restart()).assert_whole("admin/app", image, "v1")
+
+
+def test_an_upload_goes_on_where_its_connection_was_cut(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server()
+    server.make_repository("admin/app")
+    image = make_image(size=3_000_000)
+    write_layout(tmp_path / "layout", image, "v1")
+    cuts = 0
+
+    async def requests(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry bytes over: of one connection as many as half of the layer, of later ones all."""
+        nonlocal cuts
+        carried = 0
+        while piece := await reader.read(65536):
+            writer.write(piece)
+            await writer.drain()
+            carried += len(piece)
+            if carried > 1_500_000 and not cuts:
+                cuts += 1
+                return
+
+    def push(port: int) -> None:
+        clients = GoClients(server, tmp_path / "go-clients", address=f"localhost:{port}").log_in()
+        clients.set_regctl("--blob-chunk", "1000000", "--blob-max", "100000")
+        clients.regctl("image", "copy", f"ocidir://{tmp_path}/layout:v1", clients.at("admin/app:v1"))
+
+    async def push_through_proxy() -> None:
+        async with proxy(server.port, requests=requests) as port:
+            await asyncio.to_thread(push, port)
+
+    seen = server.requests_of(lambda: asyncio.run(push_through_proxy()))
+
+    assert cuts == 1
+    pieces = [one for one in seen if one["method"] == "PATCH"]
+    # Each byte came once: those of the piece that broke, too.
+    assert sum(one["bytes_in"] for one in pieces if one["status"] in {202, 400}) == len(image.blobs[-1])
+    assert ("GET", 204) in {(one["method"], one["status"]) for one in seen if "/blobs/uploads/" in one["path"]}
     Client(server.restart()).assert_whole("admin/app", image, "v1")

@@ -12,24 +12,26 @@ class GoClients:
     """
     The three commands, with a home of their own; not logged in anywhere until `log_in`.
 
-    They check the server's certificate. An image is named by its repository and tag alone: ``at("a/b:v1")``.
+    They check the server's certificate. An image is named by its repository and tag alone: ``at("a/b:v1")``. With
+    `address` they ask for the server there.
     """
 
-    def __init__(self, server: Server, home: Path) -> None:
+    def __init__(self, server: Server, home: Path, *, address: str = "") -> None:
         self.server = server
+        self.address = address or server.address
         self.home = home
         home.mkdir(parents=True)
         self.set_regctl()
 
     def at(self, image: str) -> str:
         """The image's full name at the server."""
-        return f"{self.server.address}/{image}"
+        return f"{self.address}/{image}"
 
     def log_in(self, user: str = "admin", secret: str = PASSWORD) -> GoClients:
         """Each logs in by its own command; crane does not ask the server about it."""
-        self.crane("auth", "login", self.server.address, "--username", user, "--password-stdin", stdin=secret)
-        self.oras("login", self.server.address, "--username", user, "--password-stdin", stdin=secret)
-        self.regctl("registry", "login", self.server.address, "--user", user, "--pass-stdin", stdin=secret)
+        self.crane("auth", "login", self.address, "--username", user, "--password-stdin", stdin=secret)
+        self.oras("login", self.address, "--username", user, "--password-stdin", stdin=secret)
+        self.regctl("registry", "login", self.address, "--user", user, "--pass-stdin", stdin=secret)
         return self
 
     def crane(self, *words: str | Path, stdin: str = "", fails: bool = False) -> Finished:
@@ -53,7 +55,7 @@ class GoClients:
 
     def set_regctl(self, *options: str) -> None:
         """What regctl knows of the server."""
-        words = ("registry", "set", self.server.address, "--skip-check", "--cacert", self.server.ca.read_text())
+        words = ("registry", "set", self.address, "--skip-check", "--cacert", self.server.ca.read_text())
         self.regctl(*words, *options)
 
     def _run(
