@@ -180,11 +180,12 @@ def test_no_request_finds_an_answer_that_is_not_described(populated: Api, tmp_pa
             "--no-color",
             "--warnings=off",
             "--workers=1",
+            "--request-timeout=60",
         ],
         check=False,
         capture_output=True,
         text=True,
-        timeout=300 + 60 * EXAMPLES,
+        timeout=900 + 60 * EXAMPLES,
         cwd=tmp_path,
         env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks"},
     )
