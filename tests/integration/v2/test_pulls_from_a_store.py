@@ -94,12 +94,12 @@ def test_a_store_that_dies_is_never_taken_for_the_end(over_store: Server, store:
 
 
 def test_many_pulls_at_once_go_on_beside_those_that_stand_still(over_store: Server) -> None:
-    client, data = Client(over_store), os.urandom(24 * MIB)
-    digest = client.push_blob("admin/r", data)
+    client, data, other = Client(over_store), os.urandom(24 * MIB), os.urandom(4 * MIB)
+    digest, moving = (client.push_blob("admin/r", one) for one in (data, other))
 
     def pull(_: int) -> bool:
-        with begun(client, digest) as answer:
-            return answer.read() == data
+        with begun(client, moving) as answer:
+            return answer.read() == other
 
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
         # More than there are threads.
