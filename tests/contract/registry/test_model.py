@@ -321,7 +321,7 @@ class Registry(RuleBasedStateMachine):
     def collect(self) -> None:
         """Let time pass. What nothing holds goes, but not from repositories to which somebody uploads."""
         self.wait(self.host.collect_all())
-        busy = {session.path for session in self.sessions}
+        busy = {session.path for session in self.sessions if session.upload.is_begun}  # else nobody knows of it
         for path, repository in self.repositories.items():
             if path not in busy:
                 repository.forget_what_nothing_holds()
