@@ -88,7 +88,7 @@ async def test_an_event_has_the_moment_of_the_pull(rooms: Rooms):
     pulls = Pulls(rooms.database)
     began = time.monotonic()
     pulls.add(repository, "latest", digest, by=ADA)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.32)
     await pulls.flush()
     await rooms.manifests.delete_tag(repository, "latest")
     (pulled,), (deleted,) = await rooms.query(

@@ -45,7 +45,7 @@ def seeded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 async def _execute(url: str, *commands: str) -> None:
     connection = await asyncpg.connect(url)
     for command in commands:
-        await connection.execute(command, timeout=120)
+        await connection.execute(command, timeout=600)
     await connection.close()
 
 
