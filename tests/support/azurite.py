@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 ACCOUNT, CONTAINER = "contract", "blobs"
 ACCOUNT_KEY = base64.b64encode(b"the key of the account of the contract").decode()
 _PROGRAM = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dtr-tests/azurite/start.js"
-_UNTIL_SAVED = 0.3
-"""Seconds after which Azurite has on its disk what it confirmed; Azure does not confirm before."""
 
 
 class AzureServer:
@@ -84,9 +82,9 @@ class AzureServer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        time.sleep(_UNTIL_SAVED)
-        self.process.kill()
-        self.process.wait(10)
+        """What it confirmed is on its disk, as at Azure."""
+        self.process.send_signal(signal.SIGUSR2)
+        assert self.process.wait(60) == -signal.SIGKILL, self._log_file.read_text()
 
     def pause(self) -> None:
         stop(self.process.pid)
@@ -145,4 +143,4 @@ def run_azure_server(directory: Path, certificate: Certificate | None = None) ->
     finally:
         if hasattr(server, "process"):
             server.process.kill()
-            server.process.wait(10)
+            server.process.wait(60)
