@@ -193,8 +193,8 @@ def reading(server: Server, guns: list[str]) -> Iterator[list[int]]:
     finally:
         ended.set()
         thread.join(SECONDS)
-    if errors:
-        raise errors[0]
+        if errors:  # before whatever came of it
+            raise errors[0]
 
 
 def check_everything(server: Server, guns: list[str]) -> None:
