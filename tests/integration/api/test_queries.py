@@ -29,7 +29,11 @@ async def queries_of(shape: Shape, url: str, directory: Path) -> dict[Case, int]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_queries_are_as_many_whatever_the_size(kind: str, make_database_url, tmp_path: Path):
+async def test_queries_are_as_many_whatever_the_size(
+    kind: str, make_database_url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Else it is chance how many of them are asked: what is remembered is so for a second.
+    monkeypatch.setattr("dtr.db.seldom._REMEMBERED_SECONDS", 0.0)
     small = await queries_of(SMALL, await make_database_url(kind), tmp_path / "small")
     (tmp_path / "metadata.db").unlink(missing_ok=True)
     larger = await queries_of(LARGER, await make_database_url(kind), tmp_path / "larger")
