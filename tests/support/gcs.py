@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dtr.storage import GCSSettings
 
 ACCOUNT, BUCKET = "contract@blobs.iam.gserviceaccount.com", "blobs"
+_TOKEN_SECONDS = 3600
 
 
 @cache
@@ -34,17 +35,12 @@ def private_key(_: str) -> rsa.RSAPrivateKey:
 
 
 class GCSServer:
-    """
-    A server over `directory`, with the bucket `blobs`; it keeps its address when it is started again.
+    """A server over `directory`, with the bucket `blobs`; it keeps its address when it is started again."""
 
-    Its access tokens are good for `token_seconds`.
-    """
-
-    def __init__(self, directory: Path, *, token_seconds: int = 3600) -> None:
+    def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._port = free_port()
-        self._token_seconds = token_seconds
         self._log_file = directory / "gcs-server.log"
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self.key_file = directory / "key.json"
@@ -87,7 +83,7 @@ class GCSServer:
                     self._directory / "buckets",
                     ACCOUNT,
                     self._directory / "public.pem",
-                    str(self._token_seconds),
+                    str(_TOKEN_SECONDS),
                 ],
                 stdout=log,
                 stderr=log,
@@ -105,7 +101,7 @@ class GCSServer:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def pause(self) -> None:
         stop(self.process.pid)
@@ -126,14 +122,14 @@ class GCSServer:
         return int(self._tell("_tokens"))
 
     def _tell(self, what: str, **form: object) -> str:
-        with urllib.request.urlopen(f"{self.endpoint}/{what}", urlencode(form).encode(), timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.endpoint}/{what}", urlencode(form).encode(), timeout=60) as answer:
             return str(answer.read().decode())
 
 
 @contextmanager
-def run_gcs_server(directory: Path, *, token_seconds: int = 3600) -> Iterator[GCSServer]:
+def run_gcs_server(directory: Path) -> Iterator[GCSServer]:
     """A running server with the bucket `blobs`, over a directory."""
-    server = GCSServer(directory, token_seconds=token_seconds)
+    server = GCSServer(directory)
     server.start()
     try:
         yield server

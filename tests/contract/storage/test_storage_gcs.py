@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import time
+import types
 import urllib.request
 from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from tests.support.gcs import gcs_settings, run_gcs_server
+from tests.support.gcs import gcs_settings
 from tests.support.proxy import proxy
 from tests.support.storage import MIB, PART, body, left_of_uploads, locations, read, upload
 
@@ -121,27 +122,30 @@ def test_the_longest_object_has_no_more_parts_than_it_may():
 # --- Who asks -----------------------------------------------------------------------------------------------
 
 
-async def test_tokens_are_renewed_in_the_middle_of_an_upload_and_by_one_request_for_all(tmp_path, open_gcs):
-    with run_gcs_server(tmp_path / "server", token_seconds=1) as server:
-        driver = open_gcs(server)
-        content = os.urandom(3 * PART)
+async def test_tokens_are_renewed_in_the_middle_of_an_upload_and_by_one_request_for_all(
+    gcs_server, open_gcs, monkeypatch
+):
+    ahead = 0
+    clock = types.SimpleNamespace(time=lambda: time.time() + ahead)
+    monkeypatch.setattr("dtr.storage.access_tokens.time", clock)
+    driver = open_gcs()
+    content = os.urandom(3 * PART)
 
-        async def slow():
-            for start in range(0, len(content), PART):
-                yield content[start : start + PART]
-                await asyncio.sleep(1.1)
+    async def slow():
+        nonlocal ahead
+        for start in range(0, len(content), PART):
+            yield content[start : start + PART]
+            ahead += 3600
 
-        state = await driver.write(await driver.create_upload(new_location()), slow())
-        await driver.complete(state)
-        assert await read(driver, state.location) == content
-        assert server.count_tokens() >= 3
-        for _ in range(20):
-            await asyncio.sleep(1.1)
-            before, began = server.count_tokens(), time.monotonic()
-            await asyncio.gather(*(driver.stat(state.location) for _ in range(20)))
-            if time.monotonic() - began < 0.7:  # else the new token may have ended meanwhile
-                break
-        assert server.count_tokens() == before + 1
+    before = gcs_server.count_tokens()
+    state = await driver.write(await driver.create_upload(new_location()), slow())
+    await driver.complete(state)
+    assert await read(driver, state.location) == content
+    assert gcs_server.count_tokens() >= before + 3
+    ahead += 3600
+    before = gcs_server.count_tokens()
+    await asyncio.gather(*(driver.stat(state.location) for _ in range(20)))
+    assert gcs_server.count_tokens() == before + 1
 
 
 async def test_a_token_that_ends_early_is_replaced_also_for_what_is_long(gcs_server, open_gcs):
