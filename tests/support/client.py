@@ -9,7 +9,6 @@ import json
 import re
 import ssl
 import time
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,9 +16,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from tests.support.images import Image, digest_of
 from tests.support.server import PASSWORD, Server
-
-_TOKEN_SECONDS = 200
-"""So long a token is used again; it lives for 300."""
 
 _RENEWED = 200
 """So many seconds old, a token is fetched anew: it is good for 300, and the tests of a module may take longer."""
@@ -74,7 +70,6 @@ class Client:
         self._retries = retries
         self._tls = server.tls
         self._tokens: dict[str, str] = {}
-        self._fetched_at: dict[str, float] = {}
         self._fetched: dict[str, float] = {}
         self._connection: http.client.HTTPSConnection | None = None
         server.clients.append(self)
