@@ -49,5 +49,5 @@ def island(directory: Path, *names: str) -> Iterator[Island]:
         yield Island(directory, names, holder.pid)
     finally:
         holder.kill()
-        holder.wait(10)
+        holder.wait(60)
         holder.stdout.close()

@@ -107,7 +107,7 @@ class Nginx:
             assert time.monotonic() < deadline, f"not logged: {text}\n{self.log}"
             time.sleep(0.02)
 
-    def stop(self, *, seconds: float = 40) -> int:
+    def stop(self, *, seconds: float = 120) -> int:
         """SIGTERM, and the exit status."""
         self.process.terminate()
         return self.process.wait(seconds)
@@ -117,7 +117,7 @@ class Nginx:
             client.close()
         if self.process.poll() is None:
             self.process.kill()  # nginx ends with it
-            self.process.wait(10)
+            self.process.wait(60)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class S3Server:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def pause(self) -> None:
         stop(self.process.pid)

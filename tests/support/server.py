@@ -125,15 +125,20 @@ class Server:
 
     def worker_of(self, client_port: int) -> int:
         """The worker that has the connection from this loopback port, with TLS."""
-        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         ends = [f"0100007F:{self.port:04X}", f"0100007F:{client_port:04X}"]
-        inode = next(line[9] for line in lines if line[1:3] == ends)
-        for worker in self.worker_pids:
-            for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+        deadline = time.monotonic() + 60
+        while True:
+            # It may be still to be accepted; and while others come and go, the list of the kernel may lack some.
+            lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            sockets = {f"socket:[{line[9]}]" for line in lines if line[1:3] == ends}
+            for worker in self.worker_pids:
                 with contextlib.suppress(OSError):
-                    if os.readlink(descriptor) == f"socket:[{inode}]":  # noqa: PTH115 - a name, not a path
-                        return worker
-        raise AssertionError("no worker has the connection")
+                    for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+                        with contextlib.suppress(OSError):
+                            if os.readlink(descriptor) in sockets:  # noqa: PTH115 - a name, not a path
+                                return worker
+            assert time.monotonic() < deadline, "no worker has the connection"
+            time.sleep(0.005)
 
     def start(
         self, *, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), seconds: float = 120
@@ -181,7 +186,7 @@ class Server:
             raise AssertionError(f"dtr did not start:\n{''.join(lines)}\n{self.log}")
         return self
 
-    def stop(self, *, seconds: float = 40) -> int:
+    def stop(self, *, seconds: float = 120) -> int:
         """SIGTERM, and the exit status."""
         assert self.process is not None
         self.process.terminate()
@@ -201,13 +206,13 @@ class Server:
             stopping.stop(self.process.pid)  # no new worker, and nobody notices the end of another
             victims = [self.process.pid, *self.worker_pids]
         except (FileNotFoundError, ProcessLookupError):  # it has just ended by itself
-            self.process.wait(10)
+            self.process.wait(60)
             return
         for victim in victims[1:]:
             os.kill(victim, signal.SIGSTOP)
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         for victim in victims[1:]:
             wait_for_end(victim)
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from pathlib import Path
 
 from tests.support.ports import free_port
@@ -68,13 +69,16 @@ class SyslogServer:
 
     def kill(self) -> None:
         """As the end of the process does: all sockets are closed."""
-        for one in self._open:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in self._threads:
-            thread.join(5)
-            assert not thread.is_alive()
+        deadline = time.monotonic() + 60
+        while True:
+            for one in list(self._open):  # again, with a connection that has just been accepted
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+            if not any(thread.is_alive() for thread in list(self._threads)):
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         self._threads = []
 
     def _run(self, what: object, *arguments: socket.socket) -> None:

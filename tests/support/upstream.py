@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         gate = self.registry.gates.get(digest)
         if gate is not None:
-            gate.wait(30)
+            gate.wait(600)
         if digest in self.registry.cut:
             self.registry.cut.discard(digest)
             self.close_connection = True
