@@ -412,6 +412,11 @@ def file_of(server: Server, content: bytes) -> Path:
     return found
 
 
+def workers_of(nginx: Nginx) -> set[int]:
+    """The processes that serve; none yet in the moment after it began to listen."""
+    return {int(one) for one in Path(f"/proc/{nginx.pid}/task/{nginx.pid}/children").read_text().split()}
+
+
 def test_reloads_drop_no_connection(server: Server, nginx: Nginx, client: Client, token: str) -> None:
     """Neither a download under way, nor requests one after the other, at whose end a connection may be closed."""
     stop = threading.Event()
@@ -453,15 +458,15 @@ def test_a_change_of_settings_and_certificate_is_taken_over(server: Server, tmp_
     made = Nginx(server, directory=tmp_path / "nginx")
     nginx = made.start("--config", str(file))
     try:
-        before = ssl.get_server_certificate(("localhost", nginx.port))
+        before, old = ssl.get_server_certificate(("localhost", nginx.port)), workers_of(nginx)
         # A new certificate of their own: the file says where it is.
         new = ensure_certificate(tmp_path / "own", ())
         authority = new.authority
         assert authority is not None
         file.write_text(f"tls: {{certificate: {new.chain}, key: {new.key}, ca: {authority}}}\n")
         nginx.reload()
-        # For a moment workers of before and after take connections.
-        wait_until(lambda: all(ssl.get_server_certificate(("localhost", nginx.port)) != before for _ in range(20)))
+        wait_until(lambda: not old & workers_of(nginx))  # for a moment those of before take connections, too
+        assert ssl.get_server_certificate(("localhost", nginx.port)) != before
         assert run("curl", "--silent", "--cacert", authority, f"https://localhost:{nginx.port}/ca").stdout == (
             authority.read_text()
         )
@@ -593,9 +598,8 @@ def test_nginx_and_dtr_do_not_outlive_each_other(server: Server, tmp_path: Path)
         wait_for_end(master)
         nginx.start()
         master = nginx.pid
-        children = Path(f"/proc/{master}/task/{master}/children")
-        wait_until(lambda: children.read_text().split())  # it listens before it has any
-        workers = [int(one) for one in children.read_text().split()]
+        wait_until(lambda: workers_of(nginx))
+        workers = workers_of(nginx)
         os.kill(master, signal.SIGKILL)
         assert nginx.process.wait(20) == 1
         for worker in workers:
