@@ -542,6 +542,24 @@ def test_rights_hold_for_all_workers_at_once(world: World, leaver: tuple[Client,
     assert statuses == {401}
 
 
+def test_rights_that_come_and_go_hold_at_once_at_every_connection(
+    world: World, leaver: tuple[Client, str]
+) -> None:
+    """All workers have just looked at them, for connections that stay where they are."""
+    client, repository = leaver
+    start = f"/v2/{repository}/blobs/uploads/"
+    others = [Client(world.server, str(client.user)) for _ in range(7)]
+    connections = [client, *others]
+    for one in connections:
+        one.start_upload(repository)
+    for level, status in [("none", 401), ("read-write", 202)] * 5:
+        world.server.grant(f"org/{client.user}", level, repository=repository)
+        for _ in range(2):
+            assert [one.call("POST", start).status for one in connections] == [status] * 8
+    for one in others:
+        one.close()
+
+
 def test_visibility_that_changes_holds_for_the_next_token(world: World) -> None:
     path = f"org/v{uuid.uuid4().hex[:10]}"
     world.server.make_repository(path, visibility="public")
