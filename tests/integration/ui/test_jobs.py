@@ -366,7 +366,10 @@ def test_who_has_no_session_any_more_is_led_to_the_log_in(site: Site):
 
 
 def test_when_too_many_follow_logs_the_next_ones_ask_again_and_again(site: Site, admin: Visitor):
-    with running(site) as job, contextlib.ExitStack() as open_:
+    # One that waits: how far one is that runs would be told to all of them each second.
+    job = submit(site, "sleep", scheduledAt="2100-01-01T00:00:00Z")
+    say(site, job, 0, 0)
+    with contextlib.ExitStack() as open_:
         address = f"{JOBS}/{job}/log?after=-1"
         for _ in range(200):
             stream = open_.enter_context(contextlib.closing(Stream(admin, address)))
