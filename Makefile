@@ -59,7 +59,7 @@ conformance: $(VENV)/dev.stamp ## Run the official OCI conformance suite against
 	$(BIN)/pytest tests/e2e/test_conformance.py
 
 bench: $(VENV)/dev.stamp ## Measure side by side with docker-registry
-	@scripts/prepare-tests registry
+	@scripts/prepare-tests registry go
 	$(BIN)/python -m benchmarks.run $(B)
 
 docs: $(VENV)/dev.stamp ## Build the documents into docs/_build
