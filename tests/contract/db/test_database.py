@@ -416,7 +416,7 @@ async def test_processes_that_write_at_once_lose_nothing(counted: Database, data
         for name, process in (("one", one), ("two", two)):
             process.stdin.close()
             acknowledged[name] += map(int, process.stdout)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
     for name, numbers in acknowledged.items():
         assert sorted(row[0] for row in await counted.fetch_all(SCOPES, scope=name)) == sorted(numbers)
     assert (await counted.fetch_one(TOTAL))[0] == sum(map(len, acknowledged.values()))  # type: ignore[index]

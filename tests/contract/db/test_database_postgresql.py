@@ -147,7 +147,7 @@ async def test_a_database_can_be_closed_when_its_server_is_gone(other_cluster):
     await database.fetch_one(BACKEND)
     await asyncio.to_thread(other_cluster.stop, "immediate")
     try:
-        await asyncio.wait_for(database.close(), 30)
+        await asyncio.wait_for(database.close(), 60)
     finally:
         await asyncio.to_thread(other_cluster.start)
 

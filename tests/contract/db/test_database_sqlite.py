@@ -295,7 +295,7 @@ async def test_kill_9_of_a_writer_leaves_an_intact_file(database: Database, url:
             for _ in range(30):
                 process.stdout.readline()
             process.kill()
-        await asyncio.wait_for(database.unit(add("after")), 20)
+        await asyncio.wait_for(database.unit(add("after")), 60)
     assert integrity(url) == "ok"
 
 

@@ -711,7 +711,7 @@ async def test_an_upload_that_is_cancelled_stops_writing(make_rooms, kind: str, 
 
 async def test_a_writer_that_cannot_prolong_its_turn_stops(rooms: Rooms, monkeypatch):
     monkeypatch.setattr("dtr.registry.uploads._BEAT_SECONDS", 0.05)
-    monkeypatch.setattr("dtr.registry.uploads._LEASE_SECONDS", 0.5)
+    monkeypatch.setattr("dtr.registry.uploads._LEASE_SECONDS", 3)
     _repository, upload = await begin(rooms)
     host = rooms.another()
     slow = SlowBody()
@@ -953,7 +953,7 @@ async def test_an_upload_that_expires_soon_is_prolonged_before_it_is_completed(m
     rooms = make_rooms("filesystem")
     _repository, upload = await begin(rooms)
     upload = await rooms.uploads.append(upload, make_body(b"x" * 2 * SMALL))
-    soon = time.time() * 1000 + 10_000
+    soon = time.time() * 1000 + 50_000
     await rooms.change(f"UPDATE uploads SET expires_at = {int(soon)}")
     complete, left = rooms.storage.complete, []
 
