@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -371,7 +372,8 @@ def test_a_wrong_log_in_with_a_name_that_nobody_has_does_not_tell_the_name(world
 def test_details_are_for_the_user_itself_and_for_who_sees_the_system(world: Api):
     bob, dora = world.as_("bob", "x"), world.as_("dora", "x")
     own = bob.get(f"{ACCOUNTS}/bob", details=True).expect(200).json
-    assert own["lastLogin"] > own["createdAt"] > "2000"
+    assert dt.datetime.fromisoformat(own["lastLogin"]) > dt.datetime.fromisoformat(own["createdAt"])
+    assert own["createdAt"] > "2000"
     assert own["organizations"] == ["docker-datacenter"]
     assert own["passwordIsOwn"] is False
     assert dora.get(f"{ACCOUNTS}/bob", details=True).expect(200).json.keys() == own.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 import json
 import time
@@ -152,6 +153,11 @@ def test_filters(world: Api):
     assert len(everything) < 100
     ada = world.rows("SELECT id FROM accounts WHERE name = 'ada'")[0][0]
     middle = everything[len(everything) // 2]["publishedAt"]
+
+    def is_before(one: dict[str, Any]) -> bool:
+        """By the moments: as texts they have no order, for a whole second is written without a fraction."""
+        return dt.datetime.fromisoformat(one["publishedAt"]) < dt.datetime.fromisoformat(middle)
+
     for query, chosen in (
         ({"actorId": ada}, lambda one: one["actor"] == ada),
         ({"eventType": "DELETE"}, lambda one: one["type"] == "DELETE"),
@@ -160,8 +166,8 @@ def test_filters(world: Api):
         ({"repository": "acme/app"}, lambda one: one["repository"] == "acme/app"),
         ({"repository": "acme/none"}, lambda one: False),
         ({"address": "127.0.0.1"}, lambda one: one["remoteAddress"] == "127.0.0.1"),
-        ({"publishedBefore": middle}, lambda one: one["publishedAt"] < middle),
-        ({"publishedAfter": middle}, lambda one: one["publishedAt"] >= middle),
+        ({"publishedBefore": middle}, is_before),
+        ({"publishedAfter": middle}, lambda one: not is_before(one)),
         ({"publishedAfter": "1999-01-01t00:00:00.5-01:00"}, lambda _: True),
         ({"publishedBefore": "1999-01-01 00:00:00Z"}, lambda _: False),
         ({"actorId": ada, "eventType": "CREATE", "objectType": "tag", "repository": "acme/app"},

@@ -84,7 +84,7 @@ def test_switched_off_and_on_it_means_the_tags_that_it_meant(world: Api):
         assert (changed.json["since"], changed.json["enabled"]) == (made["since"], enabled)
     wait_for_tags(world, "1.0", "dev-1", "dev-2", "latest")
     changed = ada.put(f"{POLICIES}/{made['id']}", {"rules": [OLD]}, initialEvaluation="false").expect(200)
-    assert changed.json["since"] > made["since"]
+    assert dt.datetime.fromisoformat(changed.json["since"]) > dt.datetime.fromisoformat(made["since"])
     changed = ada.put(f"{POLICIES}/{made['id']}", {"enabled": False}).expect(200)
     assert changed.json["since"].startswith("0001")
 

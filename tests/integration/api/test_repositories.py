@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 
@@ -191,7 +192,10 @@ def test_pushes_and_pulls_are_counted_and_bytes_once(api: Api):
         time.sleep(0.1)
     assert (found["pulls"], found["pushes"]) == (3, 2)
     assert found["size"] == sum(len(blob) for blob in image.blobs)
-    assert found["createdAt"] < found["lastPushedAt"] < found["lastPulledAt"]
+    made, pushed, pulled = (
+        dt.datetime.fromisoformat(found[name]) for name in ("createdAt", "lastPushedAt", "lastPulledAt")
+    )
+    assert made < pushed < pulled
 
 
 def test_use_over_time_is_for_everybody_who_sees_the_repository(api: Api):

@@ -357,7 +357,7 @@ def test_the_newest_tokens_come_first_when_they_are_asked_for(api: Api) -> None:
     made = [nora.post(TOKENS, {"tokenLabel": str(number)}).expect(200).json for number in range(5)]
     newest = [one for page in nora.pages(TOKENS, 2, order="newest", generatedby="user") for one in page]
     assert sorted(one["tokenLabel"] for one in newest) == ["0", "1", "2", "3", "4"]
-    moments = [one["createdAt"] for one in newest]
+    moments = [moment(one["createdAt"]) for one in newest]
     assert moments == sorted(moments, reverse=True)
     assert nora.get(TOKENS, generatedby="auto").expect(200).json == []
     counted = nora.get(TOKENS, generatedby="user", count=True, pageSize=1).expect(200)

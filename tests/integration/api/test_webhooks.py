@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import hmac
 import time
@@ -105,7 +106,7 @@ def test_a_receiver_that_fails_first_is_tried_again(world: Api, receiver: Receiv
     rita = world.as_("rita")
     receiver.reply = lambda _: Reply(500 if len(receiver.received) == 1 else 200)
     made = make(rita, receiver, "MANIFEST_PUSH")
-    world.as_("ada").client.put_manifest("acme/app", annotated(IMAGE, n="retry"), "retry").expect(201)
+    world.as_("ada").client.push("acme/app", annotated(IMAGE, n="retry"), "retry")
     first, second = receiver.wait(2)
     assert first.headers["x-dtr-delivery"] == second.headers["x-dtr-delivery"]
     (delivery,) = deliveries(rita, made["id"], "delivered")
@@ -192,7 +193,8 @@ def test_the_oldest_comes_first_and_those_without_a_key_are_asked_for_alone(worl
         if not start:
             break
     found = [one for one in found if one in {made_one["id"] for made_one in made}]  # others left theirs
-    assert found == [one["id"] for one in sorted(made, key=lambda one: (one["createdAt"], one["id"]))]
+    made.sort(key=lambda one: (dt.datetime.fromisoformat(one["createdAt"]), one["id"]))
+    assert found == [one["id"] for one in made]
     answer = admin.get(WEBHOOKS, everywhere="true", count="true").expect(200)
     assert [one["id"] for one in answer.json] == [of_all["id"]]
     assert answer.headers["x-resource-count"] == "1"
