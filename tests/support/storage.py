@@ -120,7 +120,7 @@ async def upload(driver: Driver, *bodies: bytes) -> str:
 
 def curl(*arguments: str) -> tuple[int, bytes]:
     """The status and the body that the real client gets."""
-    command = ["curl", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "-w", "\n%{http_code}"]
-    done = subprocess.run([*command, *arguments], capture_output=True, check=True, timeout=30)
+    command = ["curl", "--silent", "--show-error", "--max-time", "60", "--noproxy", "*", "-w", "\n%{http_code}"]
+    done = subprocess.run([*command, *arguments], capture_output=True, check=True, timeout=90)
     content, _, status = done.stdout.rpartition(b"\n")
     return int(status), content

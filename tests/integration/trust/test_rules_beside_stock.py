@@ -74,7 +74,7 @@ class StockCollection:
     def _send(self, method: str, path: str, body: bytes | None = None) -> bytes:
         headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"} if body else {}
         request = urllib.request.Request(self._url + path, data=body, headers=headers, method=method)
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return bytes(answer.read())
 
 
