@@ -78,9 +78,11 @@ def test_events_are_followed_as_they_happen_until_it_is_interrupted(admin: Remot
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - there are no threads
     )
     assert process.stdout is not None
+    printed = select.poll()  # not select, which knows no more than a thousand descriptors
+    printed.register(process.stdout, select.POLLIN)
     try:
         number = 0
-        while not select.select([process.stdout], [], [], 1)[0]:  # until it has begun
+        while not printed.poll(1000):  # until it has begun
             number += 1
             assert number < 60
             admin("org", "create", f"followed{number}")
