@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -105,23 +105,26 @@ class Process:
         return self.reads > before
 
 
-@pytest.fixture
-async def pair(database_url: str):
-    """Two processes on one database, in which ada is."""
-    one, other = Process(database_url), Process(database_url)
-    await one.run(ADD, id="ada", kind="user")
-    yield one, other
-    await one.database.close()
-    await other.database.close()
-
-
-@pytest.fixture
-async def sqlite_pair(url: str):
+@asynccontextmanager
+async def two_processes(url: str):
+    """On one database, in which ada is."""
     one, other = Process(url), Process(url)
     await one.run(ADD, id="ada", kind="user")
     yield one, other
     await one.database.close()
     await other.database.close()
+
+
+@pytest.fixture
+async def pair(database_url: str):
+    async with two_processes(database_url) as both:
+        yield both
+
+
+@pytest.fixture
+async def sqlite_pair(url: str):
+    async with two_processes(url) as both:
+        yield both
 
 
 # --- on both databases ---------------------------------------------------------------------------------------
