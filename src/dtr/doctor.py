@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import select
 
 from dtr.app import open_signer, open_storage
@@ -38,8 +38,7 @@ _LEAST_FREE_SHARE = 0.05
 _LEAST_FREE_BYTES = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """What was found about one subject."""
 
     good: bool

@@ -20,8 +20,9 @@ import json
 import os
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,8 +43,7 @@ _DAMAGED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Struct, frozen=True):
     """Files in PEM: the certificate with its chain, its key, and the authority to trust (None: a public one)."""
 
     chain: Path
@@ -51,16 +51,14 @@ class Certificate:
     authority: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something about a certificate; `serious`: clients will refuse it."""
 
     serious: bool
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(Struct, frozen=True):
     """What is in a certificate, for people to read."""
 
     subject: str

@@ -8,9 +8,10 @@ well.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 from sqlalchemy import BigInteger, Boolean, bindparam, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -148,16 +149,14 @@ _CHANGEABLE: Mapping[AccountKind, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """How many accounts there are."""
 
     users: int
     organizations: int
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(Struct, frozen=True):
     """What is not everybody's business of an account; times in milliseconds since 1970."""
 
     created_at: int

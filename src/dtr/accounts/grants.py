@@ -7,9 +7,9 @@ to organisations and to other users alike. One that has a grant and gets another
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Text, and_, bindparam, delete, exists, func, or_, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
 # --- what is granted ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A repository, or (`repository_id` None) a whole namespace, and the account that owns it."""
 
     path: str
@@ -67,8 +66,7 @@ class Place:
             raise NotAnOrganization(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class GrantedTeam:
+class GrantedTeam(Struct, frozen=True):
     """A team, and whether the account that asked is in it."""
 
     id: str

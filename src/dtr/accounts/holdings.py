@@ -9,10 +9,10 @@ is on it; a second query finds the reasons of what is on it.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Text, bindparam, case, func, literal_column, or_, select, true, union, union_all
 
 from dtr.accounts.lists import pattern_of
@@ -130,8 +130,7 @@ _REASONS = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(Struct, frozen=True):
     """A repository that a user can do something on, and why; the strongest reason comes first."""
 
     repository_id: int

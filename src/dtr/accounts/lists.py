@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, or_, select, true, tuple_
 
 from dtr.accounts.records import ACCOUNT_COLUMNS, Account, findable, folded
@@ -39,8 +39,7 @@ _FILTERS: Mapping[AccountFilter, ColumnElement[bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountQuery:
+class AccountQuery(Struct, frozen=True, kw_only=True):
     """A list of accounts."""
 
     filter: AccountFilter = "all"
@@ -84,8 +83,7 @@ class AccountQuery:
         return given
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberQuery:
+class MemberQuery(Struct, frozen=True, kw_only=True):
     """A list of members of an organisation or team, or of the organisations of a user."""
 
     filter: MemberFilter = "all"

@@ -8,9 +8,10 @@ A member is an owner (`is_admin`) or not; who is in a team is in its organisatio
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Boolean, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -222,16 +223,14 @@ _OF_USER = _Membership(_in.organization_id, _in.user_id, _in.is_admin)
 _OF_TEAM = _Membership(team_members.c.user_id, team_members.c.team_id, team_members.c.is_admin)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """A user in an organisation or team; or an organisation that a user is in."""
 
     account: Account
     is_admin: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Team:
+class Team(Struct, frozen=True):
     """A team, with the number of its members."""
 
     id: str
@@ -241,8 +240,7 @@ class Team:
     members: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(Struct, frozen=True):
     """How many members and teams an organisation has."""
 
     members: int

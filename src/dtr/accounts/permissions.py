@@ -37,8 +37,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +75,7 @@ _LONGEST_SCOPE = 2_000
 _LABELS = {Level.NONE: "none", Level.READ: "read-only", Level.WRITE: "read-write", Level.ADMIN: "admin"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """What the answer depends on, about one account and one repository (or only its namespace)."""
 
     is_user: bool = False
@@ -337,8 +337,7 @@ _ACTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TokenScope:
+class TokenScope(Struct, frozen=True):
     """
     What a token is good for: `actions`, on the repositories whose path a pattern of `repositories` matches.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -66,16 +67,14 @@ _CHANGE = Statement(
 _DELETE = Statement(delete(public_keys).where(_of_account, public_keys.c.id == bindparam("id")))
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Struct, frozen=True):
     """A certificate of a key: PEM, which may have those that signed it behind it."""
 
     label: str
     cert: str
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(Struct, frozen=True):
     """A key; `id` is the SHA-256 of its DER form, `public_key` PEM."""
 
     id: str

@@ -11,10 +11,10 @@ Lists take two queries, whatever they have: one for the page, one for the reason
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -66,8 +66,7 @@ _GRANTEES: tuple[GranteeKind, ...] = ("team", "user", "robot")
 _REACHES: tuple[Reach, ...] = ("repository", "namespace", "registry")
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """
     Where access of an account comes from.
 
@@ -83,8 +82,7 @@ class Reason:
     """The name of the team."""
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(Struct, frozen=True):
     """An account, and why it can do something on a repository; the strongest reason comes first."""
 
     account: Account
@@ -116,8 +114,7 @@ class Person:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """What a team, a user or a robot was granted on a repository, or on its namespace."""
 
     kind: GranteeKind
@@ -138,8 +135,7 @@ class Grant:
         return f"{_GRANTEES.index(self.kind)}/{self.name}/{_REACHES.index(self.on)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(Struct, frozen=True):
     """How many have access without a grant."""
 
     administrators: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import bindparam, select
 
 from dtr.accounts.errors import AccountNameInvalid, BadCredentials
@@ -45,8 +45,7 @@ _PROOF = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """A user, an organisation, or a robot of an organisation, which is called ``organisation+robot``."""
 
     id: str

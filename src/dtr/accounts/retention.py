@@ -7,9 +7,9 @@ token that was switched off may be switched on again, and stays. A refresh token
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, and_, bindparam, delete, func, select, union_all
 
 from dtr.db import Statement, in_list, now
@@ -54,8 +54,7 @@ _COUNT = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
+class Forgotten(Struct, frozen=True):
     """How many there were."""
 
     sessions: int = 0

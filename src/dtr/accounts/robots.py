@@ -9,9 +9,10 @@ organisation.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Boolean, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -66,8 +67,7 @@ _UPDATE = Statement(
 _DELETE = Statement(delete(accounts).where(accounts.c.id == bindparam("which")))
 
 
-@dataclass(frozen=True, slots=True)
-class Robot:
+class Robot(Struct, frozen=True):
     """A robot, whose description is its account's full name; `created_at` in milliseconds since 1970."""
 
     account: Account
@@ -170,7 +170,7 @@ class Robots:
             }
             if not changes:
                 return before
-            account = replace(before.account, **changes)  # type: ignore[arg-type]  # the names are above
+            account = replace(before.account, **changes)
             await tx.execute(
                 _UPDATE,
                 which=account.id,

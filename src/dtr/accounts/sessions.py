@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Text, bindparam, case, delete, func, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -126,8 +126,7 @@ def _open_sessions(*, of_account: bool, contains: bool) -> tuple[Statement, Stat
     return Statement(page), Statement(select(func.count()).join_from(*joined).where(of, like, _is_open))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRules:
+class SessionRules(Struct, frozen=True, kw_only=True):
     """How long sessions live, and how many there are; times in milliseconds."""
 
     lifetime: int = 60 * _MINUTE
@@ -137,8 +136,7 @@ class SessionRules:
     """0: any number."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenSession:
+class OpenSession(Struct, frozen=True, kw_only=True):
     """A session of a user, which is not over; times in milliseconds since 1970."""
 
     id: str

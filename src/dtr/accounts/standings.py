@@ -6,10 +6,11 @@ What `may` decides upon is read here, and what of a list somebody sees (`visibil
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -179,8 +180,7 @@ _ALL_NAMESPACES = Statement(_namespaces)
 _MANAGED_NAMESPACES = Statement(_namespaces.where(accounts.c.id.in_(MANAGED)))
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How an account stands to a repository; None: there is no such repository."""
 
     repository_id: int | None
@@ -189,8 +189,7 @@ class Standing:
     """Which repository was called so before. Whoever may not see it must not be told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Struct, frozen=True):
     """What a repository that had another name is called now, and how the account stands to it."""
 
     path: str

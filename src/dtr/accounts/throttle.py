@@ -28,9 +28,9 @@ import asyncio
 import hashlib
 import ipaddress
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, bindparam, case, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -50,8 +50,7 @@ _MOST_DOUBLINGS = 12
 """No count goes further beyond what is free: it would only take longer to come back."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     free: int
     """Wrong log-ins that cost nothing."""
     forget: int

@@ -15,10 +15,10 @@ import asyncio
 import math
 import secrets
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct, field
 from sqlalchemy import BigInteger, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -68,8 +68,7 @@ _INSERT = Statement(
 _FORGET = Statement(delete(signing_keys).where(signing_keys.c.expires_at <= now()))
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(Struct, frozen=True):
     """What a verified token says; `account_id` None: anonymous. Time in seconds since 1970."""
 
     account_id: str | None
@@ -88,8 +87,7 @@ class Claims:
     """Actions on collections of content trust, by their whole name, which begins with the registry's address."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(Struct, frozen=True):
     id: str
     key: ECKey
     signs_from: float

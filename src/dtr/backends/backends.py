@@ -17,9 +17,11 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Boolean, Integer, Text, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -191,8 +193,7 @@ class Definition:
     """Networks of clients who are not."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
+class Backend(Struct, frozen=True, kw_only=True):
     """A storage of the installation. Moments in milliseconds since 1970 UTC."""
 
     name: str
@@ -215,16 +216,14 @@ class Backend:
     changed_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """How it went to try a storage: where that is, for people to read, and step by step."""
 
     place: str
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What a storage has: blobs and their bytes, unfinished uploads, objects that wait to be deleted."""
 
     blobs: int = 0
@@ -233,8 +232,7 @@ class Usage:
     deletions: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(Struct, frozen=True):
     """New blobs of a namespace go to a storage."""
 
     namespace_id: str
@@ -242,8 +240,7 @@ class Assignment:
     storage: str
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
+class Own(Struct, frozen=True):
     """What the settings say of the storage `DEFAULT`."""
 
     driver: str

@@ -11,9 +11,9 @@ refused by its name. No value is repeated in an error: it may be a secret.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from msgspec import Struct
 from pydantic import SecretStr
 
 from dtr.storage.definitions import KINDS, DefinitionInvalid
@@ -51,8 +51,7 @@ _OPTIONS = frozenset({"delete", "redirect", "maintenance", "cache", "tag"})
 """What stands beside the driver in the section `storage`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(Struct, frozen=True):
     """
     How a driver of the registry's is described: `names` are its parameters, and what ours are called.
 
@@ -248,8 +247,7 @@ _FORMS: dict[str, _Form] = {
 _SHOWN_AS = {form.kind: name for name, form in _FORMS.items() if name != "oss"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configuration:
+class Configuration(Struct, frozen=True, kw_only=True):
     """
     What a document says of storage.
 

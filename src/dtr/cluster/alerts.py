@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct, field
 from sqlalchemy import func, select
 
 from dtr.db import Statement, now
@@ -41,8 +41,7 @@ _GIVEN_UP = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(Struct, frozen=True):
     """One thing to know; the same thing has the same `id` whenever it is found."""
 
     id: str

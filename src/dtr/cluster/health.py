@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import Struct
 from sqlalchemy import select
 
 from dtr.db import DatabaseError, Statement, now
@@ -24,8 +24,7 @@ _GOOD_FOR_SECONDS = 5.0
 """So long an answer is given again: nobody wears out the storage by asking."""
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(Struct, frozen=True):
     """Something that the installation needs, and how it is with that."""
 
     kind: Literal["metadata", "storage", "trust"]

@@ -12,9 +12,9 @@ import logging
 import os
 import re
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Integer, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -67,8 +67,7 @@ _LIST = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Replica:
+class Replica(Struct, frozen=True):
     """A process tree: its host, and the ports that it listens on (None: not)."""
 
     id: str
@@ -79,8 +78,7 @@ class Replica:
     https_port: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """A replica, and when it was heard of last; moments in milliseconds since 1970 UTC."""
 
     replica: Replica

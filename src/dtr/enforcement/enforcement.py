@@ -16,9 +16,10 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Text, and_, bindparam, delete, func, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 
@@ -177,8 +178,7 @@ _PAGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedTag:
+class JudgedTag(Struct, frozen=True):
     """A tag (`path` is the repository's), and what the policies say of a pull of it by nobody in particular."""
 
     path: str

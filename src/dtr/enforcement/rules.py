@@ -29,9 +29,10 @@ a digest, or whatever an account pulls. It has a reason and an author, and may e
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from msgspec import Struct, field
 
 from dtr.enforcement.errors import EnforcementPolicyInvalid
 from dtr.oci import Digest, DigestInvalid, DigestUnsupported, artifact_kind
@@ -56,8 +57,7 @@ _EMPTY = "application/vnd.oci.empty.v1+json"
 _DESCRIPTIONS = frozenset({"signature", "attestation", "sbom"})
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """Where a policy holds: in a repository, in the namespace of an account, or, with neither, everywhere."""
 
     repository: int | None = None
@@ -82,16 +82,14 @@ REGISTRY = Scope()
 """Everything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Team:
+class Team(Struct, frozen=True):
     """A team whose members have to sign: its id, and ``ORGANIZATION/TEAM`` for people (empty: it is gone)."""
 
     id: str
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyException:
+class PolicyException(Struct, frozen=True, kw_only=True):
     """What a policy lets pass. Moments in milliseconds since 1970 UTC; `expires_at` None: it does not end."""
 
     id: str = ""
@@ -137,8 +135,7 @@ class PolicyException:
         return any(fnmatchcase(tag, self.value) for tag in found.tags)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(Struct, frozen=True, kw_only=True):
     """What has to be signed, and by whom."""
 
     scope: Scope = REGISTRY
@@ -165,8 +162,7 @@ class Policy:
         return any(one.kind == "tag" for one in self.exceptions)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pull:
+class Pull(Struct, frozen=True, kw_only=True):
     """Somebody asks for a manifest: the id of the account (None: anonymous), and when, in milliseconds."""
 
     digest: str
@@ -174,8 +170,7 @@ class Pull:
     moment: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(Struct, frozen=True, kw_only=True):
     """What is known about a manifest in its repository."""
 
     signers: frozenset[str] = frozenset()
@@ -194,8 +189,7 @@ MissingKind: TypeAlias = Literal["signature", "signer", "team"]
 """What can be missing: any signature; one by one of the signers that are named; one of each of the teams."""
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """A signature that a policy wants and that is not there; `names` are those of the signers or teams."""
 
     kind: MissingKind
@@ -213,8 +207,7 @@ class Missing:
         return f"a signature by a member of {' and one by a member of '.join(named)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Objection:
+class Objection(Struct, frozen=True):
     """What a policy misses."""
 
     policy: Policy
@@ -231,8 +224,7 @@ class Objection:
         return f"the policy of the {self.policy.scope.kind} wants {' and '.join(self.missing)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What the policies say of a pull."""
 
     objections: tuple[Objection, ...] = ()

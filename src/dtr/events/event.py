@@ -10,9 +10,9 @@ an event is about is its object, of a `Kind`; where something went to, or what i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, column, func, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -62,8 +62,7 @@ Kind: TypeAlias = Literal[
 """What can be an object. Later parts of the program add theirs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(Struct, frozen=True):
     """Who does something: the id and name of an account (empty: none), and the address that it came from."""
 
     type: ActorType
@@ -79,8 +78,7 @@ SYSTEM = Actor("system")
 """The program itself, and whoever may run its commands on the server."""
 
 
-@dataclass(frozen=True, slots=True)
-class Object:
+class Object(Struct, frozen=True):
     """What an event is about: its id never changes, its name may; `content` is more about it, without secrets."""
 
     kind: Kind
@@ -89,8 +87,7 @@ class Object:
     content: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened."""
 
     type: EventType

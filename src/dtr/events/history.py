@@ -8,10 +8,10 @@ union of a page of each, and whatever is asked for, a page walks along an index 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Text,
@@ -55,8 +55,7 @@ _is_pull = events.c.type == literal_column("'GET'")
 _limit = bindparam("limit", type_=BigInteger)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class Filter(Struct, frozen=True, kw_only=True):
     """
     Which events are asked for; None: whatever it is.
 
@@ -80,8 +79,7 @@ class Filter:
             raise ValueError("there are no such events")
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """An event as it was written down; `published_at` in milliseconds since 1970 UTC."""
 
     id: int

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, and_, bindparam, delete, func, literal, or_, select
 
 from dtr.db import Statement, in_list, now
@@ -77,8 +77,7 @@ _NEVER = 2**52
 """An age, in milliseconds, that nothing has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class Bounds(Struct, frozen=True, kw_only=True):
     """What stays; ages in milliseconds, None: whatever it is."""
 
     max_age: int | None = None

@@ -6,9 +6,9 @@ A push of what a tag names already is an event, too, and moves nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, bindparam, literal_column, select
 
 from dtr.db import Statement
@@ -35,8 +35,7 @@ _HISTORY = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TagChange:
+class TagChange(Struct, frozen=True, kw_only=True):
     """Something that happened to a tag, at so many milliseconds since 1970 UTC."""
 
     id: int

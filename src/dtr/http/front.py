@@ -14,12 +14,12 @@ import itertools
 import logging
 import os
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from dtr.http.bodies import ANSWER, IS_GONE, MISDIRECTED, REACHABLE, ClientGone
 from dtr.http.limits import TooManyRequests
@@ -50,8 +50,7 @@ _REACHABLE = REACHABLE.lower().encode()
 _HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?:?")
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(Struct):
     """What is known of a request, for log and metrics; applications fill it in as ``scope["dtr.facts"]``."""
 
     id: str

@@ -31,12 +31,12 @@ import socket
 import ssl
 import struct
 from collections import deque
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import httptools
+from msgspec import Struct, field
 
 from dtr.http.bodies import (
     ANSWER,
@@ -101,8 +101,7 @@ class _Held:
         self.is_taken = False
 
 
-@dataclass(slots=True)
-class Shared:
+class Shared(Struct):
     """What the connections of a server have in common."""
 
     app: ASGIApp

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from dtr.http.protocol import Shared, protocol_factory
 from dtr.http.transport import Limits
@@ -33,8 +34,7 @@ _MOST_CONNECTIONS = 10_000
 _DESCRIPTORS_OF_OURS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """A socket that listens, and the context of its TLS; None: plain HTTP."""
 
     socket: socket.socket

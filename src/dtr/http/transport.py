@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from dtr.http.protocol import Connection
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 _SMALL = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a peer may take, in seconds and bytes per second."""
 
     stall_seconds: float = 60

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct, field
 from sqlalchemy import literal_column, or_
 
 from dtr.db.schema import jobs
@@ -86,8 +86,7 @@ _MOST_RETRIES = 100
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRequest:
+class JobRequest(Struct, frozen=True, kw_only=True):
     """What is to be done. Times in milliseconds; `deadline` and `stop_timeout` 0: none."""
 
     action: str
@@ -119,16 +118,14 @@ class JobRequest:
 ParameterKind: TypeAlias = Literal["text", "flag", "number", "duration"]
 
 
-@dataclass(frozen=True, slots=True)
-class ActionDescription:
+class ActionDescription(Struct, frozen=True):
     """What an action does, and of what kind its parameters are, by name."""
 
     text: str
     parameters: Mapping[str, ParameterKind]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A job as it is now. Times in milliseconds since 1970, lengths of time in milliseconds."""
 
     id: str

@@ -8,10 +8,10 @@ indexes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Text, bindparam, func, literal, literal_column, select, tuple_, union_all
 
 from dtr.db import Statement
@@ -35,8 +35,7 @@ class Place(NamedTuple):
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter:
+class JobFilter(Struct, frozen=True, kw_only=True):
     """Which jobs are meant; empty: whatever it is."""
 
     action: str = ""

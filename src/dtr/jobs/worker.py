@@ -22,9 +22,9 @@ import json
 import logging
 import time
 import uuid
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from msgspec import Struct, field
 from sqlalchemy import BigInteger, Text, bindparam, case, exists, func, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -301,8 +301,7 @@ class Run:
         return self._leaves_at is not None and time.monotonic() > self._leaves_at
 
 
-@dataclass(slots=True)
-class _Task:
+class _Task(Struct):
     """A job in this process. `reason` is why it was told to end."""
 
     run: Run
@@ -327,8 +326,7 @@ class _Task:
             self.task.cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
+class _Report(Struct, frozen=True):
     """What is to be written down of a job."""
 
     one: _Task

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import bindparam, select, update
 
 from dtr.db import Statement
@@ -40,8 +40,7 @@ _SET_CAPACITY = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRecord:
+class WorkerRecord(Struct, frozen=True):
     """A worker as the database knows it; `heartbeat_until` in milliseconds since 1970."""
 
     id: str

@@ -16,10 +16,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Text, and_, bindparam, case, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -181,8 +181,7 @@ _UNUSED = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A blob of `size` bytes that a manifest of a repository names, and that is not here."""
 
     repository: int
@@ -564,8 +563,7 @@ class _Connections:
                 await self._open.popitem()[1].stack.aclose()
 
 
-@dataclass(slots=True, eq=False)
-class _Connection:
+class _Connection(Struct, eq=False):
     there: RemoteRepository
     stack: contextlib.AsyncExitStack
     users: int = 0

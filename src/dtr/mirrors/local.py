@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import errno
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -70,8 +70,7 @@ _NOTE = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A repository of ours: its number, and what it is called now."""
 
     id: int

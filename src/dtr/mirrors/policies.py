@@ -11,9 +11,10 @@ import asyncio
 import json
 import logging
 import uuid
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Boolean, and_, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -309,8 +310,7 @@ _OF_TAGS = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """How a policy's last work ended; `moment` in milliseconds since 1970 UTC, None: it has not worked yet."""
 
     code: str = ""
@@ -321,8 +321,7 @@ class Status:
     """The id of the job that did it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MirroringPolicy:
+class MirroringPolicy(Struct, frozen=True, kw_only=True):
     """A policy. Moments in milliseconds since 1970 UTC; `last_mirrored_at` None: never."""
 
     direction: Direction
@@ -392,8 +391,7 @@ class MirroringPolicy:
         return first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MirroredTag:
+class MirroredTag(Struct, frozen=True, kw_only=True):
     """What became of a tag at the source of a policy. Moments in milliseconds since 1970 UTC."""
 
     tag: str
@@ -408,8 +406,7 @@ class MirroredTag:
     mirrored_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mirroring:
+class Mirroring(Struct, frozen=True):
     """How a tag of ours was mirrored last: by which policy (empty: by hand), from or to where."""
 
     policy: str

@@ -8,8 +8,9 @@ push, to which the image came through the remote: promotions and push mirroring 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dtr.at_once import at_once
 from dtr.mirrors.errors import MirroringFailed, MirroringPolicyUnknown, TransferFailed
@@ -40,8 +41,7 @@ _ENDS_ALL = (RemoteDenied, RemoteUnreachable, RemoteBusy, StorageError, Reposito
 """What will be no better for the next tag."""
 
 
-@dataclass(slots=True)
-class _Poll:
+class _Poll(Struct):
     """A poll under way."""
 
     run: Run

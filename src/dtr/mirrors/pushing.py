@@ -9,8 +9,9 @@ tag that came from a remote, also through promotions, does not go back to it.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dtr.events import Actor
 from dtr.jobs import JobRequest, submit

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from dtr.at_once import at_once
 from dtr.mirrors.errors import TransferFailed
@@ -115,11 +116,10 @@ class Transfer:
             await sending.referrers()
 
 
-@dataclass(slots=True)
-class _Under:
+class _Under(Struct, kw_only=True):
     """An image under way."""
 
-    seen: set[str] = field(default_factory=set, kw_only=True)
+    seen: set[str] = field(default_factory=set)
     """The digests of its manifests, and of what refers to them."""
 
     def visit(self, digest: str) -> bool:
@@ -140,7 +140,6 @@ class _Under:
             done.update(waiting)
 
 
-@dataclass(slots=True)
 class _Fetching(_Under):
     """An image under way from there to here."""
 
@@ -206,7 +205,6 @@ class _Fetching(_Under):
                 await self.local.store_manifest(self.place, read.content, read.media_type, [tag], by=self.by)
 
 
-@dataclass(slots=True)
 class _Sending(_Under):
     """An image under way from here to there."""
 

@@ -15,10 +15,11 @@ import json
 import logging
 import re
 import uuid
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Integer, Text, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -149,8 +150,7 @@ _ALL_REPOSITORIES = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upstream:
+class Upstream(Struct, frozen=True, kw_only=True):
     """
     What a repository (its id) or a namespace (the id of its account) is filled from. Times in milliseconds.
 
@@ -205,8 +205,7 @@ class Upstream:
         return f"{self.remote_path}/" if self.remote_path else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where a repository is filled from: `path` is that of a repository at the upstream's remote."""
 
     upstream: Upstream

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dtr.events import Event, Object, record
 from dtr.mirrors.errors import MirrorError, MirroringFailed, TransferFailed

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 import resource
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
 
 from dtr.config import split_address
 from dtr.http.bodies import ACCOUNT, FILES, REACHABLE
@@ -50,8 +51,7 @@ _UNSPEAKABLE = re.compile(r"[\x00-\x1f$]")
 """What nginx cannot be told: a dollar sign begins a variable, and cannot be escaped."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configuration:
+class Configuration(Struct, frozen=True, kw_only=True):
     """What one depends on."""
 
     settings: Nginx

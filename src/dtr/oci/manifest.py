@@ -18,8 +18,9 @@ import base64
 import binascii
 import json
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
 
 from dtr.oci import media_types
 from dtr.oci.digest import Digest
@@ -50,8 +51,7 @@ _DESCRIPTOR_KEYS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """What a manifest says of something that it names; `size` in bytes."""
 
     media_type: str
@@ -78,8 +78,7 @@ class Descriptor:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """What the registry needs to know of a manifest."""
 
     media_type: str

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Boolean, bindparam, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -134,8 +135,7 @@ _THERE = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromotionPolicy:
+class PromotionPolicy(Struct, frozen=True, kw_only=True):
     """A policy. `last_promoted_at` and `last_failed_at` in milliseconds since 1970 UTC; None: never."""
 
     id: str
@@ -167,16 +167,14 @@ class PromotionPolicy:
             raise PolicyInvalid("tagTemplate gives no name that a tag may have")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of a tag by a policy."""
 
     text: str
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedPromotion:
+class JudgedPromotion(Struct, frozen=True):
     """A tag, what the rules say of it, and what it would be called in the target."""
 
     tag: TagRecord

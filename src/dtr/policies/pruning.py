@@ -17,9 +17,10 @@ import asyncio
 import heapq
 import json
 import uuid
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Boolean, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -133,8 +134,7 @@ Exemption: TypeAlias = Literal["", "newest", "signed", "protected"]
 """Why a tag stays that the rules mean; empty: nothing keeps it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PruningResult:
+class PruningResult(Struct, frozen=True):
     """What came of a policy's work: numbers of tags."""
 
     waiting: int = 0
@@ -148,8 +148,7 @@ class PruningResult:
     """Stayed, for they are immutable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruningPolicy:
+class PruningPolicy(Struct, frozen=True, kw_only=True):
     """A policy. Moments in milliseconds since 1970 UTC; `last_pruned_at` None: never."""
 
     id: str
@@ -179,8 +178,7 @@ class PruningPolicy:
             raise PolicyInvalid(f"a pruning policy keeps 0 to {_MOST_KEPT} tags")
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """A tag, what the rules say of it, and why it stays all the same."""
 
     tag: TagRecord
@@ -195,8 +193,7 @@ class Judged:
         return self.decision.answer is Answer.YES and not self.kept
 
 
-@dataclass(slots=True)
-class Pruned:
+class Pruned(Struct):
     """What a policy did: numbers of tags."""
 
     policy: PruningPolicy

@@ -13,9 +13,9 @@ do it once. When a rule waits, the row says so, with all that is needed to go on
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, and_, bindparam, case, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -128,8 +128,7 @@ _FORGET_GONE = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Push:
+class Push(Struct, frozen=True, kw_only=True):
     """A tag that was pushed, or is shown to a policy. Moments in milliseconds since 1970 UTC."""
 
     repository: int
@@ -144,8 +143,7 @@ class Push:
     """The id of the job in which policies see it; empty: that is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """A tag for which a policy waits, since a moment (milliseconds since 1970 UTC)."""
 
     tag: str
@@ -154,8 +152,7 @@ class Waiting:
     since: int
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What a policy had to do with a push."""
 
     policy: str

@@ -17,9 +17,13 @@ import datetime as dt
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.durations import to_milliseconds
 from dtr.policies.errors import PolicyInvalid
@@ -47,8 +51,7 @@ class Answer(enum.Enum):
     """For what is not known yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(Struct, frozen=True):
     """What a scan found: numbers of vulnerabilities, names of licences and components."""
 
     critical: int = 0
@@ -63,8 +66,7 @@ class Findings:
         return self.critical + self.major + self.minor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TagFacts:
+class TagFacts(Struct, frozen=True, kw_only=True):
     """What rules ask about. Moments in milliseconds since 1970 UTC, sizes in bytes."""
 
     name: str
@@ -74,7 +76,7 @@ class TagFacts:
     size: int = 0
     platforms: frozenset[str] = frozenset()
     """``linux/amd64``, ``linux/arm/v7``, …"""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     is_signed: bool | None = False
     """None: not known yet."""
     in_trust: bool = False
@@ -120,8 +122,7 @@ class Condition:
         return {"field": self.field, "operator": self.operator, "values": list(self.values)}
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Rules put together: all of them, any of them, or none of them (``not`` has one)."""
 
     kind: str
@@ -162,8 +163,7 @@ def _opposite(answer: Answer) -> Answer:
     return Answer.NO if answer is Answer.YES else Answer.YES
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What the rules say of a tag, and the place of the rule that decided: the first that was not a yes."""
 
     answer: Answer
@@ -300,8 +300,7 @@ _MOMENTS = ("bf", "af")
 """Before, after."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(Struct, frozen=True):
     operators: tuple[str, ...]
     test: Callable[[str, tuple[str, ...]], _Test]
     """What an operator and its values ask."""

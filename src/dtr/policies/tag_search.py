@@ -8,10 +8,10 @@ begins there also when tags came or went. The orders by moments and versions wal
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Text,
@@ -66,8 +66,7 @@ _found = tags.alias("found")
 _child = manifests.alias("child")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TagFilter:
+class TagFilter(Struct, frozen=True, kw_only=True):
     """Which tags are asked for."""
 
     text: str = ""
@@ -83,8 +82,7 @@ class TagFilter:
             raise ValueError("there is no such trait")
 
 
-@dataclass(frozen=True, slots=True)
-class FoundTag:
+class FoundTag(Struct, frozen=True):
     """A tag, and its place in the order that was asked for."""
 
     name: str
@@ -92,8 +90,7 @@ class FoundTag:
     """What a page begins with that begins with this tag."""
 
 
-@dataclass(frozen=True, slots=True)
-class TagCounts:
+class TagCounts(Struct, frozen=True):
     """How many tags a filter finds, how many of them have which trait, and how many hold what is attached."""
 
     total: int
@@ -101,8 +98,7 @@ class TagCounts:
     attached: int
 
 
-@dataclass(frozen=True, slots=True)
-class Aliases:
+class Aliases(Struct, frozen=True):
     """The tags that name something: the highest versions of them, the highest first, and how many there are."""
 
     names: list[str]

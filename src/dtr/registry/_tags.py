@@ -8,9 +8,9 @@ order of their digests, and writes the one that the tags are to name; `Claim.set
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, bindparam, delete, exists, not_, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -108,8 +108,7 @@ FORGET_PULLS = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """Tags of a repository that are locked, to name the manifest of a digest."""
 
     repository: int

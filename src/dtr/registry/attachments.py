@@ -8,9 +8,9 @@ something attached itself. So it is looked for level by level, a few levels deep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, bindparam, select
 
 from dtr.db import Statement, in_list
@@ -45,8 +45,7 @@ _REFERRERS = Statement(
 _TAGS = Statement(tags_by_name)
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """A manifest that belongs to another one."""
 
     subject: str

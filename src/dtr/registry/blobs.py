@@ -7,9 +7,9 @@ A blob is reached only through a repository that links it. A yes to "is it there
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, and_, bindparam, select, update
 
 from dtr.db import Statement, now
@@ -92,8 +92,7 @@ _MARK_MISSING = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(Struct, frozen=True):
     """
     A blob as a repository holds it: `size` in bytes, `location` in the storage.
 

@@ -16,9 +16,9 @@ import json
 import logging
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
 from sqlalchemy import (
     BigInteger,
     Text,
@@ -421,8 +421,7 @@ _IS_EMPTY = Statement(
 _DELETE_REPOSITORY = Statement(delete(repositories).where(repositories.c.id == _repository))
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """What was done: rows, and `size` in bytes of the blobs that are gone."""
 
     repositories: int = 0
@@ -436,7 +435,7 @@ class Collected:
     """To be looked at again later."""
 
     def __add__(self, other: Collected) -> Collected:
-        return Collected(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        return Collected(*(getattr(self, one) + getattr(other, one) for one in self.__struct_fields__))
 
     @property
     def went_on(self) -> bool:
@@ -446,7 +445,7 @@ class Collected:
     @property
     def did_something(self) -> bool:
         """Whether there is probably more to do at once."""
-        return any(getattr(self, one.name) for one in fields(self))
+        return any(getattr(self, one) for one in self.__struct_fields__)
 
 
 _Marker = tuple[int, int, str]
@@ -758,8 +757,7 @@ class Collector:
         return [one for one in pairs if one[0] not in busy], [one for one in pairs if one[0] in busy]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
+class _Verdict(Struct, frozen=True, kw_only=True):
     group: list[Pair] = field(default_factory=list)
     is_kept: bool = False
     is_postponed: bool = False

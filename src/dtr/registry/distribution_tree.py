@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dtr.oci import Digest, OciError
 from dtr.storage import ObjectMissing
@@ -41,8 +42,7 @@ class LinkBroken(Exception):
     """A link has no digest in it."""
 
 
-@dataclass(slots=True)
-class Portion:
+class Portion(Struct):
     """
     Some of what the tree says of one repository.
 

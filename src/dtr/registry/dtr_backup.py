@@ -16,8 +16,9 @@ import json
 import re
 import tarfile
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from msgspec import Struct, field
 
 from dtr.registry.importing import ImportRefused
 
@@ -38,8 +39,7 @@ _FILE = re.compile(
 )
 
 
-@dataclass(slots=True)
-class Table:
+class Table(Struct):
     """A table of a backup: its files and their bytes, and what the first of them are."""
 
     files: int = 0
@@ -54,8 +54,7 @@ class Table:
         return f"{self.files} files of {self.size} bytes: {kinds}{fields}"
 
 
-@dataclass(slots=True)
-class Backup:
+class Backup(Struct):
     """What a backup has: the versions in its paths, its tables by name, and how many files of other kinds."""
 
     versions: set[str] = field(default_factory=set)

@@ -19,11 +19,11 @@ import contextlib
 import re
 import time
 from collections import deque
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Text,
@@ -323,16 +323,14 @@ _COUNT_QUARANTINED = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """Something that is not as it should be; `is_damage`: content is lost."""
 
     is_damage: bool
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantined:
+class Quarantined(Struct, frozen=True):
     """A damaged object of `size` bytes; it goes at `until`, milliseconds since 1970 UTC."""
 
     location: str
@@ -341,8 +339,7 @@ class Quarantined:
     damage: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+class Audit(Struct, frozen=True, kw_only=True):
     """
     How an audit is done.
 
@@ -358,8 +355,7 @@ class Audit:
     is_over: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True, slots=True)
-class _Wrong:
+class _Wrong(Struct, frozen=True):
     """What is wrong with an object of `size` bytes, None: there is none."""
 
     text: str

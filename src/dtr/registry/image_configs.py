@@ -14,10 +14,11 @@ import json
 import logging
 import re
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import asdict
 from sqlalchemy import BigInteger, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -86,16 +87,14 @@ _KEEP = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A step of how an image was built: the command; empty ones made no layer."""
 
     created_by: str
     is_empty: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(Struct, frozen=True):
     """What is kept of a config; empty: it does not say."""
 
     os: str = ""
@@ -106,8 +105,7 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
+class Runtime(Struct, frozen=True, kw_only=True):
     """How containers of an image run, and where it is from; empty: its config does not say."""
 
     created: str = ""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, and_, bindparam, case, cast, func, select
 
 from dtr.db import Statement, in_list
@@ -138,16 +139,14 @@ _SIZES_OF_INDEXES = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """A step of how an image was built, with the layer that it made (None: none)."""
 
     text: str
     layer: Descriptor | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
+class Platform(Struct, frozen=True, kw_only=True):
     """What an index says of one of its manifests; empty: it does not say."""
 
     digest: str
@@ -162,8 +161,7 @@ class Platform:
     """Digest of that image."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestRecord:
+class ManifestRecord(Struct, frozen=True, kw_only=True):
     """
     A manifest. Moments in milliseconds since 1970 UTC; `created_at` None: the repository does not hold it.
 
@@ -195,8 +193,7 @@ class ManifestRecord:
         return self.media_type in INDEXES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TagRecord:
+class TagRecord(Struct, frozen=True, kw_only=True):
     """A tag, and what it names. Moments in milliseconds since 1970 UTC."""
 
     name: str

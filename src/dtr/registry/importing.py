@@ -17,10 +17,10 @@ import asyncio
 import json
 from collections import Counter, OrderedDict, defaultdict
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from msgspec import Struct, field
 from sqlalchemy import BigInteger, Text, bindparam, delete, exists, select, true
 from sqlalchemy.dialects.postgresql import insert
 
@@ -140,8 +140,7 @@ class ImportRefused(RegistryError):
     """What is asked for cannot be imported."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportPlan:
+class ImportPlan(Struct, frozen=True, kw_only=True):
     """
     What is imported, and what becomes of it.
 
@@ -202,8 +201,7 @@ def parse_names(texts: Iterable[str]) -> dict[str, str]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """Where a repository of the tree comes to be; `id` 0: it is not there yet, and nothing is changed."""
 
     id: int

@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 from bisect import bisect
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     String,
@@ -287,8 +287,7 @@ _REFERRERS = Statement(_referrers)
 _REFERRERS_OF_TYPE = Statement(_referrers.where(manifests.c.artifact_type == bindparam("artifact_type")))
 
 
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
+class StoredManifest(Struct, frozen=True):
     """A manifest as it was pushed."""
 
     repository: int
@@ -299,8 +298,7 @@ class StoredManifest:
     """Id of the account that owns the repository."""
 
 
-@dataclass(frozen=True, slots=True)
-class Referrer:
+class Referrer(Struct, frozen=True):
     """A manifest that has another one as its subject; `size` in bytes, of the manifest itself."""
 
     media_type: str
@@ -310,8 +308,7 @@ class Referrer:
     annotations: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class DeletedTags:
+class DeletedTags(Struct, frozen=True):
     """What became of tags that were to be deleted."""
 
     gone: frozenset[str]

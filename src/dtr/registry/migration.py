@@ -19,9 +19,10 @@ import asyncio
 import contextlib
 import hashlib
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Text, and_, bindparam, case, cast, delete, func, select, update
 
 from dtr.at_once import at_once
@@ -144,8 +145,7 @@ class MigrationFailed(RegistryError):
     """A migration cannot go on: a storage does not answer, has no room, or refuses."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class Move(Struct, frozen=True, kw_only=True):
     """
     What is to be moved: all blobs in the storages `sources`, to the storage `target`.
 
@@ -160,8 +160,7 @@ class Move:
     keep_source: bool = False
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(Struct):
     """How far a migration is."""
 
     blobs: int = 0
@@ -175,8 +174,7 @@ class Progress:
     """Uploads to the source that nobody went on with: what becomes of them stays there, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Blob:
+class _Blob(Struct, frozen=True):
     digest: str
     size: int
     location: str

@@ -11,9 +11,9 @@ here stays as it is.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, and_, bindparam, case, exists, select, true, union_all
 from sqlalchemy.dialects.postgresql import insert
 
@@ -186,8 +186,7 @@ _CARRIED = Statement(  # tags that name what they were promoted to name, from a 
 _PATH = Statement(select(repositories.c.path).where(repositories.c.id == _target))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where a tag was promoted from."""
 
     repository: str

@@ -16,11 +16,11 @@ import asyncio
 import json
 import logging
 import time
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, and_, case, column, exists, not_, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -90,8 +90,7 @@ _What: TypeAlias = "tuple[int, str, str, Actor]"
 """Repository, reference, digest, and who pulled: what is one event when it happens again within about a second."""
 
 
-@dataclass(slots=True)
-class _Times:
+class _Times(Struct):
     """How often, and when: by this process's clock that is never set, in seconds."""
 
     count: int

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -219,8 +220,7 @@ _SOME_OF_NAMESPACE = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """
     What the owner of a repository decides. `tag_limit` 0: no limit.
 
@@ -255,8 +255,7 @@ class Settings:
             raise InvalidSettings("descriptions are text: without NUL, and without half a pair of surrogates")
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(Struct, frozen=True):
     """A repository; `created_at` in milliseconds since 1970 UTC."""
 
     id: int
@@ -359,7 +358,7 @@ class Repositories:
             present = {name: getattr(before.settings, name) for name in expected or ()}
             if expected and (others := {name: one for name, one in present.items() if one != expected[name]}):
                 raise RepositoryChanged(path, others)
-            after = replace(before, settings=replace(before.settings, **changes))  # type: ignore[arg-type]  # names checked by dataclass
+            after = replace(before, settings=replace(before.settings, **changes))
             after.settings.check()
             if after != before:
                 await tx.execute(_UPDATE, repository=after.id, **_parameters(after.settings))
@@ -524,11 +523,9 @@ def _event(
 
 def _difference(before: Repository, after: Repository) -> str:
     """The settings that changed, as JSON; of descriptions only that they did."""
-    names = [
-        name for name in Settings.__slots__ if getattr(before.settings, name) != getattr(after.settings, name)
-    ]
+    old, new = asdict(before.settings), asdict(after.settings)
     return json.dumps(
-        {name: None if name.endswith("_description") else getattr(after.settings, name) for name in names}
+        {name: None if name.endswith("_description") else new[name] for name in new if new[name] != old[name]}
     )
 
 
@@ -543,9 +540,8 @@ def _is_text(text: str) -> bool:
 
 
 def _parameters(settings: Settings) -> dict[str, object]:
-    parameters: dict[str, object] = {name: getattr(settings, name) for name in settings.__slots__}
     patterns = json.dumps(settings.immutable_patterns)
-    return parameters | {"immutable_patterns": patterns, "folded": folded(settings.short_description)}
+    return asdict(settings) | {"immutable_patterns": patterns, "folded": folded(settings.short_description)}
 
 
 def _read(row: Row) -> Repository:

@@ -12,10 +12,10 @@ registry before it; or by a digest or its beginning, of a manifest or of what it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, and_, bindparam, func, or_, select
 
 from dtr.accounts import AccountQuery, folded
@@ -159,8 +159,7 @@ _BY_NAME = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FoundTag:
+class FoundTag(Struct, frozen=True):
     """An image that was found: in which repository, by a tag (empty: it has none), and its digest."""
 
     repository: int

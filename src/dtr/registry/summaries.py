@@ -15,10 +15,10 @@ without referrers are none (`companion_of`), and do not count.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -240,8 +240,7 @@ def _kind(row: Row) -> RepositoryKind:
 # --- lists ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepositoryQuery:
+class RepositoryQuery(Struct, frozen=True, kw_only=True):
     """Which repositories, and in which order; None and empty: whatever they are."""
 
     namespace: str | None = None
@@ -259,8 +258,7 @@ class RepositoryQuery:
     order: RepositoryOrder = "name"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatestTag:
+class LatestTag(Struct, frozen=True, kw_only=True):
     """The tag of a repository that was moved last; `updated_at` in milliseconds since 1970 UTC."""
 
     name: str
@@ -272,8 +270,7 @@ class LatestTag:
     """In content trust, or by an artifact that can be verified."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
+class Details(Struct, frozen=True, kw_only=True):
     """What a repository holds."""
 
     tags: int = 0

@@ -13,9 +13,9 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, bindparam, cast, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -116,8 +116,7 @@ _FAILED = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(Struct, frozen=True):
     """What a round did; `size` in bytes of the objects that were deleted, `ids` of uploads that were forgotten."""
 
     uploads: int = 0
@@ -127,7 +126,7 @@ class Swept:
     ids: int = 0
 
     def __add__(self, other: Swept) -> Swept:
-        return Swept(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        return Swept(*(getattr(self, one) + getattr(other, one) for one in self.__struct_fields__))
 
     @property
     def is_full(self) -> bool:

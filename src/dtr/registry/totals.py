@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Text, cast, func, literal, select, union_all
 
 from dtr.db import Statement
@@ -57,16 +57,14 @@ _WAITING = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
+class Total(Struct, frozen=True):
     """What there is: bytes of all blobs, each once, and repositories."""
 
     stored: int
     repositories: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(Struct, frozen=True):
     """What all repositories count, added up: bytes of their blobs, which they may share, pulls and pushes."""
 
     bytes: int
@@ -74,8 +72,7 @@ class Counted:
     pushes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Garbage:
+class Garbage(Struct, frozen=True):
     """
     What nothing holds, or what may be so; sizes in bytes.
 

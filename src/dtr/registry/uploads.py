@@ -35,6 +35,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, and_, bindparam, delete, exists, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -315,8 +316,7 @@ class Upload:
         return bool(self.state.location)
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(Struct):
     """A request's turn at a session: `upload` is how far it came by now."""
 
     upload: Upload

@@ -16,9 +16,9 @@ import datetime as dt
 import json
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     bindparam,
@@ -196,8 +196,7 @@ _HISTORY = Statement(
 _TODAY = Statement(select(_today))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(Struct, frozen=True, kw_only=True):
     """What was counted, or is to be added; moments in milliseconds since 1970 UTC, None: never."""
 
     bytes: int = 0
@@ -219,8 +218,7 @@ class Counts:
 _NOTHING = Counts()
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
+class Day(Struct, frozen=True):
     """What was counted of a scope on a day (UTC); `bytes` are those that it held when the day ended, or now."""
 
     day: dt.date

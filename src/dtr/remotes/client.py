@@ -15,9 +15,10 @@ import contextlib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
+
+from msgspec import Struct
 
 from dtr.oci import Descriptor, Digest, OciError, Tag, media_types, parse_manifest, parse_reference
 from dtr.outbound import find_fault
@@ -48,8 +49,7 @@ _LINK = re.compile(r'<([^<>]*)>\s*;[^,<]*?rel="?next"?', re.IGNORECASE)
 _SINCE = re.compile(r"bytes (\d{1,19})-")
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteManifest:
+class RemoteManifest(Struct, frozen=True):
     """A manifest as the remote gave it; its digest is right."""
 
     content: bytes
@@ -58,8 +58,7 @@ class RemoteManifest:
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
+class Permissions(Struct, frozen=True):
     """What may be done in a remote repository."""
 
     read: bool

@@ -12,9 +12,11 @@ import asyncio
 import json
 import re
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Boolean, Text, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -102,8 +104,7 @@ _USES = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Definition:
+class Definition(Struct, frozen=True, kw_only=True):
     """A stored remote, without its secrets. Moments in milliseconds since 1970 UTC."""
 
     id: str = ""

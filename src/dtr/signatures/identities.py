@@ -16,9 +16,10 @@ import asyncio
 import json
 import re
 import uuid
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import BigInteger, Text, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -102,8 +103,7 @@ KEEP_OF_REPOSITORY = Statement(_of_repository.with_for_update(read=True, of=sign
 """All that count in a repository, by id; read with `identity_of`. The latter keeps them as they are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Struct, frozen=True, kw_only=True):
     """Whose signatures count. `created_at` in milliseconds since 1970 UTC."""
 
     id: str = ""

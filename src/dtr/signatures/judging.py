@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from dtr.signatures.errors import SignatureInvalid
 from dtr.signatures.keys import is_subject, key_of, read_certificates, read_key, read_subject, trust
 
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     _Ask: TypeAlias = Callable[[Signature, dt.datetime], "Proof | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """A signature is an identity's; until a moment in milliseconds since 1970 UTC (None: for ever)."""
 
     identity: str
@@ -29,8 +30,7 @@ class Proof:
     until: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """Whose a signature is."""
 
     proofs: tuple[Proof, ...] = ()

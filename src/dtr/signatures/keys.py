@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from msgspec import Struct
 
 from dtr.signatures.errors import IdentityInvalid, SignatureInvalid
 
@@ -80,8 +80,7 @@ warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, modul
 warnings.filterwarnings("ignore", "Attribute's length", UserWarning, "dtr.signatures")
 
 
-@dataclass(frozen=True, slots=True)
-class Trusted:
+class Trusted(Struct, frozen=True):
     """A chain that ends at a registered certificate; `until` in milliseconds since 1970 UTC."""
 
     leaf: x509.Certificate

@@ -21,9 +21,9 @@ import json
 import re
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Integer,
@@ -352,8 +352,7 @@ _HOLDERS_OF = Statement(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenBy:
+class ProvenBy(Struct, frozen=True):
     """An identity whose a signature is; `valid_until` in milliseconds since 1970 UTC (None: for ever)."""
 
     name: str
@@ -363,8 +362,7 @@ class ProvenBy:
     valid_until: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureRecord:
+class SignatureRecord(Struct, frozen=True, kw_only=True):
     """A signature that a repository holds. Moments in milliseconds since 1970 UTC."""
 
     manifest: str
@@ -392,8 +390,7 @@ class SignatureRecord:
         return f"{self.manifest}/{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """What is known of the signatures of an image."""
 
     signatures: int = 0
@@ -403,8 +400,7 @@ class Summary:
     """Names of the identities of which one of the signatures is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
+class _Read(Struct, frozen=True, kw_only=True):
     """What a layer says of a subject, and whose it is."""
 
     subject: str
@@ -640,8 +636,7 @@ class Signatures:
         return await self._database.unit(work)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(Struct, frozen=True):
     media_type: str
     digest: str
     annotations: Mapping[str, str]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
 from sqlalchemy import LargeBinary, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -93,8 +93,7 @@ _REWRAP = Statement(
 )
 
 
-@dataclass(slots=True)
-class Rotation:
+class Rotation(Struct):
     """What came of a rotation: keys that are now encrypted with the passphrase `alias`, and why others are not."""
 
     alias: str

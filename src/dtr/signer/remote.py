@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from dtr.signer.errors import AlgorithmUnsupported, KeyUnknown, RequestRefused, SignerFailed, SignerUnavailable
 from dtr.signer.signer import ALGORITHMS
@@ -44,8 +45,7 @@ _OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
+class _Files(Struct, frozen=True):
     """What the files of TLS hold."""
 
     ca: bytes

@@ -17,13 +17,13 @@ from __future__ import annotations
 import errno
 import logging
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc import StatusCode, aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from msgspec import Struct
 
 from dtr.db import DatabaseError
 from dtr.signer.errors import AlgorithmUnsupported, KeyUnknown, RequestRefused, SignerError
@@ -59,8 +59,7 @@ _AT_ONCE = 100
 _HEALTH = "grpc.health.v1.Health"
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """Files in PEM: the certificate with its chain, its key, and the authority of those who may ask."""
 
     certificate: Path

@@ -22,7 +22,7 @@ import re
 import secrets
 import tempfile
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from types import MappingProxyType
@@ -31,6 +31,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.storage.access_tokens import AccessTokens
 from dtr.storage.azure_identity import METADATA, Identity
@@ -408,8 +410,7 @@ def _iso(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@dataclass(frozen=True, slots=True)
-class _Blob:
+class _Blob(Struct, frozen=True):
     """A blob as a listing shows it."""
 
     location: str

@@ -21,11 +21,11 @@ import io
 import time
 import uuid
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import msgspec
+from msgspec import Struct
 
 from dtr.storage.errors import StorageError
 
@@ -72,8 +72,7 @@ class UploadState(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.json.decode(text, type=cls)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """An object as a listing shows it: `size` in bytes, `modified_at` in UTC."""
 
     location: str

@@ -22,12 +22,13 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.storage.driver import PIECE_SIZE, Blocks, Stored, UploadState, check_location, probe
 from dtr.storage.errors import (
@@ -61,8 +62,7 @@ _KEPT_DIRECTORIES = 8
 _SYNC_FILE_RANGE_WRITE = 2  # <linux/fs.h>
 
 
-@dataclass(frozen=True, slots=True)
-class _Small:
+class _Small(Struct, frozen=True):
     """An object waiting for the batching thread, and who waits for it."""
 
     location: str

@@ -18,12 +18,12 @@ import hashlib
 import tempfile
 import time
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
+from msgspec import Struct, field
 
 from dtr.storage.access_tokens import AccessTokens
 from dtr.storage.driver import Part, Stored
@@ -64,8 +64,7 @@ _HOLDS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
 """Reasons of a 403 for objects that nobody may delete or replace yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class GCSSettings:
+class GCSSettings(Struct, frozen=True):
     """
     Where the bucket is, and who we are.
 

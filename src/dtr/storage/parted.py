@@ -24,10 +24,11 @@ import uuid
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.storage.driver import Pieces, Stored, UploadState, check_location, probe
 from dtr.storage.errors import Interrupted, ObjectMissing, StorageError
@@ -44,8 +45,7 @@ _LONGEST_TAIL_IN_STATE = 64 * 1024
 _ASIDE = re.compile(r"\.(?:tail|part)\.[0-9a-f]{32}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class PartSizes:
+class PartSizes(Struct, frozen=True):
     """
     How many bytes the parts of an upload have, the last one apart.
 

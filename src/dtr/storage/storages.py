@@ -12,12 +12,13 @@ and is closed afterwards.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.storage.driver import LocalFiles, Pieces, RemoteObjects
 from dtr.storage.driver import new_location as new_path
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Struct, frozen=True):
     """Reading clients are sent to signed addresses of the storage that are good for so many `seconds`."""
 
     seconds: int

@@ -6,8 +6,9 @@ import asyncio
 import time
 import uuid
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from msgspec import Struct
 
 from dtr.storage.driver import new_location
 from dtr.storage.errors import StorageError
@@ -27,8 +28,7 @@ _SIGNED_SECONDS = 60
 _TO_CLEAN_UP_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """
     One step: what was tried, and how it went.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dtr.oci import OciError, Tag, parse_reference
 from dtr.tuf import (
@@ -32,8 +33,7 @@ _MILLISECOND = 10**6
 """Nanoseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A key that may sign for a role; `public_key_id` is the SHA-256 of its DER form, as accounts know it."""
 
     role: str
@@ -43,8 +43,7 @@ class Key:
     """Its signature is on the role's current file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(Struct, frozen=True):
     """What the files of some roles come to."""
 
     roles: set[str]
@@ -103,8 +102,7 @@ def read_current(files: Mapping[str, Envelope], roles: set[str]) -> Current:
     return current
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """A role on the way, and what those above it say of it."""
 
     role: str

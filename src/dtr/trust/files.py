@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Collection:
+class Collection(Struct, frozen=True):
     """
     The trust data of a repository under one name of the server.
 
@@ -32,8 +32,7 @@ class Collection:
     gun: str
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Struct, frozen=True):
     """A signed file, byte for byte as it was stored; `created_at` in milliseconds since 1970 UTC."""
 
     role: str
@@ -44,8 +43,7 @@ class File:
     created_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """
     What happened to a collection (section 2.6).
 
@@ -61,8 +59,7 @@ class Change:
     category: Literal["update", "deletion"]
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """What an update did. Tags by name, each once, whichever role they are of."""
 
     version: int

@@ -9,10 +9,10 @@ the collection. What an administrator told to be forgotten does not count.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, and_, bindparam, case, exists, func, or_, select, update
 
 from dtr.db import Statement, in_list, now
@@ -116,8 +116,7 @@ _COUNTS = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetSignature:
+class TargetSignature(Struct, frozen=True, kw_only=True):
     """A role of a collection signs a digest under the name of a tag, since so many milliseconds after 1970 UTC."""
 
     tag: str
@@ -137,8 +136,7 @@ class TargetSignature:
         return self.gun.partition("/")[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionRole:
+class CollectionRole(Struct, frozen=True, kw_only=True):
     """A role of a collection: its current file, when that was stored and expires, and the tags in it."""
 
     name: str
@@ -150,8 +148,7 @@ class CollectionRole:
     """So many of the tags do not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class CollectionRecord:
+class CollectionRecord(Struct, frozen=True):
     """What a repository has signed under one of the server's names."""
 
     gun: str

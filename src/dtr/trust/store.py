@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
 from sqlalchemy import (
     BigInteger,
     LargeBinary,
@@ -214,8 +214,7 @@ class Moved(Exception):
     """The collection is not what it was when the update was made: it has to be looked at again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(Struct, frozen=True, kw_only=True):
     """What is to be stored of a collection."""
 
     collection: Collection

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, TypeAlias
 
+from msgspec import Struct
+
 from dtr.tuf import canonical
 from dtr.tuf.errors import Malformed, MetadataInvalid, SignaturesMissing
 from dtr.tuf.keys import PublicKey
@@ -33,8 +35,7 @@ _ENVELOPE_NAMES = frozenset({"signed", "signatures"})
 _SIGNATURE_NAMES = frozenset({"keyid", "method", "sig"})
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """A signature by the key `key_id`; `content` in the encoding of `method`: r || s, 64 bytes, or RSA's."""
 
     key_id: str
@@ -46,8 +47,7 @@ class Signature:
         return {"keyid": self.key_id, "method": self.method, "sig": base64.b64encode(self.content).decode()}
 
 
-@dataclass(frozen=True, slots=True)
-class FileMeta:
+class FileMeta(Struct, frozen=True):
     """What one file says of another, or of a target: `length` in bytes, and one hash or two."""
 
     length: int
@@ -99,16 +99,14 @@ class FileMeta:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(Struct, frozen=True):
     """Who signs for a role: so many (`threshold`) of these keys."""
 
     keys: Keys
     threshold: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delegation:
+class Delegation(Struct, frozen=True):
     """An entry of a targets file for a role below it. `paths` are prefixes of names of targets."""
 
     name: str
@@ -116,8 +114,7 @@ class Delegation:
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(Struct, frozen=True):
     """The keys of a collection: who signs for each of the four roles."""
 
     version: int
@@ -125,8 +122,7 @@ class Root:
     authorities: Mapping[str, Authority]
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(Struct, frozen=True):
     """What is signed, by name, and to whom that is delegated, by the name of the role."""
 
     version: int
@@ -135,8 +131,7 @@ class Targets:
     delegations: Mapping[str, Delegation]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """The current files of root and of all that holds targets, by role."""
 
     version: int
@@ -144,8 +139,7 @@ class Snapshot:
     meta: Mapping[str, FileMeta]
 
 
-@dataclass(frozen=True, slots=True)
-class Timestamp:
+class Timestamp(Struct, frozen=True):
     """The current snapshot."""
 
     version: int

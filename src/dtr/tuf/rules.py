@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from dtr.tuf import canonical
 from dtr.tuf.certificates import check_root_certificate, check_validity, root_certificate
@@ -56,8 +57,7 @@ TIMESTAMP_LIFETIME = dt.timedelta(days=14)
 _BROKEN = (NotCanonical, Malformed, MetadataInvalid, SignaturesMissing, CertificateInvalid)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A file that the server makes, to be signed with all of `authority.keys` that the signer has."""
 
     role: str
@@ -86,8 +86,7 @@ class Draft:
         return content
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedUpdate:
+class CheckedUpdate(Struct, frozen=True):
     """
     An update that keeps the rules.
 
@@ -129,8 +128,7 @@ class CheckedUpdate:
         return _draft_timestamp(snapshot, self.previous_timestamp + 1, self.root, now)
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(Struct, frozen=True):
     """What of a collection the server has to make anew without an update."""
 
     root: Root

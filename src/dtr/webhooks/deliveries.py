@@ -14,9 +14,9 @@ import hmac
 import json
 import time
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Text, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -175,8 +175,7 @@ _FORGET = Statement(delete(webhook_deliveries).where(in_list(webhook_deliveries.
 _FORGET_ENDED = Statement(delete(webhooks).where(webhooks.c.deleted_at < now() - _DAY_MS))
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """
     A delivery; moments in milliseconds since 1970 UTC, `duration` in milliseconds.
 

@@ -13,10 +13,10 @@ import contextlib
 import logging
 import random
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from sqlalchemy import and_, or_, select
 
 from dtr.db import DatabaseError, Statement, in_list
@@ -73,8 +73,7 @@ _CONFIGS = Statement(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Subscription:
+class _Subscription(Struct, frozen=True):
     """A webhook, as far as it decides what it is told; both places None: everywhere."""
 
     id: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from dtr.events import Actor, Object, Recorded
 
@@ -76,8 +77,7 @@ CONTENT_TYPES: Mapping[Format, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(Struct, frozen=True, kw_only=True):
     """What has to be known beside an event, to tell it."""
 
     host: str = ""

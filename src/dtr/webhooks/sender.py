@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
+
+from msgspec import Struct
 
 from dtr.outbound import OutboundError, find_fault, trusting
 from dtr.webhooks.errors import WebhookInvalid
@@ -30,8 +31,7 @@ _SHOWN = 1024
 _REDIRECTIONS = frozenset({301, 302, 307, 308})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receiver:
+class Receiver(Struct, frozen=True, kw_only=True):
     """Where something is sent: an address, and whose certificates are trusted there."""
 
     endpoint: str
@@ -54,8 +54,7 @@ class Receiver:
                 raise WebhookInvalid("the certificate is not one in PEM") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What came of a request. `status` None: nothing was answered; `duration` in milliseconds."""
 
     status: int | None

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -149,8 +150,7 @@ _SET_SECRET = Statement(
 _DELETE = Statement(delete(webhooks).where(webhooks.c.id == bindparam("which")))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Webhook:
+class Webhook(Struct, frozen=True, kw_only=True):
     """
     A webhook. Moments in milliseconds since 1970 UTC.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 from tests.support.grants import grant_team

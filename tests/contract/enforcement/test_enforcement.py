@@ -6,11 +6,11 @@ import json
 import logging
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.support.images import Image, make_artifact, make_image, make_index
 from tests.support.plans import make_tables
 from tests.support.rooms import GUN, Counter, Rooms, annotated

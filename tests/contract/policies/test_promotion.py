@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from tests.support.images import make_image
 from tests.support.rooms import Counter, Rooms, annotated
 
@@ -204,7 +205,7 @@ async def test_all_tags_are_shown_when_that_is_wanted(rooms: Rooms, promotions: 
     await work(rooms, promotions)
     assert await names(rooms, prod) == ["v1", "v2"]
     await promotions.change(
-        PromotionPolicy(**{one: getattr(policy, one) for one in policy.__slots__} | {"template": "%n-new"}),
+        PromotionPolicy(**asdict(policy) | {"template": "%n-new"}),
         evaluate=True,
         by=ADA,
     )

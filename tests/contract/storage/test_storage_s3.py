@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from tests.support.disk import small_disk
 from tests.support.proxy import forward_proxy, proxy
@@ -75,7 +76,7 @@ def test_the_longest_object_that_s3_takes_has_no_more_parts_than_it_may():
 
 
 async def test_parts_grow_with_the_object_and_hold_what_they_should(open_driver, monkeypatch):
-    monkeypatch.setattr("dtr.storage.s3.SIZES", replace(SIZES, growth=2))
+    monkeypatch.setattr("dtr.storage.s3.SIZES", msgspec.structs.replace(SIZES, growth=2))
     driver = open_driver()
     content = os.urandom(30 * MIB + 5)
     pieces = [content[start : start + 300_001] for start in range(0, len(content), 300_001)]

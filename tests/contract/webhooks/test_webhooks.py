@@ -8,11 +8,11 @@ import hmac
 import json
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.support.images import make_image
 from tests.support.receiver import Receiver as Server
 from tests.support.receiver import Reply, receiving

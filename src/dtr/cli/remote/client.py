@@ -12,6 +12,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from msgspec import Struct
+
 from dtr import __version__
 from dtr.cli._common import Failure
 
@@ -66,8 +68,7 @@ class Refused(Failure):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """How the server's certificate is checked: by an authority (PEM), or not at all; else as the system does."""
 
     ca: str | None = None
@@ -97,7 +98,7 @@ class Access:
     """``HOST[:PORT]``, or ``http://…`` without TLS."""
     user: str = ""
     secret: str = field(default="", repr=False)
-    trust: Trust = Trust()
+    trust: Trust = field(default_factory=Trust)
 
     @property
     def url(self) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
+from msgspec import Struct
 
 from dtr.cli._common import printable
 
@@ -31,8 +31,7 @@ _NARROWEST = 4
 _STEPS = ((60, "second"), (60, "minute"), (24, "hour"), (7, "day"), (52 / 12, "week"), (12, "month"))
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column: its title, and what stands in it: a field of the record, or what a function makes of it."""
 
     title: str
@@ -53,8 +52,7 @@ class Column:
         return printable(str(found))
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """What the options of a command say about printing."""
 
     as_json: bool = False

@@ -6,12 +6,12 @@ import csv
 import datetime as dt
 import io
 import re
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from msgspec.structs import replace
 from pydantic import Field
 
 from dtr.accounts import Operation, may

@@ -10,10 +10,11 @@ The account service's way is the same with `start` and `limit`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import Depends, Query
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +29,7 @@ NEXT = "X-Next-Page-Start"
 COUNT = "X-Resource-Count"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """What part of a list is asked for."""
 
     start: str

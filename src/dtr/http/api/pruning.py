@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import Response  # noqa: TC002 - operations need it
+from msgspec.structs import replace
 from pydantic import Field
 
 from dtr.accounts import Operation

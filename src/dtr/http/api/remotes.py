@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt  # noqa: TC003 - records need it
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from fastapi import Query, Response
+from msgspec.structs import replace
 from pydantic import Field
 
 from dtr.accounts import Operation, may

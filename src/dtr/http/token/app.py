@@ -13,11 +13,12 @@ import contextlib
 import datetime as dt
 import re
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.accounts import AccountUnknown, Action, BadCredentials, Facts, Operation, TooManyAttempts, may
 from dtr.db import DatabaseError, DatabaseFull
@@ -53,8 +54,7 @@ class _Refused(Exception):
         self.headers = tuple(headers)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """A scope of a repository: the name as it was asked for, the repository that it means, and actions."""
 
     name: str

@@ -11,8 +11,9 @@ their names, which are part of what was signed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dtr.accounts import Operation, may
 from dtr.http.bearer import Bearer, Unverified
@@ -30,8 +31,7 @@ _LONGEST_GUN = 255
 _READ_ONLY = "the registry is read-only at present: nothing is signed, and no trust data deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Right:
+class Right(Struct, frozen=True):
     """What a route needs: the actions of a token, and an operation on the repository at this moment."""
 
     actions: tuple[str, ...]
@@ -40,8 +40,7 @@ class Right:
     """Whether it is refused while the registry is read-only."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """What a token has to grant."""
 
     kind: str

@@ -11,12 +11,12 @@ import asyncio
 import datetime as dt
 import re
 from contextlib import nullcontext
-from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
 import msgspec
+from msgspec import Struct
 
 from dtr.accounts.visibility import asking
 from dtr.http.trust.access import FOLLOW, MANAGE, READ, SIGN, Access
@@ -55,8 +55,7 @@ _LARGE = 1024 * 1024
 _INT32 = range(-(2**31), 2**31)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """What an operator decides about this API. Ages in seconds, sizes in bytes."""
 
     service: str = "dtr"

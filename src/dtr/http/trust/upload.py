@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -34,8 +34,7 @@ _READ_IN_LOOP = 64 * 1024
 """Larger updates are read in a thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(Struct, frozen=True):
     """What came of an update: `size` in bytes."""
 
     files: tuple[tuple[str | None, bytes], ...]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
+
+from msgspec import Struct
 
 from dtr.http.api import sessions, tokens
 from dtr.http.api.enzi import public_keys
@@ -151,8 +152,7 @@ def _end(choice: str, day: str) -> str | None:
     return end.isoformat() if end > now else None
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """The token that a page is about, and whose it is."""
 
     person: Person
@@ -335,8 +335,7 @@ async def end_sessions(visit: Visit) -> Response:
 # --- public keys ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A public key, and what it is."""
 
     record: PublicKeyRecord

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
+from msgspec import Struct
+
 from dtr.accounts import AccountFilter, AccountUnknown, MemberQuery, Operation
 from dtr.http.api import accounts as own_settings
 from dtr.http.api import holdings, repositories, sessions, tokens
@@ -107,8 +109,7 @@ async def change_users(visit: Visit) -> Response:
     return visit.page("accounts/changed.html", 422, operation=operation, number=number, failed=failed)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A user that was picked and stays as it was: why, and the API's word for that (empty: it was not asked)."""
 
     name: str

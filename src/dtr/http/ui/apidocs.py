@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode
+
+from msgspec import Struct
 
 from dtr.http.api.caller import session_cookie
 from dtr.http.api.errors import ApiError
@@ -139,8 +140,7 @@ def _page(
 # --- trying it out --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(Struct, frozen=True):
     """A call and what was answered."""
 
     method: str

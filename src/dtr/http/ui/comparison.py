@@ -7,8 +7,9 @@ needs no second download.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from dtr.http.api.manifests import ContainerRecord, DockerfileLine, ManifestDetail
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A value that is not the same; None: it is missing there."""
 
     name: str
@@ -25,8 +25,7 @@ class Difference:
     right: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """A layer of one side; `size` in bytes."""
 
     line: str
@@ -36,8 +35,7 @@ class Layer:
     """The other side has it, too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Struct, frozen=True, kw_only=True):
     """Two images, left and right."""
 
     base: int

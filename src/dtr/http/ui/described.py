@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from markupsafe import Markup, escape
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,8 +17,7 @@ _SCHEMAS = "#/components/schemas/"
 RECORDS = "/docs/api/records"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A parameter of an operation, or a field of a record."""
 
     name: str
@@ -49,8 +48,7 @@ class Part:
         return "" if found in (None, "") else json.dumps(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What an operation may answer."""
 
     status: str
@@ -58,8 +56,7 @@ class Answer:
     schema: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One operation of the API."""
 
     id: str

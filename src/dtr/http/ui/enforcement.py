@@ -8,9 +8,9 @@ frame the page is shown. It has the policy, its exceptions, and what it would re
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from msgspec import Struct, field
 from pydantic import ValidationError
 
 from dtr.enforcement import EnforcementPolicyInvalid, EnforcementPolicyUnknown
@@ -57,8 +57,7 @@ _SAYINGS = (
 """What the API says in a refusal, the field that it is about, and what a page says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a policy holds, and the frame of its page."""
 
     kind: Literal["registry", "namespace", "repository"]

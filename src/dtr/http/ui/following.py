@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dtr.http.api import jobs as api
 from dtr.jobs import JobUnknown
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """How it was with a job, and then with its log."""
 
     job: api.JobRecord

@@ -7,9 +7,10 @@ Auditors look; the forms are for administrators.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from dtr.accounts import Operation
 from dtr.http.api import jobs as api
@@ -36,8 +37,7 @@ WORKERS = "/system/settings/workers"
 # --- what somebody types --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """A parameter of an action, in a form."""
 
     name: str

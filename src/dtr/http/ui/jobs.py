@@ -15,10 +15,10 @@ import datetime as dt
 import json
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
+from msgspec import Struct
 from starlette.responses import Response, StreamingResponse
 
 from dtr.accounts import Operation
@@ -127,8 +127,7 @@ def title(visit: Visit, action: str) -> str:
     return visit._(TITLES.get(action, action))
 
 
-@dataclass(frozen=True, slots=True)
-class Show:
+class Show(Struct, frozen=True):
     """How jobs are told, for templates."""
 
     visit: Visit
@@ -240,8 +239,7 @@ def _line_count(visit: Visit) -> int:
     return int(given) if given in map(str, LINES) else LINES[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """A line of a log, as it is shown."""
 
     number: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
 
 from dtr.events import Filter
 from dtr.http.api import events, mirroring, remotes
@@ -59,7 +60,6 @@ _FIELDS = {
 _STATES = ("mirrored", "failed", "waiting", "skipped")
 
 
-@dataclass(slots=True)
 class MirrorDraft(Draft):
     """A mirroring policy as it stands in the form."""
 
@@ -84,8 +84,7 @@ class MirrorDraft(Draft):
         return bool(self.password or self.token)
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """What came of trying a remote out."""
 
     record: RemoteCheckRecord | None = None

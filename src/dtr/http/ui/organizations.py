@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.accounts import AccountError, MemberQuery, Operation, may
 from dtr.http.api import listings, reasons, repositories, robots
@@ -37,8 +39,7 @@ _LONGEST_UNDO = 1_200
 """Characters: the cookie that carries it has an end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Organization:
+class Organization(Struct, frozen=True):
     """The organisation that a page is about."""
 
     record: AccountRecord

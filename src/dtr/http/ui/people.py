@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from dtr.accounts import Operation, may
 from dtr.http.api.enzi import accounts
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from dtr.http.ui.visit import Visit
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(Struct, frozen=True):
     """A user."""
 
     record: DetailedAccountRecord

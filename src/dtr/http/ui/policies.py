@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct, field
 
 from dtr.accounts import Operation, may
 from dtr.http.api import jobs, mirroring, promotion, pruning, tags, upstreams
@@ -42,8 +43,7 @@ _EDITS = frozenset({"", "update", "test", "test-all", "targets", "connect", "rem
 Try: TypeAlias = "Callable[..., Awaitable[Any]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """A tag, and what would happen to it."""
 
     name: str
@@ -54,8 +54,7 @@ class Verdict:
     """What it would be called."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tested:
+class Tested(Struct, frozen=True):
     """What rules and a template would do now."""
 
     verdicts: list[Verdict]
@@ -72,8 +71,7 @@ class Tested:
         return self.looked_at >= self.total
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(Struct):
     """A policy as it stands in the form."""
 
     rows: list[Item] = field(default_factory=list)

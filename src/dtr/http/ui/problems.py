@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
 from pydantic import ValidationError
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from dtr.http.ui.words import Words
 
 
-@dataclass(slots=True)
-class Problems:
+class Problems(Struct):
     """The problems of a form; false when there are none."""
 
     general: list[str] = field(default_factory=list)

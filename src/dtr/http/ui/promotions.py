@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtr.http.api import listings, promotion
@@ -45,7 +44,6 @@ _FIELDS = {
 }
 
 
-@dataclass(slots=True)
 class PromotionDraft(Draft):
     """A promotion policy as it stands in the form."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtr.events import Filter
@@ -42,7 +41,6 @@ _SURE = "sure"
 """The field of a form that was asked about."""
 
 
-@dataclass(slots=True)
 class PruningDraft(Draft):
     """A pruning policy as it stands in the form."""
 

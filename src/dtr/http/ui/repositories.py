@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dtr.accounts import AccountUnknown
 from dtr.http.api import listings, repositories
@@ -65,8 +67,7 @@ _IMMUTABILITY = ("off", "all", "some")
 # --- the list -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
+class Filters(Struct, frozen=True):
     """What the list is asked for, by the address; what is no such value counts as nothing."""
 
     q: str
@@ -358,8 +359,7 @@ async def show_first_steps(visit: Visit) -> Response:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FirstSteps:
+class FirstSteps(Struct, frozen=True):
     """What the commands of the first steps say."""
 
     username: str

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from markupsafe import Markup
+from msgspec import Struct
 from starlette.responses import Response
 
 from dtr.http.api import listings, reasons, repositories, tags, trust
@@ -96,8 +96,7 @@ async def show_overview(visit: Visit) -> Response:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(Struct, frozen=True):
     """One point of the charts: what came in some days, and what was held at their end."""
 
     day: dt.date

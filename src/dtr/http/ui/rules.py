@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from markupsafe import Markup, escape
+from msgspec import Struct, field
 
 from dtr.durations import to_duration, to_milliseconds
 
@@ -199,8 +199,7 @@ _NOUNS = {
 }
 
 
-@dataclass(slots=True)
-class Row:
+class Row(Struct):
     """A condition, as it stands in the form: whatever was typed."""
 
     field: str = "tag"
@@ -238,8 +237,7 @@ class Row:
         return self.field in SCANNED
 
 
-@dataclass(slots=True)
-class Group:
+class Group(Struct):
     """Rows that are put together."""
 
     kind: GroupKind = "any"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
+
+from msgspec import Struct
 
 from dtr.http.api import listings, search
 from dtr.http.ui.pages import Pages
@@ -26,8 +27,7 @@ _IN_PALETTE, _IN_PAGE = 5, 25
 """Results of each kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A page that one can go to by its name."""
 
     address: str
@@ -35,8 +35,7 @@ class Place:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What fits; of nothing the repositories that were looked at last, and all places."""
 
     repositories: list[RepositoryRecord]

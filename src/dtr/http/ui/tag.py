@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from dtr.http.api import files, manifests, mirroring, remotes, signatures, tags, trust
@@ -49,8 +49,7 @@ _ALIASES = 5
 """Other names of an image that are shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Struct, frozen=True):
     """A system that an index has an image for."""
 
     name: str
@@ -59,8 +58,7 @@ class Platform:
     is_current: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A line of the layers."""
 
     instruction: str
@@ -71,8 +69,7 @@ class Step:
     is_long: bool
 
 
-@dataclass(slots=True)
-class Node:
+class Node(Struct):
     """Something attached, and what is attached to that."""
 
     attachment: AttachmentRecord
@@ -82,8 +79,7 @@ class Node:
     """What is attested in it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class Named(Struct, frozen=True, kw_only=True):
     """What the address names: a tag, or a digest."""
 
     reference: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from msgspec import Struct
 from starlette.responses import RedirectResponse
 
 from dtr.http.api import listings, promotion, tags
@@ -43,8 +43,7 @@ _ALIAS = 60
 SignedState = Literal["signed", "mismatched", "unverified", "unsigned"]
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(Struct, frozen=True):
     """Whether a tag is signed, as far as anybody who looks wants to know."""
 
     state: SignedState
@@ -69,8 +68,7 @@ class Signed:
         return cls(state, in_trust, tuple(dict.fromkeys([*verified, *(signers if in_trust else ())])))
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A tag in the list."""
 
     tag: TagView
@@ -143,8 +141,7 @@ def last_pull(tag: TagView) -> dt.datetime | None:
     return None if latest == NEVER else latest
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """What the address asks for."""
 
     text: str
@@ -249,8 +246,7 @@ async def _total(visit: Visit, repo: Repository, wanted: _Wanted) -> int:
 # --- several tags ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of a tag."""
 
     tag: str

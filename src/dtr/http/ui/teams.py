@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from dtr.accounts import MemberQuery, MemberUnknown, Operation
 from dtr.http.api import access, repositories
@@ -33,8 +34,7 @@ pages = Pages()
 _FIELDS = {"INVALID_TEAM_NAME": "name", "TEAM_EXISTS": "name"}
 
 
-@dataclass(frozen=True, slots=True)
-class Team:
+class Team(Struct, frozen=True):
     """The team that a page is about."""
 
     organization: Organization

@@ -12,13 +12,13 @@ import contextlib
 import hmac
 import inspect
 import json
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from fastapi import Response as Headers
 from markupsafe import Markup
+from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -59,8 +59,7 @@ _RECENT = 6
 _SAFE = frozenset({"GET", "HEAD"})
 
 
-@dataclass(frozen=True, slots=True)
-class Listing(Generic[T]):
+class Listing(Struct, Generic[T], frozen=True):
     """A page of a list."""
 
     records: T
@@ -71,8 +70,7 @@ class Listing(Generic[T]):
     """Records on all pages, when it was asked for and is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(Struct, frozen=True):
     """The repository that a page is about."""
 
     record: RepositoryRecord

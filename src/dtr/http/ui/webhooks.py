@@ -7,8 +7,9 @@ Who made a webhook and may not manage it any more does not come here; over the A
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from dtr.http.api import webhooks
 from dtr.http.api.errors import ApiError
@@ -66,8 +67,7 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where webhooks are for."""
 
     url: str

@@ -9,8 +9,9 @@ The answer is the same for a repository that is not there and for one that the c
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dtr.accounts import Operation, may
 from dtr.http.bearer import Bearer, Unverified

@@ -11,11 +11,11 @@ import asyncio
 import itertools
 import re
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
+from msgspec import Struct
 
 from dtr.accounts import Operation
 from dtr.db import DatabaseError
@@ -75,8 +75,7 @@ _PARSE_IN_LOOP = 64 * 1024
 """Larger manifests are read in a thread."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """What an operator decides about this API. Sizes in bytes."""
 
     service: str = "dtr"

@@ -6,10 +6,10 @@ What each error is on the wire: OCI distribution specification 1.1, "Error Codes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct, field
 
 from dtr.db import DatabaseBusy, DatabaseFull, DatabaseRefused, DatabaseUnavailable
 from dtr.enforcement import PullRefused
@@ -74,8 +74,7 @@ class Refused(Exception):
         self.headers = headers
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An error as it is sent."""
 
     status: int

@@ -7,8 +7,9 @@ card comes back with both values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from dtr.accounts import Operation
 from dtr.durations import to_duration, to_milliseconds
@@ -36,8 +37,7 @@ def N_(text: str) -> str:  # noqa: N802 - the word by which texts are found
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """A setting in a card: its name in the API, its kind, and what it is called where two values are compared."""
 
     name: str
@@ -88,8 +88,7 @@ _BY_ROOM = {
 """What the refusal of a session's setting calls it."""
 
 
-@dataclass(slots=True)
-class Card:
+class Card(Struct):
     """A card as it is shown: `typed` and `seen` by the names of the fields; `theirs` is what somebody changed."""
 
     typed: dict[str, Any]
