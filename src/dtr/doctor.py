@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from dtr.config import Settings
 
 _SQLITE = "sqlite:///"
-_ASK = Statement(select(now()))
-_SOME_BLOB = Statement(select(blobs.c.digest).limit(1))
+_ASK = Statement(lambda: select(now()))
+_SOME_BLOB = Statement(lambda: select(blobs.c.digest).limit(1))
 _CLOCKS_MAY_DIFFER_MS = 5_000
 _LEAST_FREE_SHARE = 0.05
 _LEAST_FREE_BYTES = 1024**3

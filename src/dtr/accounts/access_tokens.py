@@ -87,23 +87,25 @@ def opens(parameter: str) -> ColumnElement[bool]:
 # --- statements -----------------------------------------------------------------------------------------------
 
 _INSERT = Statement(
-    insert(tokens)
-    .values(
-        id=bindparam("id"),
-        account_id=bindparam("account"),
-        parent_id=bindparam("parent"),
-        kind=bindparam("kind"),
-        label=bindparam("label"),
-        is_active=True,
-        created_at=now(),
-        expires_at=bindparam("expires_at", type_=BigInteger),
-        creator_user_agent=bindparam("user_agent"),
-        scope=bindparam("scope"),
+    lambda: (
+        insert(tokens)
+        .values(
+            id=bindparam("id"),
+            account_id=bindparam("account"),
+            parent_id=bindparam("parent"),
+            kind=bindparam("kind"),
+            label=bindparam("label"),
+            is_active=True,
+            created_at=now(),
+            expires_at=bindparam("expires_at", type_=BigInteger),
+            creator_user_agent=bindparam("user_agent"),
+            scope=bindparam("scope"),
+        )
+        .on_conflict_do_nothing()  # the unit of work is run again
     )
-    .on_conflict_do_nothing()  # the unit of work is run again
 )
 _EXPIRES_LATER = Statement(
-    select(bindparam("expires_at", type_=BigInteger) > now())  # by the clock that it will expire by
+    lambda: select(bindparam("expires_at", type_=BigInteger) > now())  # by the clock that it will expire by
 )
 _columns = (
     tokens.c.id,
@@ -138,24 +140,28 @@ _newest = (
     .order_by(tokens.c.created_at.desc(), tokens.c.id.desc())
     .limit(bindparam("limit", type_=BigInteger))
 )
-_FIND = Statement(_tokens.where(tokens.c.id == bindparam("id")))
+_FIND = Statement(lambda: _tokens.where(tokens.c.id == bindparam("id")))
 _LIST = Statement(_page)
-_LIST_OF_ACCOUNT = Statement(_page.where(_of_account))
+_LIST_OF_ACCOUNT = Statement(lambda: _page.where(_of_account))
 _LIST_NEWEST = Statement(_newest)
 _COUNT = Statement(_count)
-_COUNT_OF_ACCOUNT = Statement(_count.where(_of_account))
+_COUNT_OF_ACCOUNT = Statement(lambda: _count.where(_of_account))
 _UPDATE = Statement(
-    update(tokens)
-    .where(tokens.c.id == bindparam("which"))
-    .values(
-        label=func.coalesce(bindparam("label", type_=Text), tokens.c.label),
-        is_active=func.coalesce(bindparam("active", type_=Boolean), tokens.c.is_active),
+    lambda: (
+        update(tokens)
+        .where(tokens.c.id == bindparam("which"))
+        .values(
+            label=func.coalesce(bindparam("label", type_=Text), tokens.c.label),
+            is_active=func.coalesce(bindparam("active", type_=Boolean), tokens.c.is_active),
+        )
     )
 )
-_DELETE = Statement(delete(tokens).where(tokens.c.id == bindparam("which")))
+_DELETE = Statement(lambda: delete(tokens).where(tokens.c.id == bindparam("which")))
 _last_used_at = func.coalesce(tokens.c.last_used_at, tokens.c.created_at)
 _DELETE_UNUSED = Statement(
-    delete(tokens).where(tokens.c.id == bindparam("which"), _last_used_at < bindparam("before", type_=BigInteger))
+    lambda: delete(tokens).where(
+        tokens.c.id == bindparam("which"), _last_used_at < bindparam("before", type_=BigInteger)
+    )
 )
 
 

@@ -53,52 +53,60 @@ if TYPE_CHECKING:
     from dtr.events import Actor, EventType
 
 _INSERT = Statement(
-    insert(accounts)
-    .values(
-        id=bindparam("id"),
-        name=bindparam("name"),
-        kind=bindparam("kind"),
-        full_name=bindparam("full_name"),
-        folded=bindparam("folded"),
-        is_admin=bindparam("is_admin", type_=Boolean),
-        is_active=bindparam("is_active", type_=Boolean),
-        is_auditor=bindparam("is_auditor", type_=Boolean),
-        is_imported=False,
-        password_hash=bindparam("password_hash"),
-        created_at=now(),
+    lambda: (
+        insert(accounts)
+        .values(
+            id=bindparam("id"),
+            name=bindparam("name"),
+            kind=bindparam("kind"),
+            full_name=bindparam("full_name"),
+            folded=bindparam("folded"),
+            is_admin=bindparam("is_admin", type_=Boolean),
+            is_active=bindparam("is_active", type_=Boolean),
+            is_auditor=bindparam("is_auditor", type_=Boolean),
+            is_imported=False,
+            password_hash=bindparam("password_hash"),
+            created_at=now(),
+        )
+        .on_conflict_do_nothing(index_elements=["name"])
     )
-    .on_conflict_do_nothing(index_elements=["name"])
 )
 _JOIN_SHARED_ORGANIZATION = Statement(
-    insert(organization_members).from_select(
+    lambda: insert(organization_members).from_select(
         ["organization_id", "user_id", "is_admin"],
         select(accounts.c.id, bindparam("user"), literal(False)).where(
             accounts.c.name == SHARED_ORGANIZATION, accounts.c.kind == "organization"
         ),
     )
 )
-_FIND = Statement(select(*ACCOUNT_COLUMNS).where(accounts.c.name == bindparam("name")))
-_FIND_BY_ID = Statement(select(*ACCOUNT_COLUMNS).where(accounts.c.id == bindparam("id")))
-_LOCK = Statement(select(*ACCOUNT_COLUMNS).where(accounts.c.id == bindparam("id")).with_for_update(key_share=True))
+_FIND = Statement(lambda: select(*ACCOUNT_COLUMNS).where(accounts.c.name == bindparam("name")))
+_FIND_BY_ID = Statement(lambda: select(*ACCOUNT_COLUMNS).where(accounts.c.id == bindparam("id")))
+_LOCK = Statement(
+    lambda: select(*ACCOUNT_COLUMNS).where(accounts.c.id == bindparam("id")).with_for_update(key_share=True)
+)
 _LOCK_ADMINISTRATORS = Statement(
-    select(accounts.c.id)
-    .where(accounts.c.kind == "user", accounts.c.is_admin.is_(True), accounts.c.is_active.is_(True))
-    .order_by(accounts.c.id)
-    .with_for_update(key_share=True)
+    lambda: (
+        select(accounts.c.id)
+        .where(accounts.c.kind == "user", accounts.c.is_admin.is_(True), accounts.c.is_active.is_(True))
+        .order_by(accounts.c.id)
+        .with_for_update(key_share=True)
+    )
 )
 _COUNT = Statement(
-    select(accounts.c.kind, func.count()).where(accounts.c.kind != "robot").group_by(accounts.c.kind)
+    lambda: select(accounts.c.kind, func.count()).where(accounts.c.kind != "robot").group_by(accounts.c.kind)
 )
-_IS_THERE_ONE = Statement(select(accounts.c.id).limit(1))
+_IS_THERE_ONE = Statement(lambda: select(accounts.c.id).limit(1))
 _SET_PASSWORD = Statement(
-    update(accounts)
-    .where(accounts.c.id == bindparam("which"))
-    .values(password_hash=bindparam("password_hash"), password_is_own=bindparam("own", type_=Boolean))
+    lambda: (
+        update(accounts)
+        .where(accounts.c.id == bindparam("which"))
+        .values(password_hash=bindparam("password_hash"), password_is_own=bindparam("own", type_=Boolean))
+    )
 )
 _DETAILS = Statement(
-    select(accounts.c.id, accounts.c.created_at, accounts.c.last_login_at, accounts.c.password_is_own).where(
-        in_list(accounts.c.id, "ids")
-    )
+    lambda: select(
+        accounts.c.id, accounts.c.created_at, accounts.c.last_login_at, accounts.c.password_is_own
+    ).where(in_list(accounts.c.id, "ids"))
 )
 _number_of_organization = func.row_number().over(
     partition_by=organization_members.c.user_id, order_by=accounts.c.name
@@ -115,32 +123,38 @@ _of_users = (
     .subquery()
 )
 _ORGANIZATIONS = Statement(
-    select(_of_users.c.user_id, _of_users.c.name, _of_users.c.count)
-    .where(_of_users.c.number <= bindparam("most", type_=BigInteger))
-    .order_by(_of_users.c.user_id, _of_users.c.number)
-)
-_CHANGE = Statement(
-    update(accounts)
-    .where(accounts.c.id == bindparam("which"))
-    .values(
-        full_name=bindparam("new_full_name"),
-        folded=bindparam("new_folded"),
-        is_active=bindparam("active", type_=Boolean),
-        is_admin=bindparam("admin", type_=Boolean),
-        is_auditor=bindparam("auditor", type_=Boolean),
+    lambda: (
+        select(_of_users.c.user_id, _of_users.c.name, _of_users.c.count)
+        .where(_of_users.c.number <= bindparam("most", type_=BigInteger))
+        .order_by(_of_users.c.user_id, _of_users.c.number)
     )
 )
-_DELETE = Statement(delete(accounts).where(accounts.c.id == bindparam("which")))
+_CHANGE = Statement(
+    lambda: (
+        update(accounts)
+        .where(accounts.c.id == bindparam("which"))
+        .values(
+            full_name=bindparam("new_full_name"),
+            folded=bindparam("new_folded"),
+            is_active=bindparam("active", type_=Boolean),
+            is_admin=bindparam("admin", type_=Boolean),
+            is_auditor=bindparam("auditor", type_=Boolean),
+        )
+    )
+)
+_DELETE = Statement(lambda: delete(accounts).where(accounts.c.id == bindparam("which")))
 _FORGET_USAGE = tuple(
     Statement(delete(table).where(table.c.scope == bindparam("scope"))) for table in (usage_deltas, usage)
 )
 _OWNS_REPOSITORIES = Statement(
-    select(repositories.c.id)
-    .where(repositories.c.namespace_id == bindparam("id"), repositories.c.deleted_at.is_(None))
-    .limit(1)
+    lambda: (
+        select(repositories.c.id)
+        .where(repositories.c.namespace_id == bindparam("id"), repositories.c.deleted_at.is_(None))
+        .limit(1)
+    )
 )
 _END_TOKENS = Statement(
-    delete(tokens).where(tokens.c.account_id == bindparam("account"), tokens.c.kind == bindparam("kind"))
+    lambda: delete(tokens).where(tokens.c.account_id == bindparam("account"), tokens.c.kind == bindparam("kind"))
 )
 _CHANGEABLE: Mapping[AccountKind, frozenset[str]] = {
     "user": frozenset({"full_name", "is_active", "is_admin", "is_auditor"}),

@@ -81,22 +81,24 @@ _repository = select(
     repositories.c.path, repositories.c.id, accounts.c.id, accounts.c.name, accounts.c.kind
 ).join_from(repositories, accounts, repositories.c.namespace_id == accounts.c.id)
 _REPOSITORY = Statement(
-    _repository.where(repositories.c.path == bindparam("repository"), repositories.c.deleted_at.is_(None))
+    lambda: _repository.where(repositories.c.path == bindparam("repository"), repositories.c.deleted_at.is_(None))
 )
 _REPOSITORY_BY_ID = Statement(
-    _repository.where(
+    lambda: _repository.where(
         repositories.c.id == bindparam("repository", type_=BigInteger), repositories.c.deleted_at.is_(None)
     )
 )
 _NAMESPACE = Statement(
-    select(accounts.c.name, accounts.c.id, accounts.c.kind).where(
+    lambda: select(accounts.c.name, accounts.c.id, accounts.c.kind).where(
         accounts.c.name == bindparam("name"), accounts.c.kind != "robot"
     )
 )
 _STAY = Statement(  # the repository does not change its owner while something is granted
-    select(repositories.c.namespace_id)
-    .where(repositories.c.id == bindparam("repository", type_=BigInteger))
-    .with_for_update(read=True)
+    lambda: (
+        select(repositories.c.namespace_id)
+        .where(repositories.c.id == bindparam("repository", type_=BigInteger))
+        .with_for_update(read=True)
+    )
 )
 
 # --- to whom --------------------------------------------------------------------------------------------------
@@ -107,18 +109,20 @@ _is_asker = exists(
     .correlate(teams)
 )
 _TEAM = Statement(
-    select(teams.c.id, teams.c.name, _is_asker, teams.c.organization_id)
-    .where(
-        or_(
-            and_(teams.c.organization_id == bindparam("organization"), teams.c.name == bindparam("team")),
-            teams.c.id == bindparam("team"),
+    lambda: (
+        select(teams.c.id, teams.c.name, _is_asker, teams.c.organization_id)
+        .where(
+            or_(
+                and_(teams.c.organization_id == bindparam("organization"), teams.c.name == bindparam("team")),
+                teams.c.id == bindparam("team"),
+            )
         )
+        .order_by(teams.c.name != bindparam("team"))  # a name before an id that looks like it
+        .limit(1)
     )
-    .order_by(teams.c.name != bindparam("team"))  # a name before an id that looks like it
-    .limit(1)
 )
 _USER = Statement(
-    select(*ACCOUNT_COLUMNS).where(
+    lambda: select(*ACCOUNT_COLUMNS).where(
         or_(accounts.c.name == bindparam("user"), accounts.c.id == bindparam("user")),
         accounts.c.kind != "organization",
     )
@@ -175,7 +179,9 @@ _page_of_team = (
 )
 _PAGE_OF_TEAM = Statement(_page_of_team)
 # Paths are lower-case already.
-_FOUND_OF_TEAM = Statement(_page_of_team.where(repositories.c.path.like(bindparam("pattern"), escape="\\")))
+_FOUND_OF_TEAM = Statement(
+    lambda: _page_of_team.where(repositories.c.path.like(bindparam("pattern"), escape="\\"))
+)
 _of_user = union_all(
     select(accounts.c.name.label("path"), namespace_user_grants.c.level)
     .join_from(namespace_user_grants, accounts, accounts.c.id == namespace_user_grants.c.namespace_id)
@@ -185,13 +191,15 @@ _of_user = union_all(
     .where(repository_user_grants.c.user_id == bindparam("user"), repositories.c.deleted_at.is_(None)),
 ).subquery("of_user")
 _PAGE_OF_USER = Statement(
-    select(_of_user.c.path, _of_user.c.level)
-    .where(_of_user.c.path >= bindparam("start"))
-    .order_by(_of_user.c.path)
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        select(_of_user.c.path, _of_user.c.level)
+        .where(_of_user.c.path >= bindparam("start"))
+        .order_by(_of_user.c.path)
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
-_COUNT_OF_USER = Statement(select(func.count()).select_from(_of_user))
-_COUNT_OF_TEAM = Statement(select(func.count(repositories.c.id)).where(_of_team))
+_COUNT_OF_USER = Statement(lambda: select(func.count()).select_from(_of_user))
+_COUNT_OF_TEAM = Statement(lambda: select(func.count(repositories.c.id)).where(_of_team))
 
 
 class Grants:

@@ -93,7 +93,7 @@ def page_statement(*, contains: bool) -> Statement:
 
 
 _COUNT = Statement(_counted)
-_COUNT_FITTING = Statement(_counted.where(_fits))
+_COUNT_FITTING = Statement(lambda: _counted.where(_fits))
 
 
 def _because(kind: ReasonKind, on: str, team: ColumnElement[str], level: ColumnElement[str]) -> Select[Any]:
@@ -105,7 +105,7 @@ def _because(kind: ReasonKind, on: str, team: ColumnElement[str], level: ColumnE
 _no_team: ColumnElement[str] = literal_column("''")
 _admin: ColumnElement[str] = literal_column(f"'{Level.ADMIN.label}'")
 _REASONS = Statement(
-    union_all(
+    lambda: union_all(
         _because("owner", "namespace", _no_team, _admin).where(repositories.c.namespace_id == _me),
         _because("owner", "namespace", _no_team, _admin)
         .join(organization_members, organization_members.c.organization_id == repositories.c.namespace_id)

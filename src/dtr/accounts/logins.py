@@ -42,34 +42,42 @@ _FIRST = len(ACCOUNT_COLUMNS)
 """The place of the first column behind those of the account."""
 
 _FIND_SECRET = Statement(
-    select(
+    lambda: select(
         *ACCOUNT_COLUMNS,
         accounts.c.password_hash,
         or_(accounts.c.last_login_at.is_(None), accounts.c.last_login_at < now() - _TOUCH_MS),
     ).where(accounts.c.name == bindparam("name"))
 )
-_NOTE_LOGIN = Statement(update(accounts).where(accounts.c.id == bindparam("which")).values(last_login_at=now()))
+_NOTE_LOGIN = Statement(
+    lambda: update(accounts).where(accounts.c.id == bindparam("which")).values(last_login_at=now())
+)
 _FIND_BY_TOKEN = Statement(
-    select(
-        *ACCOUNT_COLUMNS,
-        tokens.c.kind,
-        SCOPE,
-        EXPIRES_AT,
-        or_(tokens.c.last_used_at.is_(None), tokens.c.last_used_at < now() - _TOUCH_MS),
+    lambda: (
+        select(
+            *ACCOUNT_COLUMNS,
+            tokens.c.kind,
+            SCOPE,
+            EXPIRES_AT,
+            or_(tokens.c.last_used_at.is_(None), tokens.c.last_used_at < now() - _TOUCH_MS),
+        )
+        .join_from(tokens, accounts, tokens.c.account_id == accounts.c.id)
+        .outerjoin(PARENTS, IS_CHILD_OF)
+        .where(tokens.c.id == bindparam("id"), OPENS)
     )
-    .join_from(tokens, accounts, tokens.c.account_id == accounts.c.id)
-    .outerjoin(PARENTS, IS_CHILD_OF)
-    .where(tokens.c.id == bindparam("id"), OPENS)
 )
 _TOUCH = Statement(
-    update(tokens)
-    .where(tokens.c.id == bindparam("which"))
-    .values(last_used_at=now(), last_used_address=bindparam("address"))
+    lambda: (
+        update(tokens)
+        .where(tokens.c.id == bindparam("which"))
+        .values(last_used_at=now(), last_used_address=bindparam("address"))
+    )
 )
 _RENEW_HASH = Statement(
-    update(accounts)
-    .where(accounts.c.id == bindparam("which"), accounts.c.password_hash == bindparam("old"))
-    .values(password_hash=bindparam("new"))
+    lambda: (
+        update(accounts)
+        .where(accounts.c.id == bindparam("which"), accounts.c.password_hash == bindparam("old"))
+        .values(password_hash=bindparam("new"))
+    )
 )
 
 

@@ -52,30 +52,32 @@ _in_team = (team_members.c.team_id == bindparam("team"), team_members.c.user_id 
 _add_member = insert(organization_members).values(
     organization_id=bindparam("organization"), user_id=bindparam("user"), is_admin=_is_admin
 )
-_ADD_MEMBER = Statement(_add_member.on_conflict_do_nothing())
+_ADD_MEMBER = Statement(_add_member.on_conflict_do_nothing)
 # The update changes nothing: it locks the row, so that nobody is put into a team while leaving.
 _HOLD_MEMBER = Statement(
-    _add_member.on_conflict_do_update(
+    lambda: _add_member.on_conflict_do_update(
         index_elements=["organization_id", "user_id"], set_={"is_admin": organization_members.c.is_admin}
     )
 )
 _CHANGE_MEMBER = Statement(
-    update(organization_members)
-    .where(
-        organization_members.c.organization_id == bindparam("which"),
-        organization_members.c.user_id == bindparam("who"),
-        organization_members.c.is_admin != bindparam("admin", type_=Boolean),
+    lambda: (
+        update(organization_members)
+        .where(
+            organization_members.c.organization_id == bindparam("which"),
+            organization_members.c.user_id == bindparam("who"),
+            organization_members.c.is_admin != bindparam("admin", type_=Boolean),
+        )
+        .values(is_admin=bindparam("admin", type_=Boolean))
     )
-    .values(is_admin=bindparam("admin", type_=Boolean))
 )
-_REMOVE_MEMBER = Statement(delete(organization_members).where(*_in_organization))
+_REMOVE_MEMBER = Statement(lambda: delete(organization_members).where(*_in_organization))
 _REMOVE_FROM_TEAMS = Statement(
-    delete(team_members).where(
+    lambda: delete(team_members).where(
         team_members.c.user_id == bindparam("user"),
         team_members.c.team_id.in_(select(teams.c.id).where(teams.c.organization_id == bindparam("organization"))),
     )
 )
-_FIND_MEMBER = Statement(select(organization_members.c.is_admin).where(*_in_organization))
+_FIND_MEMBER = Statement(lambda: select(organization_members.c.is_admin).where(*_in_organization))
 
 # --- teams ----------------------------------------------------------------------------------------------------
 
@@ -85,26 +87,30 @@ _members_of_team = (
 )
 _TEAM_COLUMNS = (teams.c.id, teams.c.organization_id, teams.c.name, teams.c.description, _members_of_team)
 _INSERT_TEAM = Statement(
-    insert(teams)
-    .values(
-        id=bindparam("id"),
-        organization_id=bindparam("organization"),
-        name=bindparam("name"),
-        description=bindparam("description"),
+    lambda: (
+        insert(teams)
+        .values(
+            id=bindparam("id"),
+            organization_id=bindparam("organization"),
+            name=bindparam("name"),
+            description=bindparam("description"),
+        )
+        .on_conflict_do_nothing(index_elements=["organization_id", "name"])
     )
-    .on_conflict_do_nothing(index_elements=["organization_id", "name"])
 )
 _FIND_TEAM = Statement(
-    select(*_TEAM_COLUMNS, accounts.c.name)
-    .join_from(teams, accounts, teams.c.organization_id == accounts.c.id)
-    .where(
-        or_(accounts.c.name == bindparam("organization"), accounts.c.id == bindparam("organization")),
-        or_(teams.c.name == bindparam("team"), teams.c.id == bindparam("team")),
+    lambda: (
+        select(*_TEAM_COLUMNS, accounts.c.name)
+        .join_from(teams, accounts, teams.c.organization_id == accounts.c.id)
+        .where(
+            or_(accounts.c.name == bindparam("organization"), accounts.c.id == bindparam("organization")),
+            or_(teams.c.name == bindparam("team"), teams.c.id == bindparam("team")),
+        )
     )
 )
-_TEAM_ITSELF = Statement(select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")))
+_TEAM_ITSELF = Statement(lambda: select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")))
 _LOCK_TEAM = Statement(
-    select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")).with_for_update(of=teams, key_share=True)
+    lambda: select(*_TEAM_COLUMNS).where(teams.c.id == bindparam("id")).with_for_update(of=teams, key_share=True)
 )
 _list_teams = (
     select(*_TEAM_COLUMNS)
@@ -114,60 +120,73 @@ _list_teams = (
 )
 _LIST_TEAMS = Statement(_list_teams)
 # Names of teams are lower-case already.
-_FIND_TEAMS = Statement(_list_teams.where(teams.c.name.like(bindparam("pattern"), escape="\\")))
+_FIND_TEAMS = Statement(lambda: _list_teams.where(teams.c.name.like(bindparam("pattern"), escape="\\")))
 _CHANGE_TEAM = Statement(
-    update(teams)
-    .where(teams.c.id == bindparam("which"))
-    .values(name=bindparam("new_name"), description=bindparam("new_description"))
+    lambda: (
+        update(teams)
+        .where(teams.c.id == bindparam("which"))
+        .values(name=bindparam("new_name"), description=bindparam("new_description"))
+    )
 )
-_DELETE_TEAM = Statement(delete(teams).where(teams.c.id == bindparam("team")))
+_DELETE_TEAM = Statement(lambda: delete(teams).where(teams.c.id == bindparam("team")))
 _ADD_TEAM_MEMBER = Statement(
-    insert(team_members)
-    .values(team_id=bindparam("team"), user_id=bindparam("user"), is_admin=_is_admin)
-    .on_conflict_do_nothing()
+    lambda: (
+        insert(team_members)
+        .values(team_id=bindparam("team"), user_id=bindparam("user"), is_admin=_is_admin)
+        .on_conflict_do_nothing()
+    )
 )
 _CHANGE_TEAM_MEMBER = Statement(
-    update(team_members)
-    .where(
-        team_members.c.team_id == bindparam("which"),
-        team_members.c.user_id == bindparam("who"),
-        team_members.c.is_admin != bindparam("admin", type_=Boolean),
+    lambda: (
+        update(team_members)
+        .where(
+            team_members.c.team_id == bindparam("which"),
+            team_members.c.user_id == bindparam("who"),
+            team_members.c.is_admin != bindparam("admin", type_=Boolean),
+        )
+        .values(is_admin=bindparam("admin", type_=Boolean))
     )
-    .values(is_admin=bindparam("admin", type_=Boolean))
 )
-_REMOVE_TEAM_MEMBER = Statement(delete(team_members).where(*_in_team))
-_FIND_TEAM_MEMBER = Statement(select(team_members.c.is_admin).where(*_in_team))
+_REMOVE_TEAM_MEMBER = Statement(lambda: delete(team_members).where(*_in_team))
+_FIND_TEAM_MEMBER = Statement(lambda: select(team_members.c.is_admin).where(*_in_team))
 _TEAMS_OF = Statement(
-    select(*_TEAM_COLUMNS, team_members.c.is_admin)
-    .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
-    .where(
-        team_members.c.user_id == bindparam("user"),
-        teams.c.organization_id == bindparam("organization"),
-        teams.c.id >= bindparam("start"),
+    lambda: (
+        select(*_TEAM_COLUMNS, team_members.c.is_admin)
+        .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
+        .where(
+            team_members.c.user_id == bindparam("user"),
+            teams.c.organization_id == bindparam("organization"),
+            teams.c.id >= bindparam("start"),
+        )
+        .order_by(teams.c.id)
+        .limit(_limit)
     )
-    .order_by(teams.c.id)
-    .limit(_limit)
 )
 
 _ALL_TEAMS_OF = Statement(
-    select(*_TEAM_COLUMNS, team_members.c.is_admin, accounts.c.name)
-    .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
-    .join(accounts, accounts.c.id == teams.c.organization_id)
-    .where(
-        team_members.c.user_id == bindparam("user"),
-        tuple_(accounts.c.name, teams.c.name) >= tuple_(bindparam("organization"), bindparam("team")),
+    lambda: (
+        select(*_TEAM_COLUMNS, team_members.c.is_admin, accounts.c.name)
+        .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
+        .join(accounts, accounts.c.id == teams.c.organization_id)
+        .where(
+            team_members.c.user_id == bindparam("user"),
+            tuple_(accounts.c.name, teams.c.name) >= tuple_(bindparam("organization"), bindparam("team")),
+        )
+        .order_by(accounts.c.name, teams.c.name)
+        .limit(_limit)
     )
-    .order_by(accounts.c.name, teams.c.name)
-    .limit(_limit)
 )
 _TEAMS_OF_ALL = Statement(
-    select(team_members.c.user_id, teams.c.name, team_members.c.is_admin)
-    .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
-    # No index serves this form: a large team is not to be read for the few members that are asked about.
-    .where(
-        in_list(team_members.c.user_id, "users"), teams.c.organization_id.concat("") == bindparam("organization")
+    lambda: (
+        select(team_members.c.user_id, teams.c.name, team_members.c.is_admin)
+        .join_from(team_members, teams, team_members.c.team_id == teams.c.id)
+        # No index serves this form: a large team is not to be read for the few members that are asked about.
+        .where(
+            in_list(team_members.c.user_id, "users"),
+            teams.c.organization_id.concat("") == bindparam("organization"),
+        )
+        .order_by(teams.c.name)
     )
-    .order_by(teams.c.name)
 )
 
 # --- how many, and lists of members -----------------------------------------------------------------------------
@@ -178,7 +197,7 @@ def _number(table: Table, column: ColumnElement[str], name: str) -> ColumnElemen
 
 
 _SIZES = Statement(
-    select(
+    lambda: select(
         accounts.c.id,
         _number(organization_members, organization_members.c.organization_id, "members"),
         _number(teams, teams.c.organization_id, "teams"),

@@ -37,34 +37,42 @@ _MOST_KEYS = 100
 """Of an account. Everybody may list them: a page must not be large."""
 
 _INSERT = Statement(
-    insert(public_keys)
-    .values(
-        account_id=bindparam("account"),
-        id=bindparam("id"),
-        public_key=bindparam("public_key"),
-        label=bindparam("label"),
-        certificates=bindparam("certificates"),
-        created_at=now(),
+    lambda: (
+        insert(public_keys)
+        .values(
+            account_id=bindparam("account"),
+            id=bindparam("id"),
+            public_key=bindparam("public_key"),
+            label=bindparam("label"),
+            certificates=bindparam("certificates"),
+            created_at=now(),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 _columns = (public_keys.c.id, public_keys.c.public_key, public_keys.c.label, public_keys.c.certificates)
 _of_account = public_keys.c.account_id == bindparam("account")
 _LIST = Statement(
-    select(*_columns)
-    .where(_of_account, public_keys.c.id >= bindparam("start"))
-    .order_by(public_keys.c.id)
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        select(*_columns)
+        .where(_of_account, public_keys.c.id >= bindparam("start"))
+        .order_by(public_keys.c.id)
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
-_FIND = Statement(select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")))
-_LOCK = Statement(select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")).with_for_update())
-_COUNT = Statement(select(func.count()).select_from(public_keys).where(_of_account))
+_FIND = Statement(lambda: select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")))
+_LOCK = Statement(
+    lambda: select(*_columns).where(_of_account, public_keys.c.id == bindparam("id")).with_for_update()
+)
+_COUNT = Statement(lambda: select(func.count()).select_from(public_keys).where(_of_account))
 _CHANGE = Statement(
-    update(public_keys)
-    .where(public_keys.c.account_id == bindparam("owner"), public_keys.c.id == bindparam("which"))
-    .values(label=bindparam("new_label"), certificates=bindparam("new_certificates"))
+    lambda: (
+        update(public_keys)
+        .where(public_keys.c.account_id == bindparam("owner"), public_keys.c.id == bindparam("which"))
+        .values(label=bindparam("new_label"), certificates=bindparam("new_certificates"))
+    )
 )
-_DELETE = Statement(delete(public_keys).where(_of_account, public_keys.c.id == bindparam("id")))
+_DELETE = Statement(lambda: delete(public_keys).where(_of_account, public_keys.c.id == bindparam("id")))
 
 
 class Certificate(Struct, frozen=True):

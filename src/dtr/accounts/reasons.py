@@ -218,7 +218,7 @@ _highest = (
 )
 _their_ways = _ways(of_users=True).subquery("ways")
 _REASONS = Statement(
-    select(
+    lambda: select(
         _their_ways.c.user_id, _their_ways.c.kind, _their_ways.c.rank, _their_ways.c.reach, teams.c.name
     ).select_from(_their_ways.outerjoin(teams, teams.c.id == _their_ways.c.team_id))
 )
@@ -267,7 +267,7 @@ def _active(*conditions: ColumnElement[bool]) -> Select[Any]:
 
 
 _NUMBERS = Statement(
-    select(
+    lambda: select(
         _active(accounts.c.is_admin.is_(True), accounts.c.kind == "user").scalar_subquery(),
         _active(accounts.c.is_auditor.is_(True)).scalar_subquery(),
         _active(

@@ -39,9 +39,11 @@ ACCOUNT_COLUMNS = (
 )
 """What `account_of` reads, in its order."""
 _PROOF = Statement(
-    select(accounts.c.is_active, accounts.c.password_hash)
-    .where(accounts.c.id == bindparam("account"))
-    .with_for_update(key_share=True)
+    lambda: (
+        select(accounts.c.is_active, accounts.c.password_hash)
+        .where(accounts.c.id == bindparam("account"))
+        .with_for_update(key_share=True)
+    )
 )
 
 

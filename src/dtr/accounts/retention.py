@@ -24,9 +24,15 @@ _COLLECTOR = Actor("system", name="collector")
 
 _is_over = sessions.c.expires_at <= now()
 _ENDED_SESSIONS = Statement(
-    select(sessions.c.id).where(_is_over).order_by(sessions.c.id).limit(_BATCH).with_for_update(skip_locked=True)
+    lambda: (
+        select(sessions.c.id)
+        .where(_is_over)
+        .order_by(sessions.c.id)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    )
 )
-_DELETE_SESSIONS = Statement(delete(sessions).where(in_list(sessions.c.id, "ids"), _is_over))
+_DELETE_SESSIONS = Statement(lambda: delete(sessions).where(in_list(sessions.c.id, "ids"), _is_over))
 
 _long_ago = now() - bindparam("kept", type_=BigInteger)
 _has_expired = and_(tokens.c.expires_at.is_not(None), tokens.c.expires_at < _long_ago)
@@ -39,15 +45,17 @@ _was_revoked = and_(
 # Each from its own index; a token may be in both.
 _ended = union_all(select(tokens.c.id).where(_has_expired), select(tokens.c.id).where(_was_revoked)).subquery()
 _ENDED_TOKENS = Statement(
-    select(tokens.c.id, tokens.c.label, accounts.c.id, accounts.c.name)
-    .join_from(tokens, accounts, tokens.c.account_id == accounts.c.id)
-    .where(tokens.c.id.in_(select(_ended.c.id).limit(_BATCH)))
-    .order_by(tokens.c.id)
-    .with_for_update(skip_locked=True, of=tokens)
+    lambda: (
+        select(tokens.c.id, tokens.c.label, accounts.c.id, accounts.c.name)
+        .join_from(tokens, accounts, tokens.c.account_id == accounts.c.id)
+        .where(tokens.c.id.in_(select(_ended.c.id).limit(_BATCH)))
+        .order_by(tokens.c.id)
+        .with_for_update(skip_locked=True, of=tokens)
+    )
 )
-_DELETE_TOKENS = Statement(delete(tokens).where(in_list(tokens.c.id, "ids")))
+_DELETE_TOKENS = Statement(lambda: delete(tokens).where(in_list(tokens.c.id, "ids")))
 _COUNT = Statement(
-    select(
+    lambda: select(
         select(func.count()).select_from(sessions).where(_is_over).scalar_subquery(),
         select(func.count(_ended.c.id.distinct())).scalar_subquery(),
     )

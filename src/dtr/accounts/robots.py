@@ -30,41 +30,47 @@ SEPARATOR = "+"
 _LONGEST_DESCRIPTION = 1_000
 
 _INSERT = Statement(
-    insert(accounts)
-    .values(
-        id=bindparam("id"),
-        name=bindparam("name"),
-        kind="robot",
-        organization_id=bindparam("organization"),
-        full_name=bindparam("description"),
-        folded=bindparam("folded"),
-        is_admin=False,
-        is_active=True,
-        is_imported=False,
-        created_at=now(),
+    lambda: (
+        insert(accounts)
+        .values(
+            id=bindparam("id"),
+            name=bindparam("name"),
+            kind="robot",
+            organization_id=bindparam("organization"),
+            full_name=bindparam("description"),
+            folded=bindparam("folded"),
+            is_admin=False,
+            is_active=True,
+            is_imported=False,
+            created_at=now(),
+        )
+        .on_conflict_do_nothing(index_elements=["name"])
     )
-    .on_conflict_do_nothing(index_elements=["name"])
 )
 _of_organization = and_(accounts.c.organization_id == bindparam("organization"), accounts.c.kind == "robot")
 _robots = select(*ACCOUNT_COLUMNS, accounts.c.created_at).where(_of_organization)
-_FIND = Statement(_robots.where(accounts.c.name == bindparam("name")))
-_LOCK = Statement(_robots.where(accounts.c.name == bindparam("name")).with_for_update(key_share=True))
+_FIND = Statement(lambda: _robots.where(accounts.c.name == bindparam("name")))
+_LOCK = Statement(lambda: _robots.where(accounts.c.name == bindparam("name")).with_for_update(key_share=True))
 _LIST = Statement(
-    _robots.where(accounts.c.name >= bindparam("start"))
-    .order_by(accounts.c.name)
-    .limit(bindparam("limit", type_=BigInteger))
-)
-_COUNT = Statement(select(func.count()).select_from(accounts).where(_of_organization))
-_UPDATE = Statement(
-    update(accounts)
-    .where(accounts.c.id == bindparam("which"))
-    .values(
-        full_name=bindparam("description"),
-        folded=bindparam("folds"),
-        is_active=bindparam("active", type_=Boolean),
+    lambda: (
+        _robots.where(accounts.c.name >= bindparam("start"))
+        .order_by(accounts.c.name)
+        .limit(bindparam("limit", type_=BigInteger))
     )
 )
-_DELETE = Statement(delete(accounts).where(accounts.c.id == bindparam("which")))
+_COUNT = Statement(lambda: select(func.count()).select_from(accounts).where(_of_organization))
+_UPDATE = Statement(
+    lambda: (
+        update(accounts)
+        .where(accounts.c.id == bindparam("which"))
+        .values(
+            full_name=bindparam("description"),
+            folded=bindparam("folds"),
+            is_active=bindparam("active", type_=Boolean),
+        )
+    )
+)
+_DELETE = Statement(lambda: delete(accounts).where(accounts.c.id == bindparam("which")))
 
 
 class Robot(Struct, frozen=True):

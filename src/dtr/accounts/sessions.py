@@ -43,17 +43,19 @@ _NOTED_EVERY_MS = _MINUTE
 _SWEPT_AT_ONCE = 1_000
 
 _INSERT = Statement(
-    insert(sessions)
-    .values(
-        id=bindparam("id"),
-        account_id=bindparam("account"),
-        created_at=now(),
-        last_used_at=now(),
-        expires_at=now() + bindparam("lifetime", type_=BigInteger),
-        address=bindparam("address"),
-        user_agent=bindparam("user_agent"),
+    lambda: (
+        insert(sessions)
+        .values(
+            id=bindparam("id"),
+            account_id=bindparam("account"),
+            created_at=now(),
+            last_used_at=now(),
+            expires_at=now() + bindparam("lifetime", type_=BigInteger),
+            address=bindparam("address"),
+            user_agent=bindparam("user_agent"),
+        )
+        .on_conflict_do_nothing()  # the unit of work is run again
     )
-    .on_conflict_do_nothing()  # the unit of work is run again
 )
 _others = (
     select(sessions.c.id)
@@ -61,32 +63,36 @@ _others = (
     .order_by(sessions.c.last_used_at.desc(), sessions.c.created_at.desc(), sessions.c.id)
     .offset(bindparam("others", type_=BigInteger))
 )
-_END_LEAST_RECENTLY_USED = Statement(delete(sessions).where(sessions.c.id.in_(_others)))
+_END_LEAST_RECENTLY_USED = Statement(lambda: delete(sessions).where(sessions.c.id.in_(_others)))
 _expired = (
     select(sessions.c.id)
     .where(sessions.c.expires_at <= now())
     .limit(_SWEPT_AT_ONCE)
     .with_for_update(skip_locked=True)
 )
-_SWEEP = Statement(delete(sessions).where(sessions.c.id.in_(_expired)))
+_SWEEP = Statement(lambda: delete(sessions).where(sessions.c.id.in_(_expired)))
 _is_renewed = sessions.c.expires_at <= now() + bindparam("renewal", type_=BigInteger)
 _FIND = Statement(
-    select(*ACCOUNT_COLUMNS, sessions.c.last_used_at < now() - _NOTED_EVERY_MS, _is_renewed)
-    .join_from(sessions, accounts, sessions.c.account_id == accounts.c.id)
-    .where(sessions.c.id == bindparam("id"), sessions.c.expires_at > now(), accounts.c.is_active.is_(True))
-)
-_USE = Statement(
-    update(sessions)
-    .where(sessions.c.id == bindparam("which"), sessions.c.expires_at > now())
-    .values(
-        last_used_at=now(),
-        expires_at=case(
-            (_is_renewed, now() + bindparam("lifetime", type_=BigInteger)), else_=sessions.c.expires_at
-        ),
+    lambda: (
+        select(*ACCOUNT_COLUMNS, sessions.c.last_used_at < now() - _NOTED_EVERY_MS, _is_renewed)
+        .join_from(sessions, accounts, sessions.c.account_id == accounts.c.id)
+        .where(sessions.c.id == bindparam("id"), sessions.c.expires_at > now(), accounts.c.is_active.is_(True))
     )
 )
-_END = Statement(delete(sessions).where(sessions.c.id == bindparam("which")))
-END_ALL = Statement(delete(sessions).where(sessions.c.account_id == bindparam("account")))
+_USE = Statement(
+    lambda: (
+        update(sessions)
+        .where(sessions.c.id == bindparam("which"), sessions.c.expires_at > now())
+        .values(
+            last_used_at=now(),
+            expires_at=case(
+                (_is_renewed, now() + bindparam("lifetime", type_=BigInteger)), else_=sessions.c.expires_at
+            ),
+        )
+    )
+)
+_END = Statement(lambda: delete(sessions).where(sessions.c.id == bindparam("which")))
+END_ALL = Statement(lambda: delete(sessions).where(sessions.c.account_id == bindparam("account")))
 """Ends the sessions of an account."""
 _OPEN_COLUMNS = (
     sessions.c.id,
@@ -100,9 +106,11 @@ _OPEN_COLUMNS = (
 )
 _is_open = sessions.c.expires_at > now()
 _FIND_OPEN = Statement(
-    select(*_OPEN_COLUMNS)
-    .join_from(sessions, accounts, sessions.c.account_id == accounts.c.id)
-    .where(sessions.c.id == bindparam("id"), _is_open)
+    lambda: (
+        select(*_OPEN_COLUMNS)
+        .join_from(sessions, accounts, sessions.c.account_id == accounts.c.id)
+        .where(sessions.c.id == bindparam("id"), _is_open)
+    )
 )
 _LATEST = 253_402_300_799_999
 _DIGITS = 18

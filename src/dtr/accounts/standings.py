@@ -144,14 +144,16 @@ _STANDING = _standings(
     repositories.c.path == bindparam("path"), _owner.c.name == bindparam("namespace"), remembered=True
 )
 _NAMES = Statement(  # of what was renamed: names that lead to a repository, and its own
-    select(repository_redirects.c.path, repositories.c.path)
-    .join(repositories, repositories.c.id == repository_redirects.c.repository_id)
-    .where(in_list(repository_redirects.c.path, "paths"), repositories.c.deleted_at.is_(None))
-    .union_all(
-        select(repositories.c.path, repositories.c.path).where(
-            in_list(repositories.c.path, "paths"),
-            repositories.c.deleted_at.is_(None),
-            exists().where(repository_redirects.c.repository_id == repositories.c.id),
+    lambda: (
+        select(repository_redirects.c.path, repositories.c.path)
+        .join(repositories, repositories.c.id == repository_redirects.c.repository_id)
+        .where(in_list(repository_redirects.c.path, "paths"), repositories.c.deleted_at.is_(None))
+        .union_all(
+            select(repositories.c.path, repositories.c.path).where(
+                in_list(repositories.c.path, "paths"),
+                repositories.c.deleted_at.is_(None),
+                exists().where(repository_redirects.c.repository_id == repositories.c.id),
+            )
         )
     )
 )
@@ -163,10 +165,12 @@ _holders = (
     .subquery()
 )
 _PULLABLE_HOLDER = Statement(
-    select(repositories.c.path, repositories.c.id)
-    .join_from(_holders, repositories, repositories.c.id == _holders.c.repository_id)
-    .where(repositories.c.deleted_at.is_(None), PULLABLE)
-    .limit(1)
+    lambda: (
+        select(repositories.c.path, repositories.c.id)
+        .join_from(_holders, repositories, repositories.c.id == _holders.c.repository_id)
+        .where(repositories.c.deleted_at.is_(None), PULLABLE)
+        .limit(1)
+    )
 )
 
 
@@ -177,7 +181,7 @@ _namespaces = (
     .limit(bindparam("limit", type_=BigInteger))
 )
 _ALL_NAMESPACES = Statement(_namespaces)
-_MANAGED_NAMESPACES = Statement(_namespaces.where(accounts.c.id.in_(MANAGED)))
+_MANAGED_NAMESPACES = Statement(lambda: _namespaces.where(accounts.c.id.in_(MANAGED)))
 
 
 class Standing(Struct, frozen=True):

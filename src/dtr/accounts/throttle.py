@@ -60,7 +60,7 @@ class _Rule(Struct, frozen=True):
 _PAIR, _ADDRESS, _ACCOUNT = _Rule(5, 60 * _MINUTE), _Rule(50, 10 * _MINUTE), _Rule(100, 10 * _MINUTE)
 
 _LOOK = Statement(
-    select(
+    lambda: select(
         login_failures.c.subject,
         login_failures.c.blocked_until - now(),
         login_failures.c.expires_at - now(),
@@ -74,7 +74,7 @@ _fresh = insert(login_failures).values(
 # When nothing is left of the count. A wrong log-in moves it by what it takes to forget one.
 _all_forgotten = case((login_failures.c.expires_at > now(), login_failures.c.expires_at), else_=now())
 _COUNT = Statement(
-    _fresh.on_conflict_do_update(
+    lambda: _fresh.on_conflict_do_update(
         index_elements=["subject"],
         set_={
             "failures": (_all_forgotten - now() + _life - 1) // _life + 1,
@@ -85,15 +85,19 @@ _COUNT = Statement(
     ).returning(login_failures.c.failures)
 )
 _BLOCK = Statement(
-    login_failures.update()
-    .where(login_failures.c.subject == bindparam("which"))
-    .values(blocked_until=now() + bindparam("pause", type_=BigInteger))
+    lambda: (
+        login_failures.update()
+        .where(login_failures.c.subject == bindparam("which"))
+        .values(blocked_until=now() + bindparam("pause", type_=BigInteger))
+    )
 )
 _KNOW = Statement(
-    _fresh.on_conflict_do_update(index_elements=["subject"], set_={"expires_at": _fresh.excluded.expires_at})
+    lambda: _fresh.on_conflict_do_update(
+        index_elements=["subject"], set_={"expires_at": _fresh.excluded.expires_at}
+    )
 )
-_FORGIVE = Statement(delete(login_failures).where(login_failures.c.subject == bindparam("subject")))
-_SWEEP = Statement(delete(login_failures).where(login_failures.c.expires_at <= now()))
+_FORGIVE = Statement(lambda: delete(login_failures).where(login_failures.c.subject == bindparam("subject")))
+_SWEEP = Statement(lambda: delete(login_failures).where(login_failures.c.expires_at <= now()))
 
 
 class Throttle:

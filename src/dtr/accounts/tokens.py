@@ -47,17 +47,19 @@ _LONGEST_REMEMBERED = 2_048
 _LEEWAY_SECONDS = 5
 
 _LIST = Statement(
-    select(
-        signing_keys.c.id,
-        signing_keys.c.private_key,
-        signing_keys.c.signs_from - now(),
-        now() - signing_keys.c.created_at,
+    lambda: (
+        select(
+            signing_keys.c.id,
+            signing_keys.c.private_key,
+            signing_keys.c.signs_from - now(),
+            now() - signing_keys.c.created_at,
+        )
+        .where(signing_keys.c.expires_at > now())
+        .order_by(signing_keys.c.signs_from, signing_keys.c.id)
     )
-    .where(signing_keys.c.expires_at > now())
-    .order_by(signing_keys.c.signs_from, signing_keys.c.id)
 )
 _INSERT = Statement(
-    insert(signing_keys).values(
+    lambda: insert(signing_keys).values(
         id=bindparam("id"),
         private_key=bindparam("private_key"),
         created_at=now(),
@@ -65,7 +67,7 @@ _INSERT = Statement(
         expires_at=now() + bindparam("life", type_=BigInteger),
     )
 )
-_FORGET = Statement(delete(signing_keys).where(signing_keys.c.expires_at <= now()))
+_FORGET = Statement(lambda: delete(signing_keys).where(signing_keys.c.expires_at <= now()))
 
 
 class Claims(Struct, frozen=True):

@@ -22,20 +22,22 @@ LANGUAGES = ("en", "ja")
 """Those of the user interface, by their codes (ISO 639)."""
 
 _FIND = Statement(
-    select(user_settings.c.language, user_settings.c.content_cache).where(
+    lambda: select(user_settings.c.language, user_settings.c.content_cache).where(
         user_settings.c.account_id == bindparam("account")
     )
 )
 _PUT = Statement(
-    insert(user_settings)
-    .values(
-        account_id=bindparam("account"),
-        language=bindparam("language"),
-        content_cache=bindparam("content_cache"),
-    )
-    .on_conflict_do_update(
-        index_elements=["account_id"],
-        set_={"language": bindparam("language"), "content_cache": bindparam("content_cache")},
+    lambda: (
+        insert(user_settings)
+        .values(
+            account_id=bindparam("account"),
+            language=bindparam("language"),
+            content_cache=bindparam("content_cache"),
+        )
+        .on_conflict_do_update(
+            index_elements=["account_id"],
+            set_={"language": bindparam("language"), "content_cache": bindparam("content_cache")},
+        )
     )
 )
 

@@ -60,7 +60,7 @@ _BEHIND = "\x01"
 _me = bindparam("account", type_=Text)
 _asker = accounts.alias("asker")
 _is_asker = and_(_asker.c.id == _me, _asker.c.is_active.is_(True))
-WHO = Statement(select(_asker.c.is_admin, _asker.c.is_auditor).where(_is_asker))
+WHO = Statement(lambda: select(_asker.c.is_admin, _asker.c.is_auditor).where(_is_asker))
 """Whether the `account` is an administrator, and an auditor; no row: it is nobody."""
 
 SPACES: CompoundSelect[Any] = union(

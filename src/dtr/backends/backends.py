@@ -91,10 +91,12 @@ _rows = select(
     storages.c.created_at,
     storages.c.changed_at,
 )
-_LIST = Statement(_rows.order_by(storages.c.name))
-_GET = Statement(_rows.where(storages.c.name == _which))
+_LIST = Statement(lambda: _rows.order_by(storages.c.name))
+_GET = Statement(lambda: _rows.where(storages.c.name == _which))
 _AT_PLACE = Statement(
-    select(storages.c.name).where(storages.c.place == bindparam("place", type_=Text), storages.c.name != _which)
+    lambda: select(storages.c.name).where(
+        storages.c.place == bindparam("place", type_=Text), storages.c.name != _which
+    )
 )
 _described = {
     "driver": bindparam("driver", type_=Text),
@@ -106,7 +108,7 @@ _described = {
     "changed_at": now(),
 }
 _INSERT = Statement(
-    insert(storages).values(
+    lambda: insert(storages).values(
         name=_which,
         is_default=bindparam("is_default", type_=Boolean),
         used_until=0,
@@ -114,51 +116,61 @@ _INSERT = Statement(
         **_described,
     )
 )
-_UPDATE = Statement(update(storages).where(storages.c.name == _which).values(**_described))
-_DELETE = Statement(delete(storages).where(storages.c.name == _which))
-_HAS_DEFAULT = Statement(select(storages.c.name).where(storages.c.is_default))
+_UPDATE = Statement(lambda: update(storages).where(storages.c.name == _which).values(**_described))
+_DELETE = Statement(lambda: delete(storages).where(storages.c.name == _which))
+_HAS_DEFAULT = Statement(lambda: select(storages.c.name).where(storages.c.is_default))
 _END_DEFAULT = Statement(
-    update(storages)
-    .where(storages.c.is_default, storages.c.name != _which)
-    .values(is_default=False, used_until=now(), changed_at=now())
+    lambda: (
+        update(storages)
+        .where(storages.c.is_default, storages.c.name != _which)
+        .values(is_default=False, used_until=now(), changed_at=now())
+    )
 )
 _MAKE_DEFAULT = Statement(
-    update(storages).where(storages.c.name == _which).values(is_default=True, changed_at=now())
+    lambda: update(storages).where(storages.c.name == _which).values(is_default=True, changed_at=now())
 )
 _ASSIGNMENTS = Statement(
-    select(namespace_storages.c.namespace_id, accounts.c.name, namespace_storages.c.storage)
-    .join_from(namespace_storages, accounts, accounts.c.id == namespace_storages.c.namespace_id)
-    .order_by(accounts.c.name)
+    lambda: (
+        select(namespace_storages.c.namespace_id, accounts.c.name, namespace_storages.c.storage)
+        .join_from(namespace_storages, accounts, accounts.c.id == namespace_storages.c.namespace_id)
+        .order_by(accounts.c.name)
+    )
 )
 _namespace = bindparam("namespace", type_=Text)
-_NAME_OF = Statement(select(accounts.c.name).where(accounts.c.id == _namespace))
-_ASSIGNED = Statement(select(namespace_storages.c.storage).where(namespace_storages.c.namespace_id == _namespace))
+_NAME_OF = Statement(lambda: select(accounts.c.name).where(accounts.c.id == _namespace))
+_ASSIGNED = Statement(
+    lambda: select(namespace_storages.c.storage).where(namespace_storages.c.namespace_id == _namespace)
+)
 _IS_ASSIGNED = Statement(
-    select(namespace_storages.c.namespace_id).where(namespace_storages.c.storage == _which).limit(1)
+    lambda: select(namespace_storages.c.namespace_id).where(namespace_storages.c.storage == _which).limit(1)
 )
 _ASSIGN = Statement(
-    insert(namespace_storages)
-    .values(namespace_id=_namespace, storage=bindparam("storage", type_=Text))
-    .on_conflict_do_update(index_elements=["namespace_id"], set_={"storage": bindparam("storage", type_=Text)})
+    lambda: (
+        insert(namespace_storages)
+        .values(namespace_id=_namespace, storage=bindparam("storage", type_=Text))
+        .on_conflict_do_update(index_elements=["namespace_id"], set_={"storage": bindparam("storage", type_=Text)})
+    )
 )
-_UNASSIGN = Statement(delete(namespace_storages).where(namespace_storages.c.namespace_id == _namespace))
-_USED = Statement(update(storages).where(storages.c.name == _which).values(used_until=now()))
-_NOW = Statement(select(now()))
+_UNASSIGN = Statement(lambda: delete(namespace_storages).where(namespace_storages.c.namespace_id == _namespace))
+_USED = Statement(lambda: update(storages).where(storages.c.name == _which).values(used_until=now()))
+_NOW = Statement(lambda: select(now()))
 _from, _to = bindparam("begin", type_=Text), bindparam("end", type_=Text)
 _HOLDS = Statement(
-    select(blobs.c.location)
-    .where(blobs.c.location >= _from, blobs.c.location < _to)
-    .union_all(
-        select(uploads.c.location).where(uploads.c.location >= _from, uploads.c.location < _to),
-        select(gc_objects.c.location).where(gc_objects.c.location >= _from, gc_objects.c.location < _to),
+    lambda: (
+        select(blobs.c.location)
+        .where(blobs.c.location >= _from, blobs.c.location < _to)
+        .union_all(
+            select(uploads.c.location).where(uploads.c.location >= _from, uploads.c.location < _to),
+            select(gc_objects.c.location).where(gc_objects.c.location >= _from, gc_objects.c.location < _to),
+        )
+        .limit(1)
     )
-    .limit(1)
 )
 _blobs_of = select(blobs.c.location, blobs.c.size).where(
     blobs.c.location >= _from, blobs.c.location < _to, blobs.c.state == "present"
 )
-_NEWEST_BLOBS = Statement(_blobs_of.order_by(blobs.c.location.desc()).limit(_LOOKED_FOR))
-_SOME_BLOBS = Statement(_blobs_of.order_by(blobs.c.digest).limit(_LOOKED_FOR))
+_NEWEST_BLOBS = Statement(lambda: _blobs_of.order_by(blobs.c.location.desc()).limit(_LOOKED_FOR))
+_SOME_BLOBS = Statement(lambda: _blobs_of.order_by(blobs.c.digest).limit(_LOOKED_FOR))
 
 
 def _portion(locations: Column[str], sizes: Column[int]) -> Statement:

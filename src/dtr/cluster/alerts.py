@@ -25,17 +25,17 @@ Severity: TypeAlias = Literal["danger", "warning", "info"]
 Kind: TypeAlias = Literal["component", "certificate", "replica", "deletions", "jobs", "webhooks", "read-only"]
 
 _FAILING = Statement(
-    select(func.count(), func.max(gc_objects.c.last_error)).where(gc_objects.c.attempts >= ALERT_AFTER)
+    lambda: select(func.count(), func.max(gc_objects.c.last_error)).where(gc_objects.c.attempts >= ALERT_AFTER)
 )
 _WAITING_MS = 900_000
 """A job that waits for longer is worth a word."""
 _WAITING = Statement(
-    select(func.count(), func.min(jobs.c.action)).where(
+    lambda: select(func.count(), func.min(jobs.c.action)).where(
         jobs.c.ended_at.is_(None), is_one_of(CLAIMABLE), jobs.c.scheduled_at < now() - _WAITING_MS
     )
 )
 _GIVEN_UP = Statement(
-    select(func.count(), func.max(webhooks.c.last_error)).where(
+    lambda: select(func.count(), func.max(webhooks.c.last_error)).where(
         webhooks.c.is_active.is_(False), webhooks.c.failing_since.is_not(None), webhooks.c.deleted_at.is_(None)
     )
 )

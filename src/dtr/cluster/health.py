@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dtr.signer import Signer
     from dtr.storage import Storages
 
-_ASK = Statement(select(now()))
+_ASK = Statement(lambda: select(now()))
 _PATIENCE_SECONDS = 10.0
 _GOOD_FOR_SECONDS = 5.0
 """So long an answer is given again: nobody wears out the storage by asking."""

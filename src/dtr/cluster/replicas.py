@@ -44,16 +44,16 @@ _facts = {
 }
 _join = insert(replicas).values(id=bindparam("id"), started_at=now(), seen_at=now(), **_facts)
 _JOIN = Statement(
-    _join.on_conflict_do_update(
+    lambda: _join.on_conflict_do_update(
         index_elements=["id"],
         set_={name: _join.excluded[name] for name in (*_facts, "started_at", "seen_at")},
     )
 )
-_BEAT = Statement(update(replicas).where(_which).values(seen_at=now()))
-_FORGET = Statement(delete(replicas).where(replicas.c.seen_at < now() - _FORGOTTEN_MS))
-_LEAVE = Statement(delete(replicas).where(_which))
+_BEAT = Statement(lambda: update(replicas).where(_which).values(seen_at=now()))
+_FORGET = Statement(lambda: delete(replicas).where(replicas.c.seen_at < now() - _FORGOTTEN_MS))
+_LEAVE = Statement(lambda: delete(replicas).where(_which))
 _LIST = Statement(
-    select(
+    lambda: select(
         replicas.c.id,
         replicas.c.node,
         replicas.c.version,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 HEAD = "0001"
 # Hosts that start together wait for each other here; the lock goes with the transaction.
-_LOCK = Statement(text("SELECT pg_advisory_xact_lock(hashtext('dtr migrations'))"))
-_TEXTS = Statement(text(POSTGRESQL_TEXTS))
+_LOCK = Statement(lambda: text("SELECT pg_advisory_xact_lock(hashtext('dtr migrations'))"))
+_TEXTS = Statement(lambda: text(POSTGRESQL_TEXTS))
 
 
 async def check(database: Database) -> None:

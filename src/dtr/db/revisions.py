@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 1.0
 
 _name = bindparam("name", type_=Text)
-_GET = Statement(select(revisions.c.value).where(revisions.c.name == _name))
+_GET = Statement(lambda: select(revisions.c.value).where(revisions.c.name == _name))
 _COUNT_UP = Statement(
-    insert(revisions)
-    .values(name=_name, value=1)
-    .on_conflict_do_update(index_elements=["name"], set_={"value": revisions.c.value + 1})
+    lambda: (
+        insert(revisions)
+        .values(name=_name, value=1)
+        .on_conflict_do_update(index_elements=["name"], set_={"value": revisions.c.value + 1})
+    )
 )
 
 

@@ -2,9 +2,10 @@
 Statements: defined once with SQLAlchemy Core, compiled once per database to text, run by the bare driver.
 
 Building and compiling a statement for each request costs 180 us, running a compiled one through SQLAlchemy
-23 us, the driver alone 6 us; hence a statement is a module constant:
+23 us, the driver alone 6 us; hence a statement is a module constant. It is built when it first runs: a process
+has 740 of them, and needs few.
 
-    _FIND = Statement(select(accounts.c.id).where(accounts.c.name == bindparam("name")))
+    _FIND = Statement(lambda: select(accounts.c.id).where(accounts.c.name == bindparam("name")))
     row = await database.fetch_one(_FIND, name="ada")
 
 What the two databases say differently is here as well: `in_list`, `in_query`, `array_of` and `now`.
@@ -15,15 +16,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from sqlalchemy import BigInteger, ColumnElement, Text, bindparam
+from sqlalchemy import BigInteger, ClauseElement, ColumnElement, Text, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import ClauseElement, Select
+    from sqlalchemy import Select
     from sqlalchemy.sql.compiler import SQLCompiler
 
 Dialect: TypeAlias = Literal["sqlite", "postgresql"]
@@ -34,17 +35,22 @@ Row: TypeAlias = "Sequence[Any]"
 class Statement:
     """A statement and its texts; parameters are given by name."""
 
-    __slots__ = ("_clause", "_texts", "is_remembered")
+    __slots__ = ("_given", "_texts", "is_remembered")
 
-    def __init__(self, clause: ClauseElement, *, remembered: bool = False) -> None:
+    def __init__(self, clause: ClauseElement | Callable[[], ClauseElement], *, remembered: bool = False) -> None:
         """
-        Keep the clause; it is compiled when it first runs.
+        Keep the clause, or what builds it; it is compiled when it first runs.
 
         What one that is `remembered` reads, only by `Reader.fetch_one`, changes seldom (`dtr.db.seldom`).
         """
-        self._clause = clause
+        self._given = clause
         self.is_remembered = remembered
         self._texts: dict[Dialect, tuple[str, tuple[tuple[str, Any], ...]]] = {}
+
+    @property
+    def clause(self) -> ClauseElement:
+        """What it says; built anew each time, where a function builds it."""
+        return self._given if isinstance(self._given, ClauseElement) else self._given()
 
     def text(self, dialect: Dialect) -> str:
         """The SQL text for a database."""
@@ -59,7 +65,7 @@ class Statement:
         return text, values
 
     def _compiled(self, dialect: Dialect) -> tuple[str, tuple[tuple[str, Any], ...]]:
-        compiled = cast("SQLCompiler", self._clause.compile(dialect=_dialect(dialect)))
+        compiled = cast("SQLCompiler", self.clause.compile(dialect=_dialect(dialect)))
         literals = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         order = compiled.positiontup or []
         places = tuple((name, literals.get(name, _REQUIRED)) for name in order)

@@ -55,7 +55,7 @@ EXCEPTION WHEN insufficient_privilege OR undefined_file OR feature_not_supported
 END $$
 """
 """May be run again, when the extension can be made at last."""
-HAS_TEXTS = Statement(text("SELECT 1 WHERE to_regclass('ix_repositories_texts_public') IS NOT NULL"))
+HAS_TEXTS = Statement(lambda: text("SELECT 1 WHERE to_regclass('ix_repositories_texts_public') IS NOT NULL"))
 """Whether PostgreSQL has the indexes: a row, or none."""
 
 

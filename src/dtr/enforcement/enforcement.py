@@ -65,9 +65,9 @@ _columns = (
     enforcement_policies.c.scope,
 )
 _scope = enforcement_policies.c.scope == bindparam("scope", type_=Text)
-_GET = Statement(select(*_columns).where(_scope))
-_LOCK = Statement(select(*_columns).where(_scope).with_for_update())
-_ACTIVE = Statement(select(*_columns).where(enforcement_policies.c.mode != "off"))
+_GET = Statement(lambda: select(*_columns).where(_scope))
+_LOCK = Statement(lambda: select(*_columns).where(_scope).with_for_update())
+_ACTIVE = Statement(lambda: select(*_columns).where(enforcement_policies.c.mode != "off"))
 _new = insert(enforcement_policies).values(
     scope=bindparam("scope"),
     repository_id=bindparam("repository", type_=BigInteger),
@@ -79,12 +79,12 @@ _new = insert(enforcement_policies).values(
     updated_at=now(),
 )
 _PUT = Statement(
-    _new.on_conflict_do_update(
+    lambda: _new.on_conflict_do_update(
         index_elements=["scope"],
         set_={name: _new.excluded[name] for name in ("mode", "signers", "teams", "updated_at")},
     )
 )
-_DELETE = Statement(delete(enforcement_policies).where(_scope))
+_DELETE = Statement(lambda: delete(enforcement_policies).where(_scope))
 _named_account = (
     select(accounts.c.name)
     .where(enforcement_exceptions.c.kind == "account", accounts.c.id == enforcement_exceptions.c.value)
@@ -102,21 +102,25 @@ _exception_columns = (
 )
 _in_order = (enforcement_exceptions.c.created_at, enforcement_exceptions.c.id)
 _EXCEPTIONS = Statement(
-    select(*_exception_columns)
-    .where(enforcement_exceptions.c.scope == bindparam("scope", type_=Text))
-    .order_by(*_in_order)
+    lambda: (
+        select(*_exception_columns)
+        .where(enforcement_exceptions.c.scope == bindparam("scope", type_=Text))
+        .order_by(*_in_order)
+    )
 )
 _ACTIVE_EXCEPTIONS = Statement(
-    select(enforcement_exceptions.c.scope, *_exception_columns)
-    .join(enforcement_policies, enforcement_policies.c.scope == enforcement_exceptions.c.scope)
-    .where(enforcement_policies.c.mode != "off")
-    .order_by(*_in_order)
+    lambda: (
+        select(enforcement_exceptions.c.scope, *_exception_columns)
+        .join(enforcement_policies, enforcement_policies.c.scope == enforcement_exceptions.c.scope)
+        .where(enforcement_policies.c.mode != "off")
+        .order_by(*_in_order)
+    )
 )
 _COUNT_EXCEPTIONS = Statement(
-    select(func.count()).where(enforcement_exceptions.c.scope == bindparam("scope", type_=Text))
+    lambda: select(func.count()).where(enforcement_exceptions.c.scope == bindparam("scope", type_=Text))
 )
 _ADD_EXCEPTION = Statement(
-    insert(enforcement_exceptions).values(
+    lambda: insert(enforcement_exceptions).values(
         id=bindparam("id"),
         scope=bindparam("scope"),
         kind=bindparam("kind"),
@@ -131,24 +135,32 @@ _its_exception = and_(
     enforcement_exceptions.c.scope == bindparam("scope", type_=Text),
     enforcement_exceptions.c.id == bindparam("which", type_=Text),
 )
-_GET_EXCEPTION = Statement(select(*_exception_columns).where(_its_exception))
-_DELETE_EXCEPTION = Statement(delete(enforcement_exceptions).where(_its_exception))
+_GET_EXCEPTION = Statement(lambda: select(*_exception_columns).where(_its_exception))
+_DELETE_EXCEPTION = Statement(lambda: delete(enforcement_exceptions).where(_its_exception))
 _TEAMS = Statement(
-    select(teams.c.id, accounts.c.name, teams.c.name)
-    .join(accounts, accounts.c.id == teams.c.organization_id)
-    .where(in_list(teams.c.id, "teams"))
+    lambda: (
+        select(teams.c.id, accounts.c.name, teams.c.name)
+        .join(accounts, accounts.c.id == teams.c.organization_id)
+        .where(in_list(teams.c.id, "teams"))
+    )
 )
 _asked = each_row("asked", accounts.c.name, teams.c.name.label("team"))
 _FIND_TEAMS = Statement(
-    select(teams.c.id, accounts.c.name, teams.c.name)
-    .join_from(_asked, accounts, accounts.c.name == _asked.c.name)
-    .join(teams, and_(teams.c.organization_id == accounts.c.id, teams.c.name == _asked.c.team))
+    lambda: (
+        select(teams.c.id, accounts.c.name, teams.c.name)
+        .join_from(_asked, accounts, accounts.c.name == _asked.c.name)
+        .join(teams, and_(teams.c.organization_id == accounts.c.id, teams.c.name == _asked.c.team))
+    )
 )
-_HAS_ACCOUNT = Statement(select(accounts.c.id).where(accounts.c.id == bindparam("account")))
+_HAS_ACCOUNT = Statement(lambda: select(accounts.c.id).where(accounts.c.id == bindparam("account")))
 _NAMED = Statement(
-    select(repositories.c.namespace_id, repositories.c.path, tags.c.name, tags.c.manifest)
-    .join(tags, tags.c.repository_id == repositories.c.id)
-    .where(in_list(tags.c.name, "names", within=(tags.c.repository_id, bindparam("repository", type_=BigInteger))))
+    lambda: (
+        select(repositories.c.namespace_id, repositories.c.path, tags.c.name, tags.c.manifest)
+        .join(tags, tags.c.repository_id == repositories.c.id)
+        .where(
+            in_list(tags.c.name, "names", within=(tags.c.repository_id, bindparam("repository", type_=BigInteger)))
+        )
+    )
 )
 _path, _tag = bindparam("path", type_=Text), bindparam("tag", type_=Text)
 _PAGES = {

@@ -127,7 +127,7 @@ _columns = (column("age", BigInteger), *FACTS)
 _given = each_row("happened", *_columns)
 _path = select(repositories.c.path).where(repositories.c.id == _given.c.repository_id).scalar_subquery()
 _INSERT = Statement(
-    insert(events).from_select(
+    lambda: insert(events).from_select(
         ["published_at", *(one.name for one in FACTS)],
         select(
             now() - _given.c.age,

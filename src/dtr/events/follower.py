@@ -38,29 +38,37 @@ _claimed = insert(event_cursors).values(
     held_until=now() + LEASE_MS,
 )
 _CLAIM = Statement(
-    _claimed.on_conflict_do_update(
+    lambda: _claimed.on_conflict_do_update(
         index_elements=["name"],
         set_={"holder": _claimed.excluded.holder, "held_until": _claimed.excluded.held_until},
         where=or_(event_cursors.c.holder == _claimed.excluded.holder, event_cursors.c.held_until < now()),
     ).returning(event_cursors.c.position)
 )
 _ADVANCE = Statement(
-    update(event_cursors)
-    .where(and_(event_cursors.c.name == bindparam("which"), event_cursors.c.holder == _mine))
-    .values(position=bindparam("position", type_=BigInteger), held_until=now() + LEASE_MS)
+    lambda: (
+        update(event_cursors)
+        .where(and_(event_cursors.c.name == bindparam("which"), event_cursors.c.holder == _mine))
+        .values(position=bindparam("position", type_=BigInteger), held_until=now() + LEASE_MS)
+    )
 )
 _RELEASE = Statement(
-    update(event_cursors)
-    .where(and_(event_cursors.c.name == bindparam("which"), event_cursors.c.holder == _mine))
-    .values(held_until=now() - 1)
+    lambda: (
+        update(event_cursors)
+        .where(and_(event_cursors.c.name == bindparam("which"), event_cursors.c.holder == _mine))
+        .values(held_until=now() - 1)
+    )
 )
 _FIND = Statement(
-    select(*COLUMNS, (now() - events.c.published_at) / 1000)
-    .where(events.c.id > bindparam("after", type_=BigInteger))
-    .order_by(events.c.id)
-    .limit(BATCH)
+    lambda: (
+        select(*COLUMNS, (now() - events.c.published_at) / 1000)
+        .where(events.c.id > bindparam("after", type_=BigInteger))
+        .order_by(events.c.id)
+        .limit(BATCH)
+    )
 )
-_FIND_LATE = Statement(select(*COLUMNS).where(in_list(events.c.id, "ids")).order_by(events.c.id).limit(BATCH))
+_FIND_LATE = Statement(
+    lambda: select(*COLUMNS).where(in_list(events.c.id, "ids")).order_by(events.c.id).limit(BATCH)
+)
 
 
 class Follower:

@@ -273,7 +273,7 @@ def recorded(row: Row) -> Recorded:
 
 
 _FIND_REPOSITORY = Statement(
-    union_all(
+    lambda: union_all(
         select(repositories.c.id).where(
             repositories.c.path == bindparam("path", type_=Text), repositories.c.deleted_at.is_(None)
         ),
@@ -283,24 +283,28 @@ _FIND_REPOSITORY = Statement(
     ).limit(1)
 )
 _FIND_DELETED_REPOSITORY = Statement(
-    select(events.c.repository_id)
-    .where(
-        not_(_is_pull),
-        events.c.object_type == "repository",
-        events.c.type == "DELETE",
-        events.c.object_name == bindparam("path", type_=Text),
+    lambda: (
+        select(events.c.repository_id)
+        .where(
+            not_(_is_pull),
+            events.c.object_type == "repository",
+            events.c.type == "DELETE",
+            events.c.object_name == bindparam("path", type_=Text),
+        )
+        .order_by(events.c.id.desc())
+        .limit(1)
     )
-    .order_by(events.c.id.desc())
-    .limit(1)
 )
 _FIND_DELETED_ACCOUNT = Statement(
-    select(events.c.object_id)
-    .where(
-        not_(_is_pull),
-        events.c.object_type == "account",
-        events.c.type == "DELETE",
-        events.c.object_name == bindparam("name", type_=Text),
+    lambda: (
+        select(events.c.object_id)
+        .where(
+            not_(_is_pull),
+            events.c.object_type == "account",
+            events.c.type == "DELETE",
+            events.c.object_name == bindparam("name", type_=Text),
+        )
+        .order_by(events.c.id.desc())
+        .limit(1)
     )
-    .order_by(events.c.id.desc())
-    .limit(1)
 )

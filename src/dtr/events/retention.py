@@ -43,28 +43,30 @@ _seen_by_all = func.coalesce(
 _is_history = events.c.repository_id.is_not(None)
 _is_too_old = events.c.published_at < now() - bindparam("max_age", type_=BigInteger)
 _PAGE = Statement(
-    select(
-        events.c.id,
-        _is_history,
-        or_(
-            and_(_is_history, or_(events.c.id <= bindparam("last_surplus", type_=BigInteger), _is_too_old)),
-            and_(
-                events.c.repository_id.is_(None),
-                events.c.published_at < now() - bindparam("audit_age", type_=BigInteger),
+    lambda: (
+        select(
+            events.c.id,
+            _is_history,
+            or_(
+                and_(_is_history, or_(events.c.id <= bindparam("last_surplus", type_=BigInteger), _is_too_old)),
+                and_(
+                    events.c.repository_id.is_(None),
+                    events.c.published_at < now() - bindparam("audit_age", type_=BigInteger),
+                ),
             ),
-        ),
+        )
+        # The newest stays: SQLite would give its id again, and who follows the events would not see the next one.
+        .where(
+            events.c.id > _after,
+            events.c.id < select(func.max(events.c.id)).scalar_subquery(),
+            events.c.id <= _seen_by_all,
+        )
+        .order_by(events.c.id)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
     )
-    # The newest stays: SQLite would give its id again, and who follows the events would not see the next one.
-    .where(
-        events.c.id > _after,
-        events.c.id < select(func.max(events.c.id)).scalar_subquery(),
-        events.c.id <= _seen_by_all,
-    )
-    .order_by(events.c.id)
-    .limit(_BATCH)
-    .with_for_update(skip_locked=True)
 )
-_DELETE = Statement(delete(events).where(in_list(events.c.id, "ids")))
+_DELETE = Statement(lambda: delete(events).where(in_list(events.c.id, "ids")))
 _some = (
     select(events.c.id)
     .where(_is_history, events.c.id < bindparam("before", type_=BigInteger))
@@ -72,7 +74,7 @@ _some = (
     .limit(bindparam("some", type_=BigInteger))
     .subquery()
 )
-_COUNT = Statement(select(func.count(), func.min(_some.c.id)).select_from(_some))
+_COUNT = Statement(lambda: select(func.count(), func.min(_some.c.id)).select_from(_some))
 _NEVER = 2**52
 """An age, in milliseconds, that nothing has."""
 

@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 _LARGEST_ID = 2**63 - 1
 _HISTORY = Statement(
-    select(*COLUMNS)
-    .where(
-        # Not parameters: a planner has to see that this is what the index is about.
-        events.c.object_type == literal_column("'tag'"),
-        events.c.type != literal_column("'GET'"),
-        events.c.repository_id == bindparam("repository", type_=BigInteger),
-        events.c.object_name == bindparam("tag"),
-        events.c.id <= bindparam("start", type_=BigInteger),
+    lambda: (
+        select(*COLUMNS)
+        .where(
+            # Not parameters: a planner has to see that this is what the index is about.
+            events.c.object_type == literal_column("'tag'"),
+            events.c.type != literal_column("'GET'"),
+            events.c.repository_id == bindparam("repository", type_=BigInteger),
+            events.c.object_name == bindparam("tag"),
+            events.c.id <= bindparam("start", type_=BigInteger),
+        )
+        .order_by(events.c.id.desc())
+        .limit(bindparam("limit", type_=BigInteger))
     )
-    .order_by(events.c.id.desc())
-    .limit(bindparam("limit", type_=BigInteger))
 )
 
 

@@ -37,9 +37,9 @@ _COLUMNS = (
     crons.c.deadline,
     crons.c.stop_timeout,
 )
-_NOW = Statement(select(now()))
-_LIST = Statement(select(*_COLUMNS).order_by(crons.c.action))
-_GET = Statement(select(*_COLUMNS).where(crons.c.action == bindparam("action")))
+_NOW = Statement(lambda: select(now()))
+_LIST = Statement(lambda: select(*_COLUMNS).order_by(crons.c.action))
+_GET = Statement(lambda: select(*_COLUMNS).where(crons.c.action == bindparam("action")))
 _new = insert(crons).values(
     action=bindparam("action"),
     id=bindparam("id"),
@@ -52,7 +52,7 @@ _new = insert(crons).values(
     stop_timeout=bindparam("stop_timeout"),
 )
 _PUT = Statement(
-    _new.on_conflict_do_update(
+    lambda: _new.on_conflict_do_update(
         index_elements=["action"],
         set_={
             name: _new.excluded[name]
@@ -60,20 +60,24 @@ _PUT = Statement(
         },
     )
 )
-_ADD = Statement(_new.on_conflict_do_nothing())
-_DELETE = Statement(delete(crons).where(crons.c.action == bindparam("which")))
-_IS_ANY_DUE = Statement(select(crons.c.id).where(crons.c.next_run <= now()).limit(1))
+_ADD = Statement(_new.on_conflict_do_nothing)
+_DELETE = Statement(lambda: delete(crons).where(crons.c.action == bindparam("which")))
+_IS_ANY_DUE = Statement(lambda: select(crons.c.id).where(crons.c.next_run <= now()).limit(1))
 _DUE = Statement(
-    select(*_COLUMNS, now())
-    .where(crons.c.next_run <= now())
-    .order_by(crons.c.next_run)
-    .limit(20)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(*_COLUMNS, now())
+        .where(crons.c.next_run <= now())
+        .order_by(crons.c.next_run)
+        .limit(20)
+        .with_for_update(skip_locked=True)
+    )
 )
 _ADVANCE = Statement(
-    update(crons)
-    .where(crons.c.action == bindparam("which"))
-    .values(next_run=bindparam("next_run", type_=BigInteger))
+    lambda: (
+        update(crons)
+        .where(crons.c.action == bindparam("which"))
+        .values(next_run=bindparam("next_run", type_=BigInteger))
+    )
 )
 
 

@@ -46,48 +46,54 @@ _BATCH = 500
 _DAY_MS = 86_400_000
 
 _INSERT = Statement(
-    insert(jobs)
-    .values(
-        id=bindparam("id"),
-        action=bindparam("action"),
-        status="waiting",
-        scheduled_at=func.coalesce(bindparam("scheduled_at", type_=BigInteger), now()),
-        updated_at=now(),
-        retries_left=bindparam("retries_left"),
-        retries_total=bindparam("retries_total"),
-        retry_from=bindparam("retry_from"),
-        capacity=bindparam("capacity"),
-        parameters=bindparam("parameters"),
-        deadline=bindparam("deadline"),
-        stop_timeout=bindparam("stop_timeout"),
-        unique_key=bindparam("unique_key"),
-        cause=bindparam("cause"),
-        caused_by=bindparam("caused_by"),
+    lambda: (
+        insert(jobs)
+        .values(
+            id=bindparam("id"),
+            action=bindparam("action"),
+            status="waiting",
+            scheduled_at=func.coalesce(bindparam("scheduled_at", type_=BigInteger), now()),
+            updated_at=now(),
+            retries_left=bindparam("retries_left"),
+            retries_total=bindparam("retries_total"),
+            retry_from=bindparam("retry_from"),
+            capacity=bindparam("capacity"),
+            parameters=bindparam("parameters"),
+            deadline=bindparam("deadline"),
+            stop_timeout=bindparam("stop_timeout"),
+            unique_key=bindparam("unique_key"),
+            cause=bindparam("cause"),
+            caused_by=bindparam("caused_by"),
+        )
+        .on_conflict_do_nothing(index_elements=["unique_key"], index_where=jobs.c.unique_key.is_not(None))
     )
-    .on_conflict_do_nothing(index_elements=["unique_key"], index_where=jobs.c.unique_key.is_not(None))
 )
-_GET = Statement(select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id")))
+_GET = Statement(lambda: select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id")))
 _CANCEL = Statement(
-    update(jobs)
-    .where(jobs.c.id == bindparam("which"), jobs.c.ended_at.is_(None))
-    .values(
-        status=case((is_one_of(RUNNING), "cancel_request"), else_="canceled"),
-        ended_at=case((is_one_of(RUNNING), None), else_=now()),
-        unique_key=None,
-        updated_at=now(),
+    lambda: (
+        update(jobs)
+        .where(jobs.c.id == bindparam("which"), jobs.c.ended_at.is_(None))
+        .values(
+            status=case((is_one_of(RUNNING), "cancel_request"), else_="canceled"),
+            ended_at=case((is_one_of(RUNNING), None), else_=now()),
+            unique_key=None,
+            updated_at=now(),
+        )
     )
 )
-_DELETE = Statement(delete(jobs).where(jobs.c.id == bindparam("which")))
+_DELETE = Statement(lambda: delete(jobs).where(jobs.c.id == bindparam("which")))
 _waits = is_one_of(CLAIMABLE) & (jobs.c.scheduled_at <= now())
 _STATE = Statement(
-    select(
-        unindexed(jobs.c.action),
-        func.count(case((_waits, 1))),
-        func.coalesce(now() - func.min(case((_waits, jobs.c.scheduled_at))), 0),
-        func.count(case((is_one_of(RUNNING), 1))),
+    lambda: (
+        select(
+            unindexed(jobs.c.action),
+            func.count(case((_waits, 1))),
+            func.coalesce(now() - func.min(case((_waits, jobs.c.scheduled_at))), 0),
+            func.count(case((is_one_of(RUNNING), 1))),
+        )
+        .where(jobs.c.ended_at.is_(None))
+        .group_by(unindexed(jobs.c.action))
     )
-    .where(jobs.c.ended_at.is_(None))
-    .group_by(unindexed(jobs.c.action))
 )
 _limit = bindparam("limit", type_=BigInteger)
 _of_job = job_logs.c.job == bindparam("job")
@@ -122,39 +128,45 @@ _LOGS: dict[Level, Statement] = {level: _lines_of(level, from_end=False) for lev
 _LAST_LINES: dict[Level, Statement] = {level: _lines_of(level, from_end=True) for level in _LEVELS}
 _ended = jobs.c.ended_at.is_not(None)
 _OLD = Statement(
-    select(jobs.c.id)
-    .where(_ended, jobs.c.scheduled_at < now() - bindparam("max_age", type_=BigInteger))
-    .order_by(jobs.c.scheduled_at)
-    .limit(bindparam("limit", type_=BigInteger))
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(jobs.c.id)
+        .where(_ended, jobs.c.scheduled_at < now() - bindparam("max_age", type_=BigInteger))
+        .order_by(jobs.c.scheduled_at)
+        .limit(bindparam("limit", type_=BigInteger))
+        .with_for_update(skip_locked=True)
+    )
 )
 _SURPLUS = Statement(
-    select(jobs.c.id)
-    .where(_ended)
-    .order_by(jobs.c.scheduled_at.desc(), jobs.c.id.desc())
-    .offset(bindparam("kept", type_=BigInteger))
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        select(jobs.c.id)
+        .where(_ended)
+        .order_by(jobs.c.scheduled_at.desc(), jobs.c.id.desc())
+        .offset(bindparam("kept", type_=BigInteger))
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
 _PASSED = Statement(
-    select(jobs.c.id)
-    .where(in_list(jobs.c.action, "actions"), jobs.c.scheduled_at < now() - _DAY_MS, _ended)
-    .limit(_BATCH)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(jobs.c.id)
+        .where(in_list(jobs.c.action, "actions"), jobs.c.scheduled_at < now() - _DAY_MS, _ended)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    )
 )
-_DELETE_ENDED = Statement(delete(jobs).where(in_list(jobs.c.id, "ids"), _ended))
+_DELETE_ENDED = Statement(lambda: delete(jobs).where(in_list(jobs.c.id, "ids"), _ended))
 
 _CONFIG_COLUMNS = (action_configs.c.action, action_configs.c.id, action_configs.c.parameters)
-_LIST_CONFIGS = Statement(select(*_CONFIG_COLUMNS).order_by(action_configs.c.action))
-_GET_CONFIG = Statement(select(*_CONFIG_COLUMNS).where(action_configs.c.action == bindparam("action")))
+_LIST_CONFIGS = Statement(lambda: select(*_CONFIG_COLUMNS).order_by(action_configs.c.action))
+_GET_CONFIG = Statement(lambda: select(*_CONFIG_COLUMNS).where(action_configs.c.action == bindparam("action")))
 _config = insert(action_configs).values(
     action=bindparam("action"), id=bindparam("id"), parameters=bindparam("parameters")
 )
 _PUT_CONFIG = Statement(
-    _config.on_conflict_do_update(
+    lambda: _config.on_conflict_do_update(
         index_elements=["action"], set_={"parameters": _config.excluded.parameters}
     ).returning(action_configs.c.id)
 )
-_DELETE_CONFIG = Statement(delete(action_configs).where(action_configs.c.action == bindparam("which")))
+_DELETE_CONFIG = Statement(lambda: delete(action_configs).where(action_configs.c.action == bindparam("which")))
 
 
 async def submit(

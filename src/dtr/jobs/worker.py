@@ -87,7 +87,7 @@ _registered = insert(workers).values(
     places=bindparam("places"),
 )
 _REGISTER_WORKER = Statement(
-    _registered.on_conflict_do_update(
+    lambda: _registered.on_conflict_do_update(
         index_elements=["id"],
         set_={
             "node": _registered.excluded.node,
@@ -99,54 +99,66 @@ _REGISTER_WORKER = Statement(
     )
 )
 _LOCK_WORKER = Statement(
-    select(workers.c.status)
-    .where(workers.c.id == bindparam("id"), workers.c.session == bindparam("mine"))
-    .with_for_update()
+    lambda: (
+        select(workers.c.status)
+        .where(workers.c.id == bindparam("id"), workers.c.session == bindparam("mine"))
+        .with_for_update()
+    )
 )
 _BEAT_WORKER = Statement(
-    update(workers)
-    .where(workers.c.id == bindparam("which"), workers.c.session == bindparam("mine"))
-    .values(status="alive", heartbeat_until=now() + _LEASE)
+    lambda: (
+        update(workers)
+        .where(workers.c.id == bindparam("which"), workers.c.session == bindparam("mine"))
+        .values(status="alive", heartbeat_until=now() + _LEASE)
+    )
 )
 _LEAVE = Statement(
-    update(workers)
-    .where(workers.c.id == bindparam("which"), workers.c.session == bindparam("mine"))
-    .values(status="shutdown", heartbeat_until=now())
+    lambda: (
+        update(workers)
+        .where(workers.c.id == bindparam("which"), workers.c.session == bindparam("mine"))
+        .values(status="shutdown", heartbeat_until=now())
+    )
 )
 _is_dead = (workers.c.status == "alive") & (workers.c.heartbeat_until < now())
-_BURY = Statement(update(workers).where(_is_dead).values(status="dead"))
+_BURY = Statement(lambda: update(workers).where(_is_dead).values(status="dead"))
 _is_alive = exists().where(workers.c.session == jobs.c.session, workers.c.heartbeat_until >= now())
 _is_orphan = jobs.c.ended_at.is_(None) & is_one_of(RUNNING) & not_(_is_alive)
-_IS_ANY_DEAD = Statement(select(workers.c.id).where(_is_dead).limit(1))
+_IS_ANY_DEAD = Statement(lambda: select(workers.c.id).where(_is_dead).limit(1))
 _IS_ANYTHING_LEFT = Statement(
-    select(workers.c.id).where(_is_dead).union_all(select(jobs.c.id).where(_is_orphan)).limit(1)
+    lambda: select(workers.c.id).where(_is_dead).union_all(select(jobs.c.id).where(_is_orphan)).limit(1)
 )
 _RELEASE = Statement(  # what no living process runs
-    update(jobs)
-    .where(jobs.c.id.in_(select(jobs.c.id).where(_is_orphan).correlate(None).with_for_update(skip_locked=True)))
-    .values(
-        status=case(
-            (jobs.c.status == "cancel_request", "canceled"),
-            (jobs.c.deaths >= _MOST_DEATHS - 1, "errored"),
-            else_="worker_dead",
-        ),
-        ended_at=case((or_(jobs.c.status == "cancel_request", jobs.c.deaths >= _MOST_DEATHS - 1), now())),
-        deaths=jobs.c.deaths + 1,
-        updated_at=now(),
+    lambda: (
+        update(jobs)
+        .where(
+            jobs.c.id.in_(select(jobs.c.id).where(_is_orphan).correlate(None).with_for_update(skip_locked=True))
+        )
+        .values(
+            status=case(
+                (jobs.c.status == "cancel_request", "canceled"),
+                (jobs.c.deaths >= _MOST_DEATHS - 1, "errored"),
+                else_="worker_dead",
+            ),
+            ended_at=case((or_(jobs.c.status == "cancel_request", jobs.c.deaths >= _MOST_DEATHS - 1), now())),
+            deaths=jobs.c.deaths + 1,
+            updated_at=now(),
+        )
+        .returning(jobs.c.id, jobs.c.status)
     )
-    .returning(jobs.c.id, jobs.c.status)
 )
 _RESURRECT = Statement(  # what a worker runs that was held for dead, and nobody took over
-    update(jobs)
-    .where(
-        in_list(jobs.c.id, "ids"),
-        jobs.c.session == bindparam("mine"),
-        jobs.c.status == "worker_dead",
+    lambda: (
+        update(jobs)
+        .where(
+            in_list(jobs.c.id, "ids"),
+            jobs.c.session == bindparam("mine"),
+            jobs.c.status == "worker_dead",
+        )
+        .values(status="worker_resurrection", updated_at=now())
     )
-    .values(status="worker_resurrection", updated_at=now())
 )
 _CAPACITY = Statement(  # of a worker that the others hold for alive: else they would take over what it claims
-    select(workers.c.capacity).where(
+    lambda: select(workers.c.capacity).where(
         workers.c.id == bindparam("id"),
         workers.c.session == bindparam("mine"),
         workers.c.heartbeat_until >= now(),
@@ -159,59 +171,65 @@ _is_claimable = (
     & in_list(unindexed(jobs.c.action), "actions")
 )
 _CLAIMABLE_JOBS = Statement(
-    select(
-        jobs.c.id,
-        jobs.c.action,
-        jobs.c.capacity,
-        jobs.c.parameters,
-        func.coalesce(action_configs.c.parameters, "{}"),
-        jobs.c.deadline,
-        jobs.c.stop_timeout,
-        jobs.c.worker,
-        jobs.c.deaths,
+    lambda: (
+        select(
+            jobs.c.id,
+            jobs.c.action,
+            jobs.c.capacity,
+            jobs.c.parameters,
+            func.coalesce(action_configs.c.parameters, "{}"),
+            jobs.c.deadline,
+            jobs.c.stop_timeout,
+            jobs.c.worker,
+            jobs.c.deaths,
+        )
+        .outerjoin(action_configs, action_configs.c.action == jobs.c.action)
+        .where(
+            _is_claimable,
+            not_(in_list(jobs.c.capacity, "too_large")),
+            jobs.c.deaths <= bindparam("most_deaths", type_=BigInteger),
+        )
+        .order_by(jobs.c.scheduled_at, jobs.c.id)
+        .limit(bindparam("limit", type_=BigInteger))
+        .with_for_update(skip_locked=True, of=jobs)
     )
-    .outerjoin(action_configs, action_configs.c.action == jobs.c.action)
-    .where(
-        _is_claimable,
-        not_(in_list(jobs.c.capacity, "too_large")),
-        jobs.c.deaths <= bindparam("most_deaths", type_=BigInteger),
-    )
-    .order_by(jobs.c.scheduled_at, jobs.c.id)
-    .limit(bindparam("limit", type_=BigInteger))
-    .with_for_update(skip_locked=True, of=jobs)
 )
-_IS_ANY_CLAIMABLE = Statement(select(jobs.c.id).where(_is_claimable).limit(1))
+_IS_ANY_CLAIMABLE = Statement(lambda: select(jobs.c.id).where(_is_claimable).limit(1))
 _CLAIM = Statement(
-    update(jobs)
-    .where(in_list(jobs.c.id, "ids"))
-    .values(
-        status="running",
-        worker=bindparam("claimed_by"),
-        session=bindparam("mine"),
-        unique_key=None,
-        started_at=now(),
-        updated_at=now(),
-        done=None,
-        total=None,
-        result="{}",
+    lambda: (
+        update(jobs)
+        .where(in_list(jobs.c.id, "ids"))
+        .values(
+            status="running",
+            worker=bindparam("claimed_by"),
+            session=bindparam("mine"),
+            unique_key=None,
+            started_at=now(),
+            updated_at=now(),
+            done=None,
+            total=None,
+            result="{}",
+        )
     )
 )
 _STATES = Statement(
-    select(jobs.c.id, jobs.c.status).where(
+    lambda: select(jobs.c.id, jobs.c.status).where(
         in_list(jobs.c.id, "ids"), jobs.c.session == bindparam("mine"), is_one_of(RUNNING)
     )
 )
 _END = Statement(
-    update(jobs)
-    .where(in_list(jobs.c.id, "ids"))
-    .values(
-        status=bindparam("ends_as"),
-        ended_at=case((bindparam("ends_as", type_=Text) == "worker_shutdown", None), else_=now()),
-        updated_at=now(),
+    lambda: (
+        update(jobs)
+        .where(in_list(jobs.c.id, "ids"))
+        .values(
+            status=bindparam("ends_as"),
+            ended_at=case((bindparam("ends_as", type_=Text) == "worker_shutdown", None), else_=now()),
+            updated_at=now(),
+        )
     )
 )
 _RETRY_OF = Statement(
-    select(
+    lambda: select(
         jobs.c.action,
         jobs.c.parameters,
         jobs.c.capacity,
@@ -224,29 +242,37 @@ _RETRY_OF = Statement(
     ).where(jobs.c.id == bindparam("id"))
 )
 _PROGRESS = Statement(
-    update(jobs)
-    .where(jobs.c.id == bindparam("which"))
-    .values(
-        done=bindparam("done_now", type_=BigInteger),
-        total=bindparam("total_now", type_=BigInteger),
-        unit=bindparam("unit_now"),
-        updated_at=now(),
+    lambda: (
+        update(jobs)
+        .where(jobs.c.id == bindparam("which"))
+        .values(
+            done=bindparam("done_now", type_=BigInteger),
+            total=bindparam("total_now", type_=BigInteger),
+            unit=bindparam("unit_now"),
+            updated_at=now(),
+        )
     )
 )
-_RESULT = Statement(update(jobs).where(jobs.c.id == bindparam("which")).values(result=bindparam("came_to")))
+_RESULT = Statement(
+    lambda: update(jobs).where(jobs.c.id == bindparam("which")).values(result=bindparam("came_to"))
+)
 _LAST_LINE = Statement(
-    select(func.coalesce(func.max(job_logs.c.line), -1)).where(job_logs.c.job == bindparam("job"))
+    lambda: select(func.coalesce(func.max(job_logs.c.line), -1)).where(job_logs.c.job == bindparam("job"))
 )
 _LOCK_MINE = Statement(
-    select(jobs.c.id, jobs.c.status)
-    .where(in_list(jobs.c.id, "ids"), jobs.c.session == bindparam("mine"), is_one_of(RUNNING))
-    .order_by(jobs.c.id)
-    .with_for_update()
+    lambda: (
+        select(jobs.c.id, jobs.c.status)
+        .where(in_list(jobs.c.id, "ids"), jobs.c.session == bindparam("mine"), is_one_of(RUNNING))
+        .order_by(jobs.c.id)
+        .with_for_update()
+    )
 )
 _WRITE_LINE = Statement(
-    insert(job_logs)
-    .values(job=bindparam("job"), line=bindparam("line"), data=bindparam("data"), level=bindparam("level"))
-    .on_conflict_do_nothing()
+    lambda: (
+        insert(job_logs)
+        .values(job=bindparam("job"), line=bindparam("line"), data=bindparam("data"), level=bindparam("level"))
+        .on_conflict_do_nothing()
+    )
 )
 
 

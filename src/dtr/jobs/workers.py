@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dtr.events import Actor
 
 _LIST = Statement(
-    select(
+    lambda: select(
         workers.c.id,
         workers.c.status,
         workers.c.capacity,
@@ -33,10 +33,12 @@ _LIST = Statement(
     ).order_by(workers.c.id)
 )
 _RUNNING = Statement(
-    select(jobs.c.worker, jobs.c.action, jobs.c.capacity).where(jobs.c.ended_at.is_(None), is_one_of(RUNNING))
+    lambda: select(jobs.c.worker, jobs.c.action, jobs.c.capacity).where(
+        jobs.c.ended_at.is_(None), is_one_of(RUNNING)
+    )
 )
 _SET_CAPACITY = Statement(
-    update(workers).where(workers.c.id == bindparam("which")).values(capacity=bindparam("capacity_now"))
+    lambda: update(workers).where(workers.c.id == bindparam("which")).values(capacity=bindparam("capacity_now"))
 )
 
 

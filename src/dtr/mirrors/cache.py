@@ -91,7 +91,7 @@ _BATCH = 500
 
 _repository = bindparam("repository", type_=BigInteger)
 _AGE = Statement(
-    select(now() - cached_tags.c.checked_at).where(
+    lambda: select(now() - cached_tags.c.checked_at).where(
         cached_tags.c.repository_id == _repository, cached_tags.c.name == bindparam("tag")
     )
 )
@@ -102,82 +102,90 @@ _checked = insert(cached_tags).from_select(
     ),
 )
 _CHECKED = Statement(
-    _checked.on_conflict_do_update(
+    lambda: _checked.on_conflict_do_update(
         index_elements=["repository_id", "name"], set_={"checked_at": _checked.excluded.checked_at}
     )
 )
 _TAG_IS_HERE = Statement(
-    select(tags.c.name).where(tags.c.repository_id == _repository, tags.c.name == bindparam("reference"))
+    lambda: select(tags.c.name).where(tags.c.repository_id == _repository, tags.c.name == bindparam("reference"))
 )
 _MANIFEST_IS_HERE = Statement(
-    select(manifests.c.digest).where(
+    lambda: select(manifests.c.digest).where(
         manifests.c.repository_id == _repository, manifests.c.digest == bindparam("reference")
     )
 )
 _BLOB_IS_HERE = Statement(
-    select(blobs.c.digest)
-    .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
-    .where(
-        repository_blobs.c.repository_id == _repository,
-        repository_blobs.c.digest == bindparam("digest"),
-        blobs.c.state == "present",
+    lambda: (
+        select(blobs.c.digest)
+        .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+        .where(
+            repository_blobs.c.repository_id == _repository,
+            repository_blobs.c.digest == bindparam("digest"),
+            blobs.c.state == "present",
+        )
     )
 )
 _NAMED = Statement(  # whether an index that is here names a manifest
-    select(manifest_references.c.manifest)
-    .where(
-        manifest_references.c.repository_id == _repository,
-        manifest_references.c.kind == "manifest",
-        manifest_references.c.target == bindparam("digest"),
+    lambda: (
+        select(manifest_references.c.manifest)
+        .where(
+            manifest_references.c.repository_id == _repository,
+            manifest_references.c.kind == "manifest",
+            manifest_references.c.target == bindparam("digest"),
+        )
+        .limit(1)
     )
-    .limit(1)
 )
 _NAMES_BLOB = Statement(
-    select(manifests.c.repository_id, manifests.c.media_type, manifests.c.payload)
-    .join_from(repositories, cached_repositories, cached_repositories.c.repository_id == repositories.c.id)
-    .join(
-        manifest_references,
-        and_(
-            manifest_references.c.repository_id == repositories.c.id,
-            manifest_references.c.kind == "blob",
-            manifest_references.c.target == bindparam("digest"),
-        ),
+    lambda: (
+        select(manifests.c.repository_id, manifests.c.media_type, manifests.c.payload)
+        .join_from(repositories, cached_repositories, cached_repositories.c.repository_id == repositories.c.id)
+        .join(
+            manifest_references,
+            and_(
+                manifest_references.c.repository_id == repositories.c.id,
+                manifest_references.c.kind == "blob",
+                manifest_references.c.target == bindparam("digest"),
+            ),
+        )
+        .join(
+            manifests,
+            and_(
+                manifests.c.repository_id == repositories.c.id,
+                manifests.c.digest == manifest_references.c.manifest,
+            ),
+        )
+        .where(
+            repositories.c.path == bindparam("path"),
+            repositories.c.deleted_at.is_(None),
+            cached_repositories.c.upstream_id.is_not(None),
+        )
+        .limit(1)
     )
-    .join(
-        manifests,
-        and_(
-            manifests.c.repository_id == repositories.c.id,
-            manifests.c.digest == manifest_references.c.manifest,
-        ),
-    )
-    .where(
-        repositories.c.path == bindparam("path"),
-        repositories.c.deleted_at.is_(None),
-        cached_repositories.c.upstream_id.is_not(None),
-    )
-    .limit(1)
 )
 _later = case(
     (func.coalesce(pulls.c.last_pulled_at, 0) > tags.c.updated_at, pulls.c.last_pulled_at),
     else_=tags.c.updated_at,
 )
 _UNUSED = Statement(
-    select(tags.c.repository_id, tags.c.name, tags.c.manifest, repositories.c.path, upstreams.c.id)
-    .join_from(upstreams, cached_repositories, cached_repositories.c.upstream_id == upstreams.c.id)
-    .join(repositories, repositories.c.id == cached_repositories.c.repository_id)
-    .join(tags, tags.c.repository_id == repositories.c.id)
-    .outerjoin(pulls, and_(pulls.c.repository_id == tags.c.repository_id, pulls.c.reference == tags.c.name))
-    .where(
-        upstreams.c.keep_for.is_not(None),
-        repositories.c.deleted_at.is_(None),
-        or_(
-            tags.c.repository_id > _repository,
-            and_(tags.c.repository_id == _repository, tags.c.name > bindparam("tag", type_=Text)),
-        ),
-        _later < now() - upstreams.c.keep_for,
+    lambda: (
+        select(tags.c.repository_id, tags.c.name, tags.c.manifest, repositories.c.path, upstreams.c.id)
+        .join_from(upstreams, cached_repositories, cached_repositories.c.upstream_id == upstreams.c.id)
+        .join(repositories, repositories.c.id == cached_repositories.c.repository_id)
+        .join(tags, tags.c.repository_id == repositories.c.id)
+        .outerjoin(pulls, and_(pulls.c.repository_id == tags.c.repository_id, pulls.c.reference == tags.c.name))
+        .where(
+            upstreams.c.keep_for.is_not(None),
+            repositories.c.deleted_at.is_(None),
+            or_(
+                tags.c.repository_id > _repository,
+                and_(tags.c.repository_id == _repository, tags.c.name > bindparam("tag", type_=Text)),
+            ),
+            _later < now() - upstreams.c.keep_for,
+        )
+        .order_by(tags.c.repository_id, tags.c.name)
+        .limit(_BATCH)
     )
-    .order_by(tags.c.repository_id, tags.c.name)
-    .limit(_BATCH)
 )
 
 

@@ -56,7 +56,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _repository = bindparam("repository", type_=BigInteger)
 _FIND = Statement(
-    select(fetches.c.upload_id).where(
+    lambda: select(fetches.c.upload_id).where(
         fetches.c.repository_id == _repository, fetches.c.digest == bindparam("digest")
     )
 )
@@ -64,7 +64,7 @@ _new = insert(fetches).values(
     repository_id=_repository, digest=bindparam("digest"), upload_id=bindparam("upload")
 )  # fmt: skip
 _NOTE = Statement(
-    _new.on_conflict_do_update(
+    lambda: _new.on_conflict_do_update(
         index_elements=["repository_id", "digest"], set_={"upload_id": _new.excluded.upload_id}
     )
 )

@@ -97,13 +97,19 @@ _policies = (
 )
 _is_meant = or_(bindparam("direction") == "", mirroring_policies.c.direction == bindparam("direction"))
 _LIST = Statement(
-    _policies.where(mirroring_policies.c.repository_id == _repository, _is_meant, _id >= bindparam("start"))
-    .order_by(_id)
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        _policies.where(mirroring_policies.c.repository_id == _repository, _is_meant, _id >= bindparam("start"))
+        .order_by(_id)
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
-_GET = Statement(_policies.where(_id == bindparam("id")))
+_GET = Statement(lambda: _policies.where(_id == bindparam("id")))
 _ENABLED = Statement(
-    _policies.where(mirroring_policies.c.enabled.is_(True), _id > bindparam("after")).order_by(_id).limit(_PAGE)
+    lambda: (
+        _policies.where(mirroring_policies.c.enabled.is_(True), _id > bindparam("after"))
+        .order_by(_id)
+        .limit(_PAGE)
+    )
 )
 _written = {
     "remote_id": bindparam("remote"),
@@ -118,7 +124,7 @@ _written = {
     "skips_present": bindparam("skips_present", type_=Boolean),
 }
 _INSERT = Statement(
-    insert(mirroring_policies).values(
+    lambda: insert(mirroring_policies).values(
         id=bindparam("id"),
         repository_id=_repository,
         direction=bindparam("direction"),
@@ -126,64 +132,76 @@ _INSERT = Statement(
         **_written,
     )
 )
-_UPDATE = Statement(update(mirroring_policies).where(_id == bindparam("which")).values(**_written))
+_UPDATE = Statement(lambda: update(mirroring_policies).where(_id == bindparam("which")).values(**_written))
 _DELETE = Statement(
-    delete(mirroring_policies)
-    .where(mirroring_policies.c.repository_id == _repository, in_list(_id, "ids"), _is_meant)
-    .returning(_id, mirroring_policies.c.remote_id)
+    lambda: (
+        delete(mirroring_policies)
+        .where(mirroring_policies.c.repository_id == _repository, in_list(_id, "ids"), _is_meant)
+        .returning(_id, mirroring_policies.c.remote_id)
+    )
 )
 _FORGET = Statement(
-    delete(mirrored_tags).where(
+    lambda: delete(mirrored_tags).where(
         mirrored_tags.c.repository_id == _repository, in_list(mirrored_tags.c.policy_id, "ids")
     )
 )
-_NOW = Statement(select(now()))
+_NOW = Statement(lambda: select(now()))
 _ENDED = Statement(
-    update(mirroring_policies)
-    .where(_id == bindparam("which"))
-    .values(
-        status_code=bindparam("code"),
-        status_detail=bindparam("detail"),
-        status_at=now(),
-        last_job=bindparam("job"),
-        skips_present=and_(mirroring_policies.c.skips_present, bindparam("still_skips", type_=Boolean)),
+    lambda: (
+        update(mirroring_policies)
+        .where(_id == bindparam("which"))
+        .values(
+            status_code=bindparam("code"),
+            status_detail=bindparam("detail"),
+            status_at=now(),
+            last_job=bindparam("job"),
+            skips_present=and_(mirroring_policies.c.skips_present, bindparam("still_skips", type_=Boolean)),
+        )
     )
 )
 _MIRRORED = Statement(
-    update(mirroring_policies).where(_id == bindparam("which")).values(last_mirrored_at=now())
+    lambda: (update(mirroring_policies).where(_id == bindparam("which")).values(last_mirrored_at=now()))
 )  # fmt: skip
 _DUE = Statement(
-    select(_id, mirroring_policies.c.direction, mirroring_policies.c.schedule, mirroring_policies.c.enabled, now())
-    .where(mirroring_policies.c.next_run <= now())
-    .order_by(mirroring_policies.c.next_run)
-    .limit(100)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(
+            _id, mirroring_policies.c.direction, mirroring_policies.c.schedule, mirroring_policies.c.enabled, now()
+        )
+        .where(mirroring_policies.c.next_run <= now())
+        .order_by(mirroring_policies.c.next_run)
+        .limit(100)
+        .with_for_update(skip_locked=True)
+    )
 )
 _ADVANCE = Statement(
-    update(mirroring_policies)
-    .where(_id == bindparam("which"))
-    .values(next_run=bindparam("next_run", type_=BigInteger))
+    lambda: (
+        update(mirroring_policies)
+        .where(_id == bindparam("which"))
+        .values(next_run=bindparam("next_run", type_=BigInteger))
+    )
 )
 _MOUNTS = Statement(  # repositories of the same remote, to which one of ours with the blob is mirrored
-    select(mirroring_policies.c.remote_repository)
-    .join(repository_blobs, repository_blobs.c.repository_id == mirroring_policies.c.repository_id)
-    .where(
-        repository_blobs.c.digest == bindparam("digest"),
-        mirroring_policies.c.direction == "push",
-        mirroring_policies.c.remote_id == bindparam("remote"),
-        mirroring_policies.c.remote_repository != bindparam("remote_repository"),
-        mirroring_policies.c.last_mirrored_at.is_not(None),
+    lambda: (
+        select(mirroring_policies.c.remote_repository)
+        .join(repository_blobs, repository_blobs.c.repository_id == mirroring_policies.c.repository_id)
+        .where(
+            repository_blobs.c.digest == bindparam("digest"),
+            mirroring_policies.c.direction == "push",
+            mirroring_policies.c.remote_id == bindparam("remote"),
+            mirroring_policies.c.remote_repository != bindparam("remote_repository"),
+            mirroring_policies.c.last_mirrored_at.is_not(None),
+        )
+        .distinct()
+        .limit(3)
     )
-    .distinct()
-    .limit(3)
 )
 _of_nobody = delete(remotes).where(
     remotes.c.name.is_(None),
     ~exists().where(mirroring_policies.c.remote_id == remotes.c.id),
     ~exists().where(upstreams.c.remote_id == remotes.c.id),
 )
-_FORGET_REMOTE = Statement(_of_nobody.where(remotes.c.id == bindparam("which")))
-_FORGET_REMOTES = Statement(_of_nobody.where(remotes.c.created_at < now() - _DAY))
+_FORGET_REMOTE = Statement(lambda: _of_nobody.where(remotes.c.id == bindparam("which")))
+_FORGET_REMOTES = Statement(lambda: _of_nobody.where(remotes.c.created_at < now() - _DAY))
 
 # --- tags -----------------------------------------------------------------------------------------------------
 
@@ -203,47 +221,57 @@ _of_policy = select(*_tag_columns).where(
 )
 _has_status = or_(bindparam("status") == "", mirrored_tags.c.status == bindparam("status"))
 _TAGS = Statement(
-    _of_policy.where(mirrored_tags.c.tag >= bindparam("start"), _has_status)
-    .order_by(mirrored_tags.c.tag)
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        _of_policy.where(mirrored_tags.c.tag >= bindparam("start"), _has_status)
+        .order_by(mirrored_tags.c.tag)
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
 _COUNT_TAGS = Statement(
-    select(func.count())
-    .select_from(mirrored_tags)
-    .where(mirrored_tags.c.repository_id == _repository, mirrored_tags.c.policy_id == _policy, _has_status)
+    lambda: (
+        select(func.count())
+        .select_from(mirrored_tags)
+        .where(mirrored_tags.c.repository_id == _repository, mirrored_tags.c.policy_id == _policy, _has_status)
+    )
 )
 _COUNT_BY_STATUS = Statement(
-    select(mirrored_tags.c.policy_id, mirrored_tags.c.status, func.count())
-    .where(mirrored_tags.c.repository_id == _repository, in_list(mirrored_tags.c.policy_id, "policies"))
-    .group_by(mirrored_tags.c.policy_id, mirrored_tags.c.status)
+    lambda: (
+        select(mirrored_tags.c.policy_id, mirrored_tags.c.status, func.count())
+        .where(mirrored_tags.c.repository_id == _repository, in_list(mirrored_tags.c.policy_id, "policies"))
+        .group_by(mirrored_tags.c.policy_id, mirrored_tags.c.status)
+    )
 )
-_FIND_TAG = Statement(_of_policy.where(mirrored_tags.c.tag == bindparam("tag")))
+_FIND_TAG = Statement(lambda: _of_policy.where(mirrored_tags.c.tag == bindparam("tag")))
 _OF_DIGEST = Statement(
-    select(mirrored_tags.c.policy_id, *_tag_columns)
-    .where(
-        mirrored_tags.c.repository_id == _repository,
-        mirrored_tags.c.digest == bindparam("digest"),
-        mirrored_tags.c.direction == "push",
+    lambda: (
+        select(mirrored_tags.c.policy_id, *_tag_columns)
+        .where(
+            mirrored_tags.c.repository_id == _repository,
+            mirrored_tags.c.digest == bindparam("digest"),
+            mirrored_tags.c.direction == "push",
+        )
+        .order_by(mirrored_tags.c.policy_id, mirrored_tags.c.tag)
     )
-    .order_by(mirrored_tags.c.policy_id, mirrored_tags.c.tag)
 )
-_ANY_WAITS = Statement(_of_policy.where(mirrored_tags.c.status == "waiting").limit(1))
+_ANY_WAITS = Statement(lambda: _of_policy.where(mirrored_tags.c.status == "waiting").limit(1))
 _REFERRED_SINCE = Statement(  # tags of images to which something refers that came after they were mirrored
-    select(mirrored_tags.c.tag)
-    .join(
-        manifests,
-        and_(
-            manifests.c.repository_id == mirrored_tags.c.repository_id,
-            manifests.c.subject == mirrored_tags.c.digest,
-            manifests.c.created_at > mirrored_tags.c.mirrored_at,
-        ),
+    lambda: (
+        select(mirrored_tags.c.tag)
+        .join(
+            manifests,
+            and_(
+                manifests.c.repository_id == mirrored_tags.c.repository_id,
+                manifests.c.subject == mirrored_tags.c.digest,
+                manifests.c.created_at > mirrored_tags.c.mirrored_at,
+            ),
+        )
+        .where(
+            mirrored_tags.c.repository_id == _repository,
+            mirrored_tags.c.policy_id == _policy,
+            mirrored_tags.c.status == "mirrored",
+        )
+        .distinct()
     )
-    .where(
-        mirrored_tags.c.repository_id == _repository,
-        mirrored_tags.c.policy_id == _policy,
-        mirrored_tags.c.status == "mirrored",
-    )
-    .distinct()
 )
 _noted = insert(mirrored_tags).values(
     repository_id=_repository,
@@ -259,7 +287,7 @@ _noted = insert(mirrored_tags).values(
     mirrored_at=bindparam("mirrored_at", type_=BigInteger),
 )
 _NOTE_TAG = Statement(
-    _noted.on_conflict_do_update(
+    lambda: _noted.on_conflict_do_update(
         index_elements=["repository_id", "policy_id", "tag"],
         set_={
             **{
@@ -271,14 +299,14 @@ _NOTE_TAG = Statement(
     )
 )
 _DROP_TAGS = Statement(
-    delete(mirrored_tags).where(
+    lambda: delete(mirrored_tags).where(
         mirrored_tags.c.repository_id == _repository,
         mirrored_tags.c.policy_id == _policy,
         in_list(mirrored_tags.c.tag, "tags"),
     )
 )
 _POLLED = Statement(  # what came from a remote
-    select(mirrored_tags.c.target_tag, mirrored_tags.c.digest).where(
+    lambda: select(mirrored_tags.c.target_tag, mirrored_tags.c.digest).where(
         mirrored_tags.c.repository_id == _repository,
         mirrored_tags.c.direction == "poll",
         mirrored_tags.c.status == "mirrored",
@@ -298,15 +326,17 @@ _is_shown = and_(
     mirrored_tags.c.status == "mirrored",
 )
 _OF_TAGS = Statement(
-    select(*_shown, mirrored_tags.c.mirrored_at)
-    .where(
-        _is_shown,
-        or_(
-            and_(mirrored_tags.c.direction == "push", in_list(mirrored_tags.c.tag, "names")),
-            and_(mirrored_tags.c.direction == "poll", in_list(mirrored_tags.c.target_tag, "names")),
-        ),
+    lambda: (
+        select(*_shown, mirrored_tags.c.mirrored_at)
+        .where(
+            _is_shown,
+            or_(
+                and_(mirrored_tags.c.direction == "push", in_list(mirrored_tags.c.tag, "names")),
+                and_(mirrored_tags.c.direction == "poll", in_list(mirrored_tags.c.target_tag, "names")),
+            ),
+        )
+        .order_by(mirrored_tags.c.mirrored_at)
     )
-    .order_by(mirrored_tags.c.mirrored_at)
 )
 
 

@@ -22,16 +22,20 @@ _log = logging.getLogger("dtr.mirrors")
 
 _repository = bindparam("repository", type_=BigInteger)
 _PATH = Statement(
-    select(repositories.c.path).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
+    lambda: select(repositories.c.path).where(
+        repositories.c.id == _repository, repositories.c.deleted_at.is_(None)
+    )
 )
 _POLLED = Statement(
-    select(mirroring_policies.c.remote_id, mirroring_policies.c.remote_repository)
-    .where(
-        mirroring_policies.c.repository_id == _repository,
-        mirroring_policies.c.direction == "poll",
-        mirroring_policies.c.enabled.is_(True),
+    lambda: (
+        select(mirroring_policies.c.remote_id, mirroring_policies.c.remote_repository)
+        .where(
+            mirroring_policies.c.repository_id == _repository,
+            mirroring_policies.c.direction == "poll",
+            mirroring_policies.c.enabled.is_(True),
+        )
+        .order_by(mirroring_policies.c.id)
     )
-    .order_by(mirroring_policies.c.id)
 )
 
 

@@ -66,18 +66,22 @@ _columns = (
     upstreams.c.keep_for,
 )
 _of = select(*_columns)
-_OF_REPOSITORY = Statement(_of.where(upstreams.c.repository_id == _repository))
-_OF_NAMESPACE = Statement(_of.where(upstreams.c.namespace_id == _namespace))
+_OF_REPOSITORY = Statement(lambda: _of.where(upstreams.c.repository_id == _repository))
+_OF_NAMESPACE = Statement(lambda: _of.where(upstreams.c.namespace_id == _namespace))
 _SOURCE_OF_REPOSITORY = Statement(
-    select(*_columns, cached_repositories.c.remote_path)
-    .join_from(cached_repositories, upstreams, upstreams.c.id == cached_repositories.c.upstream_id)
-    .join(repositories, repositories.c.id == cached_repositories.c.repository_id)
-    .where(cached_repositories.c.repository_id == _repository, repositories.c.deleted_at.is_(None))
+    lambda: (
+        select(*_columns, cached_repositories.c.remote_path)
+        .join_from(cached_repositories, upstreams, upstreams.c.id == cached_repositories.c.upstream_id)
+        .join(repositories, repositories.c.id == cached_repositories.c.repository_id)
+        .where(cached_repositories.c.repository_id == _repository, repositories.c.deleted_at.is_(None))
+    )
 )
 _SOURCE_OF_NAMESPACE = Statement(
-    select(*_columns)
-    .join_from(upstreams, accounts, accounts.c.id == upstreams.c.namespace_id)
-    .where(accounts.c.name == bindparam("name"))
+    lambda: (
+        select(*_columns)
+        .join_from(upstreams, accounts, accounts.c.id == upstreams.c.namespace_id)
+        .where(accounts.c.name == bindparam("name"))
+    )
 )
 _settings = {
     "remote_id": bindparam("remote"),
@@ -88,19 +92,21 @@ _settings = {
     "keep_for": bindparam("keep_for", type_=BigInteger),
 }
 _INSERT = Statement(
-    insert(upstreams).values(
+    lambda: insert(upstreams).values(
         id=bindparam("id"), repository_id=_repository, namespace_id=_namespace, created_at=now(), **_settings
     )
 )
-_UPDATE = Statement(update(upstreams).where(upstreams.c.id == bindparam("which")).values(**_settings))
-_DELETE = Statement(delete(upstreams).where(upstreams.c.id == bindparam("which")))
+_UPDATE = Statement(lambda: update(upstreams).where(upstreams.c.id == bindparam("which")).values(**_settings))
+_DELETE = Statement(lambda: delete(upstreams).where(upstreams.c.id == bindparam("which")))
 _LOCK_REPOSITORY = Statement(  # pushes wait, so that it is known whether it is empty
-    select(repositories.c.path)
-    .where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
-    .with_for_update()
+    lambda: (
+        select(repositories.c.path)
+        .where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
+        .with_for_update()
+    )
 )
 _HAS_CONTENT = Statement(
-    select(repositories.c.id).where(
+    lambda: select(repositories.c.id).where(
         repositories.c.id == _repository,
         or_(
             exists().where(tags.c.repository_id == repositories.c.id),
@@ -109,44 +115,48 @@ _HAS_CONTENT = Statement(
     )
 )
 _WAS_CACHE = Statement(
-    select(cached_repositories.c.repository_id).where(cached_repositories.c.repository_id == _repository)
+    lambda: select(cached_repositories.c.repository_id).where(cached_repositories.c.repository_id == _repository)
 )
 _cached = insert(cached_repositories).values(
     repository_id=_repository, upstream_id=bindparam("upstream"), remote_path=bindparam("remote_path")
 )
 _FILL = Statement(
-    _cached.on_conflict_do_update(
+    lambda: _cached.on_conflict_do_update(
         index_elements=["repository_id"],
         set_={"upstream_id": _cached.excluded.upstream_id, "remote_path": _cached.excluded.remote_path},
     )
 )
 _MOVE = Statement(  # what the namespace's repositories are called at the remote: another beginning
-    update(cached_repositories)
-    .where(cached_repositories.c.upstream_id == bindparam("upstream"))
-    .values(
-        remote_path=bindparam("prefix", type_=Text).concat(
-            func.substr(cached_repositories.c.remote_path, bindparam("rest", type_=Integer))
+    lambda: (
+        update(cached_repositories)
+        .where(cached_repositories.c.upstream_id == bindparam("upstream"))
+        .values(
+            remote_path=bindparam("prefix", type_=Text).concat(
+                func.substr(cached_repositories.c.remote_path, bindparam("rest", type_=Integer))
+            )
         )
     )
 )
 _CHECK_AGAIN = Statement(
-    update(cached_tags)
-    .where(
-        exists().where(
-            cached_repositories.c.repository_id == cached_tags.c.repository_id,
-            cached_repositories.c.upstream_id == bindparam("upstream"),
+    lambda: (
+        update(cached_tags)
+        .where(
+            exists().where(
+                cached_repositories.c.repository_id == cached_tags.c.repository_id,
+                cached_repositories.c.upstream_id == bindparam("upstream"),
+            )
         )
+        .values(checked_at=0)
     )
-    .values(checked_at=0)
 )
-_HAS_REMOTE = Statement(select(remotes.c.id).where(remotes.c.id == bindparam("remote")))
+_HAS_REMOTE = Statement(lambda: select(remotes.c.id).where(remotes.c.id == bindparam("remote")))
 _ALL_NAMESPACES = Statement(
-    select(accounts.c.name, upstreams.c.visibility).join_from(
+    lambda: select(accounts.c.name, upstreams.c.visibility).join_from(
         upstreams, accounts, accounts.c.id == upstreams.c.namespace_id
     )
 )
 _ALL_REPOSITORIES = Statement(
-    select(cached_repositories.c.repository_id).where(cached_repositories.c.upstream_id.is_not(None))
+    lambda: select(cached_repositories.c.repository_id).where(cached_repositories.c.upstream_id.is_not(None))
 )
 
 

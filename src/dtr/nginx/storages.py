@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SQLITE = "sqlite:///"
 _LIST = Statement(
-    select(storages.c.name, storages.c.driver, storages.c.place, storages.c.parameters.is_(None)).order_by(
+    lambda: select(storages.c.name, storages.c.driver, storages.c.place, storages.c.parameters.is_(None)).order_by(
         storages.c.name
     )
 )

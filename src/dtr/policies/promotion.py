@@ -82,12 +82,12 @@ _policies = (
 _page = (
     _policies.where(_id >= bindparam("start")).order_by(_id).limit(bindparam("limit", type_=BigInteger))
 )  # fmt: skip
-_LIST_FROM = Statement(_page.where(promotion_policies.c.source_id == _repository))
-_LIST_TO = Statement(_page.where(promotion_policies.c.target_id == _repository))
+_LIST_FROM = Statement(lambda: _page.where(promotion_policies.c.source_id == _repository))
+_LIST_TO = Statement(lambda: _page.where(promotion_policies.c.target_id == _repository))
 _concerns = or_(promotion_policies.c.source_id == _repository, promotion_policies.c.target_id == _repository)
-_GET = Statement(_policies.where(_id == bindparam("id"), _concerns))
+_GET = Statement(lambda: _policies.where(_id == bindparam("id"), _concerns))
 _INSERT = Statement(
-    insert(promotion_policies).values(
+    lambda: insert(promotion_policies).values(
         id=bindparam("id"),
         source_id=bindparam("source", type_=BigInteger),
         target_id=bindparam("target", type_=BigInteger),
@@ -98,38 +98,46 @@ _INSERT = Statement(
     )
 )
 _UPDATE = Statement(
-    update(promotion_policies)
-    .where(_id == bindparam("which"))
-    .values(
-        target_id=bindparam("target", type_=BigInteger),
-        enabled=bindparam("enabled", type_=Boolean),
-        rules=bindparam("rules"),
-        tag_template=bindparam("tag_template"),
+    lambda: (
+        update(promotion_policies)
+        .where(_id == bindparam("which"))
+        .values(
+            target_id=bindparam("target", type_=BigInteger),
+            enabled=bindparam("enabled", type_=Boolean),
+            rules=bindparam("rules"),
+            tag_template=bindparam("tag_template"),
+        )
     )
 )
 _DELETE = Statement(
-    delete(promotion_policies)
-    .where(_id == bindparam("which"), _concerns)
-    .returning(promotion_policies.c.source_id)
+    lambda: (
+        delete(promotion_policies)
+        .where(_id == bindparam("which"), _concerns)
+        .returning(promotion_policies.c.source_id)
+    )
 )
 _PROMOTED = Statement(
-    update(promotion_policies)
-    .where(_id == bindparam("which"))
-    .values(last_promoted_at=now(), last_job=bindparam("job"))
+    lambda: (
+        update(promotion_policies)
+        .where(_id == bindparam("which"))
+        .values(last_promoted_at=now(), last_job=bindparam("job"))
+    )
 )
 _FAILED = Statement(
-    update(promotion_policies)
-    .where(_id == bindparam("which"))
-    .values(last_failed_at=now(), last_failure=bindparam("failure"), last_job=bindparam("job"))
+    lambda: (
+        update(promotion_policies)
+        .where(_id == bindparam("which"))
+        .values(last_failed_at=now(), last_failure=bindparam("failure"), last_job=bindparam("job"))
+    )
 )
-_NOW = Statement(select(now()))
+_NOW = Statement(lambda: select(now()))
 _TARGET = Statement(
-    select(repositories.c.immutable_tags, repositories.c.immutable_patterns).where(
+    lambda: select(repositories.c.immutable_tags, repositories.c.immutable_patterns).where(
         repositories.c.id == _repository, repositories.c.deleted_at.is_(None)
     )
 )
 _THERE = Statement(
-    select(tags.c.name, tags.c.manifest).where(
+    lambda: select(tags.c.name, tags.c.manifest).where(
         in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository))
     )
 )

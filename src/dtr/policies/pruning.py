@@ -69,7 +69,7 @@ _columns = (
     pruning_policies.c.last_job,
 )
 _INSERT = Statement(
-    insert(pruning_policies).values(
+    lambda: insert(pruning_policies).values(
         id=bindparam("id"),
         repository_id=_repository,
         enabled=bindparam("enabled", type_=Boolean),
@@ -80,55 +80,63 @@ _INSERT = Statement(
     )
 )
 _UPDATE = Statement(
-    update(pruning_policies)
-    .where(pruning_policies.c.id == bindparam("which"))
-    .values(
-        enabled=bindparam("enabled", type_=Boolean),
-        rules=bindparam("rules"),
-        keep=bindparam("keep"),
-        since=bindparam("since", type_=BigInteger),
+    lambda: (
+        update(pruning_policies)
+        .where(pruning_policies.c.id == bindparam("which"))
+        .values(
+            enabled=bindparam("enabled", type_=Boolean),
+            rules=bindparam("rules"),
+            keep=bindparam("keep"),
+            since=bindparam("since", type_=BigInteger),
+        )
     )
 )
-_NOW = Statement(select(now()))
+_NOW = Statement(lambda: select(now()))
 _of_repository = select(*_columns).where(pruning_policies.c.repository_id == _repository)
 _LIST = Statement(
-    _of_repository.where(pruning_policies.c.id >= bindparam("start"))
-    .order_by(pruning_policies.c.id)
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        _of_repository.where(pruning_policies.c.id >= bindparam("start"))
+        .order_by(pruning_policies.c.id)
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
-_GET = Statement(_of_repository.where(pruning_policies.c.id == bindparam("id")))
-_LOCK = Statement(_of_repository.where(pruning_policies.c.id == bindparam("id")).with_for_update())
+_GET = Statement(lambda: _of_repository.where(pruning_policies.c.id == bindparam("id")))
+_LOCK = Statement(lambda: _of_repository.where(pruning_policies.c.id == bindparam("id")).with_for_update())
 _DELETE = Statement(
-    delete(pruning_policies).where(
+    lambda: delete(pruning_policies).where(
         pruning_policies.c.repository_id == _repository, pruning_policies.c.id == bindparam("which")
     )
 )
 _PRUNED = Statement(
-    update(pruning_policies)
-    .where(pruning_policies.c.id == bindparam("which"))
-    .values(
-        last_pruned_at=now(),
-        waiting=bindparam("waiting_now"),
-        deleted=bindparam("deleted_now"),
-        newest=bindparam("newest_now"),
-        signed=bindparam("signed_now"),
-        protected=bindparam("protected_now"),
-        last_job=bindparam("job"),
+    lambda: (
+        update(pruning_policies)
+        .where(pruning_policies.c.id == bindparam("which"))
+        .values(
+            last_pruned_at=now(),
+            waiting=bindparam("waiting_now"),
+            deleted=bindparam("deleted_now"),
+            newest=bindparam("newest_now"),
+            signed=bindparam("signed_now"),
+            protected=bindparam("protected_now"),
+            last_job=bindparam("job"),
+        )
     )
 )
 _ACTIVE = Statement(
-    select(pruning_policies.c.repository_id)
-    .join(repositories, repositories.c.id == pruning_policies.c.repository_id)
-    .where(
-        pruning_policies.c.enabled.is_(True),
-        repositories.c.deleted_at.is_(None),
-        pruning_policies.c.repository_id > bindparam("after", type_=BigInteger),
+    lambda: (
+        select(pruning_policies.c.repository_id)
+        .join(repositories, repositories.c.id == pruning_policies.c.repository_id)
+        .where(
+            pruning_policies.c.enabled.is_(True),
+            repositories.c.deleted_at.is_(None),
+            pruning_policies.c.repository_id > bindparam("after", type_=BigInteger),
+        )
+        .distinct()
+        .order_by(pruning_policies.c.repository_id)
+        .limit(_PAGE)
     )
-    .distinct()
-    .order_by(pruning_policies.c.repository_id)
-    .limit(_PAGE)
 )
-_PATTERNS = Statement(select(repositories.c.immutable_patterns).where(repositories.c.id == _repository))
+_PATTERNS = Statement(lambda: select(repositories.c.immutable_patterns).where(repositories.c.id == _repository))
 
 Exemption: TypeAlias = Literal["", "newest", "signed", "protected"]
 """Why a tag stays that the rules mean; empty: nothing keeps it."""

@@ -32,17 +32,20 @@ _repository = bindparam("repository", type_=BigInteger)
 # --- that they are told ---------------------------------------------------------------------------------------
 
 _row = select(repositories.c.id).where(repositories.c.id == _repository)
-_LOCK = Statement(_row.with_for_update())
-_SHARE = Statement(_row.with_for_update(read=True, key_share=True))
+_LOCK = Statement(_row.with_for_update)
+_SHARE = Statement(lambda: _row.with_for_update(read=True, key_share=True))
 _TELL = Statement(
-    update(repositories)
-    .where(repositories.c.id == _repository)
-    .values(
-        has_policies=or_(
-            exists().where(promotion_policies.c.source_id == repositories.c.id),
-            exists().where(
-                mirroring_policies.c.repository_id == repositories.c.id, mirroring_policies.c.direction == "push"
-            ),
+    lambda: (
+        update(repositories)
+        .where(repositories.c.id == _repository)
+        .values(
+            has_policies=or_(
+                exists().where(promotion_policies.c.source_id == repositories.c.id),
+                exists().where(
+                    mirroring_policies.c.repository_id == repositories.c.id,
+                    mirroring_policies.c.direction == "push",
+                ),
+            )
         )
     )
 )
@@ -79,7 +82,7 @@ _new = insert(policy_tags).values(
     updated_at=now(),
 )
 _CLAIM = Statement(
-    _new.on_conflict_do_update(
+    lambda: _new.on_conflict_do_update(
         index_elements=["policy_id", "tag"],
         set_={
             one: _new.excluded[one] for one in ("digest", "moment", "chain", "state", "waits_for", "updated_at")
@@ -92,11 +95,17 @@ _CLAIM = Statement(
     )
 )
 _OF_DIGEST = Statement(
-    select(
-        policy_tags.c.policy_id, policy_tags.c.tag, policy_tags.c.moment, policy_tags.c.chain, policy_tags.c.state
+    lambda: (
+        select(
+            policy_tags.c.policy_id,
+            policy_tags.c.tag,
+            policy_tags.c.moment,
+            policy_tags.c.chain,
+            policy_tags.c.state,
+        )
+        .where(policy_tags.c.repository_id == _repository, policy_tags.c.digest == bindparam("digest"))
+        .order_by(policy_tags.c.policy_id, policy_tags.c.tag)
     )
-    .where(policy_tags.c.repository_id == _repository, policy_tags.c.digest == bindparam("digest"))
-    .order_by(policy_tags.c.policy_id, policy_tags.c.tag)
 )
 _still_named = and_(
     tags.c.repository_id == policy_tags.c.repository_id,
@@ -104,25 +113,29 @@ _still_named = and_(
     tags.c.manifest == policy_tags.c.digest,
 )
 _WAITING = Statement(
-    select(policy_tags.c.tag, policy_tags.c.digest, policy_tags.c.waits_for, policy_tags.c.updated_at)
-    .join(tags, _still_named)
-    .where(
-        policy_tags.c.policy_id == bindparam("policy"),
-        policy_tags.c.state == "waits",
-        policy_tags.c.tag >= bindparam("start"),
+    lambda: (
+        select(policy_tags.c.tag, policy_tags.c.digest, policy_tags.c.waits_for, policy_tags.c.updated_at)
+        .join(tags, _still_named)
+        .where(
+            policy_tags.c.policy_id == bindparam("policy"),
+            policy_tags.c.state == "waits",
+            policy_tags.c.tag >= bindparam("start"),
+        )
+        .order_by(policy_tags.c.tag)
+        .limit(bindparam("limit", type_=BigInteger))
     )
-    .order_by(policy_tags.c.tag)
-    .limit(bindparam("limit", type_=BigInteger))
 )
 _COUNT_WAITING = Statement(
-    select(policy_tags.c.policy_id, func.count())
-    .join(tags, _still_named)
-    .where(in_list(policy_tags.c.policy_id, "policies"), policy_tags.c.state == "waits")
-    .group_by(policy_tags.c.policy_id)
+    lambda: (
+        select(policy_tags.c.policy_id, func.count())
+        .join(tags, _still_named)
+        .where(in_list(policy_tags.c.policy_id, "policies"), policy_tags.c.state == "waits")
+        .group_by(policy_tags.c.policy_id)
+    )
 )
-_FORGET_POLICY = Statement(delete(policy_tags).where(policy_tags.c.policy_id == bindparam("which")))
+_FORGET_POLICY = Statement(lambda: delete(policy_tags).where(policy_tags.c.policy_id == bindparam("which")))
 _FORGET_GONE = Statement(
-    delete(policy_tags).where(
+    lambda: delete(policy_tags).where(
         ~exists().where(tags.c.repository_id == policy_tags.c.repository_id, tags.c.name == policy_tags.c.tag)
     )
 )

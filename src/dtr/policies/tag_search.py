@@ -373,4 +373,4 @@ _first_names = (
     .correlate(_digests)
 )
 _number_of_names = select(func.count()).select_from(tags).where(_names_it).correlate(_digests).scalar_subquery()
-_ALIASES = Statement(select(_digests.c.value, array_of(_first_names), _number_of_names))
+_ALIASES = Statement(lambda: select(_digests.c.value, array_of(_first_names), _number_of_names))

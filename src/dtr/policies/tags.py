@@ -42,18 +42,20 @@ PAGE = 500
 
 _repository = bindparam("repository", type_=BigInteger)
 _HELD = Statement(
-    select(manifests.c.digest).where(
+    lambda: select(manifests.c.digest).where(
         in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository))
     )
 )
 _SIGNATURES = Statement(
-    select(manifests.c.subject, manifests.c.media_type, manifests.c.artifact_type, manifests.c.annotations).where(
+    lambda: select(
+        manifests.c.subject, manifests.c.media_type, manifests.c.artifact_type, manifests.c.annotations
+    ).where(
         in_list(manifests.c.subject, "digests", within=(manifests.c.repository_id, _repository)),
         or_(*(manifests.c.artifact_type.startswith(beginning, autoescape=True) for beginning in SIGNATURES)),
     )
 )
 _SIGNATURE_TAGS = Statement(
-    select(tags.c.name).where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository)))
+    lambda: select(tags.c.name).where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository)))
 )
 
 

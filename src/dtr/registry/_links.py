@@ -41,19 +41,23 @@ REPEAT = DAY
 _hold = bindparam("hold", type_=BigInteger)
 
 _INSERT = Statement(
-    insert(repository_blobs)
-    .values(repository_id=bindparam("repository"), digest=bindparam("digest"), review_at=now() + _hold)
-    .on_conflict_do_nothing()
-    .returning(repository_blobs.c.repository_id)
+    lambda: (
+        insert(repository_blobs)
+        .values(repository_id=bindparam("repository"), digest=bindparam("digest"), review_at=now() + _hold)
+        .on_conflict_do_nothing()
+        .returning(repository_blobs.c.repository_id)
+    )
 )
 _EXTEND = Statement(  # NULL stays NULL: something holds it
-    update(repository_blobs)
-    .where(
-        repository_blobs.c.repository_id == bindparam("repository"),
-        repository_blobs.c.digest == bindparam("linked"),
-        repository_blobs.c.review_at < now() + _hold,
+    lambda: (
+        update(repository_blobs)
+        .where(
+            repository_blobs.c.repository_id == bindparam("repository"),
+            repository_blobs.c.digest == bindparam("linked"),
+            repository_blobs.c.review_at < now() + _hold,
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
 
 _size = bindparam("size", type_=BigInteger)
@@ -73,7 +77,7 @@ def _in_sibling(digest: ColumnElement[str]) -> Exists:
 
 
 _COUNT = Statement(
-    insert(usage_deltas).from_select(
+    lambda: insert(usage_deltas).from_select(
         ["scope", "bytes"],
         union_all(
             select(bindparam("scope", type_=Text), _size),
@@ -89,28 +93,32 @@ _COUNT = Statement(
 )
 
 _INSERT_ALL = Statement(
-    insert(repository_blobs)
-    .from_select(
-        ["repository_id", "digest", "review_at"],
-        select(bindparam("repository", type_=BigInteger), _digests.c.value, now() + _hold)
-        .where(true())
-        .order_by(_digests.c.value),
+    lambda: (
+        insert(repository_blobs)
+        .from_select(
+            ["repository_id", "digest", "review_at"],
+            select(bindparam("repository", type_=BigInteger), _digests.c.value, now() + _hold)
+            .where(true())
+            .order_by(_digests.c.value),
+        )
+        .on_conflict_do_nothing()
+        .returning(repository_blobs.c.digest)
     )
-    .on_conflict_do_nothing()
-    .returning(repository_blobs.c.digest)
 )
 _EXTEND_ALL = Statement(
-    update(repository_blobs)
-    .where(
-        repository_blobs.c.repository_id == bindparam("repository"),
-        in_list(repository_blobs.c.digest, "digests"),
-        repository_blobs.c.review_at < now() + _hold,
+    lambda: (
+        update(repository_blobs)
+        .where(
+            repository_blobs.c.repository_id == bindparam("repository"),
+            in_list(repository_blobs.c.digest, "digests"),
+            repository_blobs.c.review_at < now() + _hold,
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
 _sum = cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger)
 _COUNT_ALL = Statement(
-    insert(usage_deltas).from_select(
+    lambda: insert(usage_deltas).from_select(
         ["scope", "bytes"],
         union_all(
             select(bindparam("scope", type_=Text), _sum).where(in_list(blobs.c.digest, "digests")),
@@ -127,26 +135,30 @@ _COUNT_ALL = Statement(
 )
 
 _DELETE = Statement(
-    delete(repository_blobs).where(
+    lambda: delete(repository_blobs).where(
         repository_blobs.c.repository_id == bindparam("repository"),
         repository_blobs.c.digest == bindparam("digest"),
     )
 )
 _DELETE_BLOB = Statement(
-    delete(blobs)
-    .where(blobs.c.digest == bindparam("digest"), ~exists().where(repository_blobs.c.digest == blobs.c.digest))
-    .returning(blobs.c.location)
+    lambda: (
+        delete(blobs)
+        .where(blobs.c.digest == bindparam("digest"), ~exists().where(repository_blobs.c.digest == blobs.c.digest))
+        .returning(blobs.c.location)
+    )
 )
 _BURY = Statement(
-    insert(gc_objects)
-    .values(
-        location=bindparam("location"),
-        driver_state=bindparam("driver_state"),
-        size=bindparam("size"),
-        delete_after=now() + bindparam("delay", type_=BigInteger),
-        repeat_after=now() + bindparam("repeat", type_=BigInteger),
+    lambda: (
+        insert(gc_objects)
+        .values(
+            location=bindparam("location"),
+            driver_state=bindparam("driver_state"),
+            size=bindparam("size"),
+            delete_after=now() + bindparam("delay", type_=BigInteger),
+            repeat_after=now() + bindparam("repeat", type_=BigInteger),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 
 

@@ -25,32 +25,43 @@ if TYPE_CHECKING:
     from dtr.storage import Storages
 
 _LOCK_TOMBSTONES = Statement(
-    select(
-        gc_objects.c.location, gc_objects.c.attempts, gc_objects.c.driver_state, gc_objects.c.damage.is_not(None)
+    lambda: (
+        select(
+            gc_objects.c.location,
+            gc_objects.c.attempts,
+            gc_objects.c.driver_state,
+            gc_objects.c.damage.is_not(None),
+        )
+        .where(in_list(gc_objects.c.location, "locations"))
+        .order_by(gc_objects.c.location)
+        .with_for_update()
     )
-    .where(in_list(gc_objects.c.location, "locations"))
-    .order_by(gc_objects.c.location)
-    .with_for_update()
 )
-_TAKE_BACK = Statement(delete(gc_objects).where(in_list(gc_objects.c.location, "locations")))
+_TAKE_BACK = Statement(lambda: delete(gc_objects).where(in_list(gc_objects.c.location, "locations")))
 _LOCK_BLOB = Statement(
-    select(blobs.c.location, blobs.c.size, blobs.c.state)
-    .where(blobs.c.digest == bindparam("digest"))
-    .with_for_update(key_share=True)  # FOR NO KEY UPDATE
-)
-_NAMED = Statement(select(blobs.c.digest).where(blobs.c.location == bindparam("location")))
-_GIVE = Statement(
-    update(blobs)
-    .where(blobs.c.digest == bindparam("which"))
-    .values(
-        location=bindparam("new_location"),
-        size=bindparam("new_size", type_=BigInteger),
-        state=bindparam("new_state"),
+    lambda: (
+        select(blobs.c.location, blobs.c.size, blobs.c.state)
+        .where(blobs.c.digest == bindparam("digest"))
+        .with_for_update(key_share=True)  # FOR NO KEY UPDATE
     )
 )
-_DROP_CONTENT = Statement(delete(blob_contents).where(blob_contents.c.digest == bindparam("digest")))
+_NAMED = Statement(lambda: select(blobs.c.digest).where(blobs.c.location == bindparam("location")))
+_GIVE = Statement(
+    lambda: (
+        update(blobs)
+        .where(blobs.c.digest == bindparam("which"))
+        .values(
+            location=bindparam("new_location"),
+            size=bindparam("new_size", type_=BigInteger),
+            state=bindparam("new_state"),
+        )
+    )
+)
+_DROP_CONTENT = Statement(lambda: delete(blob_contents).where(blob_contents.c.digest == bindparam("digest")))
 _NOTE_DAMAGE = Statement(
-    update(gc_objects).where(gc_objects.c.location == bindparam("which")).values(damage=bindparam("damage"))
+    lambda: (
+        update(gc_objects).where(gc_objects.c.location == bindparam("which")).values(damage=bindparam("damage"))
+    )
 )
 
 

@@ -38,55 +38,67 @@ _MOST_CANDIDATES = 20
 _MOST_REPOSITORIES = 20
 _MOST_TREES = 100
 
-_CONTENT = Statement(select(blob_contents.c.content).where(blob_contents.c.digest == bindparam("digest")))
+_CONTENT = Statement(lambda: select(blob_contents.c.content).where(blob_contents.c.digest == bindparam("digest")))
 _LOCK = Statement(
-    select(blobs.c.location, blobs.c.size, blobs.c.state)
-    .where(blobs.c.digest == bindparam("digest"))
-    .with_for_update(key_share=True)
+    lambda: (
+        select(blobs.c.location, blobs.c.size, blobs.c.state)
+        .where(blobs.c.digest == bindparam("digest"))
+        .with_for_update(key_share=True)
+    )
 )
 _KEEP_INLINE = Statement(
-    update(blobs)
-    .where(blobs.c.digest == bindparam("which"), blobs.c.state == "missing")
-    .values(location=None, size=bindparam("new_size", type_=BigInteger), state="present")
+    lambda: (
+        update(blobs)
+        .where(blobs.c.digest == bindparam("which"), blobs.c.state == "missing")
+        .values(location=None, size=bindparam("new_size", type_=BigInteger), state="present")
+    )
 )
 _TOMBSTONES = Statement(
-    select(gc_objects.c.location)
-    .where(
-        gc_objects.c.size == bindparam("size", type_=BigInteger),
-        gc_objects.c.driver_state.is_(None),
-        gc_objects.c.attempts == 0,
+    lambda: (
+        select(gc_objects.c.location)
+        .where(
+            gc_objects.c.size == bindparam("size", type_=BigInteger),
+            gc_objects.c.driver_state.is_(None),
+            gc_objects.c.attempts == 0,
+        )
+        .order_by(gc_objects.c.location)
+        .limit(_MOST_CANDIDATES)
     )
-    .order_by(gc_objects.c.location)
-    .limit(_MOST_CANDIDATES)
 )
 _IN_TREES = Statement(
-    select(blobs.c.location)
-    .where(blobs.c.location.contains(f"{ROOT}blobs/", autoescape=True))
-    .order_by(blobs.c.location)
-    .limit(_MOST_TREES)
+    lambda: (
+        select(blobs.c.location)
+        .where(blobs.c.location.contains(f"{ROOT}blobs/", autoescape=True))
+        .order_by(blobs.c.location)
+        .limit(_MOST_TREES)
+    )
 )
 _HOLDERS = Statement(
-    select(repository_blobs.c.repository_id)
-    .where(repository_blobs.c.digest == bindparam("digest"))
-    .order_by(repository_blobs.c.repository_id)
-    .limit(_MOST_REPOSITORIES)
+    lambda: (
+        select(repository_blobs.c.repository_id)
+        .where(repository_blobs.c.digest == bindparam("digest"))
+        .order_by(repository_blobs.c.repository_id)
+        .limit(_MOST_REPOSITORIES)
+    )
 )
 _IS_THERE = Statement(
-    select(blobs.c.digest).where(blobs.c.digest == bindparam("digest"), blobs.c.state == "present")
+    lambda: select(blobs.c.digest).where(blobs.c.digest == bindparam("digest"), blobs.c.state == "present")
 )
 _MAKE = Statement(
-    insert(blobs)
-    .values(
-        digest=bindparam("digest"),
-        size=bindparam("size", type_=BigInteger),
-        location=bindparam("location"),
-        state="present",
-        created_at=now(),
+    lambda: (
+        insert(blobs)
+        .values(
+            digest=bindparam("digest"),
+            size=bindparam("size", type_=BigInteger),
+            location=bindparam("location"),
+            state="present",
+            created_at=now(),
+        )
+        .on_conflict_do_nothing()
+        .returning(blobs.c.digest)
     )
-    .on_conflict_do_nothing()
-    .returning(blobs.c.digest)
 )
-_NAMED = Statement(select(blobs.c.digest).where(blobs.c.location == bindparam("location")))
+_NAMED = Statement(lambda: select(blobs.c.digest).where(blobs.c.location == bindparam("location")))
 
 
 class Restorer:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PROMOTE = "promote"
 """The job that shows a push to the policies of its repository."""
 
-_NOW = Statement(select(now()))
+_NOW = Statement(lambda: select(now()))
 _hold = bindparam("hold", type_=BigInteger)
 _repository = bindparam("repository", type_=BigInteger)
 
@@ -48,63 +48,73 @@ _settings = select(
         cached_repositories.c.repository_id == repositories.c.id, cached_repositories.c.upstream_id.is_not(None)
     ),
 ).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
-_REPOSITORY = Statement(_settings.with_for_update(read=True, key_share=True))
-_REPOSITORY_ALONE = Statement(_settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
+_REPOSITORY = Statement(lambda: _settings.with_for_update(read=True, key_share=True))
+_REPOSITORY_ALONE = Statement(lambda: _settings.with_for_update(key_share=True))  # FOR NO KEY UPDATE
 _given = each_row("given", tags.c.name, tags.c.version_key)
 _CLAIM_TAGS = Statement(
-    insert(tags)
-    .from_select(
-        ["repository_id", "name", "version_key", "manifest", "author", "created_at", "updated_at"],
-        select(
-            _repository,
-            _given.c.name,
-            _given.c.version_key,
-            bindparam("digest", type_=tags.c.manifest.type),
-            bindparam("author", type_=tags.c.author.type),
-            now(),
-            now(),
+    lambda: (
+        insert(tags)
+        .from_select(
+            ["repository_id", "name", "version_key", "manifest", "author", "created_at", "updated_at"],
+            select(
+                _repository,
+                _given.c.name,
+                _given.c.version_key,
+                bindparam("digest", type_=tags.c.manifest.type),
+                bindparam("author", type_=tags.c.author.type),
+                now(),
+                now(),
+            )
+            # SQLite takes ON for a join's without it. Rows are locked in the order of the list.
+            .where(true()),
         )
-        # SQLite takes ON for a join's without it. Rows are locked in the order of the list.
-        .where(true()),
+        # The update changes nothing: it locks the row that is there, and tells where it points.
+        .on_conflict_do_update(index_elements=["repository_id", "name"], set_={"manifest": tags.c.manifest})
+        .returning(tags.c.name, tags.c.manifest, tags.c.created_at == now())
     )
-    # The update changes nothing: it locks the row that is there, and tells where it points.
-    .on_conflict_do_update(index_elements=["repository_id", "name"], set_={"manifest": tags.c.manifest})
-    .returning(tags.c.name, tags.c.manifest, tags.c.created_at == now())
 )
 _MOVE_TAGS = Statement(
-    update(tags)
-    .where(_is_named)
-    .values(manifest=bindparam("digest"), author=bindparam("author_now"), updated_at=now())
+    lambda: (
+        update(tags)
+        .where(_is_named)
+        .values(manifest=bindparam("digest"), author=bindparam("author_now"), updated_at=now())
+    )
 )
 _SURPLUS_TAGS = Statement(
-    select(tags.c.name)
-    .where(
-        tags.c.repository_id == _repository,
-        not_(in_list(tags.c.name, "names")),
-        ~exists().where(  # those stay, and do not count
-            trust_targets.c.repository_id == _repository,
-            trust_targets.c.name == tags.c.name,
-            trust_targets.c.forgotten_at.is_(None),
-        ),
+    lambda: (
+        select(tags.c.name)
+        .where(
+            tags.c.repository_id == _repository,
+            not_(in_list(tags.c.name, "names")),
+            ~exists().where(  # those stay, and do not count
+                trust_targets.c.repository_id == _repository,
+                trust_targets.c.name == tags.c.name,
+                trust_targets.c.forgotten_at.is_(None),
+            ),
+        )
+        .order_by(tags.c.created_at.desc(), tags.c.name.desc())
+        .offset(bindparam("kept", type_=BigInteger))
+        .limit(1000)
     )
-    .order_by(tags.c.created_at.desc(), tags.c.name.desc())
-    .offset(bindparam("kept", type_=BigInteger))
-    .limit(1000)
 )
 tags_by_name = select(tags.c.name, tags.c.manifest).where(_is_named).order_by(tags.c.name)
 """The tags of a repository that have one of `names`, and what they name."""
-_LOCK_FREE_TAGS = Statement(tags_by_name.with_for_update(skip_locked=True))
+_LOCK_FREE_TAGS = Statement(lambda: tags_by_name.with_for_update(skip_locked=True))
 _LET_GO = Statement(
-    update(manifests)
-    .where(
-        in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)),
-        or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold),
+    lambda: (
+        update(manifests)
+        .where(
+            in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)),
+            or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold),
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
-DELETE_TAGS = Statement(delete(tags).where(_is_named))
+DELETE_TAGS = Statement(lambda: delete(tags).where(_is_named))
 FORGET_PULLS = Statement(
-    delete(pulls).where(in_list(pulls.c.reference, "references", within=(pulls.c.repository_id, _repository)))
+    lambda: delete(pulls).where(
+        in_list(pulls.c.reference, "references", within=(pulls.c.repository_id, _repository))
+    )
 )
 
 

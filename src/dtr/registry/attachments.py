@@ -30,17 +30,19 @@ _MOST_IMAGES = 100
 """Of an index: what is attached to further ones is not looked for."""
 
 _REFERRERS = Statement(
-    select(manifests.c.digest, manifests.c.subject)
-    .where(
-        in_list(
-            manifests.c.subject,
-            "subjects",
-            within=(manifests.c.repository_id, bindparam("repository", type_=BigInteger)),
-        ),
-        manifests.c.subject.is_not(None),
+    lambda: (
+        select(manifests.c.digest, manifests.c.subject)
+        .where(
+            in_list(
+                manifests.c.subject,
+                "subjects",
+                within=(manifests.c.repository_id, bindparam("repository", type_=BigInteger)),
+            ),
+            manifests.c.subject.is_not(None),
+        )
+        .order_by(manifests.c.subject, manifests.c.digest)
+        .limit(MOST + 1)
     )
-    .order_by(manifests.c.subject, manifests.c.digest)
-    .limit(MOST + 1)
 )
 _TAGS = Statement(tags_by_name)
 

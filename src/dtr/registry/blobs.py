@@ -42,53 +42,63 @@ _held_by_path = (
 )
 _FIND = Statement(_held_by_path)
 _FIND_CONTENT = Statement(
-    _held_by_path.add_columns(blob_contents.c.content).outerjoin(
+    lambda: _held_by_path.add_columns(blob_contents.c.content).outerjoin(
         blob_contents, blob_contents.c.digest == blobs.c.digest
     )
 )
 _RENEW = Statement(
-    update(repository_blobs)
-    .where(
-        repository_blobs.c.repository_id == bindparam("repository"),
-        repository_blobs.c.digest == bindparam("linked"),
-        repository_blobs.c.review_at.is_not(None),
+    lambda: (
+        update(repository_blobs)
+        .where(
+            repository_blobs.c.repository_id == bindparam("repository"),
+            repository_blobs.c.digest == bindparam("linked"),
+            repository_blobs.c.review_at.is_not(None),
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
 _LOCK_BLOB = Statement(
-    select(blobs.c.size, blobs.c.state, blobs.c.location)
-    .where(blobs.c.digest == bindparam("digest"))
-    .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    lambda: (
+        select(blobs.c.size, blobs.c.state, blobs.c.location)
+        .where(blobs.c.digest == bindparam("digest"))
+        .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    )
 )
 _LOCK_BLOB_TO_DELETE = Statement(
-    select(blobs.c.size, blobs.c.location).where(blobs.c.digest == bindparam("digest")).with_for_update()
+    lambda: select(blobs.c.size, blobs.c.location).where(blobs.c.digest == bindparam("digest")).with_for_update()
 )
 _LOCK_LINK_TO_DELETE = Statement(
-    select(repository_blobs.c.digest)
-    .where(
-        repository_blobs.c.repository_id == bindparam("repository"),
-        repository_blobs.c.digest == bindparam("digest"),
+    lambda: (
+        select(repository_blobs.c.digest)
+        .where(
+            repository_blobs.c.repository_id == bindparam("repository"),
+            repository_blobs.c.digest == bindparam("digest"),
+        )
+        .with_for_update()
     )
-    .with_for_update()
 )
 _REFERENCED_BY = Statement(
-    select(manifest_references.c.manifest)
-    .where(
-        manifest_references.c.repository_id == bindparam("repository"),
-        manifest_references.c.kind == "blob",
-        manifest_references.c.target == bindparam("digest"),
+    lambda: (
+        select(manifest_references.c.manifest)
+        .where(
+            manifest_references.c.repository_id == bindparam("repository"),
+            manifest_references.c.kind == "blob",
+            manifest_references.c.target == bindparam("digest"),
+        )
+        .limit(1)
     )
-    .limit(1)
 )
 _LIVE = Statement(
-    select(repositories.c.id).where(
+    lambda: select(repositories.c.id).where(
         repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None)
     )
 )
 _MARK_MISSING = Statement(
-    update(blobs)
-    .where(blobs.c.digest == bindparam("which"), blobs.c.location == bindparam("at_location"))
-    .values(state="missing")
+    lambda: (
+        update(blobs)
+        .where(blobs.c.digest == bindparam("which"), blobs.c.location == bindparam("at_location"))
+        .values(state="missing")
+    )
 )
 
 

@@ -101,7 +101,7 @@ def _is_tagged(repository: ColumnElement[int], digest: ColumnElement[str]) -> Co
 
 
 _WAITING = Statement(  # a look that writes nothing, as most rounds have nothing to do
-    select(
+    lambda: select(
         exists().where(repositories.c.deleted_at.is_not(None)),
         exists().where(manifests.c.review_at <= now() + bindparam("ahead_of_manifests", type_=BigInteger)),
     )
@@ -109,25 +109,29 @@ _WAITING = Statement(  # a look that writes nothing, as most rounds have nothing
 
 # Repositories to which somebody uploads: what is missing to a push under way may be what is looked at.
 _BUSY = Statement(
-    select(uploads.c.repository_id)
-    .where(
-        in_list(uploads.c.repository_id, "repositories"),
-        uploads.c.expires_at > now() + bindparam("active", type_=BigInteger),
+    lambda: (
+        select(uploads.c.repository_id)
+        .where(
+            in_list(uploads.c.repository_id, "repositories"),
+            uploads.c.expires_at > now() + bindparam("active", type_=BigInteger),
+        )
+        .distinct()
     )
-    .distinct()
 )
 
 # --- manifests ------------------------------------------------------------------------------------------------
 
 _DUE_MANIFESTS = Statement(
-    select(manifests.c.repository_id, manifests.c.digest)
-    .where(manifests.c.review_at <= _due)
-    .order_by(manifests.c.review_at, manifests.c.repository_id, manifests.c.digest)
-    .limit(_limit)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(manifests.c.repository_id, manifests.c.digest)
+        .where(manifests.c.review_at <= _due)
+        .order_by(manifests.c.review_at, manifests.c.repository_id, manifests.c.digest)
+        .limit(_limit)
+        .with_for_update(skip_locked=True)
+    )
 )
 _TAGGED = Statement(
-    select(_pair.c.number, _pair.c.text).where(_is_tagged(_pair.c.number, _pair.c.text)).select_from(_pair)
+    lambda: select(_pair.c.number, _pair.c.text).where(_is_tagged(_pair.c.number, _pair.c.text)).select_from(_pair)
 )
 _holders = union_all(
     select(
@@ -156,28 +160,32 @@ _holders = union_all(
 )
 _HOLDERS = Statement(_holders)
 _KEPT = Statement(  # those that something outside of the group holds for sure
-    select(manifests.c.repository_id, manifests.c.digest).where(
+    lambda: select(manifests.c.repository_id, manifests.c.digest).where(
         _is_pair(manifests),
         or_(manifests.c.review_at > _due, _is_tagged(manifests.c.repository_id, manifests.c.digest)),
     )
 )
 _LOCK_A_HOLDER = Statement(
-    select(manifests.c.digest)
-    .where(_is_pair(manifests))
-    .limit(1)
-    .with_for_update(read=True, key_share=True, skip_locked=True)
+    lambda: (
+        select(manifests.c.digest)
+        .where(_is_pair(manifests))
+        .limit(1)
+        .with_for_update(read=True, key_share=True, skip_locked=True)
+    )
 )
 _lock_manifests = (
     select(manifests.c.repository_id, manifests.c.digest)
     .where(_is_pair(manifests))
     .order_by(manifests.c.repository_id, manifests.c.digest)
 )
-_LOCK_TO_DELETE = Statement(_lock_manifests.with_for_update(skip_locked=True))
-_LOCK_TO_LET_GO = Statement(_lock_manifests.with_for_update(key_share=True, skip_locked=True))
-_CLEAR_MANIFESTS = Statement(update(manifests).where(_is_pair(manifests)).values(review_at=None))
-_POSTPONE_MANIFESTS = Statement(update(manifests).where(_is_pair(manifests)).values(review_at=now() + _pause))
+_LOCK_TO_DELETE = Statement(lambda: _lock_manifests.with_for_update(skip_locked=True))
+_LOCK_TO_LET_GO = Statement(lambda: _lock_manifests.with_for_update(key_share=True, skip_locked=True))
+_CLEAR_MANIFESTS = Statement(lambda: update(manifests).where(_is_pair(manifests)).values(review_at=None))
+_POSTPONE_MANIFESTS = Statement(
+    lambda: update(manifests).where(_is_pair(manifests)).values(review_at=now() + _pause)
+)
 _HELD_MANIFESTS = Statement(  # by a manifest: what of it is there
-    union(
+    lambda: union(
         select(_pair.c.number, _pair.c.text, manifests.c.digest)
         .join_from(
             _pair,
@@ -200,52 +208,60 @@ _HELD_MANIFESTS = Statement(  # by a manifest: what of it is there
     )
 )
 _HELD_LINKS = Statement(
-    select(_pair.c.number, _pair.c.text, repository_blobs.c.digest)
-    .join_from(
-        _pair,
-        manifest_references,
-        and_(
-            manifest_references.c.repository_id == _pair.c.number,
-            manifest_references.c.manifest == _pair.c.text,
-            manifest_references.c.kind == "blob",
-        ),
-    )
-    .join(
-        repository_blobs,
-        and_(
-            repository_blobs.c.repository_id == _pair.c.number,
-            repository_blobs.c.digest == manifest_references.c.target,
-        ),
+    lambda: (
+        select(_pair.c.number, _pair.c.text, repository_blobs.c.digest)
+        .join_from(
+            _pair,
+            manifest_references,
+            and_(
+                manifest_references.c.repository_id == _pair.c.number,
+                manifest_references.c.manifest == _pair.c.text,
+                manifest_references.c.kind == "blob",
+            ),
+        )
+        .join(
+            repository_blobs,
+            and_(
+                repository_blobs.c.repository_id == _pair.c.number,
+                repository_blobs.c.digest == manifest_references.c.target,
+            ),
+        )
     )
 )
-_DELETE_MANIFESTS = Statement(delete(manifests).where(_is_pair(manifests)))
+_DELETE_MANIFESTS = Statement(lambda: delete(manifests).where(_is_pair(manifests)))
 _LET_MANIFESTS_GO = Statement(
-    update(manifests)
-    .where(_is_pair(manifests), or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold))
-    .values(review_at=now() + _hold)
+    lambda: (
+        update(manifests)
+        .where(_is_pair(manifests), or_(manifests.c.review_at.is_(None), manifests.c.review_at < now() + _hold))
+        .values(review_at=now() + _hold)
+    )
 )
 
 # --- links and blobs ------------------------------------------------------------------------------------------
 
 _DUE_LINKS = Statement(
-    select(repository_blobs.c.review_at, repository_blobs.c.repository_id, repository_blobs.c.digest)
-    .where(
-        repository_blobs.c.review_at <= _due,
-        tuple_(repository_blobs.c.review_at, repository_blobs.c.repository_id, repository_blobs.c.digest)
-        > tuple_(
-            bindparam("after_date", type_=BigInteger),
-            bindparam("after_repository", type_=BigInteger),
-            bindparam("after_digest"),
-        ),
+    lambda: (
+        select(repository_blobs.c.review_at, repository_blobs.c.repository_id, repository_blobs.c.digest)
+        .where(
+            repository_blobs.c.review_at <= _due,
+            tuple_(repository_blobs.c.review_at, repository_blobs.c.repository_id, repository_blobs.c.digest)
+            > tuple_(
+                bindparam("after_date", type_=BigInteger),
+                bindparam("after_repository", type_=BigInteger),
+                bindparam("after_digest"),
+            ),
+        )
+        .order_by(repository_blobs.c.review_at, repository_blobs.c.repository_id, repository_blobs.c.digest)
+        .limit(_limit)
     )
-    .order_by(repository_blobs.c.review_at, repository_blobs.c.repository_id, repository_blobs.c.digest)
-    .limit(_limit)
 )
 _LOCK_BLOBS = Statement(
-    select(blobs.c.digest, blobs.c.size)
-    .where(in_list(blobs.c.digest, "digests"))
-    .order_by(blobs.c.digest)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(blobs.c.digest, blobs.c.size)
+        .where(in_list(blobs.c.digest, "digests"))
+        .order_by(blobs.c.digest)
+        .with_for_update(skip_locked=True)
+    )
 )
 _lock_links = (
     select(repository_blobs.c.repository_id, repository_blobs.c.digest)
@@ -253,15 +269,17 @@ _lock_links = (
     .order_by(repository_blobs.c.digest, repository_blobs.c.repository_id)
 )
 _LOCK_LINKS_TO_DELETE = Statement(
-    _lock_links.add_columns(repository_blobs.c.review_at <= _due).with_for_update(skip_locked=True)
+    lambda: _lock_links.add_columns(repository_blobs.c.review_at <= _due).with_for_update(skip_locked=True)
 )
-_LOCK_LINKS_TO_LET_GO = Statement(_lock_links.with_for_update(key_share=True, skip_locked=True))
+_LOCK_LINKS_TO_LET_GO = Statement(lambda: _lock_links.with_for_update(key_share=True, skip_locked=True))
 _uses = and_(
     manifest_references.c.repository_id == _pair.c.number,
     manifest_references.c.kind == "blob",
     manifest_references.c.target == _pair.c.text,
 )
-_USED_LINKS = Statement(select(_pair.c.number, _pair.c.text).select_from(_pair).where(exists().where(_uses)))
+_USED_LINKS = Statement(
+    lambda: select(_pair.c.number, _pair.c.text).select_from(_pair).where(exists().where(_uses))
+)
 _a_user = (
     select(manifests.c.digest)
     .join(
@@ -277,55 +295,63 @@ _a_user = (
     .correlate(_pair)
     .lateral("a_user")
 )
-_LOCK_USERS = Statement(select(_pair.c.number, _pair.c.text).select_from(_pair).join(_a_user, true()))
-_CLEAR_LINKS = Statement(update(repository_blobs).where(_is_pair(repository_blobs)).values(review_at=None))
+_LOCK_USERS = Statement(lambda: select(_pair.c.number, _pair.c.text).select_from(_pair).join(_a_user, true()))
+_CLEAR_LINKS = Statement(lambda: update(repository_blobs).where(_is_pair(repository_blobs)).values(review_at=None))
 _POSTPONE_LINKS = Statement(
-    update(repository_blobs).where(_is_pair(repository_blobs)).values(review_at=now() + _pause)
+    lambda: update(repository_blobs).where(_is_pair(repository_blobs)).values(review_at=now() + _pause)
 )
 _LET_LINKS_GO = Statement(
-    update(repository_blobs)
-    .where(
-        _is_pair(repository_blobs),
-        or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at < now() + _hold),
+    lambda: (
+        update(repository_blobs)
+        .where(
+            _is_pair(repository_blobs),
+            or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at < now() + _hold),
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
-_DELETE_LINKS = Statement(delete(repository_blobs).where(_is_pair(repository_blobs)))
+_DELETE_LINKS = Statement(lambda: delete(repository_blobs).where(_is_pair(repository_blobs)))
 _other_link = repository_blobs.alias("other_link")
 _other = repositories.alias("other")
 _LAST_OF_NAMESPACE = Statement(  # a namespace counts a blob once, in however many of its repositories it is
-    select(repositories.c.namespace_id, _pair.c.text)
-    .distinct()
-    .join_from(_pair, repositories, repositories.c.id == _pair.c.number)
-    .where(
-        repositories.c.namespace_id.is_not(None),
-        ~exists().where(
-            _other_link.c.digest == _pair.c.text,
-            _other_link.c.repository_id == _other.c.id,
-            _other.c.namespace_id == repositories.c.namespace_id,
-        ),
+    lambda: (
+        select(repositories.c.namespace_id, _pair.c.text)
+        .distinct()
+        .join_from(_pair, repositories, repositories.c.id == _pair.c.number)
+        .where(
+            repositories.c.namespace_id.is_not(None),
+            ~exists().where(
+                _other_link.c.digest == _pair.c.text,
+                _other_link.c.repository_id == _other.c.id,
+                _other.c.namespace_id == repositories.c.namespace_id,
+            ),
+        )
     )
 )
 _counted = each_row("counts", usage_deltas.c.scope, usage_deltas.c.bytes)
 _COUNT = Statement(
-    insert(usage_deltas).from_select(["scope", "bytes"], select(_counted.c.scope, _counted.c.bytes))
+    lambda: insert(usage_deltas).from_select(["scope", "bytes"], select(_counted.c.scope, _counted.c.bytes))
 )
 _DELETE_BLOBS = Statement(
-    delete(blobs)
-    .where(
-        in_list(blobs.c.digest, "digests"),
-        not_(exists().where(repository_blobs.c.digest == blobs.c.digest)),
+    lambda: (
+        delete(blobs)
+        .where(
+            in_list(blobs.c.digest, "digests"),
+            not_(exists().where(repository_blobs.c.digest == blobs.c.digest)),
+        )
+        .returning(blobs.c.size, blobs.c.location)
     )
-    .returning(blobs.c.size, blobs.c.location)
 )
 _buried = each_row("objects", gc_objects.c.location, gc_objects.c.size)
 _BURY = Statement(
-    upsert(gc_objects)
-    .from_select(
-        ["location", "size", "delete_after"],
-        select(_buried.c.location, _buried.c.size, now() + bindparam("delay", type_=BigInteger)).where(true()),
+    lambda: (
+        upsert(gc_objects)
+        .from_select(
+            ["location", "size", "delete_after"],
+            select(_buried.c.location, _buried.c.size, now() + bindparam("delay", type_=BigInteger)).where(true()),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 
 _is_free = and_(
@@ -352,7 +378,7 @@ _freed = (
     .subquery("freed")
 )
 _COUNT_DUE = Statement(
-    select(
+    lambda: select(
         select(func.count())
         .select_from(manifests)
         .where(manifests.c.review_at <= now() + bindparam("ahead_of_manifests", type_=BigInteger))
@@ -367,58 +393,70 @@ _COUNT_DUE = Statement(
         .scalar_subquery(),
     )
 )
-_COUNT_FREE = Statement(select(*_freed.c))
+_COUNT_FREE = Statement(lambda: select(*_freed.c))
 
 # --- deleted repositories -------------------------------------------------------------------------------------
 
 _repository = bindparam("repository", type_=BigInteger)
 _DELETED_REPOSITORY = Statement(
-    select(repositories.c.id)
-    .where(repositories.c.deleted_at.is_not(None), repositories.c.id > bindparam("after", type_=BigInteger))
-    .order_by(repositories.c.id)
-    .limit(1)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(repositories.c.id)
+        .where(repositories.c.deleted_at.is_not(None), repositories.c.id > bindparam("after", type_=BigInteger))
+        .order_by(repositories.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
 )
 _END_UPLOADS = Statement(
-    update(uploads).where(uploads.c.repository_id == _repository, uploads.c.expires_at > 0).values(expires_at=0)
+    lambda: (
+        update(uploads)
+        .where(uploads.c.repository_id == _repository, uploads.c.expires_at > 0)
+        .values(expires_at=0)
+    )
 )
 _ITS_TAGS = Statement(
-    select(tags.c.name)
-    .where(tags.c.repository_id == _repository)
-    .order_by(tags.c.name)
-    .limit(_limit)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(tags.c.name)
+        .where(tags.c.repository_id == _repository)
+        .order_by(tags.c.name)
+        .limit(_limit)
+        .with_for_update(skip_locked=True)
+    )
 )
 _DELETE_TAGS = Statement(
-    delete(tags).where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository)))
+    lambda: delete(tags).where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository)))
 )
 _ITS_MANIFESTS = Statement(
-    select(manifests.c.repository_id, manifests.c.digest)
-    .where(manifests.c.repository_id == _repository)
-    .order_by(manifests.c.digest)
-    .limit(_limit)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(manifests.c.repository_id, manifests.c.digest)
+        .where(manifests.c.repository_id == _repository)
+        .order_by(manifests.c.digest)
+        .limit(_limit)
+        .with_for_update(skip_locked=True)
+    )
 )
 _ITS_LINKS = Statement(
-    select(repository_blobs.c.repository_id, repository_blobs.c.digest)
-    .where(
-        repository_blobs.c.repository_id == _repository,
-        or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at > 0),
+    lambda: (
+        select(repository_blobs.c.repository_id, repository_blobs.c.digest)
+        .where(
+            repository_blobs.c.repository_id == _repository,
+            or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at > 0),
+        )
+        .order_by(repository_blobs.c.digest)
+        .limit(_limit)
+        .with_for_update(skip_locked=True)
     )
-    .order_by(repository_blobs.c.digest)
-    .limit(_limit)
-    .with_for_update(skip_locked=True)
 )
-_LINKS_ARE_DUE = Statement(update(repository_blobs).where(_is_pair(repository_blobs)).values(review_at=0))
+_LINKS_ARE_DUE = Statement(lambda: update(repository_blobs).where(_is_pair(repository_blobs)).values(review_at=0))
 _IS_EMPTY = Statement(
-    select(
+    lambda: select(
         *(
             ~exists().where(table.c.repository_id == _repository)
             for table in (tags, manifests, repository_blobs, uploads)
         )
     )
 )
-_DELETE_REPOSITORY = Statement(delete(repositories).where(repositories.c.id == _repository))
+_DELETE_REPOSITORY = Statement(lambda: delete(repositories).where(repositories.c.id == _repository))
 
 
 class Collected(Struct, frozen=True):

@@ -94,53 +94,65 @@ _hold = bindparam("hold", type_=BigInteger)
 _after = tuple_(bindparam("repository", type_=BigInteger), bindparam("digest", type_=Text))
 
 _BLOBS = Statement(
-    select(
-        blobs.c.location,
-        blobs.c.digest,
-        blobs.c.size,
-        blobs.c.state,
-        exists().where(repository_blobs.c.digest == blobs.c.digest),
+    lambda: (
+        select(
+            blobs.c.location,
+            blobs.c.digest,
+            blobs.c.size,
+            blobs.c.state,
+            exists().where(repository_blobs.c.digest == blobs.c.digest),
+        )
+        .where(blobs.c.location > bindparam("after"), blobs.c.location < bindparam("before"))
+        .order_by(blobs.c.location)
+        .limit(_PAGE)
     )
-    .where(blobs.c.location > bindparam("after"), blobs.c.location < bindparam("before"))
-    .order_by(blobs.c.location)
-    .limit(_PAGE)
 )
 _FIRST = Statement(
-    select(blobs.c.location).where(blobs.c.location > bindparam("after")).order_by(blobs.c.location).limit(1)
+    lambda: (
+        select(blobs.c.location).where(blobs.c.location > bindparam("after")).order_by(blobs.c.location).limit(1)
+    )
 )
 _COUNT = Statement(
-    select(func.count())
-    .select_from(blobs)
-    .where(
-        blobs.c.location > bindparam("after"), blobs.c.location < bindparam("before"), blobs.c.state == "present"
+    lambda: (
+        select(func.count())
+        .select_from(blobs)
+        .where(
+            blobs.c.location > bindparam("after"),
+            blobs.c.location < bindparam("before"),
+            blobs.c.state == "present",
+        )
     )
 )
 _CONTENTS = Statement(
-    select(
-        blobs.c.digest,
-        blobs.c.size,
-        blobs.c.state,
-        exists().where(repository_blobs.c.digest == blobs.c.digest),
-        blob_contents.c.content,
+    lambda: (
+        select(
+            blobs.c.digest,
+            blobs.c.size,
+            blobs.c.state,
+            exists().where(repository_blobs.c.digest == blobs.c.digest),
+            blob_contents.c.content,
+        )
+        .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
+        .where(blobs.c.location.is_(None), blobs.c.digest > bindparam("after"))
+        .order_by(blobs.c.digest)
+        .limit(_PAGE_OF_CONTENTS)
     )
-    .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
-    .where(blobs.c.location.is_(None), blobs.c.digest > bindparam("after"))
-    .order_by(blobs.c.digest)
-    .limit(_PAGE_OF_CONTENTS)
 )
 _STILL_SO = Statement(
-    select(blobs.c.digest).where(
+    lambda: select(blobs.c.digest).where(
         blobs.c.digest == bindparam("digest"),
         blobs.c.location == bindparam("location"),
         blobs.c.state == bindparam("state"),
     )
 )
 _NAMED = Statement(
-    select(blobs.c.location)
-    .where(blobs.c.location == bindparam("location"))
-    .union(
-        select(uploads.c.location).where(uploads.c.location == bindparam("location")),
-        select(gc_objects.c.location).where(gc_objects.c.location == bindparam("location")),
+    lambda: (
+        select(blobs.c.location)
+        .where(blobs.c.location == bindparam("location"))
+        .union(
+            select(uploads.c.location).where(uploads.c.location == bindparam("location")),
+            select(gc_objects.c.location).where(gc_objects.c.location == bindparam("location")),
+        )
     )
 )
 _parent, _subject = manifest_references.alias("parent"), manifests.alias("subject")
@@ -156,23 +168,25 @@ _is_held = or_(
     ),
 )
 _MANIFESTS = Statement(
-    select(
-        manifests.c.repository_id,
-        manifests.c.digest,
-        func.length(manifests.c.payload),
-        or_(manifests.c.review_at.is_not(None), _is_held),
+    lambda: (
+        select(
+            manifests.c.repository_id,
+            manifests.c.digest,
+            func.length(manifests.c.payload),
+            or_(manifests.c.review_at.is_not(None), _is_held),
+        )
+        .where(tuple_(manifests.c.repository_id, manifests.c.digest) > _after)
+        .order_by(manifests.c.repository_id, manifests.c.digest)
+        .limit(_PAGE)
     )
-    .where(tuple_(manifests.c.repository_id, manifests.c.digest) > _after)
-    .order_by(manifests.c.repository_id, manifests.c.digest)
-    .limit(_PAGE)
 )
 _PAYLOAD = Statement(
-    select(manifests.c.media_type, manifests.c.payload).where(
+    lambda: select(manifests.c.media_type, manifests.c.payload).where(
         manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("digest")
     )
 )
 _PAYLOADS = Statement(
-    select(manifests.c.digest, manifests.c.payload).where(
+    lambda: select(manifests.c.digest, manifests.c.payload).where(
         manifests.c.repository_id == bindparam("repository"),
         manifests.c.digest >= bindparam("first"),
         manifests.c.digest <= bindparam("last"),
@@ -184,14 +198,16 @@ _is_referenced = exists().where(
     manifest_references.c.target == repository_blobs.c.digest,
 )
 _LINKS = Statement(
-    select(
-        repository_blobs.c.repository_id,
-        repository_blobs.c.digest,
-        or_(repository_blobs.c.review_at.is_not(None), _is_referenced),
+    lambda: (
+        select(
+            repository_blobs.c.repository_id,
+            repository_blobs.c.digest,
+            or_(repository_blobs.c.review_at.is_not(None), _is_referenced),
+        )
+        .where(tuple_(repository_blobs.c.repository_id, repository_blobs.c.digest) > _after)
+        .order_by(repository_blobs.c.repository_id, repository_blobs.c.digest)
+        .limit(_PAGE)
     )
-    .where(tuple_(repository_blobs.c.repository_id, repository_blobs.c.digest) > _after)
-    .order_by(repository_blobs.c.repository_id, repository_blobs.c.digest)
-    .limit(_PAGE)
 )
 _key = (
     manifest_references.c.repository_id,
@@ -200,35 +216,37 @@ _key = (
     manifest_references.c.target,
 )
 _REFERENCES = Statement(
-    select(
-        *_key,
-        case(
-            (
-                manifest_references.c.kind == "blob",
-                exists().where(
-                    repository_blobs.c.repository_id == manifest_references.c.repository_id,
-                    repository_blobs.c.digest == manifest_references.c.target,
+    lambda: (
+        select(
+            *_key,
+            case(
+                (
+                    manifest_references.c.kind == "blob",
+                    exists().where(
+                        repository_blobs.c.repository_id == manifest_references.c.repository_id,
+                        repository_blobs.c.digest == manifest_references.c.target,
+                    ),
+                ),
+                else_=exists().where(
+                    manifests.c.repository_id == manifest_references.c.repository_id,
+                    manifests.c.digest == manifest_references.c.target,
                 ),
             ),
-            else_=exists().where(
-                manifests.c.repository_id == manifest_references.c.repository_id,
-                manifests.c.digest == manifest_references.c.target,
+        )
+        .where(
+            tuple_(*_key)
+            > tuple_(
+                bindparam("repository", type_=BigInteger),
+                bindparam("manifest", type_=Text),
+                bindparam("kind", type_=Text),
+                bindparam("target", type_=Text),
             ),
-        ),
+            # A cache has what was asked for.
+            ~exists().where(cached_repositories.c.repository_id == manifest_references.c.repository_id),
+        )
+        .order_by(*_key)
+        .limit(_PAGE)
     )
-    .where(
-        tuple_(*_key)
-        > tuple_(
-            bindparam("repository", type_=BigInteger),
-            bindparam("manifest", type_=Text),
-            bindparam("kind", type_=Text),
-            bindparam("target", type_=Text),
-        ),
-        # A cache has what was asked for.
-        ~exists().where(cached_repositories.c.repository_id == manifest_references.c.repository_id),
-    )
-    .order_by(*_key)
-    .limit(_PAGE)
 )
 
 # What is there less what is counted; in one statement, hence of one moment.
@@ -254,49 +272,61 @@ _changes = union_all(
 _difference = cast(func.sum(_changes.c.bytes), BigInteger)
 _miscounts = select(_changes.c.scope, _difference).group_by(_changes.c.scope).having(_difference != 0)
 _MISCOUNTS = Statement(_miscounts)
-_CORRECT_COUNTS = Statement(insert(usage_deltas).from_select(["scope", "bytes"], _miscounts))
+_CORRECT_COUNTS = Statement(lambda: insert(usage_deltas).from_select(["scope", "bytes"], _miscounts))
 
 # --- repairing ------------------------------------------------------------------------------------------------
 
 _MARK = Statement(
-    update(blobs)
-    .where(blobs.c.digest == bindparam("which"), blobs.c.location.is_not_distinct_from(bindparam("at_location")))
-    .values(state=bindparam("new_state"))
+    lambda: (
+        update(blobs)
+        .where(
+            blobs.c.digest == bindparam("which"), blobs.c.location.is_not_distinct_from(bindparam("at_location"))
+        )
+        .values(state=bindparam("new_state"))
+    )
 )
 _LOCK_BLOB = Statement(
-    select(blobs.c.size).where(blobs.c.digest == bindparam("digest")).with_for_update(key_share=True)
+    lambda: select(blobs.c.size).where(blobs.c.digest == bindparam("digest")).with_for_update(key_share=True)
 )
 _IS_NEEDED = Statement(
-    select(manifest_references.c.target)
-    .where(
-        manifest_references.c.repository_id == bindparam("repository"),
-        manifest_references.c.kind == "blob",
-        manifest_references.c.target == bindparam("digest"),
+    lambda: (
+        select(manifest_references.c.target)
+        .where(
+            manifest_references.c.repository_id == bindparam("repository"),
+            manifest_references.c.kind == "blob",
+            manifest_references.c.target == bindparam("digest"),
+        )
+        .limit(1)
     )
-    .limit(1)
 )
 _DELETE_UNLINKED = Statement(
-    delete(blobs)
-    .where(blobs.c.digest == bindparam("digest"), ~exists().where(repository_blobs.c.digest == blobs.c.digest))
-    .returning(blobs.c.location, blobs.c.size)
+    lambda: (
+        delete(blobs)
+        .where(blobs.c.digest == bindparam("digest"), ~exists().where(repository_blobs.c.digest == blobs.c.digest))
+        .returning(blobs.c.location, blobs.c.size)
+    )
 )
 _QUEUE_LINK = Statement(
-    update(repository_blobs)
-    .where(
-        repository_blobs.c.repository_id == bindparam("repository"),
-        repository_blobs.c.digest == bindparam("which"),
-        repository_blobs.c.review_at.is_(None),
+    lambda: (
+        update(repository_blobs)
+        .where(
+            repository_blobs.c.repository_id == bindparam("repository"),
+            repository_blobs.c.digest == bindparam("which"),
+            repository_blobs.c.review_at.is_(None),
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
 _QUEUE_MANIFEST = Statement(
-    update(manifests)
-    .where(
-        manifests.c.repository_id == bindparam("repository"),
-        manifests.c.digest == bindparam("which"),
-        manifests.c.review_at.is_(None),
+    lambda: (
+        update(manifests)
+        .where(
+            manifests.c.repository_id == bindparam("repository"),
+            manifests.c.digest == bindparam("which"),
+            manifests.c.review_at.is_(None),
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
 
 # --- what it remembers ------------------------------------------------------------------------------------------
@@ -305,21 +335,23 @@ _position = insert(audit_positions).values(
     name=_CONTENT, location=bindparam("location"), updated_at=now()
 )  # fmt: skip
 _NOTE_POSITION = Statement(
-    _position.on_conflict_do_update(
+    lambda: _position.on_conflict_do_update(
         index_elements=["name"],
         set_={"location": _position.excluded.location, "updated_at": _position.excluded.updated_at},
     )
 )
-_FORGET_POSITION = Statement(delete(audit_positions).where(audit_positions.c.name == _CONTENT))
-_POSITION = Statement(select(audit_positions.c.location).where(audit_positions.c.name == _CONTENT))
+_FORGET_POSITION = Statement(lambda: delete(audit_positions).where(audit_positions.c.name == _CONTENT))
+_POSITION = Statement(lambda: select(audit_positions.c.location).where(audit_positions.c.name == _CONTENT))
 _QUARANTINED = Statement(
-    select(gc_objects.c.location, gc_objects.c.size, gc_objects.c.delete_after, gc_objects.c.damage)
-    .where(gc_objects.c.damage.is_not(None), gc_objects.c.location > bindparam("after"))
-    .order_by(gc_objects.c.location)
-    .limit(_PAGE)
+    lambda: (
+        select(gc_objects.c.location, gc_objects.c.size, gc_objects.c.delete_after, gc_objects.c.damage)
+        .where(gc_objects.c.damage.is_not(None), gc_objects.c.location > bindparam("after"))
+        .order_by(gc_objects.c.location)
+        .limit(_PAGE)
+    )
 )
 _COUNT_QUARANTINED = Statement(
-    select(func.count()).select_from(gc_objects).where(gc_objects.c.damage.is_not(None))
+    lambda: select(func.count()).select_from(gc_objects).where(gc_objects.c.damage.is_not(None))
 )
 
 

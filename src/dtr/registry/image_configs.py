@@ -52,7 +52,7 @@ _MOST_ENTRIES = 500
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 _KNOWN = Statement(
-    select(
+    lambda: select(
         image_configs.c.digest,
         image_configs.c.os,
         image_configs.c.os_version,
@@ -62,28 +62,32 @@ _KNOWN = Statement(
         image_configs.c.labels,
     ).where(in_list(image_configs.c.digest, "digests"))
 )
-_RUNTIME = Statement(select(image_configs.c.runtime).where(image_configs.c.digest == bindparam("digest")))
+_RUNTIME = Statement(lambda: select(image_configs.c.runtime).where(image_configs.c.digest == bindparam("digest")))
 _PRESENT = Statement(
-    select(blobs.c.digest, blobs.c.size, blobs.c.location, blob_contents.c.content)
-    .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
-    .where(
-        in_list(blobs.c.digest, "digests"),
-        blobs.c.state == "present",
-        blobs.c.size <= bindparam("largest", type_=BigInteger),
+    lambda: (
+        select(blobs.c.digest, blobs.c.size, blobs.c.location, blob_contents.c.content)
+        .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
+        .where(
+            in_list(blobs.c.digest, "digests"),
+            blobs.c.state == "present",
+            blobs.c.size <= bindparam("largest", type_=BigInteger),
+        )
     )
 )
 _text = image_configs.c.os.type
 _SAID = ("os", "os_version", "architecture", "variant", "history", "labels", "runtime")
 _KEEP = Statement(
-    insert(image_configs)
-    .from_select(
-        ["digest", *_SAID],
-        select(
-            blobs.c.digest,
-            *(bindparam(name, type_=_text) for name in _SAID),
-        ).where(blobs.c.digest == bindparam("which")),
+    lambda: (
+        insert(image_configs)
+        .from_select(
+            ["digest", *_SAID],
+            select(
+                blobs.c.digest,
+                *(bindparam(name, type_=_text) for name in _SAID),
+            ).where(blobs.c.digest == bindparam("which")),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 
 

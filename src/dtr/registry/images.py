@@ -44,7 +44,7 @@ _MOST_TAGS = 1000
 _repository = bindparam("repository", type_=BigInteger)
 _limit = bindparam("limit", type_=BigInteger)
 
-_tags = (
+_all_tags = (
     select(
         tags.c.name,
         tags.c.manifest,
@@ -69,13 +69,17 @@ _tags = (
         ),
     )
 )
-_NAMED_TAGS = Statement(_tags.where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository))))
-_tags = _tags.where(tags.c.repository_id == _repository)
-_LIST_TAGS = Statement(_tags.where(tags.c.name >= bindparam("start")).order_by(tags.c.name).limit(_limit))
-_NEWEST_TAGS = Statement(_tags.order_by(tags.c.updated_at.desc(), tags.c.name.desc()).limit(_limit))
-_FIND_TAG = Statement(_tags.where(tags.c.name == bindparam("tag")))
-_TAGS_OF = Statement(_tags.where(tags.c.manifest == bindparam("digest")).order_by(tags.c.name).limit(_MOST_TAGS))
-_COUNT_TAGS = Statement(select(func.count()).select_from(tags).where(tags.c.repository_id == _repository))
+_NAMED_TAGS = Statement(
+    lambda: _all_tags.where(in_list(tags.c.name, "names", within=(tags.c.repository_id, _repository)))
+)
+_tags = _all_tags.where(tags.c.repository_id == _repository)
+_LIST_TAGS = Statement(lambda: _tags.where(tags.c.name >= bindparam("start")).order_by(tags.c.name).limit(_limit))
+_NEWEST_TAGS = Statement(lambda: _tags.order_by(tags.c.updated_at.desc(), tags.c.name.desc()).limit(_limit))
+_FIND_TAG = Statement(lambda: _tags.where(tags.c.name == bindparam("tag")))
+_TAGS_OF = Statement(
+    lambda: _tags.where(tags.c.manifest == bindparam("digest")).order_by(tags.c.name).limit(_MOST_TAGS)
+)
+_COUNT_TAGS = Statement(lambda: select(func.count()).select_from(tags).where(tags.c.repository_id == _repository))
 
 _manifests = (
     select(
@@ -105,37 +109,45 @@ _manifests = (
     )
 )
 _FIND_MANIFESTS = Statement(
-    _manifests.where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
+    lambda: _manifests.where(
+        in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository))
+    )
 )
 _LIST_MANIFESTS = Statement(
-    _manifests.where(manifests.c.repository_id == _repository, manifests.c.digest >= bindparam("start"))
-    .order_by(manifests.c.digest)
-    .limit(_limit)
+    lambda: (
+        _manifests.where(manifests.c.repository_id == _repository, manifests.c.digest >= bindparam("start"))
+        .order_by(manifests.c.digest)
+        .limit(_limit)
+    )
 )
 _PAYLOAD = Statement(
-    select(manifests.c.payload).where(
+    lambda: select(manifests.c.payload).where(
         manifests.c.repository_id == _repository, manifests.c.digest == bindparam("digest")
     )
 )
 _COUNT_MANIFESTS = Statement(
-    select(func.count()).select_from(manifests).where(manifests.c.repository_id == _repository)
+    lambda: select(func.count()).select_from(manifests).where(manifests.c.repository_id == _repository)
 )
 _SIZES_OF_INDEXES = Statement(
-    select(manifest_references.c.manifest, cast(func.sum(manifests.c.content_size), BigInteger))
-    .join(
-        manifests,
-        and_(
-            manifests.c.repository_id == manifest_references.c.repository_id,
-            manifests.c.digest == manifest_references.c.target,
-        ),
+    lambda: (
+        select(manifest_references.c.manifest, cast(func.sum(manifests.c.content_size), BigInteger))
+        .join(
+            manifests,
+            and_(
+                manifests.c.repository_id == manifest_references.c.repository_id,
+                manifests.c.digest == manifest_references.c.target,
+            ),
+        )
+        .where(
+            in_list(
+                manifest_references.c.manifest,
+                "digests",
+                within=(manifest_references.c.repository_id, _repository),
+            ),
+            manifest_references.c.kind == "manifest",
+        )
+        .group_by(manifest_references.c.manifest)
     )
-    .where(
-        in_list(
-            manifest_references.c.manifest, "digests", within=(manifest_references.c.repository_id, _repository)
-        ),
-        manifest_references.c.kind == "manifest",
-    )
-    .group_by(manifest_references.c.manifest)
 )
 
 

@@ -87,7 +87,7 @@ _MOST_TOLD = 10_000
 
 _repository = bindparam("repository", type_=BigInteger)
 _KNOWN_BLOBS = Statement(
-    select(
+    lambda: select(
         blobs.c.digest,
         blobs.c.size,
         blobs.c.location,
@@ -98,14 +98,16 @@ _KNOWN_BLOBS = Statement(
     ).where(in_list(blobs.c.digest, "digests"))
 )
 _LOCK_BLOBS = Statement(
-    select(blobs.c.digest)
-    .where(in_list(blobs.c.digest, "digests"), blobs.c.state == "present")
-    .order_by(blobs.c.digest)
-    .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    lambda: (
+        select(blobs.c.digest)
+        .where(in_list(blobs.c.digest, "digests"), blobs.c.state == "present")
+        .order_by(blobs.c.digest)
+        .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    )
 )
 _fresh = each_row("fresh", blobs.c.digest, blobs.c.size, blobs.c.location)
 _TAKE_OVER = Statement(
-    insert(blobs)
+    lambda: (insert(blobs)
     .from_select(
         ["digest", "size", "location", "state", "created_at"],
         select(
@@ -113,26 +115,32 @@ _TAKE_OVER = Statement(
         ).where(true()).order_by(_fresh.c.digest),
     )
     .on_conflict_do_nothing()
-    .returning(blobs.c.digest, blobs.c.size, blobs.c.location)
+    .returning(blobs.c.digest, blobs.c.size, blobs.c.location))
 )  # fmt: skip
-_GIVE_UP = Statement(delete(blobs).where(in_list(blobs.c.digest, "digests")))
+_GIVE_UP = Statement(lambda: delete(blobs).where(in_list(blobs.c.digest, "digests")))
 _KNOWN_MANIFESTS = Statement(
-    select(manifests.c.digest).where(
+    lambda: select(manifests.c.digest).where(
         manifests.c.repository_id == _repository, in_list(manifests.c.digest, "digests")
     )
 )
 _KNOWN_TAGS = Statement(
-    select(tags.c.name, tags.c.manifest).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
+    lambda: select(tags.c.name, tags.c.manifest).where(
+        tags.c.repository_id == _repository, in_list(tags.c.name, "names")
+    )
 )
 _SIZES = Statement(
-    select(blobs.c.digest, blobs.c.size)
-    .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
-    .where(repository_blobs.c.repository_id == _repository, in_list(blobs.c.digest, "digests"))
+    lambda: (
+        select(blobs.c.digest, blobs.c.size)
+        .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+        .where(repository_blobs.c.repository_id == _repository, in_list(blobs.c.digest, "digests"))
+    )
 )
 _LOCK_REPOSITORY = Statement(
-    select(repositories.c.id)
-    .where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
-    .with_for_update(read=True, key_share=True)
+    lambda: (
+        select(repositories.c.id)
+        .where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
+        .with_for_update(read=True, key_share=True)
+    )
 )
 
 

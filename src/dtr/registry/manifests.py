@@ -81,47 +81,57 @@ _columns = (
 )
 
 _BY_TAG = Statement(
-    select(*_columns)
-    .join_from(repositories, tags, tags.c.repository_id == repositories.c.id)
-    .join(
-        manifests,
-        and_(manifests.c.repository_id == tags.c.repository_id, manifests.c.digest == tags.c.manifest),
+    lambda: (
+        select(*_columns)
+        .join_from(repositories, tags, tags.c.repository_id == repositories.c.id)
+        .join(
+            manifests,
+            and_(manifests.c.repository_id == tags.c.repository_id, manifests.c.digest == tags.c.manifest),
+        )
+        .where(_live_at_path, tags.c.name == bindparam("reference"))
     )
-    .where(_live_at_path, tags.c.name == bindparam("reference"))
 )
 _BY_DIGEST = Statement(
-    select(*_columns, _due)
-    .join_from(repositories, manifests, manifests.c.repository_id == repositories.c.id)
-    .where(_live_at_path, manifests.c.digest == bindparam("reference"))
+    lambda: (
+        select(*_columns, _due)
+        .join_from(repositories, manifests, manifests.c.repository_id == repositories.c.id)
+        .where(_live_at_path, manifests.c.digest == bindparam("reference"))
+    )
 )
 _RENEW = Statement(
-    update(manifests)
-    .where(
-        manifests.c.repository_id == _repository,
-        manifests.c.digest == bindparam("which"),
-        manifests.c.review_at.is_not(None),
+    lambda: (
+        update(manifests)
+        .where(
+            manifests.c.repository_id == _repository,
+            manifests.c.digest == bindparam("which"),
+            manifests.c.review_at.is_not(None),
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
 
 # --- putting --------------------------------------------------------------------------------------------------
 
-_LOCK_TAGS = Statement(tags_by_name.with_for_update())
+_LOCK_TAGS = Statement(tags_by_name.with_for_update)
 _LOCK_MANIFESTS = Statement(
-    select(manifests.c.digest)
-    .where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
-    .order_by(manifests.c.digest)
-    .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    lambda: (
+        select(manifests.c.digest)
+        .where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
+        .order_by(manifests.c.digest)
+        .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    )
 )
 _LOCK_LINKS = Statement(
-    select(repository_blobs.c.digest)
-    .join(blobs, blobs.c.digest == repository_blobs.c.digest)
-    .where(
-        in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)),
-        blobs.c.state == "present",
+    lambda: (
+        select(repository_blobs.c.digest)
+        .join(blobs, blobs.c.digest == repository_blobs.c.digest)
+        .where(
+            in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)),
+            blobs.c.state == "present",
+        )
+        .order_by(repository_blobs.c.digest)
+        .with_for_update(read=True, key_share=True, of=repository_blobs)
     )
-    .order_by(repository_blobs.c.digest)
-    .with_for_update(read=True, key_share=True, of=repository_blobs)
 )
 _new = (
     insert(manifests)
@@ -148,7 +158,7 @@ _is_later = and_(
     manifests.c.review_at < _new.excluded.review_at,
 )
 _PUT = Statement(
-    _new.on_conflict_do_update(
+    lambda: _new.on_conflict_do_update(
         index_elements=["repository_id", "digest"],
         set_={
             # Only ever later; NULL stays: something holds it.
@@ -160,22 +170,24 @@ _PUT = Statement(
     ).returning(manifests.c.created_at == now())
 )
 _PUT_REFERENCES = Statement(
-    insert(manifest_references)
-    .from_select(
-        ["repository_id", "manifest", "kind", "target"],
-        union_all(
-            *(
-                select(
-                    _repository,
-                    bindparam("digest", type_=manifest_references.c.manifest.type),
-                    literal(kind, manifest_references.c.kind.type),
-                    targets.c.value,
-                ).where(true())
-                for kind, targets in (("blob", each("blobs")), ("manifest", each("children")))
-            )
-        ),
+    lambda: (
+        insert(manifest_references)
+        .from_select(
+            ["repository_id", "manifest", "kind", "target"],
+            union_all(
+                *(
+                    select(
+                        _repository,
+                        bindparam("digest", type_=manifest_references.c.manifest.type),
+                        literal(kind, manifest_references.c.kind.type),
+                        targets.c.value,
+                    ).where(true())
+                    for kind, targets in (("blob", each("blobs")), ("manifest", each("children")))
+                )
+            ),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 # --- deleting -------------------------------------------------------------------------------------------------
 
@@ -184,9 +196,9 @@ _tags_of = (
     .where(tags.c.repository_id == _repository, tags.c.manifest == bindparam("digest"))
     .order_by(tags.c.name)
 )
-_LOCK_TAGS_OF = Statement(_tags_of.with_for_update())
+_LOCK_TAGS_OF = Statement(_tags_of.with_for_update)
 _HOLD = Statement(  # FOR SHARE: pushes go on, and nobody publishes signatures until this deletion is decided
-    select(repositories.c.id).where(repositories.c.id == _repository).with_for_update(read=True)
+    lambda: select(repositories.c.id).where(repositories.c.id == _repository).with_for_update(read=True)
 )
 _references_of = select(manifest_references.c.target).where(
     manifest_references.c.repository_id == _repository, manifest_references.c.manifest == bindparam("digest")
@@ -198,10 +210,12 @@ _related = _references_of.where(manifest_references.c.kind == "manifest").union(
 )
 _RELATED = Statement(_related)
 _LOCK_RELATED = Statement(
-    select(manifests.c.digest)
-    .where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
-    .order_by(manifests.c.digest)
-    .with_for_update()
+    lambda: (
+        select(manifests.c.digest)
+        .where(in_list(manifests.c.digest, "digests", within=(manifests.c.repository_id, _repository)))
+        .order_by(manifests.c.digest)
+        .with_for_update()
+    )
 )
 _parents = (
     select(manifest_references.c.manifest)
@@ -225,7 +239,7 @@ _signed = (  # names of tags under which content trust has the manifest, or whic
     .limit(1)
 )
 _AROUND = Statement(  # what each is, and its name or digest
-    union_all(
+    lambda: union_all(
         *(
             select(literal(what, String), query.subquery().c[0])
             for what, query in {
@@ -239,33 +253,43 @@ _AROUND = Statement(  # what each is, and its name or digest
     )
 )
 _DELETE = Statement(
-    delete(manifests).where(manifests.c.repository_id == _repository, manifests.c.digest == bindparam("digest"))
+    lambda: delete(manifests).where(
+        manifests.c.repository_id == _repository, manifests.c.digest == bindparam("digest")
+    )
 )
 _LOCK_LINKS_TO_LET_GO = Statement(
-    select(repository_blobs.c.digest)
-    .where(in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)))
-    .order_by(repository_blobs.c.digest)
-    .with_for_update(key_share=True)
+    lambda: (
+        select(repository_blobs.c.digest)
+        .where(
+            in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository))
+        )
+        .order_by(repository_blobs.c.digest)
+        .with_for_update(key_share=True)
+    )
 )
 _LET_LINKS_GO = Statement(
-    update(repository_blobs)
-    .where(
-        in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)),
-        or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at < now() + _hold),
+    lambda: (
+        update(repository_blobs)
+        .where(
+            in_list(repository_blobs.c.digest, "digests", within=(repository_blobs.c.repository_id, _repository)),
+            or_(repository_blobs.c.review_at.is_(None), repository_blobs.c.review_at < now() + _hold),
+        )
+        .values(review_at=now() + _hold)
     )
-    .values(review_at=now() + _hold)
 )
 
 # --- listing --------------------------------------------------------------------------------------------------
 
 # A statement of its own: a planner that does not know the number takes every repository for an average one, and
 # would rather sort all tags of a large one than walk along the index.
-_FIND_REPOSITORY = Statement(select(repositories.c.id).where(_live_at_path))
+_FIND_REPOSITORY = Statement(lambda: select(repositories.c.id).where(_live_at_path))
 _LIST_TAGS = Statement(
-    select(tags.c.name)
-    .where(tags.c.repository_id == _repository, tags.c.name > bindparam("after"))
-    .order_by(tags.c.name)
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        select(tags.c.name)
+        .where(tags.c.repository_id == _repository, tags.c.name > bindparam("after"))
+        .order_by(tags.c.name)
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
 _referrers = (
     select(
@@ -284,7 +308,7 @@ _referrers = (
     .limit(bindparam("limit", type_=BigInteger))
 )
 _REFERRERS = Statement(_referrers)
-_REFERRERS_OF_TYPE = Statement(_referrers.where(manifests.c.artifact_type == bindparam("artifact_type")))
+_REFERRERS_OF_TYPE = Statement(lambda: _referrers.where(manifests.c.artifact_type == bindparam("artifact_type")))
 
 
 class StoredManifest(Struct, frozen=True):

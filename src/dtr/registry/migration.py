@@ -83,16 +83,18 @@ def _lies_in(column: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 _BLOBS = Statement(
-    select(blobs.c.digest, blobs.c.size, blobs.c.location, blobs.c.state)
-    .where(blobs.c.location > bindparam("after"), blobs.c.location < _end)
-    .order_by(blobs.c.location)
-    .limit(_PAGE)
+    lambda: (
+        select(blobs.c.digest, blobs.c.size, blobs.c.location, blobs.c.state)
+        .where(blobs.c.location > bindparam("after"), blobs.c.location < _end)
+        .order_by(blobs.c.location)
+        .limit(_PAGE)
+    )
 )
 _SIZE = Statement(
-    select(cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger)).where(_lies_in(blobs.c.location))
+    lambda: select(cast(func.coalesce(func.sum(blobs.c.size), 0), BigInteger)).where(_lies_in(blobs.c.location))
 )
 _UPLOADS = Statement(  # how many have had bytes lately, and how many there are
-    select(
+    lambda: select(
         func.coalesce(
             func.sum(case((uploads.c.expires_at > now() + bindparam("active", type_=BigInteger), 1), else_=0)), 0
         ),
@@ -102,38 +104,52 @@ _UPLOADS = Statement(  # how many have had bytes lately, and how many there are
 # A sweeper that has done its work once leaves a tombstone that looks untouched, but is not to be repeated.
 _is_untouched = and_(gc_objects.c.attempts == 0, gc_objects.c.repeat_after.is_not(None))
 _RENEW = Statement(
-    update(gc_objects)
-    .where(in_list(gc_objects.c.location, "locations"), _is_untouched)
-    .values(delete_after=now() + _LEASE)
+    lambda: (
+        update(gc_objects)
+        .where(in_list(gc_objects.c.location, "locations"), _is_untouched)
+        .values(delete_after=now() + _LEASE)
+    )
 )
 _LET_GO = Statement(
-    update(gc_objects).where(gc_objects.c.location == bindparam("which"), _is_untouched).values(delete_after=now())
+    lambda: (
+        update(gc_objects)
+        .where(gc_objects.c.location == bindparam("which"), _is_untouched)
+        .values(delete_after=now())
+    )
 )
-_TAKE_BACK = Statement(delete(gc_objects).where(gc_objects.c.location == bindparam("which"), _is_untouched))
+_TAKE_BACK = Statement(
+    lambda: delete(gc_objects).where(gc_objects.c.location == bindparam("which"), _is_untouched)
+)
 _LOCK = Statement(
-    select(blobs.c.location).where(blobs.c.digest == bindparam("digest")).with_for_update(key_share=True)
+    lambda: select(blobs.c.location).where(blobs.c.digest == bindparam("digest")).with_for_update(key_share=True)
 )
 _SWITCH = Statement(
-    update(blobs)
-    .where(blobs.c.digest == bindparam("which"))
-    .values(location=bindparam("new_location"), state=bindparam("new_state"))
+    lambda: (
+        update(blobs)
+        .where(blobs.c.digest == bindparam("which"))
+        .values(location=bindparam("new_location"), state=bindparam("new_state"))
+    )
 )
 _LOCK_MANY = Statement(
-    select(blobs.c.digest, blobs.c.location, blobs.c.state)
-    .where(in_list(blobs.c.digest, "digests"))
-    .order_by(blobs.c.digest)
-    .with_for_update(key_share=True)
+    lambda: (
+        select(blobs.c.digest, blobs.c.location, blobs.c.state)
+        .where(in_list(blobs.c.digest, "digests"))
+        .order_by(blobs.c.digest)
+        .with_for_update(key_share=True)
+    )
 )
 _TAKEN = Statement(
-    select(blobs.c.location)
-    .where(in_list(blobs.c.location, "locations"))
-    .union(
-        select(uploads.c.location).where(in_list(uploads.c.location, "locations")),
-        select(gc_objects.c.location).where(in_list(gc_objects.c.location, "locations")),
+    lambda: (
+        select(blobs.c.location)
+        .where(in_list(blobs.c.location, "locations"))
+        .union(
+            select(uploads.c.location).where(in_list(uploads.c.location, "locations")),
+            select(gc_objects.c.location).where(in_list(gc_objects.c.location, "locations")),
+        )
     )
 )
 _TAKE_ALL_BACK = Statement(  # tombstones of whole objects that no sweeper has
-    delete(gc_objects).where(
+    lambda: delete(gc_objects).where(
         in_list(gc_objects.c.location, "locations"),
         gc_objects.c.attempts == 0,
         gc_objects.c.driver_state.is_(None),

@@ -24,22 +24,28 @@ _pin = pinned_repositories.c
 _repository = bindparam("repository", type_=BigInteger)
 _mine = _pin.account_id == bindparam("account")
 _LIST = Statement(
-    select(_pin.repository_id)
-    .join(repositories, and_(repositories.c.id == _pin.repository_id, repositories.c.deleted_at.is_(None)))
-    .where(_mine)
-    .order_by(_pin.created_at.desc(), _pin.repository_id)
+    lambda: (
+        select(_pin.repository_id)
+        .join(repositories, and_(repositories.c.id == _pin.repository_id, repositories.c.deleted_at.is_(None)))
+        .where(_mine)
+        .order_by(_pin.created_at.desc(), _pin.repository_id)
+    )
 )
-_COUNT = Statement(select(func.count()).select_from(pinned_repositories).where(_mine))
-_IS_PINNED = Statement(select(_pin.repository_id).where(_mine, _pin.repository_id == _repository))
+_COUNT = Statement(lambda: select(func.count()).select_from(pinned_repositories).where(_mine))
+_IS_PINNED = Statement(lambda: select(_pin.repository_id).where(_mine, _pin.repository_id == _repository))
 _PATH = Statement(
-    select(repositories.c.path).where(repositories.c.id == _repository, repositories.c.deleted_at.is_(None))
+    lambda: select(repositories.c.path).where(
+        repositories.c.id == _repository, repositories.c.deleted_at.is_(None)
+    )
 )
 _PIN = Statement(
-    insert(pinned_repositories)
-    .values(account_id=bindparam("account"), repository_id=_repository, created_at=now())
-    .on_conflict_do_nothing(index_elements=["account_id", "repository_id"])
+    lambda: (
+        insert(pinned_repositories)
+        .values(account_id=bindparam("account"), repository_id=_repository, created_at=now())
+        .on_conflict_do_nothing(index_elements=["account_id", "repository_id"])
+    )
 )
-_UNPIN = Statement(delete(pinned_repositories).where(_mine, _pin.repository_id == _repository))
+_UNPIN = Statement(lambda: delete(pinned_repositories).where(_mine, _pin.repository_id == _repository))
 
 
 class TooManyPins(RegistryError):

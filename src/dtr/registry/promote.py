@@ -43,33 +43,39 @@ _hold = bindparam("hold", type_=BigInteger)
 _source = bindparam("source", type_=BigInteger)
 _target = bindparam("target", type_=BigInteger)
 _LOCK_TAG = Statement(
-    select(tags.c.manifest)
-    .where(tags.c.repository_id == _source, tags.c.name == bindparam("tag"))
-    .with_for_update(read=True)
+    lambda: (
+        select(tags.c.manifest)
+        .where(tags.c.repository_id == _source, tags.c.name == bindparam("tag"))
+        .with_for_update(read=True)
+    )
 )
 _NEIGHBOURS = Statement(
-    select(manifests.c.digest)
-    .join(
-        manifest_references,
-        and_(
-            manifest_references.c.repository_id == manifests.c.repository_id,
-            manifest_references.c.kind == "manifest",
-            manifest_references.c.target == manifests.c.digest,
-        ),
-    )
-    .where(manifests.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests"))
-    .union(
-        select(manifests.c.digest).where(
-            manifests.c.repository_id == _source, in_list(manifests.c.subject, "digests")
+    lambda: (
+        select(manifests.c.digest)
+        .join(
+            manifest_references,
+            and_(
+                manifest_references.c.repository_id == manifests.c.repository_id,
+                manifest_references.c.kind == "manifest",
+                manifest_references.c.target == manifests.c.digest,
+            ),
         )
+        .where(manifests.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests"))
+        .union(
+            select(manifests.c.digest).where(
+                manifests.c.repository_id == _source, in_list(manifests.c.subject, "digests")
+            )
+        )
+        .limit(_MOST_MANIFESTS + 1)
     )
-    .limit(_MOST_MANIFESTS + 1)
 )
 _LOCK_SOURCE = Statement(
-    select(manifests.c.digest)
-    .where(manifests.c.repository_id == _source, in_list(manifests.c.digest, "digests"))
-    .order_by(manifests.c.digest)
-    .with_for_update(read=True, key_share=True)
+    lambda: (
+        select(manifests.c.digest)
+        .where(manifests.c.repository_id == _source, in_list(manifests.c.digest, "digests"))
+        .order_by(manifests.c.digest)
+        .with_for_update(read=True, key_share=True)
+    )
 )
 _copied = (
     manifests.c.media_type,
@@ -104,7 +110,7 @@ _given = union_all(
 ).subquery("given")
 _new = insert(manifests).from_select(list(_given.c.keys()), select(_given).where(true()).order_by(_given.c.digest))
 _COPY = Statement(
-    _new.on_conflict_do_update(
+    lambda: _new.on_conflict_do_update(
         index_elements=["repository_id", "digest"],
         set_={"review_at": _new.excluded.review_at},
         # Only ever later; NULL stays: something holds it.
@@ -118,32 +124,40 @@ _COPY = Statement(
     )
 )
 _REFERENCES = Statement(
-    select(manifest_references.c.kind, manifest_references.c.target)
-    .where(manifest_references.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests"))
-    .distinct()
+    lambda: (
+        select(manifest_references.c.kind, manifest_references.c.target)
+        .where(manifest_references.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests"))
+        .distinct()
+    )
 )
 _LOCK_BLOBS = Statement(
-    select(blobs.c.digest, blobs.c.size)
-    .where(
-        in_list(blobs.c.digest, "digests"),
-        blobs.c.state == "present",
-        # Who may have the manifest may have what the repository holds, and nothing else that it names.
-        exists().where(repository_blobs.c.repository_id == _source, repository_blobs.c.digest == blobs.c.digest),
+    lambda: (
+        select(blobs.c.digest, blobs.c.size)
+        .where(
+            in_list(blobs.c.digest, "digests"),
+            blobs.c.state == "present",
+            # Who may have the manifest may have what the repository holds, and nothing else that it names.
+            exists().where(
+                repository_blobs.c.repository_id == _source, repository_blobs.c.digest == blobs.c.digest
+            ),
+        )
+        .order_by(blobs.c.digest)
+        .with_for_update(key_share=True, of=blobs)  # FOR NO KEY UPDATE
     )
-    .order_by(blobs.c.digest)
-    .with_for_update(key_share=True, of=blobs)  # FOR NO KEY UPDATE
 )
 _COPY_REFERENCES = Statement(
-    insert(manifest_references)
-    .from_select(
-        ["repository_id", "manifest", "kind", "target"],
-        select(
-            _target, manifest_references.c.manifest, manifest_references.c.kind, manifest_references.c.target
-        ).where(
-            manifest_references.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests")
-        ),
+    lambda: (
+        insert(manifest_references)
+        .from_select(
+            ["repository_id", "manifest", "kind", "target"],
+            select(
+                _target, manifest_references.c.manifest, manifest_references.c.kind, manifest_references.c.target
+            ).where(
+                manifest_references.c.repository_id == _source, in_list(manifest_references.c.manifest, "digests")
+            ),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 _origin = insert(tag_origins).from_select(
     ["repository_id", "name", "manifest", "moved_at", "source_repository", "source_tag", "policy_id"],
@@ -158,7 +172,7 @@ _origin = insert(tag_origins).from_select(
     ).where(tags.c.repository_id == _target, tags.c.name == bindparam("tag")),
 )
 _TELL_ORIGIN = Statement(
-    _origin.on_conflict_do_update(
+    lambda: _origin.on_conflict_do_update(
         index_elements=["repository_id", "name"],
         set_={
             one: _origin.excluded[one]
@@ -167,13 +181,13 @@ _TELL_ORIGIN = Statement(
     )
 )
 _HOLDS = Statement(
-    select(manifests.c.digest).where(
+    lambda: select(manifests.c.digest).where(
         manifests.c.repository_id == _target, manifests.c.digest == bindparam("digest")
     )
 )
 _TAGS_BY_NAME = Statement(tags_by_name)
 _CARRIED = Statement(  # tags that name what they were promoted to name, from a repository that was called so
-    tags_by_name.join(
+    lambda: tags_by_name.join(
         tag_origins,
         and_(
             tag_origins.c.repository_id == tags.c.repository_id,
@@ -183,7 +197,7 @@ _CARRIED = Statement(  # tags that name what they were promoted to name, from a 
         ),
     ).where(tag_origins.c.source_repository == bindparam("path", type_=tag_origins.c.source_repository.type))
 )
-_PATH = Statement(select(repositories.c.path).where(repositories.c.id == _target))
+_PATH = Statement(lambda: select(repositories.c.path).where(repositories.c.id == _target))
 
 
 class Origin(Struct, frozen=True):

@@ -67,7 +67,7 @@ _counted = insert(pulls).from_select(
     select(_asked.c.repository_id, _asked.c.reference, _asked.c.pulls, _moment).where(_is_there),
 )
 _COUNT = Statement(
-    _counted.on_conflict_do_update(
+    lambda: _counted.on_conflict_do_update(
         index_elements=["repository_id", "reference"],
         set_={
             "pulls": pulls.c.pulls + _counted.excluded.pulls,
@@ -79,7 +79,7 @@ _COUNT = Statement(
     )
 )
 _COUNT_IN_REPOSITORY = Statement(
-    insert(usage_deltas).from_select(
+    lambda: insert(usage_deltas).from_select(
         ["scope", "pulls", "pulled_at"],
         select(_asked.c.scope, _asked.c.pulls, _moment).where(and_(_is_there, not_(_is_child))),
     )

@@ -80,7 +80,7 @@ _repository = bindparam("repository", type_=BigInteger)
 _live = repositories.c.deleted_at.is_(None)
 _at_path = (repositories.c.path == bindparam("path"), _live)
 
-_FIND_NAMESPACE = Statement(select(accounts.c.id).where(accounts.c.name == bindparam("namespace")))
+_FIND_NAMESPACE = Statement(lambda: select(accounts.c.id).where(accounts.c.name == bindparam("namespace")))
 _settings = {
     "visibility": bindparam("visibility"),
     "short_description": bindparam("short_description"),
@@ -92,10 +92,12 @@ _settings = {
     "tag_limit": bindparam("tag_limit"),
 }
 _INSERT = Statement(
-    insert(repositories)
-    .values(namespace_id=bindparam("namespace"), path=bindparam("path"), created_at=now(), **_settings)
-    .on_conflict_do_nothing(index_elements=["path"], index_where=repositories.c.deleted_at.is_(None))
-    .returning(repositories.c.id)
+    lambda: (
+        insert(repositories)
+        .values(namespace_id=bindparam("namespace"), path=bindparam("path"), created_at=now(), **_settings)
+        .on_conflict_do_nothing(index_elements=["path"], index_where=repositories.c.deleted_at.is_(None))
+        .returning(repositories.c.id)
+    )
 )
 _columns = (
     repositories.c.id,
@@ -111,60 +113,76 @@ _columns = (
     accounts.c.kind,
 )
 _owned = select(*_columns).join_from(repositories, accounts, accounts.c.id == repositories.c.namespace_id)
-_FIND = Statement(_owned.where(*_at_path))
+_FIND = Statement(lambda: _owned.where(*_at_path))
 _without_readme = [literal("") if one is repositories.c.long_description else one for one in _columns]
 _FIND_MANY = Statement(
-    _owned.with_only_columns(*_without_readme, maintain_column_froms=True)
-    .where(in_list(repositories.c.id, "ids"), _live)
-    .order_by(repositories.c.path)
+    lambda: (
+        _owned.with_only_columns(*_without_readme, maintain_column_froms=True)
+        .where(in_list(repositories.c.id, "ids"), _live)
+        .order_by(repositories.c.path)
+    )
 )
 _LIST = Statement(
-    _owned.where(repositories.c.path > bindparam("after"), _live)
-    .order_by(repositories.c.path)
-    .limit(bindparam("limit", type_=BigInteger))
+    lambda: (
+        _owned.where(repositories.c.path > bindparam("after"), _live)
+        .order_by(repositories.c.path)
+        .limit(bindparam("limit", type_=BigInteger))
+    )
 )
 _LOCK = Statement(  # FOR NO KEY UPDATE: pushes go on
-    _owned.where(*_at_path).with_for_update(key_share=True, of=repositories)
+    lambda: _owned.where(*_at_path).with_for_update(key_share=True, of=repositories)
 )
-_UPDATE = Statement(update(repositories).where(repositories.c.id == _repository).values(**_settings))
+_UPDATE = Statement(lambda: update(repositories).where(repositories.c.id == _repository).values(**_settings))
 _TOGGLE_SCANS = Statement(
-    update(repositories)
-    .where(_live, repositories.c.scan_on_push != bindparam("wanted", type_=Boolean))
-    .values(scan_on_push=bindparam("scan_on_push", type_=Boolean))
+    lambda: (
+        update(repositories)
+        .where(_live, repositories.c.scan_on_push != bindparam("wanted", type_=Boolean))
+        .values(scan_on_push=bindparam("scan_on_push", type_=Boolean))
+    )
 )
 
 # --- renaming -------------------------------------------------------------------------------------------------
 
-_END_REDIRECT = Statement(delete(repository_redirects).where(repository_redirects.c.path == bindparam("path")))
+_END_REDIRECT = Statement(
+    lambda: delete(repository_redirects).where(repository_redirects.c.path == bindparam("path"))
+)
 _redirect = insert(repository_redirects).values(
     path=bindparam("path"), repository_id=_repository, created_at=now()
 )
 _REDIRECT = Statement(
-    _redirect.on_conflict_do_update(
+    lambda: _redirect.on_conflict_do_update(
         index_elements=["path"], set_={"repository_id": _redirect.excluded.repository_id, "created_at": now()}
     )
 )
 _LOCK_ITS_BLOBS = Statement(
-    select(blobs.c.digest)
-    .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
-    .where(repository_blobs.c.repository_id == _repository)
-    .order_by(blobs.c.digest)
-    .with_for_update(key_share=True, of=blobs)
+    lambda: (
+        select(blobs.c.digest)
+        .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+        .where(repository_blobs.c.repository_id == _repository)
+        .order_by(blobs.c.digest)
+        .with_for_update(key_share=True, of=blobs)
+    )
 )
 _COUNT_ITS_BLOBS = Statement(
-    select(func.count()).select_from(repository_blobs).where(repository_blobs.c.repository_id == _repository)
+    lambda: (
+        select(func.count()).select_from(repository_blobs).where(repository_blobs.c.repository_id == _repository)
+    )
 )
 _LOCK_ALONE = Statement(  # FOR UPDATE: nothing is linked meanwhile
-    select(repositories.c.id).where(*_at_path).with_for_update()
+    lambda: select(repositories.c.id).where(*_at_path).with_for_update()
 )
 _MOVE = Statement(
-    update(repositories)
-    .where(repositories.c.id == _repository)
-    .values(path=bindparam("new_path"), namespace_id=bindparam("new_namespace"))
+    lambda: (
+        update(repositories)
+        .where(repositories.c.id == _repository)
+        .values(path=bindparam("new_path"), namespace_id=bindparam("new_namespace"))
+    )
 )
-_END_TEAM_GRANTS = Statement(delete(repository_grants).where(repository_grants.c.repository_id == _repository))
+_END_TEAM_GRANTS = Statement(
+    lambda: delete(repository_grants).where(repository_grants.c.repository_id == _repository)
+)
 _END_ROBOT_GRANTS = Statement(
-    delete(repository_user_grants).where(
+    lambda: delete(repository_user_grants).where(
         repository_user_grants.c.repository_id == _repository,
         repository_user_grants.c.user_id.in_(select(accounts.c.id).where(accounts.c.kind == "robot")),
     )
@@ -194,29 +212,33 @@ def _own_bytes(namespace: str, sign: int) -> Select[str, int]:
 
 
 _MOVE_USAGE = Statement(
-    insert(usage_deltas).from_select(
+    lambda: insert(usage_deltas).from_select(
         ["scope", "bytes"], union_all(_own_bytes("old_namespace", -1), _own_bytes("new_namespace", 1))
     )
 )
-_NAMESPACE_OF = Statement(select(repositories.c.namespace_id).where(repositories.c.id == _repository))
+_NAMESPACE_OF = Statement(lambda: select(repositories.c.namespace_id).where(repositories.c.id == _repository))
 
 # --- deleting -------------------------------------------------------------------------------------------------
 
 _DELETE = Statement(
-    update(repositories)
-    .where(in_list(repositories.c.id, "ids"), _live)
-    .values(deleted_at=now())
-    .returning(repositories.c.id, repositories.c.path)
+    lambda: (
+        update(repositories)
+        .where(in_list(repositories.c.id, "ids"), _live)
+        .values(deleted_at=now())
+        .returning(repositories.c.id, repositories.c.path)
+    )
 )
 _END_REDIRECTS_TO = Statement(
-    delete(repository_redirects).where(in_list(repository_redirects.c.repository_id, "ids"))
+    lambda: delete(repository_redirects).where(in_list(repository_redirects.c.repository_id, "ids"))
 )
-_ID = Statement(select(repositories.c.id).where(*_at_path))
+_ID = Statement(lambda: select(repositories.c.id).where(*_at_path))
 _SOME_OF_NAMESPACE = Statement(
-    select(repositories.c.id)
-    .where(repositories.c.namespace_id == bindparam("namespace"), _live)
-    .order_by(repositories.c.id)
-    .limit(_BATCH)
+    lambda: (
+        select(repositories.c.id)
+        .where(repositories.c.namespace_id == bindparam("namespace"), _live)
+        .order_by(repositories.c.id)
+        .limit(_BATCH)
+    )
 )
 
 

@@ -106,15 +106,17 @@ _holders = (
     .subquery("holders")
 )
 _BY_DIGEST = Statement(
-    select(repositories.c.id, repositories.c.path, _tagged, manifests.c.digest)
-    .join_from(_holders, repositories, repositories.c.id == _holders.c.repository_id)
-    .join(
-        manifests,
-        and_(manifests.c.repository_id == _holders.c.repository_id, manifests.c.digest == _holders.c.digest),
+    lambda: (
+        select(repositories.c.id, repositories.c.path, _tagged, manifests.c.digest)
+        .join_from(_holders, repositories, repositories.c.id == _holders.c.repository_id)
+        .join(
+            manifests,
+            and_(manifests.c.repository_id == _holders.c.repository_id, manifests.c.digest == _holders.c.digest),
+        )
+        .where(repositories.c.deleted_at.is_(None), VISIBLE)
+        .order_by(manifests.c.digest, repositories.c.path)
+        .limit(_limit)
     )
-    .where(repositories.c.deleted_at.is_(None), VISIBLE)
-    .order_by(manifests.c.digest, repositories.c.path)
-    .limit(_limit)
 )
 _links = (
     select(repository_blobs.c.repository_id, repository_blobs.c.digest)
@@ -124,38 +126,42 @@ _links = (
     .subquery("links")
 )
 _BY_BLOB = Statement(
-    select(repositories.c.id, repositories.c.path, _tagged, manifests.c.digest)
-    .join_from(_links, repositories, repositories.c.id == _links.c.repository_id)
-    .join(
-        manifest_references,
-        and_(
-            manifest_references.c.repository_id == _links.c.repository_id,
-            manifest_references.c.kind == "blob",
-            manifest_references.c.target == _links.c.digest,
-        ),
+    lambda: (
+        select(repositories.c.id, repositories.c.path, _tagged, manifests.c.digest)
+        .join_from(_links, repositories, repositories.c.id == _links.c.repository_id)
+        .join(
+            manifest_references,
+            and_(
+                manifest_references.c.repository_id == _links.c.repository_id,
+                manifest_references.c.kind == "blob",
+                manifest_references.c.target == _links.c.digest,
+            ),
+        )
+        .join(
+            manifests,
+            and_(
+                manifests.c.repository_id == manifest_references.c.repository_id,
+                manifests.c.digest == manifest_references.c.manifest,
+            ),
+        )
+        .where(repositories.c.deleted_at.is_(None), VISIBLE)
+        .order_by(repositories.c.path, manifests.c.created_at.desc())
+        .limit(_limit)
     )
-    .join(
-        manifests,
-        and_(
-            manifests.c.repository_id == manifest_references.c.repository_id,
-            manifests.c.digest == manifest_references.c.manifest,
-        ),
-    )
-    .where(repositories.c.deleted_at.is_(None), VISIBLE)
-    .order_by(repositories.c.path, manifests.c.created_at.desc())
-    .limit(_limit)
 )
 _BY_NAME = Statement(
-    select(repositories.c.id, repositories.c.path, tags.c.name, tags.c.manifest)
-    .join_from(tags, repositories, repositories.c.id == tags.c.repository_id)
-    .where(
-        in_list(tags.c.repository_id, "ids"),
-        tags.c.name >= bindparam("tag"),
-        or_(tags.c.name < bindparam("tag_end"), tags.c.name == bindparam("tag")),
-        repositories.c.deleted_at.is_(None),
+    lambda: (
+        select(repositories.c.id, repositories.c.path, tags.c.name, tags.c.manifest)
+        .join_from(tags, repositories, repositories.c.id == tags.c.repository_id)
+        .where(
+            in_list(tags.c.repository_id, "ids"),
+            tags.c.name >= bindparam("tag"),
+            or_(tags.c.name < bindparam("tag_end"), tags.c.name == bindparam("tag")),
+            repositories.c.deleted_at.is_(None),
+        )
+        .order_by(tags.c.name, repositories.c.path)
+        .limit(_limit)
     )
-    .order_by(tags.c.name, repositories.c.path)
-    .limit(_limit)
 )
 
 

@@ -88,7 +88,7 @@ _is_no_companion = or_(
 # --- where it is, and who sees it -----------------------------------------------------------------------------
 
 _ADD = Statement(
-    insert(repository_summaries).from_select(
+    lambda: insert(repository_summaries).from_select(
         ["repository_id", "namespace_id", "visibility", "path"],
         select(
             repositories.c.id, repositories.c.namespace_id, repositories.c.visibility, repositories.c.path
@@ -96,16 +96,20 @@ _ADD = Statement(
     )
 )
 _CHANGE = Statement(
-    update(repository_summaries)
-    .where(_summary.repository_id == _repository)
-    .values(visibility=bindparam("visibility_now"))
+    lambda: (
+        update(repository_summaries)
+        .where(_summary.repository_id == _repository)
+        .values(visibility=bindparam("visibility_now"))
+    )
 )
 _MOVE = Statement(
-    update(repository_summaries)
-    .where(_summary.repository_id == _repository)
-    .values(path=bindparam("new_path"), namespace_id=bindparam("new_namespace"))
+    lambda: (
+        update(repository_summaries)
+        .where(_summary.repository_id == _repository)
+        .values(path=bindparam("new_path"), namespace_id=bindparam("new_namespace"))
+    )
 )
-_REMOVE = Statement(delete(repository_summaries).where(in_list(_summary.repository_id, "ids")))
+_REMOVE = Statement(lambda: delete(repository_summaries).where(in_list(_summary.repository_id, "ids")))
 
 
 async def add(tx: Transaction, repository: int) -> None:
@@ -154,45 +158,51 @@ _is_signed = or_(
     ),
 )
 _LATEST = Statement(
-    select(
-        _summary.repository_id,
-        _named.c.name,
-        _named.c.manifest,
-        _named.c.author,
-        _named.c.updated_at,
-        manifests.c.media_type,
-        manifests.c.artifact_type,
-        manifests.c.config_media_type,
-        manifests.c.annotations,
-        _is_signed,
-        usage.c.bytes,
-        usage.c.pulls,
-        usage.c.pushed_at,
+    lambda: (
+        select(
+            _summary.repository_id,
+            _named.c.name,
+            _named.c.manifest,
+            _named.c.author,
+            _named.c.updated_at,
+            manifests.c.media_type,
+            manifests.c.artifact_type,
+            manifests.c.config_media_type,
+            manifests.c.annotations,
+            _is_signed,
+            usage.c.bytes,
+            usage.c.pulls,
+            usage.c.pushed_at,
+        )
+        .select_from(repository_summaries)
+        .outerjoin(_named, and_(_named.c.repository_id == _summary.repository_id, _named.c.name == _latest))
+        .outerjoin(
+            manifests,
+            and_(manifests.c.repository_id == _named.c.repository_id, manifests.c.digest == _named.c.manifest),
+        )
+        .outerjoin(usage, usage.c.scope == literal("repository:").concat(cast(_summary.repository_id, Text)))
+        .where(in_list(_summary.repository_id, "ids"))
     )
-    .select_from(repository_summaries)
-    .outerjoin(_named, and_(_named.c.repository_id == _summary.repository_id, _named.c.name == _latest))
-    .outerjoin(
-        manifests,
-        and_(manifests.c.repository_id == _named.c.repository_id, manifests.c.digest == _named.c.manifest),
-    )
-    .outerjoin(usage, usage.c.scope == literal("repository:").concat(cast(_summary.repository_id, Text)))
-    .where(in_list(_summary.repository_id, "ids"))
 )
 _COUNT_TAGS = Statement(
-    select(tags.c.repository_id, func.count())
-    .where(in_list(tags.c.repository_id, "ids"), _is_no_companion)
-    .group_by(tags.c.repository_id)
+    lambda: (
+        select(tags.c.repository_id, func.count())
+        .where(in_list(tags.c.repository_id, "ids"), _is_no_companion)
+        .group_by(tags.c.repository_id)
+    )
 )
 _REFRESH = Statement(
-    update(repository_summaries)
-    .where(_summary.repository_id == bindparam("which", type_=BigInteger))
-    .values(
-        latest_tag=bindparam("tag_now"),
-        kind=bindparam("kind_now"),
-        is_signed=bindparam("signed_now", type_=Boolean),
-        bytes=bindparam("bytes_now", type_=BigInteger),
-        pulls=bindparam("pulls_now", type_=BigInteger),
-        pushed_at=bindparam("pushed_now", type_=BigInteger),
+    lambda: (
+        update(repository_summaries)
+        .where(_summary.repository_id == bindparam("which", type_=BigInteger))
+        .values(
+            latest_tag=bindparam("tag_now"),
+            kind=bindparam("kind_now"),
+            is_signed=bindparam("signed_now", type_=Boolean),
+            bytes=bindparam("bytes_now", type_=BigInteger),
+            pulls=bindparam("pulls_now", type_=BigInteger),
+            pushed_at=bindparam("pushed_now", type_=BigInteger),
+        )
     )
 )
 

@@ -49,70 +49,86 @@ _CLOCKS_MS = HOUR
 """How far the clocks of two hosts may be apart."""
 
 _EXPIRED = Statement(
-    select(uploads.c.id)
-    .where(uploads.c.expires_at <= now())
-    .order_by(uploads.c.expires_at)
-    .limit(_BATCH)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(uploads.c.id)
+        .where(uploads.c.expires_at <= now())
+        .order_by(uploads.c.expires_at)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    )
 )
 _BURY_UPLOADS = Statement(
-    insert(gc_objects)
-    .from_select(
-        ["location", "driver_state", "size", "delete_after", "repeat_after"],
-        select(uploads.c.location, uploads.c.driver_state, uploads.c.offset, now(), now() + REPEAT).where(
-            in_list(uploads.c.id, "ids")
-        ),
+    lambda: (
+        insert(gc_objects)
+        .from_select(
+            ["location", "driver_state", "size", "delete_after", "repeat_after"],
+            select(uploads.c.location, uploads.c.driver_state, uploads.c.offset, now(), now() + REPEAT).where(
+                in_list(uploads.c.id, "ids")
+            ),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
-_DELETE_UPLOADS = Statement(delete(uploads).where(in_list(uploads.c.id, "ids")))
+_DELETE_UPLOADS = Statement(lambda: delete(uploads).where(in_list(uploads.c.id, "ids")))
 _OLD_IDS = Statement(  # that could not be used again if they were forgotten
-    select(used_upload_ids.c.id)
-    .where(used_upload_ids.c.id < bindparam("first"), ~exists().where(uploads.c.id == used_upload_ids.c.id))
-    .order_by(used_upload_ids.c.id)
-    .limit(_IDS_BATCH)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(used_upload_ids.c.id)
+        .where(used_upload_ids.c.id < bindparam("first"), ~exists().where(uploads.c.id == used_upload_ids.c.id))
+        .order_by(used_upload_ids.c.id)
+        .limit(_IDS_BATCH)
+        .with_for_update(skip_locked=True)
+    )
 )
-_FORGET_IDS = Statement(delete(used_upload_ids).where(in_list(used_upload_ids.c.id, "ids")))
+_FORGET_IDS = Statement(lambda: delete(used_upload_ids).where(in_list(used_upload_ids.c.id, "ids")))
 _DUE = Statement(
-    select(gc_objects.c.location, gc_objects.c.driver_state, gc_objects.c.size, gc_objects.c.attempts)
-    .where(gc_objects.c.delete_after <= now())
-    .order_by(gc_objects.c.delete_after)
-    .limit(_BATCH)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(gc_objects.c.location, gc_objects.c.driver_state, gc_objects.c.size, gc_objects.c.attempts)
+        .where(gc_objects.c.delete_after <= now())
+        .order_by(gc_objects.c.delete_after)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    )
 )
 _LEASE = Statement(
-    update(gc_objects)
-    .where(in_list(gc_objects.c.location, "locations"))
-    .values(delete_after=now() + _LEASE_MS, attempts=gc_objects.c.attempts + 1)
+    lambda: (
+        update(gc_objects)
+        .where(in_list(gc_objects.c.location, "locations"))
+        .values(delete_after=now() + _LEASE_MS, attempts=gc_objects.c.attempts + 1)
+    )
 )
 _STILL_THERE = Statement(
-    select(gc_objects.c.location)
-    .where(in_list(gc_objects.c.location, "locations"))
-    .order_by(gc_objects.c.location)
-    .with_for_update(skip_locked=True)
+    lambda: (
+        select(gc_objects.c.location)
+        .where(in_list(gc_objects.c.location, "locations"))
+        .order_by(gc_objects.c.location)
+        .with_for_update(skip_locked=True)
+    )
 )
 _DONE = Statement(
-    delete(gc_objects).where(
+    lambda: delete(gc_objects).where(
         in_list(gc_objects.c.location, "locations"), gc_objects.c.repeat_after.is_(None), gc_objects.c.attempts > 0
     )
 )
 _REPEAT = Statement(
-    update(gc_objects)
-    .where(in_list(gc_objects.c.location, "locations"), gc_objects.c.repeat_after.is_not(None))
-    .values(delete_after=gc_objects.c.repeat_after, repeat_after=None, attempts=0, last_error=None)
+    lambda: (
+        update(gc_objects)
+        .where(in_list(gc_objects.c.location, "locations"), gc_objects.c.repeat_after.is_not(None))
+        .values(delete_after=gc_objects.c.repeat_after, repeat_after=None, attempts=0, last_error=None)
+    )
 )
 _COUNT_DUE = Statement(
-    select(
+    lambda: select(
         select(func.count()).select_from(uploads).where(uploads.c.expires_at <= now()).scalar_subquery(),
         func.count(),
         cast(func.coalesce(func.sum(gc_objects.c.size), 0), BigInteger),
     ).where(gc_objects.c.delete_after <= now())
 )
 _FAILED = Statement(
-    update(gc_objects)
-    .where(gc_objects.c.location == bindparam("which"))
-    .values(delete_after=now() + bindparam("pause", type_=BigInteger), last_error=bindparam("error"))
+    lambda: (
+        update(gc_objects)
+        .where(gc_objects.c.location == bindparam("which"))
+        .values(delete_after=now() + bindparam("pause", type_=BigInteger), last_error=bindparam("error"))
+    )
 )
 
 

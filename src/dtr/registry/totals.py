@@ -38,7 +38,7 @@ def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
 
 
 _TOTAL = Statement(
-    select(
+    lambda: select(
         select(_sum(_stored.c.bytes)).scalar_subquery(),
         select(func.count())
         .select_from(repositories)
@@ -46,9 +46,9 @@ _TOTAL = Statement(
         .scalar_subquery(),
     )
 )
-_COUNTED = Statement(select(_sum(_counted.c.bytes), _sum(_counted.c.pulls), _sum(_counted.c.pushes)))
+_COUNTED = Statement(lambda: select(_sum(_counted.c.bytes), _sum(_counted.c.pulls), _sum(_counted.c.pushes)))
 _WAITING = Statement(
-    select(
+    lambda: select(
         func.count(),
         _sum(gc_objects.c.size),
         select(func.count()).select_from(uploads).scalar_subquery(),

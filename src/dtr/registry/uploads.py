@@ -96,7 +96,7 @@ _BEAT_SECONDS = 20
 
 _ttl = bindparam("ttl", type_=BigInteger)
 _INSERT = Statement(
-    insert(uploads).from_select(
+    lambda: (insert(uploads).from_select(
         [
             "id", "repository_id", "location", "driver_state", "offset", "algorithm", "started_at", "expires_at",
         ],
@@ -110,10 +110,12 @@ _INSERT = Statement(
             now(),
             now() + _ttl,
         ).where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None)),
-    )
+    ))
 )  # fmt: skip
 _NAMESPACE = Statement(
-    select(repositories.c.namespace_id).where(repositories.c.id == bindparam("repository", type_=BigInteger))
+    lambda: select(repositories.c.namespace_id).where(
+        repositories.c.id == bindparam("repository", type_=BigInteger)
+    )
 )
 _lives = (
     uploads.c.id == bindparam("which"),
@@ -129,102 +131,133 @@ _columns = (
 _me = bindparam("me", type_=uploads.c.writer.type)
 _lease = bindparam("lease", type_=BigInteger)
 _is_alive = or_(bindparam("looked", type_=Boolean), uploads.c.expires_at > now())
-_FIND = Statement(select(*_columns).where(*_lives, uploads.c.expires_at > now()))
+_FIND = Statement(lambda: select(*_columns).where(*_lives, uploads.c.expires_at > now()))
 _FIND_ANNOUNCED = Statement(  # no row: its id was never used; no session: it came to its end
-    select(*_columns)
-    .select_from(used_upload_ids)
-    .outerjoin(uploads, and_(uploads.c.id == used_upload_ids.c.id, *_lives, uploads.c.expires_at > now()))
-    .where(used_upload_ids.c.id == bindparam("which"))
+    lambda: (
+        select(*_columns)
+        .select_from(used_upload_ids)
+        .outerjoin(uploads, and_(uploads.c.id == used_upload_ids.c.id, *_lives, uploads.c.expires_at > now()))
+        .where(used_upload_ids.c.id == bindparam("which"))
+    )
 )
 _USE_ID = Statement(
-    insert(used_upload_ids)
-    .from_select(
-        ["id"],
-        select(bindparam("which", type_=used_upload_ids.c.id.type))
-        .where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None))
-        .with_for_update(read=True, key_share=True),
+    lambda: (
+        insert(used_upload_ids)
+        .from_select(
+            ["id"],
+            select(bindparam("which", type_=used_upload_ids.c.id.type))
+            .where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None))
+            .with_for_update(read=True, key_share=True),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
-_KEY = Statement(select(shared_keys.c.key).where(shared_keys.c.name == "uploads"))
-_MAKE_KEY = Statement(insert(shared_keys).values(name="uploads", key=bindparam("made")).on_conflict_do_nothing())
+_KEY = Statement(lambda: select(shared_keys.c.key).where(shared_keys.c.name == "uploads"))
+_MAKE_KEY = Statement(
+    lambda: insert(shared_keys).values(name="uploads", key=bindparam("made")).on_conflict_do_nothing()
+)
 _CLAIM = Statement(
-    update(uploads)
-    .where(
-        *_lives,
-        uploads.c.expires_at > now(),
-        or_(uploads.c.writer_until <= now(), uploads.c.writer == _me),
+    lambda: (
+        update(uploads)
+        .where(
+            *_lives,
+            uploads.c.expires_at > now(),
+            or_(uploads.c.writer_until <= now(), uploads.c.writer == _me),
+        )
+        .values(writer=_me, writer_until=now() + _lease, expires_at=now() + _ttl)
+        .returning(*_columns)
     )
-    .values(writer=_me, writer_until=now() + _lease, expires_at=now() + _ttl)
-    .returning(*_columns)
 )
 _KEEP = Statement(
-    update(uploads)
-    .where(*_lives, uploads.c.writer == _me)
-    .values(writer_until=now() + _lease, expires_at=now() + _ttl)
+    lambda: (
+        update(uploads)
+        .where(*_lives, uploads.c.writer == _me)
+        .values(writer_until=now() + _lease, expires_at=now() + _ttl)
+    )
 )
 _LEAVE = Statement(
-    update(uploads)
-    .where(uploads.c.id == bindparam("which"), uploads.c.writer == _me)
-    .values(writer="", writer_until=0)
+    lambda: (
+        update(uploads)
+        .where(uploads.c.id == bindparam("which"), uploads.c.writer == _me)
+        .values(writer="", writer_until=0)
+    )
 )
 _ADVANCE = Statement(
-    update(uploads)
-    .where(*_lives, _is_alive, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
-    .values(
-        driver_state=bindparam("driver_state"),
-        offset=bindparam("reached"),
-        digest=bindparam("digest"),
-        writer=bindparam("next_writer"),  # nobody, when the turn is over: a late beat does not find it any more
-        writer_until=now() + _lease,
-        expires_at=now() + _ttl,
+    lambda: (
+        update(uploads)
+        .where(*_lives, _is_alive, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
+        .values(
+            driver_state=bindparam("driver_state"),
+            offset=bindparam("reached"),
+            digest=bindparam("digest"),
+            # Nobody, when the turn is over: a late beat does not find it any more.
+            writer=bindparam("next_writer"),
+            writer_until=now() + _lease,
+            expires_at=now() + _ttl,
+        )
     )
 )
 _CONSUME = Statement(
-    delete(uploads).where(*_lives, _is_alive, uploads.c.writer == _me, uploads.c.offset == bindparam("expected"))
+    lambda: delete(uploads).where(
+        *_lives, _is_alive, uploads.c.writer == _me, uploads.c.offset == bindparam("expected")
+    )
 )
 _CANCEL = Statement(
-    delete(uploads).where(*_lives).returning(uploads.c.location, uploads.c.driver_state, uploads.c.offset)
+    lambda: delete(uploads).where(*_lives).returning(uploads.c.location, uploads.c.driver_state, uploads.c.offset)
 )
 _CLAIM_BLOB = Statement(
-    insert(blobs)
-    .values(
-        digest=bindparam("digest"),
-        size=bindparam("size"),
-        location=bindparam("location"),
-        state="present",
-        created_at=now(),
+    lambda: (
+        insert(blobs)
+        .values(
+            digest=bindparam("digest"),
+            size=bindparam("size"),
+            location=bindparam("location"),
+            state="present",
+            created_at=now(),
+        )
+        # The update changes nothing: it locks the row that is there.
+        .on_conflict_do_update(index_elements=["digest"], set_={"size": blobs.c.size})
+        .returning(blobs.c.location, blobs.c.state, blobs.c.size)
     )
-    # The update changes nothing: it locks the row that is there.
-    .on_conflict_do_update(index_elements=["digest"], set_={"size": blobs.c.size})
-    .returning(blobs.c.location, blobs.c.state, blobs.c.size)
 )
 _HEAL_BLOB = Statement(
-    update(blobs)
-    .where(blobs.c.digest == bindparam("which"))
-    .values(location=bindparam("location"), size=bindparam("size"), state="present")
+    lambda: (
+        update(blobs)
+        .where(blobs.c.digest == bindparam("which"))
+        .values(location=bindparam("location"), size=bindparam("size"), state="present")
+    )
 )
 _NEW_BLOB = Statement(  # without an object
-    insert(blobs)
-    .values(digest=bindparam("digest"), size=bindparam("size"), state="present", created_at=now())
-    .on_conflict_do_nothing()
-    .returning(blobs.c.digest)
+    lambda: (
+        insert(blobs)
+        .values(digest=bindparam("digest"), size=bindparam("size"), state="present", created_at=now())
+        .on_conflict_do_nothing()
+        .returning(blobs.c.digest)
+    )
 )
 _LOCK_BLOB = Statement(
-    select(blobs.c.location, blobs.c.state, blobs.c.size)
-    .where(blobs.c.digest == bindparam("digest"))
-    .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    lambda: (
+        select(blobs.c.location, blobs.c.state, blobs.c.size)
+        .where(blobs.c.digest == bindparam("digest"))
+        .with_for_update(key_share=True)  # FOR NO KEY UPDATE
+    )
 )
-_PUT_CONTENT = Statement(insert(blob_contents).values(digest=bindparam("digest"), content=bindparam("content")))
-_DROP_CONTENT = Statement(delete(blob_contents).where(blob_contents.c.digest == bindparam("digest")))
-_CONSUME_EMPTY = Statement(delete(uploads).where(*_lives, uploads.c.offset == 0, uploads.c.writer_until <= now()))
+_PUT_CONTENT = Statement(
+    lambda: insert(blob_contents).values(digest=bindparam("digest"), content=bindparam("content"))
+)
+_DROP_CONTENT = Statement(lambda: delete(blob_contents).where(blob_contents.c.digest == bindparam("digest")))
+_CONSUME_EMPTY = Statement(
+    lambda: delete(uploads).where(*_lives, uploads.c.offset == 0, uploads.c.writer_until <= now())
+)
 _LOCK_REPOSITORY = Statement(
-    select(repositories.c.id)
-    .where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None))
-    .with_for_update(read=True, key_share=True)
+    lambda: (
+        select(repositories.c.id)
+        .where(repositories.c.id == bindparam("repository"), repositories.c.deleted_at.is_(None))
+        .with_for_update(read=True, key_share=True)
+    )
 )
 _BURY_UNKNOWN = Statement(
-    insert(gc_objects).from_select(
+    lambda: insert(gc_objects).from_select(
         ["location", "driver_state", "size", "delete_after", "repeat_after"],
         select(
             bindparam("location", type_=gc_objects.c.location.type),
@@ -238,14 +271,16 @@ _BURY_UNKNOWN = Statement(
     )
 )
 _FINISHED = Statement(
-    select(blobs.c.size)
-    .join_from(blobs, repository_blobs, repository_blobs.c.digest == blobs.c.digest)
-    .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
-    .where(
-        repositories.c.id == bindparam("repository"),
-        repositories.c.deleted_at.is_(None),
-        blobs.c.digest == bindparam("digest"),
-        blobs.c.state == "present",
+    lambda: (
+        select(blobs.c.size)
+        .join_from(blobs, repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+        .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
+        .where(
+            repositories.c.id == bindparam("repository"),
+            repositories.c.deleted_at.is_(None),
+            blobs.c.digest == bindparam("digest"),
+            blobs.c.state == "present",
+        )
     )
 )
 

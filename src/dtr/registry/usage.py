@@ -63,7 +63,7 @@ WHOLE = "*"
 _OF_ONE = "repository:"
 
 _COUNT = Statement(
-    insert(usage_deltas).values(
+    lambda: insert(usage_deltas).values(
         scope=bindparam("scope"),
         bytes=bindparam("bytes", type_=BigInteger),
         pulls=bindparam("pulls", type_=BigInteger),
@@ -72,8 +72,8 @@ _COUNT = Statement(
         pushed_at=bindparam("pushed_at", type_=BigInteger),
     )
 )
-_PUSH = Statement(insert(usage_deltas).values(scope=bindparam("scope"), pushes=1, pushed_at=now()))
-_TOUCH = Statement(insert(usage_deltas).values(scope=bindparam("scope")))
+_PUSH = Statement(lambda: insert(usage_deltas).values(scope=bindparam("scope"), pushes=1, pushed_at=now()))
+_TOUCH = Statement(lambda: insert(usage_deltas).values(scope=bindparam("scope")))
 _counted = union_all(
     *(
         select(
@@ -83,7 +83,7 @@ _counted = union_all(
     )
 ).subquery("counted")
 _TOTALS = Statement(
-    select(
+    lambda: select(
         _counted.c.scope,
         cast(func.sum(_counted.c.bytes), BigInteger),
         cast(func.sum(_counted.c.pulls), BigInteger),
@@ -96,19 +96,21 @@ _TOTALS = Statement(
 # --- folding --------------------------------------------------------------------------------------------------
 
 _SOME = Statement(
-    select(
-        usage_deltas.c.id,
-        usage_deltas.c.scope,
-        usage_deltas.c.bytes,
-        usage_deltas.c.pulls,
-        usage_deltas.c.pushes,
-        usage_deltas.c.pulled_at,
-        usage_deltas.c.pushed_at,
-        now(),
+    lambda: (
+        select(
+            usage_deltas.c.id,
+            usage_deltas.c.scope,
+            usage_deltas.c.bytes,
+            usage_deltas.c.pulls,
+            usage_deltas.c.pushes,
+            usage_deltas.c.pulled_at,
+            usage_deltas.c.pushed_at,
+            now(),
+        )
+        .order_by(usage_deltas.c.id)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
     )
-    .order_by(usage_deltas.c.id)
-    .limit(_BATCH)
-    .with_for_update(skip_locked=True)
 )
 _sum = insert(usage).values(
     scope=bindparam("scope"),
@@ -125,7 +127,7 @@ def _later(before: ColumnElement[Any], after: ColumnElement[Any]) -> ColumnEleme
 
 
 _ADD = Statement(
-    _sum.on_conflict_do_update(
+    lambda: _sum.on_conflict_do_update(
         index_elements=["scope"],
         set_={
             "bytes": usage.c.bytes + _sum.excluded.bytes,
@@ -136,7 +138,7 @@ _ADD = Statement(
         },
     )
 )
-_DONE = Statement(delete(usage_deltas).where(in_list(usage_deltas.c.id, "ids")))
+_DONE = Statement(lambda: delete(usage_deltas).where(in_list(usage_deltas.c.id, "ids")))
 _given = each_row(
     "given", usage_days.c.scope, usage_days.c.day, usage_days.c.bytes, usage_days.c.pulls, usage_days.c.pushes
 )
@@ -147,12 +149,12 @@ _dated = insert(usage_days).from_select(
     .order_by(_given.c.scope, _given.c.day),
 )
 _ADD_DAYS = Statement(
-    _dated.on_conflict_do_update(
+    lambda: _dated.on_conflict_do_update(
         index_elements=["scope", "day"],
         set_={name: usage_days.c[name] + _dated.excluded[name] for name in ("bytes", "pulls", "pushes")},
     )
 )
-_END_DAYS = Statement(delete(usage_days).where(usage_days.c.day <= now() // _DAY_MS - DAYS_KEPT))
+_END_DAYS = Statement(lambda: delete(usage_days).where(usage_days.c.day <= now() // _DAY_MS - DAYS_KEPT))
 
 _FORGET = tuple(
     Statement(delete(table).where(table.c.scope == bindparam("scope")))
@@ -184,7 +186,7 @@ _part_of_day = union_all(
 ).subquery("part_of_day")
 _scope, _day, _bytes, _pulls, _pushes = _part_of_day.c
 _HISTORY = Statement(
-    select(
+    lambda: select(
         _scope,
         _day,
         cast(func.sum(_bytes), BigInteger),
@@ -193,7 +195,7 @@ _HISTORY = Statement(
         _today,
     ).group_by(_scope, _day)
 )
-_TODAY = Statement(select(_today))
+_TODAY = Statement(lambda: select(_today))
 
 
 class Counts(Struct, frozen=True, kw_only=True):

@@ -55,9 +55,9 @@ _definitions = select(
     remotes.c.password,
     remotes.c.token,
 ).outerjoin_from(remotes, accounts, accounts.c.id == remotes.c.namespace_id)
-_GET = Statement(_definitions.where(remotes.c.id == _id))
-_GET_MANY = Statement(_definitions.where(in_list(remotes.c.id, "ids")))
-_LOCK = Statement(_definitions.where(remotes.c.id == _id).with_for_update(of=remotes))
+_GET = Statement(lambda: _definitions.where(remotes.c.id == _id))
+_GET_MANY = Statement(lambda: _definitions.where(in_list(remotes.c.id, "ids")))
+_LOCK = Statement(lambda: _definitions.where(remotes.c.id == _id).with_for_update(of=remotes))
 _of_namespace = remotes.c.namespace_id == _namespace
 _of_registry = remotes.c.namespace_id.is_(None) & remotes.c.name.is_not(None)
 _page = (
@@ -65,10 +65,10 @@ _page = (
     .order_by(remotes.c.name)
     .limit(bindparam("limit", type_=BigInteger))
 )
-_LIST_OF_NAMESPACE = Statement(_page.where(_of_namespace))
-_LIST_OF_REGISTRY = Statement(_page.where(_of_registry))
-_COUNT_OF_NAMESPACE = Statement(select(func.count()).select_from(remotes).where(_of_namespace))
-_COUNT_OF_REGISTRY = Statement(select(func.count()).select_from(remotes).where(_of_registry))
+_LIST_OF_NAMESPACE = Statement(lambda: _page.where(_of_namespace))
+_LIST_OF_REGISTRY = Statement(lambda: _page.where(_of_registry))
+_COUNT_OF_NAMESPACE = Statement(lambda: select(func.count()).select_from(remotes).where(_of_namespace))
+_COUNT_OF_REGISTRY = Statement(lambda: select(func.count()).select_from(remotes).where(_of_registry))
 _values = {
     "name": bindparam("name", type_=Text),
     "host": bindparam("host"),
@@ -80,7 +80,7 @@ _values = {
     "updated_at": now(),
 }
 _INSERT = Statement(
-    insert(remotes).values(
+    lambda: insert(remotes).values(
         id=_id,
         repository_id=bindparam("repository", type_=BigInteger),
         namespace_id=_namespace,
@@ -88,19 +88,21 @@ _INSERT = Statement(
         **_values,
     )
 )
-_UPDATE = Statement(update(remotes).where(remotes.c.id == _which).values(**_values))
-_DELETE = Statement(delete(remotes).where(remotes.c.id == _which))
-_DROP = Statement(delete(remotes).where(remotes.c.id == _which, remotes.c.name.is_(None)))
+_UPDATE = Statement(lambda: update(remotes).where(remotes.c.id == _which).values(**_values))
+_DELETE = Statement(lambda: delete(remotes).where(remotes.c.id == _which))
+_DROP = Statement(lambda: delete(remotes).where(remotes.c.id == _which, remotes.c.name.is_(None)))
 _USES = Statement(
-    select(upstreams.c.id)
-    .outerjoin_from(upstreams, repositories, repositories.c.id == upstreams.c.repository_id)
-    .where(upstreams.c.remote_id == _id, repositories.c.deleted_at.is_(None))
-    .union_all(
-        select(mirroring_policies.c.id)
-        .join_from(mirroring_policies, repositories, repositories.c.id == mirroring_policies.c.repository_id)
-        .where(mirroring_policies.c.remote_id == _id, repositories.c.deleted_at.is_(None))
+    lambda: (
+        select(upstreams.c.id)
+        .outerjoin_from(upstreams, repositories, repositories.c.id == upstreams.c.repository_id)
+        .where(upstreams.c.remote_id == _id, repositories.c.deleted_at.is_(None))
+        .union_all(
+            select(mirroring_policies.c.id)
+            .join_from(mirroring_policies, repositories, repositories.c.id == mirroring_policies.c.repository_id)
+            .where(mirroring_policies.c.remote_id == _id, repositories.c.deleted_at.is_(None))
+        )
+        .limit(1)
     )
-    .limit(1)
 )
 
 

@@ -31,10 +31,10 @@ _log = logging.getLogger("dtr.settings")
 
 _PLACE = re.compile(r"(.*) - at `\$(?:\.([^`]*))?`", re.DOTALL)
 
-_READ = Statement(select(settings.c.name, settings.c.value))
+_READ = Statement(lambda: select(settings.c.name, settings.c.value))
 _row = insert(settings).values(name=bindparam("name"), value=bindparam("value"), updated_at=now())
 _WRITE = Statement(
-    _row.on_conflict_do_update(
+    lambda: _row.on_conflict_do_update(
         index_elements=["name"], set_={"value": _row.excluded.value, "updated_at": _row.excluded.updated_at}
     )
 )

@@ -62,35 +62,41 @@ _page = (
     .order_by(signing_identities.c.name)
     .limit(bindparam("limit", type_=BigInteger))
 )
-_LIST = {True: Statement(_page.where(_of_registry)), False: Statement(_page.where(_of_namespace))}
+_LIST = {True: Statement(lambda: _page.where(_of_registry)), False: Statement(lambda: _page.where(_of_namespace))}
 _GET = {
-    True: Statement(_identities.where(_of_registry, _named)),
-    False: Statement(_identities.where(_of_namespace, _named)),
+    True: Statement(lambda: _identities.where(_of_registry, _named)),
+    False: Statement(lambda: _identities.where(_of_namespace, _named)),
 }
 _LOCK = {
-    True: Statement(_identities.where(_of_registry, _named).with_for_update(of=signing_identities)),
-    False: Statement(_identities.where(_of_namespace, _named).with_for_update(of=signing_identities)),
+    True: Statement(lambda: _identities.where(_of_registry, _named).with_for_update(of=signing_identities)),
+    False: Statement(lambda: _identities.where(_of_namespace, _named).with_for_update(of=signing_identities)),
 }
 _COUNT = {
-    True: Statement(select(func.count()).select_from(signing_identities).where(_of_registry)),
-    False: Statement(select(func.count()).select_from(signing_identities).where(_of_namespace)),
+    True: Statement(lambda: select(func.count()).select_from(signing_identities).where(_of_registry)),
+    False: Statement(lambda: select(func.count()).select_from(signing_identities).where(_of_namespace)),
 }
 _DELETE = {
-    True: Statement(delete(signing_identities).where(_of_registry, _named).returning(signing_identities.c.id)),
-    False: Statement(delete(signing_identities).where(_of_namespace, _named).returning(signing_identities.c.id)),
+    True: Statement(
+        lambda: delete(signing_identities).where(_of_registry, _named).returning(signing_identities.c.id)
+    ),
+    False: Statement(
+        lambda: delete(signing_identities).where(_of_namespace, _named).returning(signing_identities.c.id)
+    ),
 }
 """Of the whole registry (True), and of a namespace."""
 _values: dict[str, Any] = {name: bindparam(name) for name in ("kind", "content", "subject", "fingerprint")}
 _INSERT = Statement(
-    insert(signing_identities).values(
+    lambda: insert(signing_identities).values(
         id=bindparam("id"), namespace_id=_namespace, name=bindparam("name"), created_at=now(), **_values
     )
 )
 _UPDATE = Statement(
-    update(signing_identities).where(signing_identities.c.id == bindparam("which")).values(**_values)
+    lambda: update(signing_identities).where(signing_identities.c.id == bindparam("which")).values(**_values)
 )
-_FORGET_PROOFS = Statement(delete(signature_proofs).where(signature_proofs.c.identity_id == bindparam("which")))
-_ACCOUNT = Statement(select(accounts.c.id).where(accounts.c.id == bindparam("account")))
+_FORGET_PROOFS = Statement(
+    lambda: delete(signature_proofs).where(signature_proofs.c.identity_id == bindparam("which"))
+)
+_ACCOUNT = Statement(lambda: select(accounts.c.id).where(accounts.c.id == bindparam("account")))
 _of_repository = _identities.join(
     repositories,
     and_(
@@ -99,7 +105,7 @@ _of_repository = _identities.join(
     ),
 ).order_by(signing_identities.c.id)
 OF_REPOSITORY = Statement(_of_repository)
-KEEP_OF_REPOSITORY = Statement(_of_repository.with_for_update(read=True, of=signing_identities))
+KEEP_OF_REPOSITORY = Statement(lambda: _of_repository.with_for_update(read=True, of=signing_identities))
 """All that count in a repository, by id; read with `identity_of`. The latter keeps them as they are."""
 
 

@@ -105,58 +105,66 @@ _limit = bindparam("limit", type_=BigInteger)
 # --- reading what was pushed ----------------------------------------------------------------------------------
 
 _FIND = Statement(
-    select(manifests.c.media_type, manifests.c.subject, manifests.c.payload)
-    .join(repositories, repositories.c.id == manifests.c.repository_id)
-    .where(
-        manifests.c.repository_id == _repository,
-        manifests.c.digest == _manifest,
-        repositories.c.deleted_at.is_(None),
+    lambda: (
+        select(manifests.c.media_type, manifests.c.subject, manifests.c.payload)
+        .join(repositories, repositories.c.id == manifests.c.repository_id)
+        .where(
+            manifests.c.repository_id == _repository,
+            manifests.c.digest == _manifest,
+            repositories.c.deleted_at.is_(None),
+        )
     )
 )
 _TAGS_OF = Statement(
-    select(tags.c.name)
-    .where(
-        tags.c.repository_id == _repository,
-        tags.c.manifest == _manifest,
-        or_(tags.c.name.endswith(".sig"), tags.c.name.endswith(".att")),
+    lambda: (
+        select(tags.c.name)
+        .where(
+            tags.c.repository_id == _repository,
+            tags.c.manifest == _manifest,
+            or_(tags.c.name.endswith(".sig"), tags.c.name.endswith(".att")),
+        )
+        .order_by(tags.c.name)
+        .limit(_MOST_SUBJECTS)
     )
-    .order_by(tags.c.name)
-    .limit(_MOST_SUBJECTS)
 )
 _LAYERS = Statement(
-    select(blobs.c.digest, blobs.c.size, blobs.c.location, blob_contents.c.content)
-    .join_from(repository_blobs, blobs, blobs.c.digest == repository_blobs.c.digest)
-    .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
-    .where(
-        repository_blobs.c.repository_id == _repository,
-        in_list(repository_blobs.c.digest, "digests"),
-        blobs.c.state == "present",
-        blobs.c.size <= _LARGEST,
+    lambda: (
+        select(blobs.c.digest, blobs.c.size, blobs.c.location, blob_contents.c.content)
+        .join_from(repository_blobs, blobs, blobs.c.digest == repository_blobs.c.digest)
+        .outerjoin(blob_contents, blob_contents.c.digest == blobs.c.digest)
+        .where(
+            repository_blobs.c.repository_id == _repository,
+            in_list(repository_blobs.c.digest, "digests"),
+            blobs.c.state == "present",
+            blobs.c.size <= _LARGEST,
+        )
     )
 )
 
 # --- writing down what it says --------------------------------------------------------------------------------
 
 _LOCK = Statement(
-    select(repositories.c.has_policies)
-    .join_from(manifests, repositories, repositories.c.id == manifests.c.repository_id)
-    .where(
-        manifests.c.repository_id == _repository,
-        manifests.c.digest == _manifest,
-        repositories.c.deleted_at.is_(None),
+    lambda: (
+        select(repositories.c.has_policies)
+        .join_from(manifests, repositories, repositories.c.id == manifests.c.repository_id)
+        .where(
+            manifests.c.repository_id == _repository,
+            manifests.c.digest == _manifest,
+            repositories.c.deleted_at.is_(None),
+        )
+        .with_for_update(key_share=True, of=manifests)  # FOR NO KEY UPDATE
     )
-    .with_for_update(key_share=True, of=manifests)  # FOR NO KEY UPDATE
 )
 _PROVEN = Statement(
-    select(signature_proofs.c.subject, signature_proofs.c.identity_id).where(
+    lambda: select(signature_proofs.c.subject, signature_proofs.c.identity_id).where(
         signature_proofs.c.repository_id == _repository, signature_proofs.c.manifest == _manifest
     )
 )
 _FORGET = Statement(
-    delete(signatures).where(signatures.c.repository_id == _repository, signatures.c.manifest == _manifest)
+    lambda: delete(signatures).where(signatures.c.repository_id == _repository, signatures.c.manifest == _manifest)
 )
 _INSERT = Statement(
-    insert(signatures).values(
+    lambda: insert(signatures).values(
         repository_id=_repository,
         subject=bindparam("subject"),
         manifest=_manifest,
@@ -173,7 +181,7 @@ _INSERT = Statement(
     )
 )
 _PROVE = Statement(
-    insert(signature_proofs).values(
+    lambda: insert(signature_proofs).values(
         repository_id=_repository,
         subject=bindparam("subject"),
         manifest=_manifest,
@@ -230,7 +238,7 @@ _verified = (
 )
 _VERIFIED_BY = Statement(_verified)
 _SUMMARIES = Statement(  # of each subject: an identity (its name), or how many there are of a kind
-    union_all(
+    lambda: union_all(
         _verified.add_columns(literal(0, Integer)),
         select(signatures.c.subject, signatures.c.kind, func.count())
         .where(_has_subject, _is_there)
@@ -267,46 +275,52 @@ def is_verified(digest: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 _LIST = Statement(
-    select(
-        signatures.c.manifest,
-        signatures.c.number,
-        signatures.c.tag,
-        signatures.c.kind,
-        signatures.c.format,
-        signatures.c.predicate_type,
-        signatures.c.signer,
-        signatures.c.signed_at,
-        signatures.c.problem,
-        signatures.c.objection,
-        signatures.c.checked_at,
+    lambda: (
+        select(
+            signatures.c.manifest,
+            signatures.c.number,
+            signatures.c.tag,
+            signatures.c.kind,
+            signatures.c.format,
+            signatures.c.predicate_type,
+            signatures.c.signer,
+            signatures.c.signed_at,
+            signatures.c.problem,
+            signatures.c.objection,
+            signatures.c.checked_at,
+        )
+        .where(
+            signatures.c.repository_id == _repository,
+            signatures.c.subject == bindparam("subject"),
+            _is_there,
+            or_(
+                signatures.c.manifest > _manifest,
+                and_(
+                    signatures.c.manifest == _manifest, signatures.c.number >= bindparam("number", type_=Integer)
+                ),
+            ),
+        )
+        .order_by(signatures.c.manifest, signatures.c.number)
+        .limit(_limit)
     )
-    .where(
-        signatures.c.repository_id == _repository,
-        signatures.c.subject == bindparam("subject"),
-        _is_there,
-        or_(
-            signatures.c.manifest > _manifest,
-            and_(signatures.c.manifest == _manifest, signatures.c.number >= bindparam("number", type_=Integer)),
-        ),
-    )
-    .order_by(signatures.c.manifest, signatures.c.number)
-    .limit(_limit)
 )
 _PROOFS = Statement(
-    _with_proofs(
-        signatures.c.manifest,
-        signatures.c.number,
-        _called,
-        signing_identities.c.kind,
-        signing_identities.c.fingerprint,
-        signature_proofs.c.valid_until,
+    lambda: (
+        _with_proofs(
+            signatures.c.manifest,
+            signatures.c.number,
+            _called,
+            signing_identities.c.kind,
+            signing_identities.c.fingerprint,
+            signature_proofs.c.valid_until,
+        )
+        .where(
+            signatures.c.repository_id == _repository,
+            signatures.c.subject == bindparam("subject"),
+            in_list(signatures.c.manifest, "manifests"),
+        )
+        .order_by(_called)
     )
-    .where(
-        signatures.c.repository_id == _repository,
-        signatures.c.subject == bindparam("subject"),
-        in_list(signatures.c.manifest, "manifests"),
-    )
-    .order_by(_called)
 )
 
 # --- finding them all -----------------------------------------------------------------------------------------
@@ -317,38 +331,42 @@ _all_repositories = (
     select(repositories.c.id).where(_live, repositories.c.id > _after).order_by(repositories.c.id).limit(_limit)
 )
 _REPOSITORIES = Statement(_all_repositories)
-_REPOSITORIES_OF = Statement(_all_repositories.where(repositories.c.namespace_id == bindparam("namespace")))
+_REPOSITORIES_OF = Statement(
+    lambda: _all_repositories.where(repositories.c.namespace_id == bindparam("namespace"))
+)
 _may_hold = or_(*(manifests.c.artifact_type.startswith(one, autoescape=True) for one in SIGNATURES + ATTESTATIONS))
 _behind = bindparam("behind", type_=Text)
 _has_tag_of_cosign = or_(tags.c.name.endswith(".sig"), tags.c.name.endswith(".att"))
 _HOLDERS = Statement(
-    select(manifests.c.digest.label("digest"))
-    .where(
-        manifests.c.repository_id == _repository,
-        manifests.c.subject.is_not(None),
-        manifests.c.digest > _behind,
-        _may_hold,
-    )
-    .union(
-        select(tags.c.manifest).where(
-            tags.c.repository_id == _repository,
-            tags.c.name > "sha256-",
-            tags.c.name < "sha256.",
-            _has_tag_of_cosign,
-            tags.c.manifest > _behind,
+    lambda: (
+        select(manifests.c.digest.label("digest"))
+        .where(
+            manifests.c.repository_id == _repository,
+            manifests.c.subject.is_not(None),
+            manifests.c.digest > _behind,
+            _may_hold,
         )
+        .union(
+            select(tags.c.manifest).where(
+                tags.c.repository_id == _repository,
+                tags.c.name > "sha256-",
+                tags.c.name < "sha256.",
+                _has_tag_of_cosign,
+                tags.c.manifest > _behind,
+            )
+        )
+        .order_by("digest")
+        .limit(_limit)
     )
-    .order_by("digest")
-    .limit(_limit)
 )
 _HOLDERS_OF = Statement(
-    select(manifests.c.digest.label("digest"))
+    lambda: (select(manifests.c.digest.label("digest"))
     .where(manifests.c.repository_id == _repository, manifests.c.subject == bindparam("subject"), _may_hold)
     .union(
         select(tags.c.manifest).where(tags.c.repository_id == _repository, in_list(tags.c.name, "names"))
     )
     .order_by("digest")
-    .limit(_limit)
+    .limit(_limit))
 )  # fmt: skip
 
 

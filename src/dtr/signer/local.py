@@ -39,32 +39,36 @@ _BATCH = 50
 """Keys that are encrypted anew in one unit of work."""
 
 _PENDING = Statement(
-    select(signer_keys.c.key_id, signer_keys.c.public)
-    .where(
-        signer_keys.c.gun == bindparam("gun"),
-        signer_keys.c.role == bindparam("role"),
-        signer_keys.c.algorithm == bindparam("algorithm"),
-        signer_keys.c.last_used_at.is_(None),
+    lambda: (
+        select(signer_keys.c.key_id, signer_keys.c.public)
+        .where(
+            signer_keys.c.gun == bindparam("gun"),
+            signer_keys.c.role == bindparam("role"),
+            signer_keys.c.algorithm == bindparam("algorithm"),
+            signer_keys.c.last_used_at.is_(None),
+        )
+        .order_by(signer_keys.c.key_id)
+        .limit(1)
     )
-    .order_by(signer_keys.c.key_id)
-    .limit(1)
 )
 _INSERT = Statement(
-    insert(signer_keys)
-    .values(
-        key_id=bindparam("key_id"),
-        gun=bindparam("gun"),
-        role=bindparam("role"),
-        algorithm=bindparam("algorithm"),
-        public=bindparam("public", type_=LargeBinary),
-        private=bindparam("private"),
-        alias=bindparam("alias"),
-        created_at=now(),
+    lambda: (
+        insert(signer_keys)
+        .values(
+            key_id=bindparam("key_id"),
+            gun=bindparam("gun"),
+            role=bindparam("role"),
+            algorithm=bindparam("algorithm"),
+            public=bindparam("public", type_=LargeBinary),
+            private=bindparam("private"),
+            alias=bindparam("alias"),
+            created_at=now(),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 _FIND = Statement(
-    select(
+    lambda: select(
         signer_keys.c.algorithm,
         signer_keys.c.public,
         signer_keys.c.role,
@@ -74,22 +78,30 @@ _FIND = Statement(
     ).where(signer_keys.c.key_id == bindparam("key_id"))
 )
 _USED = Statement(
-    update(signer_keys)
-    .values(last_used_at=now())
-    .where(signer_keys.c.key_id == bindparam("key_id"), signer_keys.c.last_used_at.is_(None))
+    lambda: (
+        update(signer_keys)
+        .values(last_used_at=now())
+        .where(signer_keys.c.key_id == bindparam("key_id"), signer_keys.c.last_used_at.is_(None))
+    )
 )
-_DELETE = Statement(delete(signer_keys).where(signer_keys.c.key_id == bindparam("key_id")))
-_NEXT_ALIAS = Statement(select(func.min(signer_keys.c.alias)).where(signer_keys.c.alias > bindparam("after")))
+_DELETE = Statement(lambda: delete(signer_keys).where(signer_keys.c.key_id == bindparam("key_id")))
+_NEXT_ALIAS = Statement(
+    lambda: select(func.min(signer_keys.c.alias)).where(signer_keys.c.alias > bindparam("after"))
+)
 _OLD = Statement(
-    select(signer_keys.c.key_id, signer_keys.c.algorithm, signer_keys.c.private, signer_keys.c.alias)
-    .where(signer_keys.c.alias != bindparam("alias"), signer_keys.c.key_id > bindparam("after"))
-    .order_by(signer_keys.c.key_id)
-    .limit(_BATCH)
+    lambda: (
+        select(signer_keys.c.key_id, signer_keys.c.algorithm, signer_keys.c.private, signer_keys.c.alias)
+        .where(signer_keys.c.alias != bindparam("alias"), signer_keys.c.key_id > bindparam("after"))
+        .order_by(signer_keys.c.key_id)
+        .limit(_BATCH)
+    )
 )
 _REWRAP = Statement(
-    update(signer_keys)
-    .values(private=bindparam("sealed"), alias=bindparam("new"))
-    .where(signer_keys.c.key_id == bindparam("id"), signer_keys.c.private == bindparam("old"))
+    lambda: (
+        update(signer_keys)
+        .values(private=bindparam("sealed"), alias=bindparam("new"))
+        .where(signer_keys.c.key_id == bindparam("id"), signer_keys.c.private == bindparam("old"))
+    )
 )
 
 

@@ -40,21 +40,25 @@ _counts_named = and_(
     trust_targets.c.forgotten_at.is_(None),
 )
 
-_SIGNED_AMONG = Statement(select(trust_targets.c.name).where(_counts_named).distinct())
+_SIGNED_AMONG = Statement(lambda: select(trust_targets.c.name).where(_counts_named).distinct())
 _FIRST_SIGNED = Statement(
-    select(trust_targets.c.repository_id)
-    .where(in_list(trust_targets.c.repository_id, "repositories"), trust_targets.c.forgotten_at.is_(None))
-    .limit(1)
+    lambda: (
+        select(trust_targets.c.repository_id)
+        .where(in_list(trust_targets.c.repository_id, "repositories"), trust_targets.c.forgotten_at.is_(None))
+        .limit(1)
+    )
 )
 _FIRST_SIGNED_OF_NAMESPACE = Statement(
-    select(repositories.c.path)
-    .join(trust_targets, trust_targets.c.repository_id == repositories.c.id)
-    .where(
-        repositories.c.namespace_id == bindparam("namespace"),
-        repositories.c.deleted_at.is_(None),
-        trust_targets.c.forgotten_at.is_(None),
+    lambda: (
+        select(repositories.c.path)
+        .join(trust_targets, trust_targets.c.repository_id == repositories.c.id)
+        .where(
+            repositories.c.namespace_id == bindparam("namespace"),
+            repositories.c.deleted_at.is_(None),
+            trust_targets.c.forgotten_at.is_(None),
+        )
+        .limit(1)
     )
-    .limit(1)
 )
 _is_followed = or_(trust_targets.c.role == RELEASES, trust_targets.c.role == "targets")
 _signatures = (
@@ -75,44 +79,52 @@ _signatures = (
     .subquery()
 )
 _SIGNATURES = Statement(
-    select(*(one for one in _signatures.c if one.name != "place"))
-    .where(_signatures.c.place <= _MOST_SIGNATURES)
-    .order_by(_signatures.c.name, _signatures.c.gun, _signatures.c.role)
+    lambda: (
+        select(*(one for one in _signatures.c if one.name != "place"))
+        .where(_signatures.c.place <= _MOST_SIGNATURES)
+        .order_by(_signatures.c.name, _signatures.c.gun, _signatures.c.role)
+    )
 )
 _FORGET = Statement(
-    update(trust_targets)
-    .where(_counts, trust_targets.c.name == bindparam("which"))
-    .values(forgotten_at=now())
-    .returning(trust_targets.c.gun, trust_targets.c.digest)
+    lambda: (
+        update(trust_targets)
+        .where(_counts, trust_targets.c.name == bindparam("which"))
+        .values(forgotten_at=now())
+        .returning(trust_targets.c.gun, trust_targets.c.digest)
+    )
 )
 _LOCK = Statement(
-    select(repositories.c.id).where(repositories.c.id == _repository).with_for_update(key_share=True)
+    lambda: select(repositories.c.id).where(repositories.c.id == _repository).with_for_update(key_share=True)
 )
 _COLLECTIONS = Statement(
-    select(
-        trust_roles.c.gun,
-        trust_roles.c.role,
-        trust_roles.c.version,
-        trust_roles.c.expires_at,
-        trust_files.c.created_at,
+    lambda: (
+        select(
+            trust_roles.c.gun,
+            trust_roles.c.role,
+            trust_roles.c.version,
+            trust_roles.c.expires_at,
+            trust_files.c.created_at,
+        )
+        .join(
+            trust_files,
+            and_(
+                trust_files.c.repository_id == trust_roles.c.repository_id,
+                trust_files.c.gun == trust_roles.c.gun,
+                trust_files.c.role == trust_roles.c.role,
+                trust_files.c.version == trust_roles.c.version,
+            ),
+        )
+        .where(trust_roles.c.repository_id == _repository)
+        .order_by(trust_roles.c.gun, trust_roles.c.role)
+        .limit(10_000)
     )
-    .join(
-        trust_files,
-        and_(
-            trust_files.c.repository_id == trust_roles.c.repository_id,
-            trust_files.c.gun == trust_roles.c.gun,
-            trust_files.c.role == trust_roles.c.role,
-            trust_files.c.version == trust_roles.c.version,
-        ),
-    )
-    .where(trust_roles.c.repository_id == _repository)
-    .order_by(trust_roles.c.gun, trust_roles.c.role)
-    .limit(10_000)
 )
 _COUNTS = Statement(
-    select(trust_targets.c.gun, trust_targets.c.role, func.count(), func.count(trust_targets.c.forgotten_at))
-    .where(trust_targets.c.repository_id == _repository)
-    .group_by(trust_targets.c.gun, trust_targets.c.role)
+    lambda: (
+        select(trust_targets.c.gun, trust_targets.c.role, func.count(), func.count(trust_targets.c.forgotten_at))
+        .where(trust_targets.c.repository_id == _repository)
+        .group_by(trust_targets.c.gun, trust_targets.c.role)
+    )
 )
 
 

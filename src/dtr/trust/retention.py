@@ -46,23 +46,25 @@ _was_replaced = exists().where(
     _newer.c.created_at < now() - bindparam("kept", type_=BigInteger),
 )
 _LIST = Statement(
-    select(*_key, and_(trust_files.c.role != ROOT, _was_replaced, ~_is_current))
-    .where(
-        tuple_(*_key)
-        > tuple_(
-            bindparam("repository", type_=BigInteger),
-            bindparam("gun", type_=Text),
-            bindparam("role", type_=Text),
-            bindparam("version", type_=BigInteger),
+    lambda: (
+        select(*_key, and_(trust_files.c.role != ROOT, _was_replaced, ~_is_current))
+        .where(
+            tuple_(*_key)
+            > tuple_(
+                bindparam("repository", type_=BigInteger),
+                bindparam("gun", type_=Text),
+                bindparam("role", type_=Text),
+                bindparam("version", type_=BigInteger),
+            )
         )
+        .order_by(*_key)
+        .limit(_PAGE)
     )
-    .order_by(*_key)
-    .limit(_PAGE)
 )
 _old = each_row("old", *_key)
 _is_old = in_rows(_key, _old)
-_LOCK = Statement(select(trust_files.c.version).where(_is_old).order_by(*_key).with_for_update())
-_DELETE = Statement(delete(trust_files).where(_is_old, ~_is_current))
+_LOCK = Statement(lambda: select(trust_files.c.version).where(_is_old).order_by(*_key).with_for_update())
+_DELETE = Statement(lambda: delete(trust_files).where(_is_old, ~_is_current))
 
 
 class OldFiles:

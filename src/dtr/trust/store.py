@@ -73,10 +73,10 @@ _ROLE = trust_files.c.role == bindparam("role")
 
 ALL_CURRENT = Statement(_current)
 """The current files of a collection."""
-CURRENT_OF = Statement(_current.where(in_list(trust_roles.c.role, "roles")))
+CURRENT_OF = Statement(lambda: _current.where(in_list(trust_roles.c.role, "roles")))
 """The current files of some roles."""
 CURRENT = Statement(
-    _current.add_columns(
+    lambda: _current.add_columns(
         select(func.min(_ends.c.expires_at))
         .where(_its(_ends), or_(_ends.c.role == TIMESTAMP, _ends.c.role == SNAPSHOT))
         .scalar_subquery()
@@ -84,20 +84,22 @@ CURRENT = Statement(
 )
 """The current file of a role, and when the timestamp or the snapshot expires, whichever is first."""
 BY_HASH = Statement(
-    select(*_FILE).where(_its(trust_files), trust_files.c.sha256 == bindparam("sha256"), _ROLE).limit(1)
+    lambda: select(*_FILE).where(_its(trust_files), trust_files.c.sha256 == bindparam("sha256"), _ROLE).limit(1)
 )
 BY_VERSION = Statement(
-    select(*_FILE).where(_its(trust_files), _ROLE, trust_files.c.version == bindparam("version", type_=BigInteger))
-)
-BY_HASHES = Statement(select(*_FILE).where(_its(trust_files), in_list(trust_files.c.sha256, "hashes")))
-TARGETS = Statement(
-    select(trust_targets.c.role, trust_targets.c.name, trust_targets.c.digest, trust_targets.c.length).where(
-        _its(trust_targets)
+    lambda: select(*_FILE).where(
+        _its(trust_files), _ROLE, trust_files.c.version == bindparam("version", type_=BigInteger)
     )
+)
+BY_HASHES = Statement(lambda: select(*_FILE).where(_its(trust_files), in_list(trust_files.c.sha256, "hashes")))
+TARGETS = Statement(
+    lambda: select(
+        trust_targets.c.role, trust_targets.c.name, trust_targets.c.digest, trust_targets.c.length
+    ).where(_its(trust_targets))
 )
 """What a collection signs, forgotten or not."""
 FOREIGN_KEYS = Statement(
-    select(trust_delegations.c.key_id).where(
+    lambda: select(trust_delegations.c.key_id).where(
         in_list(trust_delegations.c.key_id, "keys"),
         trust_delegations.c.gun != _gun,
         or_(trust_delegations.c.role == TIMESTAMP, trust_delegations.c.role == SNAPSHOT),
@@ -108,21 +110,25 @@ FOREIGN_KEYS = Statement(
 # --- storing an update ----------------------------------------------------------------------------------------
 
 _LOCK = Statement(  # FOR NO KEY UPDATE: pushes go on, another update or a deletion does not
-    select(repositories.c.id)
-    .where(
-        repositories.c.id == _repository,
-        repositories.c.deleted_at.is_(None),
+    lambda: (
+        select(repositories.c.id)
+        .where(
+            repositories.c.id == _repository,
+            repositories.c.deleted_at.is_(None),
+        )
+        .with_for_update(key_share=True)
     )
-    .with_for_update(key_share=True)
 )
 _BASE = Statement(
-    select(trust_files.c.version, trust_files.c.sha256)
-    .join_from(trust_roles, trust_files, _is_current)
-    .where(_its(trust_roles), trust_roles.c.role == TIMESTAMP)
+    lambda: (
+        select(trust_files.c.version, trust_files.c.sha256)
+        .join_from(trust_roles, trust_files, _is_current)
+        .where(_its(trust_roles), trust_roles.c.role == TIMESTAMP)
+    )
 )
 _role = each("roles")
 _NEWEST = Statement(
-    select(
+    lambda: select(
         _role.c.value,
         select(func.max(trust_files.c.version))
         .where(_its(trust_files), trust_files.c.role == _role.c.value)
@@ -131,7 +137,7 @@ _NEWEST = Statement(
 )
 _OF_COLLECTION = {"repository_id": _repository, "gun": _gun}
 _INSERT_FILE = Statement(
-    insert(trust_files).values(
+    lambda: insert(trust_files).values(
         **_OF_COLLECTION,
         role=bindparam("role"),
         version=bindparam("version", type_=BigInteger),
@@ -146,14 +152,14 @@ _put_roles = insert(trust_roles).from_select(
     select(_repository, _gun, *_new_roles.c).where(true()),  # SQLite takes ON for a join's without it
 )
 _PUT_ROLES = Statement(
-    _put_roles.on_conflict_do_update(
+    lambda: _put_roles.on_conflict_do_update(
         index_elements=[*_OF_COLLECTION, "role"],
         set_={"version": _put_roles.excluded.version, "expires_at": _put_roles.excluded.expires_at},
     )
 )
-_END_ROLES = Statement(delete(trust_roles).where(_its(trust_roles), in_list(trust_roles.c.role, "roles")))
+_END_ROLES = Statement(lambda: delete(trust_roles).where(_its(trust_roles), in_list(trust_roles.c.role, "roles")))
 _END_TARGETS = Statement(
-    delete(trust_targets).where(
+    lambda: delete(trust_targets).where(
         _its(trust_targets), trust_targets.c.role == bindparam("role"), in_list(trust_targets.c.name, "names")
     )
 )
@@ -166,7 +172,7 @@ _put_targets = insert(trust_targets).from_select(
 )
 _is_same = trust_targets.c.digest == _put_targets.excluded.digest
 _PUT_TARGETS = Statement(  # who forgot that a digest is signed did not do so for another one
-    _put_targets.on_conflict_do_update(
+    lambda: _put_targets.on_conflict_do_update(
         index_elements=["repository_id", "name", "gun", "role"],
         set_={
             "digest": _put_targets.excluded.digest,
@@ -177,7 +183,7 @@ _PUT_TARGETS = Statement(  # who forgot that a digest is signed did not do so fo
     )
 )
 _END_KEYS = Statement(
-    delete(trust_delegations).where(_its(trust_delegations), in_list(trust_delegations.c.role, "roles"))
+    lambda: delete(trust_delegations).where(_its(trust_delegations), in_list(trust_delegations.c.role, "roles"))
 )
 _new_keys = each_row(
     "keys",
@@ -187,7 +193,7 @@ _new_keys = each_row(
     column("signed", BigInteger),
 )
 _PUT_KEYS = Statement(
-    insert(trust_delegations).from_select(
+    lambda: insert(trust_delegations).from_select(
         [*_OF_COLLECTION, "role", "key_id", "public_key_id", "has_signed"],
         select(
             _repository,
@@ -200,7 +206,7 @@ _PUT_KEYS = Statement(
     )
 )
 _INSERT_CHANGE = Statement(
-    insert(trust_changes).values(
+    lambda: insert(trust_changes).values(
         **_OF_COLLECTION,
         version=bindparam("version", type_=BigInteger),
         sha256=bindparam("sha256"),
@@ -301,21 +307,27 @@ async def _index(tx: Transaction, its: dict[str, Any], update: Update) -> None:
 # --- deleting -------------------------------------------------------------------------------------------------
 
 _LOCK_ALL = Statement(  # whoever deletes a collection or repository; even one that is deleted
-    select(repositories.c.id)
-    .where(in_list(repositories.c.id, "repositories"))
-    .order_by(repositories.c.id)
-    .with_for_update(key_share=True)
+    lambda: (
+        select(repositories.c.id)
+        .where(in_list(repositories.c.id, "repositories"))
+        .order_by(repositories.c.id)
+        .with_for_update(key_share=True)
+    )
 )
 _COLLECTIONS = Statement(
-    select(trust_roles.c.repository_id, trust_roles.c.gun)
-    .where(in_list(trust_roles.c.repository_id, "repositories"), trust_roles.c.role == TIMESTAMP)
-    .order_by(trust_roles.c.repository_id, trust_roles.c.gun)
+    lambda: (
+        select(trust_roles.c.repository_id, trust_roles.c.gun)
+        .where(in_list(trust_roles.c.repository_id, "repositories"), trust_roles.c.role == TIMESTAMP)
+        .order_by(trust_roles.c.repository_id, trust_roles.c.gun)
+    )
 )
 _DELETE = tuple(
     Statement(delete(table).where(_its(table))) for table in (trust_roles, trust_files, trust_delegations)
 )
 _INSERT_DELETION = Statement(
-    insert(trust_changes).values(**_OF_COLLECTION, version=0, sha256="", category="deletion", created_at=now())
+    lambda: insert(trust_changes).values(
+        **_OF_COLLECTION, version=0, sha256="", category="deletion", created_at=now()
+    )
 )
 
 

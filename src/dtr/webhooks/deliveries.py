@@ -74,82 +74,100 @@ _COLUMNS = (
 )
 _webhook = bindparam("webhook", type_=Text)
 _QUEUE = Statement(
-    insert(webhook_deliveries)
-    .from_select(
-        ["id", "webhook_id", "event_id", "repeats", "body", "created_at", "status"],
-        select(
-            bindparam("id", type_=Text),
-            webhooks.c.id,
-            bindparam("event", type_=BigInteger),
-            bindparam("repeats", type_=Text),
-            bindparam("body", type_=Text),
-            now(),
-            bindparam("status", type_=Text),
-        ).where(webhooks.c.id == _webhook, webhooks.c.is_active.is_(True), webhooks.c.deleted_at.is_(None)),
+    lambda: (
+        insert(webhook_deliveries)
+        .from_select(
+            ["id", "webhook_id", "event_id", "repeats", "body", "created_at", "status"],
+            select(
+                bindparam("id", type_=Text),
+                webhooks.c.id,
+                bindparam("event", type_=BigInteger),
+                bindparam("repeats", type_=Text),
+                bindparam("body", type_=Text),
+                now(),
+                bindparam("status", type_=Text),
+            ).where(webhooks.c.id == _webhook, webhooks.c.is_active.is_(True), webhooks.c.deleted_at.is_(None)),
+        )
+        .on_conflict_do_nothing()
     )
-    .on_conflict_do_nothing()
 )
 _LIST = Statement(
-    select(*_COLUMNS)
-    .where(
-        webhook_deliveries.c.webhook_id == _webhook,
-        or_(
-            bindparam("moment", type_=BigInteger).is_(None),
-            webhook_deliveries.c.created_at < bindparam("moment", type_=BigInteger),
-            (webhook_deliveries.c.created_at == bindparam("moment", type_=BigInteger))
-            & (webhook_deliveries.c.id <= bindparam("start", type_=Text)),
-        ),
+    lambda: (
+        select(*_COLUMNS)
+        .where(
+            webhook_deliveries.c.webhook_id == _webhook,
+            or_(
+                bindparam("moment", type_=BigInteger).is_(None),
+                webhook_deliveries.c.created_at < bindparam("moment", type_=BigInteger),
+                (webhook_deliveries.c.created_at == bindparam("moment", type_=BigInteger))
+                & (webhook_deliveries.c.id <= bindparam("start", type_=Text)),
+            ),
+        )
+        .order_by(webhook_deliveries.c.created_at.desc(), webhook_deliveries.c.id.desc())
+        .limit(bindparam("limit", type_=BigInteger))
     )
-    .order_by(webhook_deliveries.c.created_at.desc(), webhook_deliveries.c.id.desc())
-    .limit(bindparam("limit", type_=BigInteger))
 )
 _COUNT = Statement(
-    select(func.count()).select_from(webhook_deliveries).where(webhook_deliveries.c.webhook_id == _webhook)
+    lambda: select(func.count()).select_from(webhook_deliveries).where(webhook_deliveries.c.webhook_id == _webhook)
 )
 _GET = Statement(
-    select(*_COLUMNS).where(
+    lambda: select(*_COLUMNS).where(
         webhook_deliveries.c.webhook_id == _webhook, webhook_deliveries.c.id == bindparam("delivery", type_=Text)
     )
 )
-_SECRET = Statement(select(webhooks.c.secret).where(webhooks.c.id == _webhook))
+_SECRET = Statement(lambda: select(webhooks.c.secret).where(webhooks.c.id == _webhook))
 _OPEN = Statement(
-    select(*COLUMNS, webhooks.c.secret, webhooks.c.deleted_at, *_COLUMNS)
-    .select_from(SOURCE.join(webhook_deliveries, webhook_deliveries.c.webhook_id == webhooks.c.id))
-    .where(webhook_deliveries.c.id == bindparam("delivery", type_=Text))
+    lambda: (
+        select(*COLUMNS, webhooks.c.secret, webhooks.c.deleted_at, *_COLUMNS)
+        .select_from(SOURCE.join(webhook_deliveries, webhook_deliveries.c.webhook_id == webhooks.c.id))
+        .where(webhook_deliveries.c.id == bindparam("delivery", type_=Text))
+    )
 )
 _DONE = Statement(
-    update(webhook_deliveries)
-    .where(webhook_deliveries.c.id == bindparam("which"))
-    .values(
-        status=bindparam("status"),
-        attempts=webhook_deliveries.c.attempts + 1,
-        attempted_at=now(),
-        status_code=bindparam("status_code"),
-        answer=bindparam("answer"),
-        error=bindparam("error"),
-        duration=bindparam("duration"),
+    lambda: (
+        update(webhook_deliveries)
+        .where(webhook_deliveries.c.id == bindparam("which"))
+        .values(
+            status=bindparam("status"),
+            attempts=webhook_deliveries.c.attempts + 1,
+            attempted_at=now(),
+            status_code=bindparam("status_code"),
+            answer=bindparam("answer"),
+            error=bindparam("error"),
+            duration=bindparam("duration"),
+        )
     )
 )
 _LOCK_WEBHOOK = Statement(
-    select(webhooks.c.is_active, webhooks.c.failing_since, now())
-    .where(webhooks.c.id == _webhook)
-    .with_for_update()
+    lambda: (
+        select(webhooks.c.is_active, webhooks.c.failing_since, now())
+        .where(webhooks.c.id == _webhook)
+        .with_for_update()
+    )
 )
 _SUCCEEDED = Statement(
-    update(webhooks)
-    .where(webhooks.c.id == bindparam("which"))
-    .values(last_successful_at=now(), failing_since=None, last_error="")
+    lambda: (
+        update(webhooks)
+        .where(webhooks.c.id == bindparam("which"))
+        .values(last_successful_at=now(), failing_since=None, last_error="")
+    )
 )
 _FAILED = Statement(
-    update(webhooks)
-    .where(webhooks.c.id == bindparam("which"))
-    .values(failing_since=func.coalesce(webhooks.c.failing_since, now()), last_error=bindparam("error"))
+    lambda: (
+        update(webhooks)
+        .where(webhooks.c.id == bindparam("which"))
+        .values(failing_since=func.coalesce(webhooks.c.failing_since, now()), last_error=bindparam("error"))
+    )
 )
-_SWITCH_OFF = Statement(update(webhooks).where(webhooks.c.id == bindparam("which")).values(is_active=False))
+_SWITCH_OFF = Statement(
+    lambda: update(webhooks).where(webhooks.c.id == bindparam("which")).values(is_active=False)
+)
 _END_OF_REPOSITORIES = Statement(
-    update(webhooks)
-    .where(in_list(webhooks.c.repository_id, "repositories"), webhooks.c.deleted_at.is_(None))
-    .values(deleted_at=now(), is_active=False)
+    lambda: (
+        update(webhooks)
+        .where(in_list(webhooks.c.repository_id, "repositories"), webhooks.c.deleted_at.is_(None))
+        .values(deleted_at=now(), is_active=False)
+    )
 )
 _placed = select(
     webhook_deliveries.c.id,
@@ -162,17 +180,19 @@ _placed = select(
     .label("place"),
 ).subquery()
 _OLD = Statement(
-    select(_placed.c.id)
-    .where(
-        or_(
-            _placed.c.created_at < now() - _KEPT_MS,
-            (_placed.c.place > _KEPT) & (_placed.c.created_at < now() - _FRESH_MS),
+    lambda: (
+        select(_placed.c.id)
+        .where(
+            or_(
+                _placed.c.created_at < now() - _KEPT_MS,
+                (_placed.c.place > _KEPT) & (_placed.c.created_at < now() - _FRESH_MS),
+            )
         )
+        .limit(_BATCH)
     )
-    .limit(_BATCH)
 )
-_FORGET = Statement(delete(webhook_deliveries).where(in_list(webhook_deliveries.c.id, "ids")))
-_FORGET_ENDED = Statement(delete(webhooks).where(webhooks.c.deleted_at < now() - _DAY_MS))
+_FORGET = Statement(lambda: delete(webhook_deliveries).where(in_list(webhook_deliveries.c.id, "ids")))
+_FORGET_ENDED = Statement(lambda: delete(webhooks).where(webhooks.c.deleted_at < now() - _DAY_MS))
 
 
 class Delivery(Struct, frozen=True):

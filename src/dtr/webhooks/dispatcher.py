@@ -43,29 +43,31 @@ _PORTION = 100
 _LONGEST_PAUSE = 60.0
 
 _FIND = Statement(
-    select(
-        webhooks.c.id,
-        webhooks.c.type,
-        webhooks.c.format,
-        webhooks.c.repository_id,
-        accounts.c.name,
-        webhooks.c.created_at,
-    )
-    .outerjoin(accounts, accounts.c.id == webhooks.c.namespace_id)
-    .where(
-        webhooks.c.is_active.is_(True),
-        webhooks.c.deleted_at.is_(None),
-        in_list(webhooks.c.type, "types"),
-        or_(
-            in_list(webhooks.c.repository_id, "repositories"),
-            in_list(accounts.c.name, "namespaces"),
-            and_(webhooks.c.repository_id.is_(None), webhooks.c.namespace_id.is_(None)),
-        ),
+    lambda: (
+        select(
+            webhooks.c.id,
+            webhooks.c.type,
+            webhooks.c.format,
+            webhooks.c.repository_id,
+            accounts.c.name,
+            webhooks.c.created_at,
+        )
+        .outerjoin(accounts, accounts.c.id == webhooks.c.namespace_id)
+        .where(
+            webhooks.c.is_active.is_(True),
+            webhooks.c.deleted_at.is_(None),
+            in_list(webhooks.c.type, "types"),
+            or_(
+                in_list(webhooks.c.repository_id, "repositories"),
+                in_list(accounts.c.name, "namespaces"),
+                and_(webhooks.c.repository_id.is_(None), webhooks.c.namespace_id.is_(None)),
+            ),
+        )
     )
 )
 
 _CONFIGS = Statement(
-    select(manifests.c.repository_id, manifests.c.digest, manifests.c.config_digest).where(
+    lambda: select(manifests.c.repository_id, manifests.c.digest, manifests.c.config_digest).where(
         in_list(manifests.c.repository_id, "repositories"),
         in_list(manifests.c.digest, "digests"),
         manifests.c.config_digest.is_not(None),

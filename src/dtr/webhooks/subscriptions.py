@@ -79,8 +79,8 @@ _is_there = and_(
     repositories.c.deleted_at.is_(None),
 )
 _there = select(*COLUMNS).select_from(SOURCE).where(_is_there)
-_GET = Statement(_there.where(webhooks.c.id == bindparam("id")))
-_LOCK = Statement(_there.where(webhooks.c.id == bindparam("id")).with_for_update(of=webhooks))
+_GET = Statement(lambda: _there.where(webhooks.c.id == bindparam("id")))
+_LOCK = Statement(lambda: _there.where(webhooks.c.id == bindparam("id")).with_for_update(of=webhooks))
 
 _SCOPES: dict[str, tuple[ColumnElement[bool], ...]] = {
     "all": (),
@@ -113,7 +113,7 @@ _LISTS, _COUNTS = (
     )
 )
 _INSERT = Statement(
-    insert(webhooks).values(
+    lambda: insert(webhooks).values(
         id=bindparam("id"),
         type=bindparam("type"),
         repository_id=bindparam("repository", type_=BigInteger),
@@ -130,24 +130,28 @@ _INSERT = Statement(
     )
 )
 _UPDATE = Statement(
-    update(webhooks)
-    .where(webhooks.c.id == bindparam("which"))
-    .values(
-        name=bindparam("name"),
-        tls_cert=bindparam("tls_cert"),
-        skip_tls_verification=bindparam("skip_tls_verification", type_=Boolean),
-        is_active=bindparam("active", type_=Boolean),
-        # Who switches it on again begins anew.
-        failing_since=case(
-            (and_(bindparam("active", type_=Boolean), webhooks.c.is_active.is_(False)), None),
-            else_=webhooks.c.failing_since,
-        ),
+    lambda: (
+        update(webhooks)
+        .where(webhooks.c.id == bindparam("which"))
+        .values(
+            name=bindparam("name"),
+            tls_cert=bindparam("tls_cert"),
+            skip_tls_verification=bindparam("skip_tls_verification", type_=Boolean),
+            is_active=bindparam("active", type_=Boolean),
+            # Who switches it on again begins anew.
+            failing_since=case(
+                (and_(bindparam("active", type_=Boolean), webhooks.c.is_active.is_(False)), None),
+                else_=webhooks.c.failing_since,
+            ),
+        )
     )
 )
 _SET_SECRET = Statement(
-    update(webhooks).where(webhooks.c.id == bindparam("which")).values(secret=bindparam("secret", type_=Text))
+    lambda: (
+        update(webhooks).where(webhooks.c.id == bindparam("which")).values(secret=bindparam("secret", type_=Text))
+    )
 )
-_DELETE = Statement(delete(webhooks).where(webhooks.c.id == bindparam("which")))
+_DELETE = Statement(lambda: delete(webhooks).where(webhooks.c.id == bindparam("which")))
 
 
 class Webhook(Struct, frozen=True, kw_only=True):

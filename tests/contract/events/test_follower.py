@@ -83,7 +83,7 @@ async def test_who_died_and_begins_anew_does_not_wait_for_its_own_lease(database
 
 async def test_large_numbers_come_in_batches(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(follower, "BATCH", 3)
-    clause: Any = follower._FIND._clause
+    clause: Any = follower._FIND.clause
     monkeypatch.setattr(follower, "_FIND", Statement(clause.limit(3)))
     following = Follower(database, "test")
     await following.claim()

@@ -22,7 +22,7 @@ DAY = 24 * HOUR
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_BATCH", 7)
     for name, builder in (("_PAGE", retention._PAGE),):
-        clause: Any = builder._clause
+        clause: Any = builder.clause
         monkeypatch.setattr(retention, name, Statement(clause.limit(7)))
 
 

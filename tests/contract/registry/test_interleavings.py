@@ -508,7 +508,7 @@ async def test_no_death_breaks_a_rule(lab: Lab):
 
 def changed(statement: Statement, **lock: Any) -> Statement:
     """The same query with another lock; without any: none at all."""
-    query: Select[Any] = statement._clause._clone()  # type: ignore[assignment]
+    query: Select[Any] = statement.clause._clone()  # type: ignore[assignment]
     if lock:
         query._for_update_arg = copy.copy(query._for_update_arg)
         for name, value in lock.items():
@@ -616,7 +616,7 @@ def _tags_are_not_claimed(patch: pytest.MonkeyPatch) -> None:
             _tags.tags.c.repository_id == _tags._repository, _tags.in_list(_tags.tags.c.name, "names")
         )
     )
-    upsert = _tags._CLAIM_TAGS._clause._clone()  # type: ignore[attr-defined]
+    upsert = _tags._CLAIM_TAGS.clause._clone()  # type: ignore[attr-defined]
 
     async def broken(tx: Any, repository: int, names: list[str], digest: str, author: str) -> Any:
         found = await tx.fetch_all(before, repository=repository, names=names)
@@ -677,7 +677,7 @@ def overlook(what: str, first_look: str) -> Callable[[pytest.MonkeyPatch], None]
 
 
 def _manifests_are_locked_in_the_other_order(patch: pytest.MonkeyPatch) -> None:
-    query = manifests._LOCK_RELATED._clause._clone()  # type: ignore[attr-defined]
+    query = manifests._LOCK_RELATED.clause._clone()  # type: ignore[attr-defined]
     patch.setattr(
         manifests, "_LOCK_RELATED", Statement(query.order_by(None).order_by(manifests.manifests.c.digest.desc()))
     )
@@ -726,7 +726,7 @@ def never(module: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
     """Let a statement that changes rows of pairs, ids or a repository change nothing."""
 
     def broken(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(module, name, Statement(getattr(module, name)._clause.where(~true())))
+        patch.setattr(module, name, Statement(getattr(module, name).clause.where(~true())))
 
     return broken
 

@@ -278,7 +278,7 @@ async def test_a_rotation_that_was_cut_off_is_begun_again(
     local: LocalSigner, database: Database, passphrases: Path, monkeypatch
 ):
     monkeypatch.setattr(local_module, "_BATCH", 2)
-    monkeypatch.setattr(local_module, "_OLD", Statement(local_module._OLD._clause.limit(2)))
+    monkeypatch.setattr(local_module, "_OLD", Statement(local_module._OLD.clause.limit(2)))
     keys = await make(local, 7)
 
     class Cut(Exception):

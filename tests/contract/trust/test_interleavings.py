@@ -194,7 +194,7 @@ async def test_no_meeting_tears_a_collection(lab: Lab, names: tuple[str, ...]):
 async def test_without_the_lock_something_is_signed_in_a_deleted_repository(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ):
-    query = copy.copy(store._LOCK._clause)
+    query = copy.copy(store._LOCK.clause)
     query._for_update_arg = None  # type: ignore[attr-defined]
     monkeypatch.setattr(store, "_LOCK", Statement(query))
     with pytest.raises(AssertionError, match="a deleted repository has files"):

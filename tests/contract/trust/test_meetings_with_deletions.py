@@ -105,7 +105,7 @@ async def test_no_order_breaks_a_rule(lab: Lab):
 async def test_without_a_lock_some_order_deletes_what_is_signed(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, module: Any, lock: str, delete: Work
 ):
-    query = getattr(module, lock)._clause._clone()
+    query = getattr(module, lock).clause._clone()
     query._for_update_arg = None
     monkeypatch.setattr(module, lock, Statement(query))
     with pytest.raises(AssertionError, match="what was signed and there is deleted"):

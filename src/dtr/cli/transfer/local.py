@@ -40,79 +40,97 @@ _live = repositories.c.deleted_at.is_(None)
 _team = _owner.c.name + "/" + teams.c.name
 
 _ACCOUNTS = Statement(
-    select(
-        accounts.c.kind,
-        accounts.c.name,
-        accounts.c.full_name,
-        accounts.c.is_admin,
-        accounts.c.is_auditor,
-        accounts.c.is_active,
+    lambda: (
+        select(
+            accounts.c.kind,
+            accounts.c.name,
+            accounts.c.full_name,
+            accounts.c.is_admin,
+            accounts.c.is_auditor,
+            accounts.c.is_active,
+        )
+        .where(accounts.c.kind != "robot")
+        .order_by(accounts.c.name)
     )
-    .where(accounts.c.kind != "robot")
-    .order_by(accounts.c.name)
 )
 _TEAMS = Statement(
-    select(_owner.c.name, teams.c.name, teams.c.description)
-    .join_from(teams, _owner, _owner.c.id == teams.c.organization_id)
-    .order_by(_owner.c.name, teams.c.name)
+    lambda: (
+        select(_owner.c.name, teams.c.name, teams.c.description)
+        .join_from(teams, _owner, _owner.c.id == teams.c.organization_id)
+        .order_by(_owner.c.name, teams.c.name)
+    )
 )
 _MEMBERS = Statement(
-    select(_owner.c.name, literal(""), accounts.c.name, organization_members.c.is_admin)
-    .join_from(organization_members, _owner, _owner.c.id == organization_members.c.organization_id)
-    .join(accounts, accounts.c.id == organization_members.c.user_id)
-    .order_by(_owner.c.name, accounts.c.name)
+    lambda: (
+        select(_owner.c.name, literal(""), accounts.c.name, organization_members.c.is_admin)
+        .join_from(organization_members, _owner, _owner.c.id == organization_members.c.organization_id)
+        .join(accounts, accounts.c.id == organization_members.c.user_id)
+        .order_by(_owner.c.name, accounts.c.name)
+    )
 )
 _TEAM_MEMBERS = Statement(
-    select(_owner.c.name, teams.c.name, accounts.c.name, team_members.c.is_admin)
-    .join_from(team_members, teams, teams.c.id == team_members.c.team_id)
-    .join(_owner, _owner.c.id == teams.c.organization_id)
-    .join(accounts, accounts.c.id == team_members.c.user_id)
-    .order_by(_owner.c.name, teams.c.name, accounts.c.name)
+    lambda: (
+        select(_owner.c.name, teams.c.name, accounts.c.name, team_members.c.is_admin)
+        .join_from(team_members, teams, teams.c.id == team_members.c.team_id)
+        .join(_owner, _owner.c.id == teams.c.organization_id)
+        .join(accounts, accounts.c.id == team_members.c.user_id)
+        .order_by(_owner.c.name, teams.c.name, accounts.c.name)
+    )
 )
 _REPOSITORIES = Statement(
-    select(
-        repositories.c.path,
-        repositories.c.visibility,
-        repositories.c.short_description,
-        repositories.c.long_description,
-        repositories.c.immutable_tags,
-        repositories.c.immutable_patterns,
-        repositories.c.tag_limit,
-        repositories.c.scan_on_push,
+    lambda: (
+        select(
+            repositories.c.path,
+            repositories.c.visibility,
+            repositories.c.short_description,
+            repositories.c.long_description,
+            repositories.c.immutable_tags,
+            repositories.c.immutable_patterns,
+            repositories.c.tag_limit,
+            repositories.c.scan_on_push,
+        )
+        .where(_live)
+        .order_by(repositories.c.path)
     )
-    .where(_live)
-    .order_by(repositories.c.path)
 )
 _GRANTS = (
     Statement(
-        select(_owner.c.name, _team, namespace_grants.c.level)
-        .join_from(namespace_grants, teams, teams.c.id == namespace_grants.c.team_id)
-        .join(_owner, _owner.c.id == teams.c.organization_id)
-        .order_by(_owner.c.name, teams.c.name)
-    ),
-    Statement(
-        select(_owner.c.name, accounts.c.name, namespace_user_grants.c.level)
-        .join_from(namespace_user_grants, _owner, _owner.c.id == namespace_user_grants.c.namespace_id)
-        .join(accounts, accounts.c.id == namespace_user_grants.c.user_id)
-        .where(accounts.c.kind != "robot")
-        .order_by(_owner.c.name, accounts.c.name)
-    ),
-    Statement(
-        select(repositories.c.path, _team, repository_grants.c.level)
-        .join_from(repository_grants, repositories, repositories.c.id == repository_grants.c.repository_id)
-        .join(teams, teams.c.id == repository_grants.c.team_id)
-        .join(_owner, _owner.c.id == teams.c.organization_id)
-        .where(_live)
-        .order_by(repositories.c.path, teams.c.name)
-    ),
-    Statement(
-        select(repositories.c.path, accounts.c.name, repository_user_grants.c.level)
-        .join_from(
-            repository_user_grants, repositories, repositories.c.id == repository_user_grants.c.repository_id
+        lambda: (
+            select(_owner.c.name, _team, namespace_grants.c.level)
+            .join_from(namespace_grants, teams, teams.c.id == namespace_grants.c.team_id)
+            .join(_owner, _owner.c.id == teams.c.organization_id)
+            .order_by(_owner.c.name, teams.c.name)
         )
-        .join(accounts, accounts.c.id == repository_user_grants.c.user_id)
-        .where(_live, accounts.c.kind != "robot")
-        .order_by(repositories.c.path, accounts.c.name)
+    ),
+    Statement(
+        lambda: (
+            select(_owner.c.name, accounts.c.name, namespace_user_grants.c.level)
+            .join_from(namespace_user_grants, _owner, _owner.c.id == namespace_user_grants.c.namespace_id)
+            .join(accounts, accounts.c.id == namespace_user_grants.c.user_id)
+            .where(accounts.c.kind != "robot")
+            .order_by(_owner.c.name, accounts.c.name)
+        )
+    ),
+    Statement(
+        lambda: (
+            select(repositories.c.path, _team, repository_grants.c.level)
+            .join_from(repository_grants, repositories, repositories.c.id == repository_grants.c.repository_id)
+            .join(teams, teams.c.id == repository_grants.c.team_id)
+            .join(_owner, _owner.c.id == teams.c.organization_id)
+            .where(_live)
+            .order_by(repositories.c.path, teams.c.name)
+        )
+    ),
+    Statement(
+        lambda: (
+            select(repositories.c.path, accounts.c.name, repository_user_grants.c.level)
+            .join_from(
+                repository_user_grants, repositories, repositories.c.id == repository_user_grants.c.repository_id
+            )
+            .join(accounts, accounts.c.id == repository_user_grants.c.user_id)
+            .where(_live, accounts.c.kind != "robot")
+            .order_by(repositories.c.path, accounts.c.name)
+        )
     ),
 )
 """On namespaces and on repositories, to teams and to users."""
