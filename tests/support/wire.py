@@ -348,6 +348,15 @@ class Site:
     def tasks(self) -> int:
         return len(self.server._state.tasks)
 
+    @property
+    def unsent(self) -> list[int]:
+        """What may wait in the kernel of each large body that is being sent, in bytes."""
+        found = []
+        for one in list(self.server._state.sending):
+            with contextlib.suppress(OSError):  # it was closed in this moment
+                found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+        return found
+
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call a function in the server's thread."""
         self._loop.call_soon_threadsafe(function, *arguments)

@@ -56,7 +56,7 @@ from dtr.http.steps import TLS, Chunked, Length, ReceiveStep, RelayStep, SendSte
 from dtr.http.transport import Flow, Limits, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dtr.http.types import ASGIApp, Header
     from dtr.storage.driver import Lent
@@ -65,9 +65,14 @@ T = TypeVar("T")
 
 _log = logging.getLogger("dtr.http")
 
-_UNSENT = 64 * 1024
-"""Of a file in the kernel's buffer, beside what is on its way: more of it is out of the processor's cache when it
-is read. What is on its way is as much as ever, so that long lines stay full (Linux, TCP_NOTSENT_LOWAT)."""
+_UNSENT, _UNSENT_OF_MANY = 64 * 1024, 2 * 1024 * 1024
+"""
+Of a file in the kernel's buffer, beside what is on its way: when one is sent, and when several are.
+
+What does not wait long is still in the processor's cache when the client reads it. With several it is not anyway,
+and the less often a thread is woken for one, the better. What is on its way is as much as ever, so that long lines
+stay full (Linux, TCP_NOTSENT_LOWAT).
+"""
 _HELD_FROM = 256 * 1024
 _LARGEST_HEAD = 64 * 1024
 _LINGER_BYTES = 16 * 1024 * 1024
@@ -115,6 +120,8 @@ class Shared(Struct):
     date: bytes = b""
     """A line of every answer's head."""
     complained_at: float = -_NEVER
+    sending: set[socket.socket] = field(default_factory=set)
+    """Those to which large bodies are being sent."""
 
     def admit(self, connection: Connection) -> None:
         """
@@ -131,6 +138,23 @@ class Shared(Struct):
         if (moment := connection.loop.time()) > self.complained_at + _COMPLAINT_SECONDS:
             self.complained_at = moment
             _log.warning("too many connections", extra={"connections": self.most})
+
+    @contextlib.contextmanager
+    def sends(self, sock: socket.socket) -> Iterator[None]:
+        """While a large body is sent: it bounds what waits in the kernel, of the one before, too."""
+        self.sending.add(sock)
+        try:
+            self._bound(sock)
+            yield
+        finally:
+            self.sending.discard(sock)
+            self._bound()
+
+    def _bound(self, *new: socket.socket) -> None:
+        """Bound it for those that are `new`, and for one that is alone now, or not any more."""
+        unsent = _UNSENT if len(self.sending) == 1 else _UNSENT_OF_MANY
+        for one in self.sending if len(self.sending) <= 2 else new:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
 
 
 class Connection(asyncio.Protocol):
@@ -726,25 +750,25 @@ class Connection(asyncio.Protocol):
         wire = Wire(sock, self._tls)
         started = self.loop.time()
         self._step = step
+        sends = self.shared.sends(sock) if step.event == select.POLLOUT else contextlib.nullcontext()
         try:
-            if step.event == select.POLLOUT:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-            while True:
-                done = await self._in_thread(step, lambda: step.run(wire))
-                if done:
-                    return
-                if done is None:  # bytes may be in our own buffers: never wait for the socket now
-                    continue
-                if (store := step.awaited) is not None:
-                    since = self.loop.time()
-                    if not await self._is_ready(store.socket, select.POLLIN, store.patience):
-                        raise store.late()
-                    step.waited += self.loop.time() - since
-                    continue
-                patience = self.patience(step.moved, self.loop.time() - started - step.waited)
-                if not await self._is_ready(sock, step.event, patience):
-                    self.reset()
-                    raise BodyCut(getattr(step, "written", 0), "the client is too slow")
+            with sends:
+                while True:
+                    done = await self._in_thread(step, lambda: step.run(wire))
+                    if done:
+                        return
+                    if done is None:  # bytes may be in our own buffers: never wait for the socket now
+                        continue
+                    if (store := step.awaited) is not None:
+                        since = self.loop.time()
+                        if not await self._is_ready(store.socket, select.POLLIN, store.patience):
+                            raise store.late()
+                        step.waited += self.loop.time() - since
+                        continue
+                    patience = self.patience(step.moved, self.loop.time() - started - step.waited)
+                    if not await self._is_ready(sock, step.event, patience):
+                        self.reset()
+                        raise BodyCut(getattr(step, "written", 0), "the client is too slow")
         finally:
             self._step = None
             sock.close()

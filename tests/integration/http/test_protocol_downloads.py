@@ -47,6 +47,20 @@ def test_a_file_that_is_larger_than_a_turn_is_sent(site: Site, connect: Connect)
     assert got.body[-4:] == b"\0end"
 
 
+def test_of_a_file_more_may_wait_in_the_kernel_when_others_are_sent(site: Site, connect: Connect) -> None:
+    site.blob.write_bytes(BIG)
+    one, other = (connect(site, buffer=4096) for _ in range(2))
+    alone, together = [64 << 10], [2 << 20, 2 << 20]
+    one.send(request("GET", "/blob"))
+    wait_until(lambda: site.unsent == alone)
+    other.send(request("GET", "/blob"))
+    wait_until(lambda: site.unsent == together)
+    other.close()
+    wait_until(lambda: site.unsent == alone)
+    assert one.answer().body == BIG
+    wait_until(lambda: site.unsent == [])
+
+
 def test_an_empty_file_is_sent(site: Site, connect: Connect) -> None:
     peer = connect(site)
     assert peer.ask(request("GET", "/blob")).body == b""
