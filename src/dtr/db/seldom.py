@@ -49,6 +49,7 @@ class Stamp:
         """Of the database `path`. Raises OSError."""
         self.descriptor = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         """Of the file."""
+        _give_away(self.descriptor, path)
         if os.fstat(self.descriptor).st_size < _BYTES:
             with contextlib.suppress(OSError):  # room now, so that a full disk keeps nobody from a change
                 os.posix_fallocate(self.descriptor, 0, _BYTES)
@@ -127,3 +128,17 @@ class Changes:
 
 
 _CHANGES = frozenset({sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE})
+
+
+def _give_away(descriptor: int, path: Path) -> None:
+    """
+    Let root's file belong to whom the database `path` belongs, as SQLite does with its own.
+
+    Otherwise a command that root runs would leave a lock to the server that it may not open.
+    """
+    if os.geteuid():
+        return
+    with contextlib.suppress(FileNotFoundError):  # a new database is root's, too
+        owner, there = path.stat(), os.fstat(descriptor)
+        if (there.st_uid, there.st_gid) != (owner.st_uid, owner.st_gid):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)

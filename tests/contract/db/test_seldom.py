@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, delete, false, func, insert, select, update
+from sqlalchemy import bindparam, delete, false, func, insert, select, text, update
 from tests.support.disk import small_disk
 
 import dtr.accounts
@@ -448,3 +448,23 @@ def test_a_stamp_is_taken_away_and_another_one_made(tmp_path: Path):
             stamp.read()
     file = tmp_path / "metadata.db-turn"
     assert (file.stat().st_mode & 0o777, file.stat().st_size) == (0o600, 8)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("was_there", [False, True])
+async def test_a_command_of_root_leaves_the_lock_to_the_owner_of_the_database(
+    tmp_path: Path, was_there: bool
+) -> None:
+    path, turn = tmp_path / "metadata.db", tmp_path / "metadata.db-turn"
+    database = open_database(f"sqlite:///{path}")
+    await database.unit(lambda tx: tx.execute(Statement(text("CREATE TABLE one (number INTEGER)"))))
+    await database.close()
+    for one in tmp_path.iterdir():
+        os.chown(one, 65534, 65534)
+    if was_there:
+        os.chown(turn, 0, 0)
+    else:
+        turn.unlink()
+    await open_database(f"sqlite:///{path}").close()
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in tmp_path.iterdir()} == {(65534, 65534)}
+    assert turn.stat().st_mode & 0o777 == 0o600
