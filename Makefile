@@ -37,7 +37,7 @@ else
 	$(BIN)/pytest $(T)
 endif
 
-thorough: $(VENV)/dev.stamp ## Run the long proofs as well: safeguards taken away one by one, processes killed for minutes
+thorough: $(VENV)/dev.stamp $(ASSETS) ## Run the long proofs as well: safeguards taken away one by one, processes killed for minutes
 	@scripts/prepare-tests
 	DTR_PROMOTIONS=40 $(BIN)/pytest -m thorough tests
 	DTR_GC_MINUTES=3 $(BIN)/pytest tests/robustness/test_collection.py
@@ -58,7 +58,7 @@ conformance: $(VENV)/dev.stamp ## Run the official OCI conformance suite against
 	@scripts/prepare-tests go
 	$(BIN)/pytest tests/e2e/test_conformance.py
 
-bench: $(VENV)/dev.stamp ## Measure side by side with docker-registry
+bench: $(VENV)/dev.stamp $(ASSETS) ## Measure side by side with docker-registry
 	@scripts/prepare-tests registry go
 	$(BIN)/python -m benchmarks.run $(B)
 
