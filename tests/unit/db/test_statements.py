@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import pkgutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from sqlalchemy import column, select
 
 import dtr
-from dtr.db import Statement
+from dtr.db import Statement, in_list
+from dtr.oci import Digest
 
 _MODULES = [
     one.name for one in pkgutil.walk_packages(dtr.__path__, "dtr.") if not one.name.startswith("dtr.db.migrations")
@@ -47,3 +50,16 @@ def test_what_a_statement_is_built_of_is_named_once() -> None:
                 if isinstance(lazy, ast.Lambda):
                     used.update(one.id for one in ast.walk(lazy) if isinstance(one, ast.Name))
         assert not {name for name in used if given[name] > 1}, file
+
+
+@pytest.mark.parametrize("values", [[], ["a", 'é"\n\0'], [1, None, 2.5, [True]], ["\ud800"], [Digest("sha256:1")]])
+def test_a_list_is_given_to_sqlite_as_json(values: list[object]) -> None:
+    statement = Statement(lambda: select(1).where(in_list(column("one"), "many")))
+    assert json.loads(statement.prepare("sqlite", {"many": values})[1][-1]) == values
+    assert statement.prepare("postgresql", {"many": values})[1][-1] is values
+
+
+def test_what_is_no_list_of_texts_and_numbers_is_given_to_no_database() -> None:
+    statement = Statement(lambda: select(1).where(in_list(column("one"), "many")))
+    with pytest.raises(TypeError):
+        statement.prepare("sqlite", {"many": [object()]})
