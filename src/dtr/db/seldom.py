@@ -47,7 +47,7 @@ class Stamp:
 
     def __init__(self, path: Path) -> None:
         """Of the database `path`. Raises OSError."""
-        self.descriptor = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.descriptor = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         """Of the file."""
         _give_away(self.descriptor, path)
         if os.fstat(self.descriptor).st_size < _BYTES:
@@ -134,11 +134,13 @@ def _give_away(descriptor: int, path: Path) -> None:
     """
     Let root's file belong to whom the database `path` belongs, as SQLite does with its own.
 
-    Otherwise a command that root runs would leave a lock to the server that it may not open.
+    Otherwise a command that root runs would leave a lock to the server that it may not open. A file that has
+    another name, too, stays root's, and a symbolic link was not opened: who owns the directory may have put
+    either there.
     """
     if os.geteuid():
         return
     with contextlib.suppress(FileNotFoundError):  # a new database is root's, too
         owner, there = path.stat(), os.fstat(descriptor)
-        if (there.st_uid, there.st_gid) != (owner.st_uid, owner.st_gid):
+        if there.st_nlink == 1 and (there.st_uid, there.st_gid) != (owner.st_uid, owner.st_gid):
             os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import dtr.accounts
 import dtr.db.seldom
 from dtr.db import (
     ConstraintViolated,
+    DatabaseError,
     DatabaseFull,
     DatabaseUnavailable,
     Statement,
@@ -468,3 +470,24 @@ async def test_a_command_of_root_leaves_the_lock_to_the_owner_of_the_database(
     await open_database(f"sqlite:///{path}").close()
     assert {(one.stat().st_uid, one.stat().st_gid) for one in tmp_path.iterdir()} == {(65534, 65534)}
     assert turn.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+async def test_who_owns_the_database_gets_no_file_of_root_by_a_link(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    path, turn, secret = tmp_path / "metadata.db", tmp_path / "metadata.db-turn", tmp_path / "secret"
+    await open_database(f"sqlite:///{path}").close()
+    os.chown(path, 65534, 65534)
+    turn.unlink()
+    secret.write_bytes(b"of root")
+    before = secret.stat()
+    link(secret, turn)
+    if link is os.symlink:
+        with pytest.raises(DatabaseError):
+            open_database(f"sqlite:///{path}")
+        assert secret.read_bytes() == b"of root"
+    else:
+        await open_database(f"sqlite:///{path}").close()
+    assert (secret.stat().st_uid, secret.stat().st_mode) == (before.st_uid, before.st_mode) == (0, before.st_mode)
