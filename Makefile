@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run dev test thorough check format conformance bench docs lock protocol clean
 
-PYTHON ?= python3
+# Which Python makes the environment; empty: `scripts/make-environment` looks for one.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ADDRESS ?= 0.0.0.0:5443
@@ -83,9 +84,9 @@ $(ASSETS): $(WEB) | $(VENV)/run.stamp
 	@$(BIN)/python hatch_build.py >/dev/null
 
 $(VENV)/run.stamp: requirements/core.txt pyproject.toml
-	@scripts/make-environment $(VENV) $(PYTHON) requirements/core.txt
+	@scripts/make-environment $(VENV) requirements/core.txt $(PYTHON)
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/test.txt pyproject.toml
-	@scripts/make-environment $(VENV) $(PYTHON) requirements/test.txt
+	@scripts/make-environment $(VENV) requirements/test.txt $(PYTHON)
 	@touch $@ $(VENV)/run.stamp
