@@ -19,7 +19,6 @@ from functools import cache, partial
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -39,6 +38,7 @@ COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:/\[\]\s]+)):([0-9]{1,5})")
 _EXTERNAL = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?")
+_DATABASE_AUTHORITY = re.compile(r"[a-z+]+://([^/?#]*)")
 _DATABASE_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^:\[\]\s]*)(?::[0-9]{1,5})?")
 _DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _LONGEST_DNS_NAME = 253
@@ -614,10 +614,11 @@ def _fields() -> dict[str, FieldInfo]:
 
 
 def _is_postgresql(url: str) -> bool:
-    try:
-        login, _, hosts = urlsplit(url).netloc.rpartition("@")
-    except ValueError:
+    # Not urllib's: it takes several hosts for one, and refuses them where one is in brackets.
+    match = _DATABASE_AUTHORITY.match(url)
+    if match is None:
         return False
+    login, _, hosts = match[1].rpartition("@")
     return "@" not in login and all(_DATABASE_HOST.fullmatch(host) for host in hosts.split(","))
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from dtr.db.errors import (
     ConstraintViolated,
@@ -43,6 +43,7 @@ _WATCH_AGAIN_SECONDS = 1.0
 _STATEMENT_SECONDS = 60
 _COMMIT_SECONDS = 60
 _CACHED_STATEMENTS = 512
+_ADDRESS = re.compile(r"(\w+://)([^/?#]*)(.*)", re.DOTALL)
 _CONTENTION = frozenset({"40001", "40P01", "55P03"})
 # The server says goodbye, is starting, or is no longer the one that accepts writes.
 _GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
@@ -195,9 +196,12 @@ class Hosts:
 
     def __init__(self, url: str) -> None:
         """Take the address apart."""
-        parts = urlsplit(url)
-        user, at, hosts = parts.netloc.rpartition("@")
-        self._urls = [urlunsplit(parts._replace(netloc=f"{user}{at}{host}")) for host in hosts.split(",")]
+        # Not urllib's: it takes several hosts for one, and refuses them where one is in brackets.
+        parts = _ADDRESS.fullmatch(url)
+        assert parts is not None
+        scheme, authority, rest = parts.groups()
+        user, at, hosts = authority.rpartition("@")
+        self._urls = [f"{scheme}{user}{at}{host}{rest}" for host in hosts.split(",")]
 
     async def connect(self, *_: object, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
         """

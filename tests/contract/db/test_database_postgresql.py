@@ -392,6 +392,18 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_used_and_followed(
             assert (await database.fetch_one(port))[0] == leader  # type: ignore[index]
 
 
+async def test_one_of_several_hosts_may_be_an_address_in_brackets(
+    postgresql_cluster, postgresql_url: str, closed_port: int
+):
+    # Where it listens on 127.0.0.1, a connection to that as an address of version 6 comes there, too.
+    url = several(postgresql_url, closed_port, postgresql_cluster.port).replace(
+        ",127.0.0.1:", ",[::ffff:127.0.0.1]:"
+    )
+    async with opened(url) as database:
+        await database.unit(lambda tx: tx.execute(PUT, scope="a"))
+        assert await value(database, "a") == 0
+
+
 async def test_hosts_that_all_refuse_are_unavailable(closed_port: int):
     async with opened(several("postgresql://dtr@x/none", closed_port, closed_port)) as database:
         with pytest.raises(DatabaseUnavailable):

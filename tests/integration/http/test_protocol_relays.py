@@ -159,7 +159,7 @@ def test_a_store_that_dies_cuts_the_connection(
 def test_a_store_that_stops_is_given_up_and_cuts_the_connection(
     site: Site, connect: Connect, no_leak: None, make_store
 ) -> None:
-    store = make_store(len(BIG), patience=2)
+    store = make_store(len(BIG), patience=5)
     store.serve(site)
     peer = connect(site).send(request("GET", "/stored"))
     writing = store.write(BIG[:1_000_000])
@@ -168,7 +168,7 @@ def test_a_store_that_stops_is_given_up_and_cuts_the_connection(
     assert not got.is_whole
     peer.close()
     writing.join()
-    wait_until(lambda: site.failures == ["nothing more came of there within 2 s"])
+    wait_until(lambda: site.failures == ["nothing more came of there within 5 s"])
     store.close()
 
 
