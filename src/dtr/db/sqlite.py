@@ -112,13 +112,11 @@ class SQLite:
         unit = _Unit(work, loop, loop.create_future(), durable=durable)
         started = perf_counter()
         self._waiting.put(unit)
+        limit = loop.call_later(_LONGEST_WAIT_SECONDS, unit.give_up)
         try:
-            async with asyncio.timeout(_LONGEST_WAIT_SECONDS) as limit:
-                result: T = await unit.done
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DatabaseBusy(f"another process writes for longer than {_LONGEST_WAIT_SECONDS} s") from None
+            result: T = await unit.done
+        finally:
+            limit.cancel()
         if self.observe:
             self.observe("write", perf_counter() - started)
         return result
@@ -209,6 +207,12 @@ class _Unit:
             self.done.set_exception(self.error)
         else:
             self.done.set_result(self.result)
+
+    def give_up(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(
+                DatabaseBusy(f"another process writes for longer than {_LONGEST_WAIT_SECONDS} s")
+            )
 
 
 class _Transaction:

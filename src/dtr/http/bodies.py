@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
+from dtr.shielded import in_thread
 from dtr.storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from dtr.http.types import Header, Message, Receive, Scope, Send
     from dtr.storage.driver import Fetched, Lent
-
-T = TypeVar("T")
 
 RECEIVE_FILE = "dtr.receive_file"
 SEND_FILE = "dtr.send_file"
@@ -237,7 +236,7 @@ async def receive_to_file(
     extension: ReceiveFile | None = (scope.get("extensions") or {}).get(RECEIVE_FILE)
     if extension is not None:
         return await _received_by(extension, scope, file, hasher, limit)
-    descriptor = await _in_thread(file.open)
+    descriptor = await in_thread(file.open)
     written = 0
     waiting: list[bytes] = []
     size = 0
@@ -247,7 +246,7 @@ async def receive_to_file(
         data = b"".join(waiting)
         waiting.clear()
         size = 0
-        written += await _in_thread(_write, descriptor, data, hasher, written, file if is_last else None)
+        written += await in_thread(_write, descriptor, data, hasher, written, file if is_last else None)
 
     try:
         async for piece in stream_body(receive, limit):
@@ -324,17 +323,6 @@ async def send_fetched(scope: Scope, send: Send, fetched: Fetched, count: int) -
     if count:
         raise OSError("the object is shorter than it should be")
     await send({"type": "http.response.body"})
-
-
-async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call it in a thread. A cancellation waits for that: the caller may close then what the thread uses."""
-    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        running.exception()
-        raise
 
 
 def _write(descriptor: int, data: bytes, hasher: Hasher, before: int, arrived: File | None) -> int:

@@ -54,6 +54,7 @@ from dtr.http.bodies import (
 from dtr.http.exchange import STATUS_LINES, Doorbell, Exchange
 from dtr.http.steps import TLS, Chunked, Length, ReceiveStep, RelayStep, SendStep, Step, Stopped, Wire, threads
 from dtr.http.transport import Flow, Limits, Transport
+from dtr.shielded import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -778,17 +779,8 @@ class Connection(asyncio.Protocol):
         return min(self._limits.stall_seconds, self._limits.allowance(moved) - seconds)
 
     async def _in_thread(self, step: Step, work: Callable[[], T]) -> T:
-        running = self.loop.run_in_executor(threads(), work)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            # A cancelled wait does not stop the thread, and it uses a socket and a file of ours.
-            step.stop = True
-            while not running.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([running])
-            running.exception()
-            raise
+        """Let a step work. When it returns, cancelled or not, no thread uses the socket and the file any more."""
+        return await in_thread(work, threads=threads(), stop=step.end)
 
     async def _is_ready(self, sock: socket.socket, event: int, seconds: float) -> bool:
         """Whether the socket becomes ready in time; also when the connection is lost meanwhile."""

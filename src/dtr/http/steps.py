@@ -239,6 +239,10 @@ class Step:
                 patience -= time.monotonic() - since
         return None
 
+    def end(self) -> None:
+        """Raise Stopped, where it runs, as soon as it looks."""
+        self.stop = True
+
     def _wait(self, wire: Wire, seconds: float) -> bool:
         """Whether what blocks becomes ready in time."""
         poll = select.poll()

@@ -14,8 +14,9 @@ import contextlib
 import errno
 import os
 import tempfile
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from dtr.shielded import in_thread
 from dtr.storage import StorageFull, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from dtr.oci import Digest
     from dtr.registry import File, Hasher
-
-T = TypeVar("T")
 
 _PIECE = 256 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -121,11 +120,11 @@ class Download:
     async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """See `Body`."""
         del limit  # the size was compared with it
-        descriptor = await to_its_end(asyncio.to_thread(file.open))
+        descriptor = await in_thread(file.open)
         self._file = os.dup(descriptor)
         async with contextlib.aclosing(self.source()) as pieces:
             async for piece in pieces:
-                await to_its_end(asyncio.to_thread(_write, descriptor, piece, hasher))
+                await in_thread(_write, descriptor, piece, hasher)
                 self._come(piece)
         return self._arrived
 
@@ -169,16 +168,6 @@ def _temporary(directory: Path | None) -> int:
             return os.dup(file.fileno())
     except OSError as error:
         raise _refused(error) from error
-
-
-async def to_its_end(work: Awaitable[T]) -> T:
-    """Await what a cancellation does not stop: afterwards nothing uses the descriptor any more."""
-    running = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
 
 
 def _refused(error: OSError) -> StorageUnavailable | StorageFull:

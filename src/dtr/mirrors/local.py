@@ -21,7 +21,6 @@ from sqlalchemy.dialects.postgresql import insert
 from dtr.db import Statement
 from dtr.db.schema import fetches
 from dtr.events import SYSTEM
-from dtr.mirrors.downloads import to_its_end
 from dtr.mirrors.errors import BlobShort
 from dtr.oci import Digest, parse_manifest
 from dtr.registry import (
@@ -34,6 +33,7 @@ from dtr.registry import (
     UploadOccupied,
     UploadUnknown,
 )
+from dtr.shielded import in_thread
 from dtr.storage import StorageError, StorageFull, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -247,13 +247,13 @@ class _Portion:
 
     async def into_file(self, file: File, hasher: Hasher, limit: int | None) -> int:
         """See `Body`."""
-        descriptor = await to_its_end(asyncio.to_thread(file.open))
+        descriptor = await in_thread(file.open)
         written = 0
         try:
             async for piece in self.pieces():
                 if limit is not None and written + len(piece) > limit:
                     raise BlobTooLarge(limit)
-                await to_its_end(asyncio.to_thread(_write, descriptor, piece, hasher))
+                await in_thread(_write, descriptor, piece, hasher)
                 written += len(piece)
         except (RegistryError, StorageError):
             raise

@@ -32,7 +32,7 @@ import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -62,6 +62,7 @@ from dtr.registry.errors import (
     UploadOutOfOrder,
     UploadUnknown,
 )
+from dtr.shielded import in_thread, to_its_end
 from dtr.storage import (
     Interrupted,
     ObjectMissing,
@@ -72,13 +73,11 @@ from dtr.storage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator
 
     from dtr.db import Database, Row, Transaction
     from dtr.registry.lifetimes import Lifetimes
     from dtr.storage import Storages
-
-T = TypeVar("T")
 
 SMALL = 64 * 1024
 """Bodies up to so many bytes are taken in one piece: a thread would cost more than they do."""
@@ -563,7 +562,7 @@ class Uploads:
                 raise UploadUnknown(upload.id)
             await bury(tx, row[0], size=row[2], driver_state=row[1])
 
-        await _to_its_end(self._database.unit(work))
+        await to_its_end(self._database.unit(work))
         self._hashers.pop(upload.id, None)
 
     async def _announced(self, repository: int, upload: str) -> Upload | None:
@@ -606,7 +605,7 @@ class Uploads:
             return await _use(tx, upload) and await self._insert(tx, begun)
 
         durable = not self._storage.has_files(state.location)
-        if await _to_its_end(self._database.unit(work, durable=durable)):
+        if await to_its_end(self._database.unit(work, durable=durable)):
             return begun
         found = await self.get(upload.repository, upload.id)
         if not found.is_begun:  # the repository is gone
@@ -667,7 +666,7 @@ class Uploads:
             # Give the room back; what was acknowledged before stays.
             if turn.has_written:
                 assert turn.file is not None
-                await _in_thread(os.ftruncate, turn.file, state.offset)
+                await in_thread(os.ftruncate, turn.file, state.offset)
             if isinstance(error, BlobTooLarge):
                 raise BlobTooLarge(self._blob_limit or 0) from None
             raise
@@ -709,7 +708,7 @@ class Uploads:
                         await bury(tx, location, size=known_size, delay=lifetimes.delete_delay)
             await link(tx, repository, digest, size=size, hold=lifetimes.hold, is_new=is_new)
 
-        await _to_its_end(self._database.unit(work))
+        await to_its_end(self._database.unit(work))
         return size
 
     def _fits_inline(self, body: Body) -> bool:
@@ -731,7 +730,7 @@ class Uploads:
         if start:
             raise UploadOutOfOrder(upload.id, upload.offset)
         data = await self._read_small(upload, digest, body)
-        await _to_its_end(self._storage.put_small(upload.state.location, data))
+        await to_its_end(self._storage.put_small(upload.state.location, data))
         await self._commit(turn, digest, len(data))
         return len(data)
 
@@ -742,11 +741,11 @@ class Uploads:
             if turn.is_completed:
                 pass
             elif upload.offset == 0:
-                await _to_its_end(self._storage.put_small(upload.state.location, b""))
+                await to_its_end(self._storage.put_small(upload.state.location, b""))
             else:
                 if upload.expires_soon and turn.has_files:  # a lease has prolonged it
                     await self._keep(turn)
-                await _to_its_end(self._storage.complete(upload.state))
+                await to_its_end(self._storage.complete(upload.state))
             if known is None:
                 known = await self._hash(upload.state.location, digest.algorithm)
         if known != digest:
@@ -785,7 +784,7 @@ class Uploads:
                     await bury(tx, location, size=size)
             await link(tx, upload.repository, digest, size=size, hold=lifetimes.hold, is_new=present == location)
 
-        await _to_its_end(self._database.unit(work))
+        await to_its_end(self._database.unit(work))
         turn.is_over = True
         self._hashers.pop(upload.id, None)
 
@@ -809,7 +808,7 @@ class Uploads:
             )
             return changed > 0
 
-        if not await _to_its_end(self._database.unit(work, durable=turn.is_durable)):
+        if not await to_its_end(self._database.unit(work, durable=turn.is_durable)):
             found = await self.get(before.repository, before.id)
             if found.state != reached.state:  # the same: this unit ran before, and its answer was lost
                 raise UploadOutOfOrder(before.id, found.offset)
@@ -860,13 +859,13 @@ class Uploads:
             turn.is_local = turn.is_completed
 
         with contextlib.suppress(UploadBusy, ObjectMissing):  # then a look at the row tells what it means
-            await _to_its_end(work())
+            await to_its_end(work())
 
     async def _look_again(self, turn: _Turn) -> None:
         """Let the turn have its file, and the session as it is now. Raises UploadOccupied, UploadUnknown."""
         while turn.file is None:
             try:
-                await _in_thread(self._open, turn)
+                await in_thread(self._open, turn)
             except UploadBusy:
                 upload = turn.upload
                 now_at = await self.get(upload.repository, upload.id)  # by now it may have come to its end
@@ -888,7 +887,7 @@ class Uploads:
             if turn.is_local:
                 os.close(file)
             else:
-                await _in_thread(os.close, file)
+                await in_thread(os.close, file)
         except OSError as error:
             if turn.has_written:
                 await self._give_up(turn.upload)
@@ -913,7 +912,13 @@ class Uploads:
                 raise UploadUnknown(upload.id)
             raise UploadOccupied(upload.id)
 
-        row = await _to_its_end(self._database.unit(work), lambda _: self._leave(upload, writer))
+        claiming = asyncio.ensure_future(self._database.unit(work))
+        try:
+            row = await to_its_end(claiming)
+        except asyncio.CancelledError:
+            if not claiming.cancelled() and claiming.exception() is None:
+                await self._leave(upload, writer)
+            raise
         turn = _Turn(_upload(upload.id, upload.repository, row), has_looked=True, writer=writer)
         try:
             yield turn
@@ -936,7 +941,7 @@ class Uploads:
                 )
 
         with contextlib.suppress(DatabaseError):
-            await _to_its_end(self._database.unit(work))
+            await to_its_end(self._database.unit(work))
 
     @contextlib.asynccontextmanager
     async def _kept(self, turn: _Turn) -> AsyncIterator[None]:
@@ -986,7 +991,7 @@ class Uploads:
             )
             return changed > 0
 
-        return await _to_its_end(self._database.unit(work, durable=turn.is_durable))
+        return await to_its_end(self._database.unit(work, durable=turn.is_durable))
 
     async def _hash(self, location: str, algorithm: str) -> str:
         hasher = hashlib.new(algorithm)
@@ -1032,27 +1037,6 @@ def _upload(number: str, repository: int, row: Row) -> Upload:
 
 def _is_small(body: Body) -> bool:
     return body.length is not None and body.length <= SMALL
-
-
-async def _to_its_end(work: Awaitable[T], undo: Callable[[T], Coroutine[Any, Any, object]] | None = None) -> T:
-    """
-    Await `work`, which a cancellation does not stop: it is raised afterwards, and after `undo` of the result.
-
-    Threads and units of work go on all the same. They must not lose their descriptor, and not change a session
-    that is another request's by then.
-    """
-    running = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        if running.exception() is None and undo is not None:
-            await undo(running.result())
-        raise
-
-
-async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    return await _to_its_end(asyncio.get_running_loop().run_in_executor(None, function, *arguments))
 
 
 class _Hasher:

@@ -598,13 +598,14 @@ class FileSystem:
 
     async def _result(self, future: Future[T]) -> T:
         """Wait for a thread no longer than the time limit; it goes on when nobody waits."""
-        waiting = asyncio.wrap_future(future)
-        waiting.add_done_callback(_look_at)
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[T] = loop.create_future()
+        future.add_done_callback(partial(_tell, loop, waiting))
+        limit = loop.call_later(self._time_limit, lambda: _settle(waiting, None, self._too_late()))
         try:
-            async with asyncio.timeout(self._time_limit):
-                return await asyncio.shield(waiting)
-        except TimeoutError:
-            raise self._too_late() from None
+            return await waiting
+        finally:
+            limit.cancel()
 
 
 class _OpenFile:
@@ -648,17 +649,26 @@ def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
     return function
 
 
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Take note of an outcome that perhaps nobody waits for any more."""
-    if not future.cancelled():
-        future.exception()
+def _tell(loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[T], future: Future[T]) -> None:
+    """Let who waits have the outcome of a thread."""
+    with suppress(RuntimeError):  # the loop is closed
+        if future.cancelled():
+            loop.call_soon_threadsafe(waiting.cancel)
+        elif (error := future.exception()) is not None:
+            loop.call_soon_threadsafe(_settle, waiting, None, error)
+        else:
+            loop.call_soon_threadsafe(_settle, waiting, future.result(), None)
+
+
+def _settle(waiting: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if waiting.done():  # cancelled, or too late
+        return
+    if error is None:
+        waiting.set_result(result)
+    else:
+        waiting.set_exception(error)
 
 
 def _resolve(outcomes: list[tuple[asyncio.Future[None], StorageError | None]]) -> None:
     for done, error in outcomes:
-        if done.done():
-            continue
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+        _settle(done, None, error)
