@@ -19,7 +19,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 
     from benchmarks.servers import Server
 
-LAYERS = 20
-_LAYER_BYTES = 1024 * 1024
+_MIB = 1024 * 1024
+SHAPES: Mapping[str, tuple[int, ...]] = {
+    "20 layers of 1 MiB": (_MIB,) * 20,
+    "7 layers of 380 MB": (49_000_000, 24_000_000, 64_000_000, 211_000_000, 6_000_000, 25_000_000, 1_000),
+}
+"""Images by the sizes of their layers: many small ones, and as those of a language's official image are."""
+_NEW_BYTES = 1024
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _NAME = "bench"
@@ -48,11 +53,13 @@ Command: TypeAlias = Callable[["Image", str, str, str], list[str]]
 
 
 class Image:
-    """An image of layers of 1 MiB, in the layout of OCI, and where it comes back to."""
+    """An image in the layout of OCI, and where it comes back to."""
 
-    def __init__(self, directory: Path) -> None:
-        """Everything is in `directory`."""
+    def __init__(self, directory: Path, sizes: Sequence[int]) -> None:
+        """Everything is in `directory`; `sizes` are those of the layers, in bytes."""
         self.directory = directory
+        self.sizes = sizes
+        self._content = os.urandom(max(sizes))
         self.layout = directory / "layout"
         self.pulled = directory / "pulled"
         self.config = directory / "config"
@@ -63,9 +70,13 @@ class Image:
         """Other content, so that no registry has it."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.blobs.mkdir(parents=True)
-        # Packed, as layers of images are: of others, most of the time a client packs them.
-        contents = [os.urandom(_LAYER_BYTES) for _ in range(LAYERS)]
-        diff_ids = [f"sha256:{hashlib.sha256(content).hexdigest()}" for content in contents]
+        diff_ids: list[str] = []
+        layers: list[dict[str, object]] = []
+        for size in self.sizes:
+            content = os.urandom(_NEW_BYTES) + self._content[: size - _NEW_BYTES]
+            diff_ids.append(f"sha256:{hashlib.sha256(content).hexdigest()}")
+            # Packed, as layers of images are: of others, most of the time a client packs them.
+            layers.append(self._add(gzip.compress(content, 0), _LAYER))
         config = {
             "architecture": "amd64",
             "os": "linux",
@@ -75,7 +86,7 @@ class Image:
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": self._add(json.dumps(config).encode(), _CONFIG),
-            "layers": [self._add(gzip.compress(content, 1), _LAYER) for content in contents],
+            "layers": layers,
         }
         self.manifest = json.dumps(manifest).encode()
         entry = {

@@ -124,7 +124,7 @@ def compare(scenario: Scenario, theirs: list[Measured], mine: list[Measured]) ->
     }
 
 
-_COLUMNS = "{:<46} {:>8} {:>11} {:>11} {:>8} {:>7}  {:>6} {:>10} {:>10} {:>8}"
+_COLUMNS = "{:<56} {:>8} {:>11} {:>11} {:>8} {:>7}  {:>6} {:>10} {:>10} {:>8}"
 
 
 def print_head() -> None:

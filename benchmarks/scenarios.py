@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.clients import CLIENTS, LAYERS, Image, Nothing, copy, find
+from benchmarks.clients import CLIENTS, SHAPES, Image, Nothing, copy, find
 from benchmarks.load import (
     MANIFEST,
     Connection,
@@ -35,14 +35,14 @@ from benchmarks.load import (
 from benchmarks.servers import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from benchmarks.servers import Server
 
 _STREAMS = 4
 _TRANSFERS = 32  # of each direction
-_COPIES = 5
+_SMALL_IMAGE = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Content:
         self.tags = tags
         self.big = directory / "big"
         self.parts = [directory / f"part{number}" for number in range(_STREAMS)]
-        self.image = Image(directory / "image")
+        self.images = [Image(directory / f"image{number}", sizes) for number, sizes in enumerate(SHAPES.values())]
         make_file(self.big, big_mib)
         for part in self.parts:
             make_file(part, big_mib // _STREAMS)
@@ -194,7 +194,7 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
         ),
         Scenario(f"push {content.big_mib} MiB in chunks", "GiB/s", "s/GiB", partial(push_big, chunked=True), 1.5),
         Scenario(f"push {content.big_mib} MiB in chunks, 4 streams", "GiB/s", "s/GiB", push_streams),
-        *_whole_images(content),
+        *_whole_images(content.images),
         Scenario(
             "memory under 64 transfers, all processes", "MiB", "", partial(_memory_of_transfers, content),
             less_is_better=True,
@@ -272,45 +272,56 @@ def _memory_of_transfers(content: Content, server: Server) -> Measured:
     return Measured(most)
 
 
-def _whole_images(content: Content) -> list[Scenario]:
-    """Real clients, those that are here, with an image that is new each time."""
+class _Copies:
+    """A client that copies an image, to or from a registry: `push` or `pull`."""
+
+    def __init__(self, client: str, image: Image, way: str) -> None:
+        self._client = client
+        self._image = image
+        self._way = way
+        # A copy of a small one takes a fifth of a second: of such the median of some.
+        self._times = 5 if sum(image.sizes) <= _SMALL_IMAGE else 1
+
+    def whole(self, server: Server) -> Measured:
+        """With a registry."""
+        taken: list[float] = []
+        spent = 0.0
+        for _ in range(self._times):
+            self._image.renew()
+            if self._way == "pull":
+                copy(self._client, self._image, server, "push")
+            before = server.cpu_seconds()
+            taken.append(copy(self._client, self._image, server, self._way))
+            spent += server.cpu_seconds() - before
+        return Measured(statistics.median(taken), spent / self._times)
+
+    def alone(self, _server: Server) -> Measured:
+        """What the client needs for itself: no registry makes it faster."""
+        taken: list[float] = []
+        for _ in range(self._times):
+            self._image.renew()
+            with closing(Nothing(self._image)) as nothing:
+                taken.append(copy(self._client, self._image, nothing, self._way))
+        return Measured(statistics.median(taken))
+
+    def added(self, server: Server) -> Measured:
+        """How much longer the client takes with the registry than by itself."""
+        alone, whole = self.alone(server), self.whole(server)
+        return Measured(whole.value - alone.value, whole.cpu)
+
+
+def _whole_images(images: Sequence[Image]) -> list[Scenario]:
+    """Real clients, those that are here, with images that are new each time."""
     found = []
-    for client, way in itertools.product(CLIENTS, ("push", "pull")):
-        if find(client):
-            name = f"{client} {way}es {LAYERS} layers" if way == "push" else f"{client} {way}s {LAYERS} layers"
-            alone, copied, added = (partial(one, content, client, way) for one in (_copy_alone, _copy, _added))
-            found.append(Scenario(f"{name}, to nothing", "s", "", alone, None, less_is_better=True))
-            found.append(Scenario(f"{name} of 1 MiB", "s", "s", copied, 2, less_is_better=True))
-            found.append(Scenario(f"{name}, what the registry adds", "s", "s", added, None, less_is_better=True))
+    clients = [client for client in CLIENTS if find(client)]
+    for client, (shape, image), way in itertools.product(
+        clients, zip(SHAPES, images, strict=True), ("push", "pull")
+    ):
+        name = f"{client} {'pushes' if way == 'push' else 'pulls'} {shape}"
+        copies = _Copies(client, image, way)
+        found += [
+            Scenario(f"{name}, to nothing", "s", "", copies.alone, less_is_better=True),
+            Scenario(name, "s", "s", copies.whole, 2, less_is_better=True),
+            Scenario(f"{name}, what the registry adds", "s", "s", copies.added, less_is_better=True),
+        ]
     return found
-
-
-def _copy(content: Content, client: str, way: str, server: Server) -> Measured:
-    """The median of some: a copy takes a fifth of a second."""
-    taken: list[float] = []
-    spent = 0.0
-    for _ in range(_COPIES):
-        content.image.renew()
-        if way == "pull":
-            copy(client, content.image, server, "push")
-        before = server.cpu_seconds()
-        taken.append(copy(client, content.image, server, way))
-        spent += server.cpu_seconds() - before
-    return Measured(statistics.median(taken), spent / _COPIES)
-
-
-def _copy_alone(content: Content, client: str, way: str, _server: Server) -> Measured:
-    """What the client needs for itself: no registry makes it faster."""
-    taken: list[float] = []
-    for _ in range(_COPIES):
-        content.image.renew()
-        with closing(Nothing(content.image)) as nothing:
-            taken.append(copy(client, content.image, nothing, way))
-    return Measured(statistics.median(taken))
-
-
-def _added(content: Content, client: str, way: str, server: Server) -> Measured:
-    """How much longer the client takes with the registry than by itself."""
-    alone = _copy_alone(content, client, way, server)
-    whole = _copy(content, client, way, server)
-    return Measured(whole.value - alone.value, whole.cpu)
