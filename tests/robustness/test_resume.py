@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,39 @@ def test_after_its_worker_died_an_upload_goes_on_at_the_other(two_workers: Serve
     finish(other, location, offset)
     assert_whole(other, repository)
     cut.reset()
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_who_goes_on_before_the_cut_was_noticed_waits_for_it(
+    two_workers: Server, repository: str, last: bool
+) -> None:
+    client = Client(two_workers)
+    location = start(client, repository)
+    cut = CutPatch(client, location, FIRST, chunked=True)
+    cut.wait_until_it_arrives()
+    noticed = threading.Timer(0.2, cut.close)
+    noticed.start()
+    begin, end = FIRST + SENT, len(CONTENT)
+    if last:
+        headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{begin}-{end - 1}"}
+        path = f"{location}?digest={quote(digest_of(CONTENT))}"
+        client.call("PUT", path, CONTENT[begin:], headers).expect(201)
+    else:
+        append(client, location, begin, end)
+        finish(client, location, end)
+    noticed.join()
+    assert_whole(client, repository)
+
+
+def test_an_upload_that_another_request_has_for_long_is_refused(two_workers: Server, repository: str) -> None:
+    client = Client(two_workers)
+    location = start(client, repository)
+    cut = CutPatch(client, location, FIRST, chunked=True)
+    cut.wait_until_it_arrives()
+    assert is_occupied(client, location)
+    cut.close()
+    finish(client, location, FIRST + SENT)
+    assert_whole(client, repository)
 
 
 def test_after_the_whole_server_died_an_upload_goes_on(two_workers: Server, repository: str) -> None:

@@ -35,7 +35,15 @@ from dtr.oci import (
     parse_repository_name,
 )
 from dtr.oci.media_types import IMAGE_CONFIGS
-from dtr.registry import SMALL, BlobUnknown, ManifestUnknown, RepositoryUnknown, TagImmutable, UploadUnknown
+from dtr.registry import (
+    SMALL,
+    BlobUnknown,
+    ManifestUnknown,
+    RepositoryUnknown,
+    TagImmutable,
+    UploadOccupied,
+    UploadUnknown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,6 +70,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="int | Blob | StoredManifest | Wanted")
 """What is found in a repository, of which it knows the number."""
+R = TypeVar("R")
 
 _INDEX = b"application/vnd.oci.image.index.v1+json"
 _JSON = b"application/json"
@@ -71,6 +80,7 @@ _TRANSFERS = frozenset({("blobs", "GET"), ("uploads", "POST"), ("upload", "PATCH
 _LONGEST_ARTIFACT_TYPE = 255
 _RENAMES_FOLLOWED = 5
 """A repository may be renamed while it is looked for; so often a read is tried."""
+_OCCUPIED_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 _PARSE_IN_LOOP = 64 * 1024
 """Larger manifests are read in a thread."""
 
@@ -526,7 +536,12 @@ class RegistryAPI:
     async def _append_upload(self, request: Request) -> None:
         upload = await self._upload(request)
         body = RequestBody(request.scope, request.receive)
-        upload = await self._uploads.append(upload, body, start=_chunk_start(request, body))
+        start = _chunk_start(request, body)
+
+        async def append() -> Upload:
+            return await self._uploads.append(upload, body, start=start)
+
+        upload = await _when_free(append)
         await respond(request, 202, b"", self._upload_headers(request, upload))
 
     async def _finish_upload(self, request: Request) -> None:
@@ -536,7 +551,12 @@ class RegistryAPI:
             raise Refused(400, "DIGEST_INVALID", "the digest of the blob is missing")
         digest = Digest.parse(query["digest"][0])
         body = RequestBody(request.scope, request.receive)
-        await self._uploads.finish_named(repository, upload, digest, body, start=_chunk_start(request, body))
+        start = _chunk_start(request, body)
+
+        async def finish() -> int:
+            return await self._uploads.finish_named(repository, upload, digest, body, start=start)
+
+        await _when_free(finish)
         await self._answer_blob(request, digest)
 
     async def _cancel_upload(self, request: Request) -> None:
@@ -565,6 +585,20 @@ def _refusal(error: Exception, request: Request) -> Answer | None:
     if isinstance(error, RepositoryUnknown):
         error = RepositoryUnknown(request.name)  # the rooms may know it by its number only
     return answer(error)
+
+
+async def _when_free(work: Callable[[], Awaitable[R]]) -> R:
+    """
+    Do it, when another request no longer has the upload.
+
+    Who goes on with an upload that was cut may come before that was noticed, and how far it came was written down.
+    """
+    for pause in _OCCUPIED_SECONDS:
+        try:
+            return await work()
+        except UploadOccupied:  # before anything was taken
+            await asyncio.sleep(pause)
+    return await work()
 
 
 def _chunk_start(request: Request, body: RequestBody) -> int | None:
