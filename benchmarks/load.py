@@ -258,6 +258,16 @@ def renew(file: Path) -> str:
         return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
+def settle() -> None:
+    """
+    Have written what was written to files before: an idle disk, the same for each registry.
+
+    A registry that syncs waits for what others left unwritten, too: the files of the measurement, and those of a
+    registry that does not sync. And a file that is sent while others are written takes twice the time.
+    """
+    os.sync()
+
+
 def fetch_memory(directory: Path, mib: int) -> None:
     """
     Let the machine have `mib` of free memory at hand, by a file that comes and goes.

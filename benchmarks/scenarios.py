@@ -29,6 +29,7 @@ from benchmarks.load import (
     push_file,
     push_small,
     renew,
+    settle,
     throttled,
     together,
 )
@@ -204,6 +205,7 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
 
 def _requests(server: Server, load: Callable[[], tuple[float, int]]) -> Measured:
     server.headers()  # a token that lasts
+    settle()
     before = server.cpu_seconds()
     rate, count = load()
     return Measured(rate, (server.cpu_seconds() - before) / max(count, 1) * 1e6)
@@ -211,6 +213,7 @@ def _requests(server: Server, load: Callable[[], tuple[float, int]]) -> Measured
 
 def _transfer(server: Server, work: Callable[[], object], gib: float) -> Measured:
     server.headers()
+    settle()
     before, started = server.cpu_seconds(), time.perf_counter()
     work()
     seconds = time.perf_counter() - started
@@ -220,6 +223,7 @@ def _transfer(server: Server, work: Callable[[], object], gib: float) -> Measure
 def _small_layers(connections: int, server: Server) -> Measured:
     layers = [os.urandom(10 * 1024) for _ in range(200)]
     server.headers()
+    settle()
     before = server.cpu_seconds()
     seconds = push_small(server, layers, connections)
     return Measured(len(layers) / seconds, (server.cpu_seconds() - before) / len(layers) * 1e6)
@@ -290,6 +294,7 @@ class _Copies:
             self._image.renew()
             if self._way == "pull":
                 copy(self._client, self._image, server, "push")
+            settle()
             before = server.cpu_seconds()
             taken.append(copy(self._client, self._image, server, self._way))
             spent += server.cpu_seconds() - before
@@ -300,6 +305,7 @@ class _Copies:
         taken: list[float] = []
         for _ in range(self._times):
             self._image.renew()
+            settle()
             with closing(Nothing(self._image)) as nothing:
                 taken.append(copy(self._client, self._image, nothing, self._way))
         return Measured(statistics.median(taken))
