@@ -263,7 +263,7 @@ def settle() -> None:
     Have written what was written to files before: an idle disk, the same for each registry.
 
     A registry that syncs waits for what others left unwritten, too: the files of the measurement, and those of a
-    registry that does not sync. And a file that is sent while others are written takes twice the time.
+    registry that does not sync.
     """
     os.sync()
 
