@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.load import MANIFEST, get_rate, pull, push_file, renew, together
 from benchmarks.run import compare, in_turn, print_head, print_row
-from benchmarks.scenarios import Content, Measured, Scenario
+from benchmarks.scenarios import Content, Measured, Scenario, transfer
 from benchmarks.servers import REPOSITORY, DockerRegistry, Dtr, free_port, stop_all
 from dtr.config import Limits, Nginx
 from dtr.nginx.configuration import Configuration, addresses_of
@@ -144,13 +144,6 @@ def scenarios(content: Content, *, seconds: int) -> list[tuple[Scenario, float |
     gib = content.big_mib / 1024
     path = f"/v2/{REPOSITORY}/manifests/tag-000000"
 
-    def transfer(server: Server, work: Callable[[], object], share: float = 1.0) -> Measured:
-        server.headers()
-        before, started = server.cpu_seconds(), time.perf_counter()
-        work()
-        took = time.perf_counter() - started
-        return Measured(gib * share / took, (server.cpu_seconds() - before) / (gib * share))
-
     def requests(connections: int) -> Callable[[Server], Measured]:
         def run(server: Server) -> Measured:
             server.headers()
@@ -172,10 +165,10 @@ def scenarios(content: Content, *, seconds: int) -> list[tuple[Scenario, float |
         file = content.parts[0]
         digest = renew(file)
         content.make_room()
-        return transfer(server, lambda: push_file(server, file, digest, chunked=chunked, tls=tls), 0.25)
+        return transfer(server, lambda: push_file(server, file, digest, chunked=chunked, tls=tls), gib / 4)
 
     def pulled(name: str, work: Callable[[Server], object], goal: float | None) -> Any:
-        return Scenario(name, "GiB/s", "s/GiB", lambda server: transfer(server, partial(work, server))), goal
+        return Scenario(name, "GiB/s", "s/GiB", lambda server: transfer(server, partial(work, server), gib)), goal
 
     def pushed(name: str, goal: float | None, *, chunked: bool, tls: bool) -> Any:
         return Scenario(name, "GiB/s", "s/GiB", partial(push, chunked=chunked, tls=tls)), goal

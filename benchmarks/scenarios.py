@@ -119,6 +119,7 @@ class Content:
 
     def make_room(self) -> None:
         """Have memory for what is pushed next, the same for each registry."""
+        settle()  # before: while that is waited for, the memory could go again
         fetch_memory(self.big.parent, self.big_mib * 5 // 4)
 
 
@@ -140,7 +141,7 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
     def push_big(server: Server, *, chunked: bool) -> Measured:
         digest = renew(content.big)
         content.make_room()
-        return _transfer(server, lambda: push_file(server, content.big, digest, chunked=chunked), gib)
+        return transfer(server, lambda: push_file(server, content.big, digest, chunked=chunked), gib)
 
     def push_streams(server: Server) -> Measured:
         digests = [renew(part) for part in content.parts]
@@ -149,17 +150,17 @@ def scenarios(content: Content, *, seconds: int) -> list[Scenario]:
             partial(push_file, server, part, digest, chunked=True)
             for part, digest in zip(content.parts, digests, strict=True)
         ]
-        return _transfer(server, lambda: together(works), gib)
+        return transfer(server, lambda: together(works), gib)
 
     def pull_streams(server: Server, *, tls: bool) -> Measured:
         works = [partial(pull, server, digest, tls=tls) for digest in content.part_digests]
-        return _transfer(server, lambda: together(works), gib)
+        return transfer(server, lambda: together(works), gib)
 
     def less(name: str, unit: str, run: Callable[[Server], Measured], goal: float | None = None) -> Scenario:
         return Scenario(name, unit, "", run, goal, less_is_better=True)
 
     def pull_big(server: Server, *, tls: bool) -> Measured:
-        return _transfer(server, lambda: pull(server, content.big_digest, tls=tls), gib)
+        return transfer(server, lambda: pull(server, content.big_digest, tls=tls), gib)
 
     return [
         less("start to first answer", "s", _start, 0.5),
@@ -211,7 +212,8 @@ def _requests(server: Server, load: Callable[[], tuple[float, int]]) -> Measured
     return Measured(rate, (server.cpu_seconds() - before) / max(count, 1) * 1e6)
 
 
-def _transfer(server: Server, work: Callable[[], object], gib: float) -> Measured:
+def transfer(server: Server, work: Callable[[], object], gib: float) -> Measured:
+    """`work` moves so many GiB to or from a registry, from an idle disk."""
     server.headers()
     settle()
     before, started = server.cpu_seconds(), time.perf_counter()
