@@ -596,7 +596,7 @@ async def _when_free(work: Callable[[], Awaitable[R]]) -> R:
     for pause in _OCCUPIED_SECONDS:
         try:
             return await work()
-        except UploadOccupied:  # before anything was taken
+        except UploadOccupied:  # nothing was taken, or a small body was read, which can be read again
             await asyncio.sleep(pause)
     return await work()
 
